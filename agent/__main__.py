@@ -1,0 +1,122 @@
+"""The command line: arguments → config → the agent, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from . import __version__
+from .errors import RuntimeFailure, UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+_FILTER_HELP = {
+    "pid": ("PID", "of these processes"),
+    "comm": ("NAME", "of processes with this name"),
+    "user": ("USER", "of this user, by name or id"),
+    "proto": ("PROTO", "tcp, udp, udplite, raw, icmp, unix, netlink, packet, vsock, ..."),
+    "family": ("FAMILY", "inet, inet6, unix, netlink, packet, ..."),
+    "state": ("STATE", "LISTEN, ESTABLISHED, UNCONNECTED, ..."),
+    "port": ("PORT", "a port at either end, or a range: 8000-8100"),
+    "addr": ("ADDR", "an address at either end, or a CIDR: 10.0.0.0/8"),
+    "unit": ("UNIT", "of this systemd unit"),
+    "container": ("ID", "of the container with this id, or a beginning of it"),
+    "netns": ("INODE", "of this network namespace"),
+    "direction": ("DIR", "inbound, outbound, listen"),
+    "event": ("EVENT", "which socket records: snapshot, open, update, close"),
+}
+
+
+def parser() -> ArgumentParser:
+    """The command line's grammar."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="sockagent",
+        description="Tells which process opened or closed which socket, as it happens. "
+        "Prints one snapshot of all sockets as NDJSON, or follows them.",
+        epilog="Values of one filter, comma-separated or repeated, are alternatives; different "
+        "filters must all match. Text values may be shell globs: 'nginx*'.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-f", "--follow", action="store_true", help="go on with what opens, changes and closes")
+    add("--interval", type=float, metavar="SECONDS", help="seconds between polls (1.0)")
+    add("--all", action="store_true", help="with sockets that no process holds: TIME_WAIT, orphans")
+    add("--cmdline", action="store_true", help="with command lines, which may hold secrets")
+    add("--proc", metavar="PATH", help="the procfs to read (/proc)")
+    add("--schema", action="store_true", help="print the JSON Schema of the records and exit")
+    add("--version", action="version", version=f"sockagent {__version__}")
+    filters = parser.add_argument_group("filters")
+    for name, (metavar, text) in _FILTER_HELP.items():
+        filters.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status. Wrong usage raises SystemExit, as argparse does."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    options: dict[str, object] = {}
+    if arguments:  # Without any, the grammar need not be loaded.
+        options = {
+            name: value
+            for name, value in vars(parser().parse_args(arguments)).items()
+            if value is not None
+        }
+    try:
+        return _run(options)
+    except UsageError as error:
+        parser().error(f"argument --{error.argument}: {error}")
+    except RuntimeFailure as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:  # Before the agent listens to signals.
+        return DONE
+
+
+def _run(options: dict[str, object]) -> int:
+    if options.pop("schema", False):
+        from .schema import printed
+
+        sys.stdout.write(printed())
+        return DONE
+    if not sys.platform.startswith("linux"):
+        raise RuntimeFailure(f"it reads Linux's procfs; this is {sys.platform}")
+    if sys.stdout is None:
+        raise RuntimeFailure("standard output is closed")
+    from .app import run
+    from .config import Config
+    from .filters import FILTERS, Filter
+
+    chosen = {name: options.pop(name) for name in FILTERS if name in options}
+    run(Config(filter=Filter(chosen), **options))
+    return DONE
+
+
+def _complain(message: str) -> None:
+    print(f"sockagent: {message}", file=sys.stderr)
+
+
+def entry() -> NoReturn:
+    """The command ``sockagent``.
+
+    The process ends without the interpreter's farewell: that would free every object one by one,
+    and has nothing to flush.
+    """
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, AttributeError):  # Closed, or never there.
+            status = status or FAILED if stream is sys.stdout else status
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,124 @@
+"""Starts the rooms, connects them, and ends them: signals, shutdown, and the one TaskGroup.
+
+It knows no formats: what a poll shows goes through tracker and feed to the publishers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterable, AsyncIterator
+
+from .config import Config
+from .errors import RuntimeFailure
+from .feed import Feed, chunks, snapshot_lines
+from .model import Coverage, Holding, Snapshot
+from .poller import Poller
+from .procfs.reader import ProcFS
+from .publish import stdout
+from .records import Agent, Encoder
+from .tracker import Tracker
+
+STDOUT = 1
+# How long an end waits for a reader that is there to take what is under way.
+GRACE_SECONDS = 0.5
+# Allocations between two looks for cyclic garbage: there is little, and each look is a pause.
+GC_THRESHOLD = 100_000
+
+_PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
+
+
+def run(config: Config) -> None:
+    """Do what is configured until it is done, or SIGINT, SIGTERM or a closed pipe ends it.
+
+    Raises RuntimeFailure.
+    """
+    # Collecting while the first snapshot is built would walk all of it, again and again.
+    gc.disable()
+    try:
+        asyncio.run(_main(config))
+    except* RuntimeFailure as group:
+        failure: BaseException = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        raise failure from None
+
+
+async def _main(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    procfs = ProcFS(config.proc, cmdline=config.cmdline)
+    agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
+    poller = Poller(procfs, unheld=config.all)
+    async with asyncio.TaskGroup() as group:
+        if config.follow:
+            feed = Feed(agent)
+            polling = group.create_task(_poll(poller, config.interval, feed))
+            printing = group.create_task(_print(feed.subscribe(config.filter)))
+        else:
+            feed = polling = None
+            printing = group.create_task(_print(_snapshot(poller, config, Encoder(agent))))
+        stopping = group.create_task(stop.wait())
+        await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if polling and feed:
+            polling.cancel()
+            feed.stop()
+            await asyncio.wait((printing,), timeout=GRACE_SECONDS)
+        printing.cancel()
+        stopping.cancel()
+
+
+async def _snapshot(poller: Poller, config: Config, encoder: Encoder) -> AsyncIterator[bytes]:
+    """The one-shot snapshot."""
+    try:
+        snapshot = await poller.poll()
+    except OSError as error:
+        raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+    warn(snapshot.coverage)
+    for chunk in chunks(snapshot_lines(encoder, snapshot, config.filter, 0)):
+        yield chunk
+
+
+async def _poll(poller: Poller, interval: float, feed: Feed) -> None:
+    """Feed the feed, for ever."""
+    tracker = Tracker()
+    snapshots = poller.snapshots(interval)
+    first = True
+    try:
+        async for snapshot in snapshots:
+            feed.publish(snapshot, tracker.advance(snapshot))
+            if first:
+                first = False
+                warn(snapshot.coverage)
+                gc.freeze()
+                gc.set_threshold(GC_THRESHOLD)
+                gc.enable()
+    except OSError as error:
+        raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+
+
+async def _print(chunks: AsyncIterable[bytes]) -> None:
+    try:
+        await stdout.publish(chunks, STDOUT)
+    except OSError as error:
+        raise RuntimeFailure(f"standard output: {error.strerror}") from error
+
+
+def warn(coverage: Coverage) -> None:
+    """Say once on stderr what cannot be seen."""
+    if coverage.complete:
+        return
+    missing = "; ".join(coverage.missing)
+    say(f"warning: {missing} ({coverage.unreadable} of {coverage.processes} processes); {_PRIVILEGE}")
+
+
+def say(message: str) -> None:
+    """One line on stderr, if there is one to write to."""
+    with contextlib.suppress(OSError):
+        print(f"sockagent: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,34 @@
+"""What the agent is asked to do: one frozen value, validated once. It knows no argparse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from .errors import UsageError
+from .filters import Filter
+
+INTERVAL_SECONDS = 1.0
+# Below this a poll of a large machine takes longer than the time between two.
+SHORTEST_INTERVAL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one run. Raises UsageError, naming the option at fault."""
+
+    follow: bool = False
+    interval: float = INTERVAL_SECONDS  # Seconds from one poll to the next.
+    all: bool = False
+    cmdline: bool = False
+    proc: str = "/proc"
+    filter: Filter = field(default_factory=Filter)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.interval) and self.interval >= SHORTEST_INTERVAL_SECONDS):
+            raise UsageError(
+                "interval",
+                f"must be a number of seconds, at least {SHORTEST_INTERVAL_SECONDS}",
+            )
+        if self.all and self.follow:
+            raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

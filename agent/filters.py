@@ -1,0 +1,202 @@
+"""The filter language, parsed once and used by every subscriber: the same names and values on the
+command line and in a query string.
+
+Values of one filter, comma-separated or repeated, are OR-ed; different filters are AND-ed. It knows
+holdings, and nothing of transports.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import translate
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+
+from .errors import FilterError
+from .model import DATAGRAM_STATES, INET_FAMILIES, TCP_STATES, UNIX_STATES, Holding
+
+Test = Callable[[Holding], bool]
+
+STATES = tuple(dict.fromkeys((*TCP_STATES, *DATAGRAM_STATES, *UNIX_STATES)))
+DIRECTIONS = ("inbound", "outbound", "listen")
+# The socket records; every other record always comes.
+EVENTS = ("snapshot", "open", "update", "close")
+_MAX_PORT = 65_535
+_GLOB = re.compile(r"[*?\[]")
+
+
+class Filter:
+    """Which holdings, and which socket records, a subscriber wants.
+
+    Filters made from the same values are equal, so that subscribers can share what is encoded.
+    """
+
+    __slots__ = ("_tests", "events", "values")
+
+    def __init__(self, values: Mapping[str, Iterable[str]] | None = None) -> None:
+        """``values`` maps names to values, each possibly comma-separated. Raises FilterError."""
+        split = {name: _split(name, given) for name, given in (values or {}).items()}
+        unknown = split.keys() - FILTERS.keys()
+        if unknown:
+            name = min(unknown)
+            raise FilterError(name, f"there is no filter named {name!r}")
+        self.values = frozenset((name, frozenset(given)) for name, given in split.items())
+        self._tests: tuple[Test, ...] = tuple(
+            FILTERS[name](name, given) for name, given in split.items() if name != "event"
+        )
+        self.events = frozenset(_words("event", split["event"], EVENTS) if "event" in split else EVENTS)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash(self.values)
+
+    @property
+    def passes_all(self) -> bool:
+        """Whether every holding matches, so that asking is needless."""
+        return not self._tests
+
+    def matches(self, holding: Holding) -> bool:
+        """Whether the holding is one that the subscriber wants."""
+        return all(test(holding) for test in self._tests)
+
+
+def _split(name: str, given: Iterable[str]) -> list[str]:
+    values = [value.strip() for text in given for value in text.split(",")]
+    if not values or not all(values):
+        raise FilterError(name, "an empty value matches nothing")
+    return values
+
+
+def _words(name: str, values: Iterable[str], known: Iterable[str]) -> set[str]:
+    """Which of the known words the values, which may be globs, choose; in any case."""
+    chosen: set[str] = set()
+    for value in values:
+        pattern = re.compile(translate(value), re.IGNORECASE)
+        found = {word for word in known if pattern.match(word)}
+        if not found:
+            raise FilterError(name, f"{value!r} is none of {', '.join(known)}")
+        chosen |= found
+    return chosen
+
+
+def _fixed(known: tuple[str, ...], field: Callable[[Holding], str | None]) -> Callable[..., Test]:
+    def parse(name: str, values: list[str]) -> Test:
+        chosen = _words(name, values, known)
+        return lambda holding: field(holding) in chosen
+
+    return parse
+
+
+def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Callable[..., Test]:
+    """A text field: exact, a shell glob, or, with ``prefix``, its beginning."""
+
+    def parse(_name: str, values: list[str]) -> Test:
+        exact = frozenset(values)
+        globs = [re.compile(translate(value)).match for value in values if _GLOB.search(value)]
+        beginnings = tuple(value for value in values if not _GLOB.search(value)) if prefix else ()
+
+        @lru_cache(maxsize=4096)  # A few hundred names recur for thousands of sockets.
+        def chosen(text: str) -> bool:
+            return (
+                text in exact
+                or (bool(beginnings) and text.startswith(beginnings))
+                or any(glob(text) for glob in globs)
+            )
+
+        def test(holding: Holding) -> bool:
+            text = field(holding)
+            return text is not None and chosen(text)
+
+        return test
+
+    return parse
+
+
+def _number(name: str, value: str, low: int, high: int, what: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 20 and low <= int(value) <= high):
+        raise FilterError(name, f"{value!r} is no {what}")
+    return int(value)
+
+
+def _numbers(field: Callable[[Holding], int | None], what: str) -> Callable[..., Test]:
+    def parse(name: str, values: list[str]) -> Test:
+        chosen = {_number(name, value, 0, 2**63, what) for value in values}
+        return lambda holding: field(holding) in chosen
+
+    return parse
+
+
+def _ports(name: str, values: list[str]) -> Test:
+    chosen: set[int] = set()
+    for value in values:
+        low_text, dash, high_text = value.partition("-")
+        low = _number(name, low_text, 0, _MAX_PORT, "port or range of ports")
+        high = _number(name, high_text, 0, _MAX_PORT, "port or range of ports") if dash else low
+        if high < low:
+            raise FilterError(name, f"{value!r} is an empty range")
+        chosen.update(range(low, high + 1))
+
+    def test(holding: Holding) -> bool:
+        socket = holding.socket
+        return socket.family in INET_FAMILIES and (
+            socket.local_port in chosen or socket.remote_port in chosen
+        )
+
+    return test
+
+
+def _addresses(name: str, values: list[str]) -> Test:
+    networks: list[IPv4Network | IPv6Network] = []
+    for value in values:
+        try:
+            networks.append(ip_network(value.strip("[]"), strict=False))
+        except ValueError:
+            raise FilterError(name, f"{value!r} is no address and no CIDR") from None
+
+    @lru_cache(maxsize=65_536)
+    def chosen(text: str) -> bool:
+        address = ip_address(text)
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return any(
+            address in network or (mapped is not None and mapped in network)
+            for network in networks
+        )
+
+    def test(holding: Holding) -> bool:
+        socket = holding.socket
+        if socket.family not in INET_FAMILIES:
+            return False
+        local, remote = socket.local_addr, socket.remote_addr
+        return (local is not None and chosen(local)) or (remote is not None and chosen(remote))
+
+    return test
+
+
+def _user(name: str, values: list[str]) -> Test:
+    by_name = _text(lambda holding: holding.owner.user if holding.owner else None)(name, values)
+    ids = {int(value) for value in values if value.isascii() and value.isdigit()}
+    return lambda holding: by_name(holding) or (
+        holding.owner is not None and holding.owner.uid in ids
+    )
+
+
+FILTERS: dict[str, Callable[[str, list[str]], Test]] = {
+    "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "pid"),
+    "comm": _text(lambda holding: holding.process.comm if holding.process else None),
+    "user": _user,
+    "proto": _text(lambda holding: holding.socket.proto),
+    "family": _text(lambda holding: holding.socket.family),
+    "state": _fixed(STATES, lambda holding: holding.socket.state),
+    "port": _ports,
+    "addr": _addresses,
+    "unit": _text(lambda holding: holding.process.unit if holding.process else None),
+    "container": _text(
+        lambda holding: holding.process.container if holding.process else None, prefix=True
+    ),
+    "netns": _numbers(lambda holding: holding.socket.netns, "network namespace's inode"),
+    "direction": _fixed(DIRECTIONS, lambda holding: holding.socket.direction),
+    "event": _fixed(EVENTS, lambda _holding: None),
+}

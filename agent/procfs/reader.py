@@ -1,0 +1,306 @@
+"""The only code that opens procfs. It knows nothing of deltas and output.
+
+Whatever vanishes while it is looked at is no error: ENOENT and ESRCH mean that the process is gone,
+EINVAL that it is a zombie. EACCES and EPERM mean that the process is not ours to read; that is
+told, as ``Look.readable``, for coverage.
+
+Processes are looked at in batches, one executor hop a batch; a hop per descriptor costs ten times
+the system call. Inside a batch everything is opened relative to the process's own directory, which
+can never lead to a process that got the same pid later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from aiofiles.base import wrap
+
+from ..model import Process
+from .net import EPHEMERAL
+from .process import Cgroup, Stat, parse_cgroup, parse_cmdline, parse_stat
+from .threads import separate_tables
+
+GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
+DENIED = frozenset({errno.EACCES, errno.EPERM})
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# A table is read in pieces of this many bytes; the kernel hands out 4 KiB at a time anyway.
+_READ_SIZE = 1 << 16
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_SOCKET = "socket:["
+
+_cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
+
+
+class Look(NamedTuple):
+    """What one look at a process showed.
+
+    ``held`` maps a socket's inode to the descriptors on it, ascending. ``readable`` is False when
+    its descriptors may not be read. ``netns`` is the inode of its network namespace; negative when
+    that may not be read: then it only tells namespaces apart.
+    """
+
+    process: Process
+    held: dict[int, tuple[int, ...]]
+    readable: bool
+    netns: int
+
+
+class Walked(NamedTuple):
+    """What a walk showed; ``failed`` says of processes that could not be looked at why not."""
+
+    looks: list[Look]
+    failed: dict[int, str]
+
+
+class Vanished(Exception):
+    """The process, or its namespace, went away while it was read."""
+
+
+class ProcFS:
+    """A mounted procfs. ``root`` is where; ``cmdline`` whether command lines are read too.
+
+    The blocking methods are for executors; those named ``*_soon`` are their awaitable forms.
+    """
+
+    def __init__(self, root: str = "/proc", *, cmdline: bool = False) -> None:
+        self.root = root
+        self._cmdline = cmdline
+        self._boot_time = self._read_boot_time()
+        self._netns_by_device: dict[int, int] = {}
+        self.walk_soon = wrap(self.walk)
+        self.tables_soon = wrap(self.tables)
+        self.protocols_soon = wrap(self.protocols)
+
+    def pids(self) -> list[int]:
+        """The processes there are. Raises OSError when they cannot be listed, or there are none:
+        then this is no procfs, or it was unmounted."""
+        pids = [int(name) for name in os.listdir(self.root) if name.isdigit()]
+        if not pids:
+            raise FileNotFoundError(errno.ENOENT, "no processes are listed", self.root)
+        return pids
+
+    def hides_processes(self) -> bool:
+        """Whether other users' processes are hidden from us (the mount option hidepid)."""
+        return not self._exists("1") and not self._exists("1/stat")
+
+    def boot_id(self) -> str | None:
+        """The kernel's random id of this boot; None when it cannot be read."""
+        raw = self._read_text("sys/kernel/random/boot_id")
+        return raw.strip() or None
+
+    def ephemeral_ports(self) -> range:
+        """The local ports that the kernel chooses from by itself."""
+        words = self._read_text("sys/net/ipv4/ip_local_port_range").split()
+        try:
+            return range(int(words[0]), int(words[1]) + 1)
+        except (IndexError, ValueError):
+            return EPHEMERAL
+
+    # Processes and their descriptors.
+
+    def walk(self, pids: Iterable[int]) -> Walked:
+        """Look at these processes; those that are gone are left out."""
+        walked = Walked([], {})
+        for pid in pids:
+            try:
+                walked.looks.append(self.look(pid))
+            except Vanished:
+                continue
+            except OSError as error:  # No descriptors or memory left for ourselves, say.
+                walked.failed[pid] = os.strerror(error.errno or 0)
+        return walked
+
+    def look(self, pid: int) -> Look:
+        """Look at one process. Raises Vanished, or OSError when the look itself failed."""
+        try:
+            directory = os.open(f"{self.root}/{pid}", _DIRECTORY)
+            try:
+                stat = parse_stat(_read_at(directory, "stat"))
+                readable, held = self._descriptors(pid, directory, stat)
+                facts = self._facts(pid, directory, stat)
+                return Look(facts, held, readable, self._netns(pid, directory))
+            finally:
+                os.close(directory)
+        except OSError as error:
+            if error.errno in GONE or error.errno in DENIED:
+                raise Vanished from error
+            raise
+        except ValueError as error:  # An empty stat: it went between open and read.
+            raise Vanished from error
+
+    def _descriptors(
+        self, pid: int, directory: int, stat: Stat
+    ) -> tuple[bool, dict[int, tuple[int, ...]]]:
+        try:
+            held = _sockets_in(directory, "fd")
+        except OSError as error:
+            if error.errno in DENIED:
+                return False, {}
+            raise
+        if stat.threads > 1:
+            for tid in separate_tables(self.root, pid, directory):
+                try:
+                    extra = _sockets_in(directory, f"task/{tid}/fd")
+                except OSError as error:
+                    if error.errno in GONE or error.errno in DENIED:
+                        continue
+                    raise
+                for inode, fds in extra.items():
+                    held[inode] = tuple(sorted({*held.get(inode, ()), *fds}))
+        return True, held
+
+    def _facts(self, pid: int, directory: int, stat: Stat) -> Process:
+        place = _cgroup_of(_read_or_empty(directory, "cgroup"))
+        return Process(
+            pid=pid,
+            start_ticks=stat.start_ticks,
+            comm=stat.comm,
+            ppid=stat.ppid,
+            start_time=self._boot_time + stat.start_ticks / _TICKS_PER_SECOND,
+            uid=os.fstat(directory).st_uid,
+            exe=_link(directory, "exe"),
+            cgroup=place.cgroup,
+            unit=place.unit,
+            container=place.container,
+            cmdline=parse_cmdline(_read_or_empty(directory, "cmdline")) if self._cmdline else None,
+        )
+
+    def protocols(self, descriptors: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
+        """For each (pid, descriptor, inode) the kernel's name of the socket's protocol.
+
+        Empty when the descriptor no longer leads to that socket, None when there is no telling.
+        """
+        return [self._protocol(*descriptor) for descriptor in descriptors]
+
+    def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
+        path = f"{self.root}/{pid}/fd/{fd}"
+        try:
+            name: bytes | None = os.getxattr(path, "system.sockprotoname")
+        except OSError:
+            name = None
+        try:
+            # Read after the name: then the name was this socket's.
+            return name if os.readlink(path) == f"{_SOCKET}{inode}]" else b""
+        except OSError as error:
+            return b"" if error.errno in GONE else name
+
+    # Network namespaces and their tables.
+
+    def netns_id(self, netns: int) -> int | None:
+        """The inode of the namespace that ``Look.netns`` names; None when it may not be read."""
+        return netns if netns > 0 else self._netns_by_device.get(-netns)
+
+    def _netns(self, pid: int, directory: int) -> int:
+        link = _link(directory, "ns/net")
+        if link is not None and link.startswith("net:["):
+            netns = int(link[5:-1])
+            if netns not in self._netns_by_device.values():
+                self._netns_by_device[_device(directory)] = netns
+            return netns
+        device = _device(directory)
+        return self._netns_by_device.get(device, -device)
+
+    def tables(self, pids: Sequence[int], names: Sequence[str]) -> dict[str, bytes | OSError]:
+        """The text of the named tables of one namespace, which all of ``pids`` are in.
+
+        A table that this kernel has not is left out; one that cannot be read gives its error.
+        Raises Vanished when none of the processes is there any longer.
+        """
+        for pid in pids:
+            read: dict[str, bytes | OSError] = {}
+            for name in names:
+                try:
+                    read[name] = _read_file(f"{self.root}/{pid}/net/{name}")
+                except OSError as error:
+                    if error.errno not in GONE:
+                        read[name] = error
+                    elif not self._exists(f"{pid}/net/dev"):
+                        break  # The process is gone, or a zombie: ask the next.
+            else:
+                return read
+        raise Vanished
+
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(f"{self.root}/{name}")
+        except OSError:
+            return False
+        return True
+
+    def _read_text(self, name: str) -> str:
+        try:
+            return _read_file(f"{self.root}/{name}").decode("ascii", "replace")
+        except OSError:
+            return ""
+
+    def _read_boot_time(self) -> float:
+        for line in self._read_text("stat").splitlines():
+            if line.startswith("btime "):
+                return float(line[6:])
+        # Where /proc/stat is hidden (ProcSubset=pid) the clocks tell.
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _sockets_in(directory: int, name: str) -> dict[int, tuple[int, ...]]:
+    """inode → descriptors of a descriptor directory below ``directory``."""
+    fd_directory = os.open(name, _DIRECTORY, dir_fd=directory)
+    try:
+        held: dict[int, tuple[int, ...]] = {}
+        readlink = partial(os.readlink, dir_fd=fd_directory)
+        # The kernel lists descriptors in ascending order.
+        for descriptor in os.listdir(fd_directory):
+            try:
+                link = readlink(descriptor)
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                raise
+            if link.startswith(_SOCKET):
+                inode = int(link[8:-1])
+                held[inode] = (*held.get(inode, ()), int(descriptor))
+        return held
+    finally:
+        os.close(fd_directory)
+
+
+def _device(directory: int) -> int:
+    """A number that tells network namespaces apart, readable for every process."""
+    return os.stat("net/dev", dir_fd=directory).st_ino
+
+
+def _link(directory: int, name: str) -> str | None:
+    try:
+        return os.fsencode(os.readlink(name, dir_fd=directory)).decode("utf-8", "backslashreplace")
+    except OSError:  # Denied, gone, or a kernel thread, which has none.
+        return None
+
+
+def _read_or_empty(directory: int, name: str) -> bytes:
+    try:
+        return _read_at(directory, name)
+    except OSError:  # Denied or gone; what the file would tell is unknown then.
+        return b""
+
+
+def _read_at(directory: int, name: str) -> bytes:
+    return _read_all(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory))
+
+
+def _read_file(path: str) -> bytes:
+    return _read_all(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _read_all(descriptor: int) -> bytes:
+    """Everything from a descriptor, which is closed then."""
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, _READ_SIZE):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Finds threads whose descriptor table is not their process's: they unshared it, unshare(2).
+
+What such a thread opens is under ``/proc/PID/task/TID/fd`` only. kcmp(2) answers exactly, at one
+system call a thread; where it may not be used (no privilege, a seccomp filter, a procfs of another
+pid namespace), a number of open descriptors that differs from the process's gives the thread away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from functools import cache
+
+# The number of kcmp by machine (the kernel's syscall tables); no C library wraps it.
+_SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}
+_KCMP_FILES = 2  # include/uapi/linux/kcmp.h
+
+
+def separate_tables(root: str, pid: int, directory: int) -> list[int]:
+    """Threads of ``pid`` with a descriptor table of their own. ``directory`` is ``root/pid``, open.
+
+    Raises OSError when the process is gone.
+    """
+    tids = [int(tid) for tid in _list(directory, "task") if tid != str(pid)]
+    if not tids:
+        return []
+    if _is_own_pid_namespace(root):
+        compared = [(tid, _kcmp_files(pid, tid)) for tid in tids]
+        if all(same is not None for _tid, same in compared):
+            return [tid for tid, same in compared if not same]
+    whole = os.stat("fd", dir_fd=directory).st_size
+    return [tid for tid in tids if _size(directory, tid, whole) != whole]
+
+
+def _list(directory: int, name: str) -> list[str]:
+    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.listdir(opened)
+    finally:
+        os.close(opened)
+
+
+def _size(directory: int, tid: int, default: int) -> int:
+    try:
+        return os.stat(f"task/{tid}/fd", dir_fd=directory).st_size
+    except OSError:  # The thread ended.
+        return default
+
+
+@cache
+def _is_own_pid_namespace(root: str) -> bool:
+    try:
+        return os.readlink(f"{root}/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+@cache
+def _kcmp() -> ctypes._CFuncPtr | None:
+    number = _SYS_KCMP.get(platform.machine())
+    if number is None:
+        return None
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.argtypes = [ctypes.c_long] + [ctypes.c_long] * 5
+    call.restype = ctypes.c_long
+    return call
+
+
+def _kcmp_files(pid: int, tid: int) -> bool | None:
+    """Whether the two share a descriptor table; None when the kernel does not say."""
+    call = _kcmp()
+    if call is None:
+        return None
+    result = call(_SYS_KCMP[platform.machine()], pid, tid, _KCMP_FILES, 0, 0)
+    if result < 0:
+        return True if ctypes.get_errno() == 3 else None  # ESRCH: the thread ended.
+    return bool(result == 0)

@@ -1,0 +1,101 @@
+"""One subscription of the feed to standard output. It knows nothing of procfs and the tracker.
+
+A write to a pipe whose reader stalls blocks, for as long as the reader likes. Here it blocks a
+daemon thread of its own, which nothing waits for: neither the poller nor the end of the process.
+The descriptor's flags stay as they are: making a shared pipe or terminal non-blocking would break
+the other processes that write to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import AsyncIterable
+from queue import SimpleQueue
+
+
+class Writer:
+    """Writes to a descriptor from a thread of its own, one chunk at a time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self._thread.start()
+
+    async def write(self, chunk: bytes) -> None:
+        """Write all of it. Raises OSError (BrokenPipeError when the reader is gone)."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put((chunk, done))
+        await done
+
+    def close(self) -> None:
+        """End the thread once it is through; it is not waited for."""
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            chunk, done = job
+            failure: OSError | None = None
+            try:
+                left = memoryview(chunk)
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            except OSError as error:
+                failure = error
+            try:
+                self._loop.call_soon_threadsafe(_settle, done, failure)
+            except RuntimeError:  # The loop is closed: nobody waits for this any more.
+                return
+
+
+def _settle(done: asyncio.Future[None], failure: OSError | None) -> None:
+    if done.done():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)
+
+
+async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
+    """Write the chunks until they end or the reader is gone. Raises OSError on other failures.
+
+    Cancelling it ends it at once, even while a write blocks.
+    """
+    writer = Writer(descriptor)
+    closed = asyncio.ensure_future(reader_closed(descriptor))
+    copying = asyncio.ensure_future(_copy(chunks, writer))
+    try:
+        await asyncio.wait((copying, closed), return_when=asyncio.FIRST_COMPLETED)
+        if copying.done():
+            copying.result()
+    except BrokenPipeError:
+        pass
+    finally:
+        closed.cancel()
+        copying.cancel()
+        writer.close()
+        await asyncio.gather(closed, copying, return_exceptions=True)
+
+
+async def _copy(chunks: AsyncIterable[bytes], writer: Writer) -> None:
+    async for chunk in chunks:
+        await writer.write(chunk)
+
+
+async def reader_closed(descriptor: int) -> None:
+    """Wait until the reader of a pipe is gone; for ever on what is no pipe."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        await gone
+    # The writing end of a pipe is never readable: only its error condition wakes this.
+    loop.add_reader(descriptor, lambda: gone.done() or gone.set_result(None))
+    try:
+        await gone
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,99 @@
+"""(previous snapshot, current snapshot) → deltas. Pure: no clock, no I/O, no asyncio, no JSON.
+
+Coverage comes first, then closes, updates and opens: a reused key is closed before it opens.
+"""
+
+from __future__ import annotations
+
+from .model import Closed, Coverage, Delta, Holding, Key, Opened, Process, Snapshot, Updated
+
+
+class Tracker:
+    """The deltas from one snapshot to the next. The first snapshot has none."""
+
+    def __init__(self) -> None:
+        self._last: Snapshot | None = None
+        self._opened_at: dict[Key, float] = {}  # Only of what opened under our eyes.
+
+    def advance(self, current: Snapshot) -> list[Delta]:
+        """What changed since the snapshot before, in the order in which it is to be told."""
+        last, self._last = self._last, current
+        if last is None:
+            return []
+        before, after = last.holdings, current.holdings
+        ended: list[tuple[Key, Holding]] = []
+        begun: list[tuple[Key, Holding]] = []
+        deltas: list[Delta] = []
+        updated: list[Delta] = []
+        for key, holding in after.items():
+            was = before.get(key)
+            if was is holding:
+                continue
+            if was is None:
+                begun.append((key, holding))
+            elif not is_same(was, holding):
+                ended.append((key, was))
+                begun.append((key, holding))
+            elif is_changed(was, holding):
+                updated.append(Updated(holding, was))
+        if len(before) != len(after) or begun:
+            ended += [(key, was) for key, was in before.items() if key not in after]
+        if is_other_sight(last.coverage, current.coverage):
+            deltas.append(current.coverage)
+        deltas += self._closes(ended, current)
+        deltas += updated
+        for key, holding in begun:
+            self._opened_at[key] = current.time
+            deltas.append(Opened(holding))
+        return deltas
+
+    def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
+        closes = []
+        held: set[int] | None = None
+        for key, was in ended:
+            process = was.process
+            if process is None:
+                if held is None:
+                    held = {inode for pid, inode in current.holdings if pid is not None}
+                reason = "attributed" if key[1] in held else "closed"
+            else:
+                lives = current.processes.get(process.pid) == process.start_ticks
+                reason = "closed" if lives else "exited"
+            opened_at = self._opened_at.pop(key, None)
+            seconds = None if opened_at is None else current.time - opened_at
+            closes.append(Closed(was, reason, seconds))
+        return closes
+
+
+def is_same(was: Holding, now: Holding) -> bool:
+    """Whether two holdings under one key are the same process on the same socket.
+
+    Inodes and pids are used again: what never changes in one socket and one process tells.
+    """
+    return was.socket[1:4] == now.socket[1:4] and identity(was.process) == identity(now.process)
+
+
+def identity(process: Process | None) -> tuple[int, int] | None:
+    """What no other process of this boot has."""
+    return None if process is None else (process.pid, process.start_ticks)
+
+
+def is_changed(was: Holding, now: Holding) -> bool:
+    """Whether anything changed that an `update` tells of: all but the queues, which move all the
+    time, and the command line, which some programs rewrite all the time."""
+    return (
+        was.socket[4:11] != now.socket[4:11]
+        or was.fds != now.fds
+        or was.owner != now.owner
+        or (
+            was.process is not now.process
+            and was.process is not None
+            and now.process is not None
+            and was.process[:-1] != now.process[:-1]
+        )
+    )
+
+
+def is_other_sight(was: Coverage, now: Coverage) -> bool:
+    """Whether the agent sees more or less than before; that processes come and go is no news."""
+    return was[1:] != now[1:]
