@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .errors import RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from .config import Config
+    from .procfs.forked import ForkedWalk
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Wrong usage raises SystemExit, as argparse does."""
     if arguments is None:
         arguments = sys.argv[1:]
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if arguments:  # Without any, the grammar need not be loaded.
         options = {
             name: value
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
 
 
-def _run(options: dict[str, object]) -> int:
+def _run(options: dict[str, Any]) -> int:
     if options.pop("schema", False):
         from .schema import printed
 
@@ -90,13 +93,33 @@ def _run(options: dict[str, object]) -> int:
         raise RuntimeFailure(f"it reads Linux's procfs; this is {sys.platform}")
     if sys.stdout is None:
         raise RuntimeFailure("standard output is closed")
+    # What is wrong with the arguments is said before anything starts; without any, the walk
+    # starts before what it does not need is loaded.
+    config = _config(options) if options else None
+    walk = None if config and config.follow else _start_walk(config)
     from .app import run
+
+    run(config or _config({}), walk)
+    return DONE
+
+
+def _config(options: dict[str, Any]) -> Config:
     from .config import Config
     from .filters import FILTERS, Filter
 
     chosen = {name: options.pop(name) for name in FILTERS if name in options}
-    run(Config(filter=Filter(chosen), **options))
-    return DONE
+    return Config(filter=Filter(chosen), **options)
+
+
+def _start_walk(config: Config | None) -> ForkedWalk | None:
+    """Start the one-shot's walk."""
+    from .procfs.forked import ForkedWalk
+    from .procfs.reader import ProcFS
+
+    try:
+        return ForkedWalk(ProcFS(config.proc, cmdline=config.cmdline) if config else ProcFS())
+    except OSError:  # No process to be had: the agent walks by itself.
+        return None
 
 
 def _complain(message: str) -> None:

@@ -11,13 +11,15 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 
 from .config import Config
 from .errors import RuntimeFailure
 from .feed import Feed, chunks, snapshot_lines
-from .model import Coverage, Holding, Snapshot
+from .model import Coverage
 from .poller import Poller
+from .procfs.forked import ForkedWalk
 from .procfs.reader import ProcFS
 from .publish import stdout
 from .records import Agent, Encoder
@@ -32,15 +34,15 @@ GC_THRESHOLD = 100_000
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 
 
-def run(config: Config) -> None:
+def run(config: Config, walk: ForkedWalk | None = None) -> None:
     """Do what is configured until it is done, or SIGINT, SIGTERM or a closed pipe ends it.
 
-    Raises RuntimeFailure.
+    ``walk`` is the walk of a one-shot snapshot, if it was started already. Raises RuntimeFailure.
     """
     # Collecting while the first snapshot is built would walk all of it, again and again.
     gc.disable()
     try:
-        asyncio.run(_main(config))
+        asyncio.run(_main(config, walk))
     except* RuntimeFailure as group:
         failure: BaseException = group
         while isinstance(failure, BaseExceptionGroup):
@@ -48,22 +50,24 @@ def run(config: Config) -> None:
         raise failure from None
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, walk: ForkedWalk | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     procfs = ProcFS(config.proc, cmdline=config.cmdline)
     agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
-    poller = Poller(procfs, unheld=config.all)
+    poller = Poller(procfs)
+    feed: Feed | None
+    polling: asyncio.Task[None] | None
     async with asyncio.TaskGroup() as group:
         if config.follow:
             feed = Feed(agent)
             polling = group.create_task(_poll(poller, config.interval, feed))
             printing = group.create_task(_print(feed.subscribe(config.filter)))
         else:
-            feed = polling = None
-            printing = group.create_task(_print(_snapshot(poller, config, Encoder(agent))))
+            feed, polling = None, None
+            printing = group.create_task(_print(_snapshot(poller, walk, config, Encoder(agent))))
         stopping = group.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
         if polling and feed:
@@ -74,15 +78,21 @@ async def _main(config: Config) -> None:
         stopping.cancel()
 
 
-async def _snapshot(poller: Poller, config: Config, encoder: Encoder) -> AsyncIterator[bytes]:
+async def _snapshot(
+    poller: Poller, walk: ForkedWalk | None, config: Config, encoder: Encoder
+) -> AsyncIterator[bytes]:
     """The one-shot snapshot."""
+    now = time.time()
     try:
-        snapshot = await poller.poll()
+        async for holdings in poller.once(walk, unheld=config.all):
+            for chunk in chunks(snapshot_lines(encoder, holdings, config.filter, 0, now)):
+                yield chunk
     except OSError as error:
         raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
-    warn(snapshot.coverage)
-    for chunk in chunks(snapshot_lines(encoder, snapshot, config.filter, 0)):
-        yield chunk
+    finally:
+        if walk:
+            walk.stop()
+    warn(poller.coverage)
 
 
 async def _poll(poller: Poller, interval: float, feed: Feed) -> None:
@@ -115,7 +125,9 @@ def warn(coverage: Coverage) -> None:
     if coverage.complete:
         return
     missing = "; ".join(coverage.missing)
-    say(f"warning: {missing} ({coverage.unreadable} of {coverage.processes} processes); {_PRIVILEGE}")
+    if coverage.unreadable:
+        missing += f" ({coverage.unreadable} of {coverage.processes} processes); {_PRIVILEGE}"
+    say(f"warning: {missing}")
 
 
 def say(message: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .filters import Filter
-from .model import Closed, Coverage, Delta, Opened, Snapshot, Updated
+from .model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
 from .records import Agent, Encoder
 
 # A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
@@ -37,22 +37,19 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The deltas of one poll; never empty."""
+    """The deltas of one poll, never empty: numbered ``first`` to ``last``, ``size`` bytes."""
 
     time: float
     entries: tuple[Entry, ...]
+    first: int
+    last: int
+    size: int
 
-    @property
-    def first(self) -> int:
-        return self.entries[0].seq
 
-    @property
-    def last(self) -> int:
-        return self.entries[-1].seq
-
-    @property
-    def size(self) -> int:
-        return sum(len(entry.line) for entry in self.entries)
+def batch_of(time: float, entries: tuple[Entry, ...]) -> Batch:
+    """The batch of these entries."""
+    size = sum(len(entry.line) for entry in entries)
+    return Batch(time, entries, entries[0].seq, entries[-1].seq, size)
 
 
 class History:
@@ -60,7 +57,8 @@ class History:
 
     def __init__(self, records: int, size: int) -> None:
         self._most_records, self._most_bytes = records, size
-        self._batches: deque[Batch] = deque()
+        self._batches: list[Batch] = []
+        self._start = 0  # The oldest one that is still held; those before it are cleared in bulk.
         self._records = self._bytes = 0
         self._dropped = 0  # The newest seq that is no longer held.
 
@@ -69,27 +67,29 @@ class History:
         self._batches.append(batch)
         self._records += len(batch.entries)
         self._bytes += batch.size
-        while self._batches and (
-            self._records > self._most_records or self._bytes > self._most_bytes
-        ):
-            oldest = self._batches.popleft()
+        while self._records > self._most_records or self._bytes > self._most_bytes:
+            oldest = self._batches[self._start]
+            self._batches[self._start] = oldest._replace(entries=())
+            self._start += 1
             self._records -= len(oldest.entries)
             self._bytes -= oldest.size
             self._dropped = oldest.last
+        if self._start > len(self._batches) // 2:
+            del self._batches[: self._start]
+            self._start = 0
 
-    def since(self, seq: int) -> list[Batch] | None:
-        """What came behind ``seq``, oldest first; None when the history no longer holds it all.
+    def holds(self, seq: int) -> bool:
+        """Whether everything behind ``seq`` is still held."""
+        return seq >= self._dropped
 
-        The first batch may begin before that.
-        """
-        if seq < self._dropped:
-            return None
-        found: list[Batch] = []
-        for batch in reversed(self._batches):
-            if batch.last <= seq:
-                break
-            found.append(batch)
-        return found[::-1]
+    def after(self, seq: int) -> Batch | None:
+        """The oldest batch with something behind ``seq``; None when there is none."""
+        at = bisect_right(self._batches, seq, lo=self._start, key=_last)
+        return self._batches[at] if at < len(self._batches) else None
+
+
+def _last(batch: Batch) -> int:
+    return batch.last
 
 
 class Feed:
@@ -124,7 +124,7 @@ class Feed:
                 for seq, delta in enumerate(deltas, self.seq + 1)
             )
             self.seq = entries[-1].seq
-            self.history.append(Batch(now, entries))
+            self.history.append(batch_of(now, entries))
         first = self.snapshot is None
         self.snapshot = snapshot
         if deltas or first:
@@ -149,7 +149,7 @@ class Feed:
     async def news(self, seconds: float) -> bool:
         """Wait for the next publication or the end; False when there was none for so long."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(seconds, 0)):
                 await self._news.wait()
         except TimeoutError:
             return False
@@ -178,29 +178,36 @@ class Subscription:
             if feed.stopped:
                 return
             await feed.news(feed.heartbeat)
-        resumed = self._can_resume()
-        yield feed.encoder.hello(
-            self._seq, feed.clock(), feed.snapshot.coverage, resumed=resumed
-        )
+        # Sequence and snapshot are taken together: at each yield newer ones may be published.
+        resumed, snapshot = self._can_resume(), feed.snapshot
+        yield feed.encoder.hello(self._seq, feed.clock(), snapshot.coverage, resumed=resumed)
         if not resumed and self._wants_snapshot:
-            for chunk in self._snapshot(feed.snapshot):
+            for chunk in self._snapshot(snapshot):
                 yield chunk
+        clock = asyncio.get_running_loop().time
+        said = clock()
         while True:
-            batches = feed.history.since(self._seq)
-            if batches is None:
-                yield self._lost()
-                for chunk in self._snapshot(feed.snapshot):
-                    yield chunk
+            for chunk in self._next():
+                yield chunk
+                said = clock()
+            if self._seq < feed.seq:
                 continue
-            for batch in batches:
-                first, self._seq = self._seq + 1, batch.last
-                for chunk in chunks(self._lines(batch, first)):
-                    yield chunk
-            if self._seq == feed.seq:
-                if feed.stopped:
-                    return
-                if not await feed.news(feed.heartbeat):
-                    yield feed.encoder.heartbeat(self._seq, feed.clock())
+            if feed.stopped:
+                return
+            if not await feed.news(said + feed.heartbeat - clock()):
+                yield feed.encoder.heartbeat(self._seq, feed.clock())
+                said = clock()
+
+    def _next(self) -> Iterator[bytes]:
+        """What is to be said next: a batch, or what was lost with a snapshot, or nothing."""
+        feed = self._feed
+        snapshot = feed.snapshot
+        if snapshot is not None and not feed.history.holds(self._seq):
+            yield self._lost()
+            yield from self._snapshot(snapshot)
+        elif (batch := feed.history.after(self._seq)) is not None:
+            first, self._seq = self._seq + 1, batch.last
+            yield from chunks(self._lines(batch, first))
 
     def _can_resume(self) -> bool:
         """Settle where the subscription begins; whether that is where it asked to resume."""
@@ -208,7 +215,7 @@ class Subscription:
         if self._resume is None:
             return False
         epoch, seq = self._resume
-        if epoch != self._feed.epoch or seq > self._seq or self._feed.history.since(seq) is None:
+        if epoch != self._feed.epoch or seq > self._seq or not self._feed.history.holds(seq):
             return False
         self._seq = seq
         return True
@@ -226,7 +233,9 @@ class Subscription:
 
         def lines() -> Iterator[bytes]:
             nonlocal count
-            for line in snapshot_lines(encoder, snapshot, self._filter, seq):
+            for line in snapshot_lines(
+                encoder, snapshot.holdings.values(), self._filter, seq, snapshot.time
+            ):
                 count += 1
                 yield line
             yield encoder.snapshot_end(seq, snapshot.time, count)
@@ -248,16 +257,14 @@ class Subscription:
 
 
 def snapshot_lines(
-    encoder: Encoder, snapshot: Snapshot, chosen: Filter, seq: int
+    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, seq: int, now: float
 ) -> Iterator[bytes]:
     """The ``snapshot`` records that a filter lets through."""
     if "snapshot" not in chosen.events:
-        return
-    head, encode = encoder.head("snapshot", seq, snapshot.time), encoder.holding
-    all_pass, matches = chosen.passes_all, chosen.matches
-    for holding in snapshot.holdings.values():
-        if all_pass or matches(holding):
-            yield encode(head, holding)
+        return iter(())
+    if not chosen.passes_all:
+        holdings = filter(chosen.matches, holdings)
+    return encoder.holdings(encoder.head("snapshot", seq, now), holdings)
 
 
 def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> bytes | None:

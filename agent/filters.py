@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from .errors import FilterError
 from .model import DATAGRAM_STATES, INET_FAMILIES, TCP_STATES, UNIX_STATES, Holding
@@ -45,7 +45,9 @@ class Filter:
         self._tests: tuple[Test, ...] = tuple(
             FILTERS[name](name, given) for name, given in split.items() if name != "event"
         )
-        self.events = frozenset(_words("event", split["event"], EVENTS) if "event" in split else EVENTS)
+        self.events = frozenset(
+            _words("event", split["event"], EVENTS) if "event" in split else EVENTS
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self.values == other.values
@@ -161,8 +163,7 @@ def _addresses(name: str, values: list[str]) -> Test:
         address = ip_address(text)
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
         return any(
-            address in network or (mapped is not None and mapped in network)
-            for network in networks
+            address in network or (mapped is not None and mapped in network) for network in networks
         )
 
     def test(holding: Holding) -> bool:
@@ -178,8 +179,8 @@ def _addresses(name: str, values: list[str]) -> Test:
 def _user(name: str, values: list[str]) -> Test:
     by_name = _text(lambda holding: holding.owner.user if holding.owner else None)(name, values)
     ids = {int(value) for value in values if value.isascii() and value.isdigit()}
-    return lambda holding: by_name(holding) or (
-        holding.owner is not None and holding.owner.uid in ids
+    return lambda holding: (
+        by_name(holding) or (holding.owner is not None and holding.owner.uid in ids)
     )
 
 

@@ -69,19 +69,18 @@ class Holders:
         """The same, with what is known already: processes as they were remembered, and what a
         process held whose descriptors could not be read this time."""
         kept = []
-        for process, fds, fixed in held:
-            known = self._processes.get(process.pid)
-            if known is not None and known.start_ticks == process.start_ticks:
-                if fixed:
-                    fds = {
-                        key[1]: holding.fds
-                        for key, holding in self._holdings.items()
-                        if key[0] == process.pid
-                    }
-                if known == process:
-                    process = known
-            kept.append(Held(process, fds, fixed))
+        for one in held:
+            known = self._processes.get(one.process.pid)
+            if known is None or known.start_ticks != one.process.start_ticks:
+                kept.append(one)
+                continue
+            process = known if known == one.process else one.process
+            fds = self._fds_before(process.pid) if one.fixed else one.fds
+            kept.append(Held(process, fds, one.fixed))
         return kept
+
+    def _fds_before(self, pid: int) -> dict[int, tuple[int, ...]]:
+        return {key[1]: held.fds for key, held in self._holdings.items() if key[0] == pid}
 
     def process(self, pid: int) -> Process | None:
         """The process as it was at the last poll."""
@@ -139,8 +138,13 @@ class Holders:
                 seen.add(inode)
                 key = (pid, inode)
                 last = before.get(key)
-                if last is None or last[0] is not socket or last[1] is not process or last[2] != fds:
-                    last = self._hold(socket, process, fds)
+                if (
+                    last is None
+                    or last[0] is not socket
+                    or last[1] is not process
+                    or last[2] != fds
+                ):
+                    last = self.hold(socket, process, fds)
                 holdings[key] = last
         self._add_nameless(holdings, seen, rows)
         self._holdings, self._processes, self._first = holdings, processes, False
@@ -158,13 +162,13 @@ class Holders:
             last = self._holdings.get((None, inode))
             if last is None:
                 if self._first or inode in self._awaited:
-                    holdings[None, inode] = self._hold(row, None, ())
+                    holdings[None, inode] = self.hold(row, None, ())
                 else:
                     awaited.add(inode)
             else:
                 socket = _merged(last.socket, row)
                 holdings[None, inode] = (
-                    last if socket is last.socket else self._hold(socket, None, ())
+                    last if socket is last.socket else self.hold(socket, None, ())
                 )
         self._awaited = awaited
         for key, last in self._holdings.items():
@@ -180,11 +184,13 @@ class Holders:
                 self._new_misses[inode] = misses
                 holdings[key] = last
 
-    def _hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
-        uid = socket.uid
+    def hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
+        """A holding with its owner: the socket's, else, where no table tells it, the process's."""
+        uid = socket[13]
         if uid is None and process is not None:
             uid = process.uid
-        return Holding(socket, process, fds, None if uid is None else self._owner(uid))
+        owner = None if uid is None else self._owner(uid)
+        return Holding._make((socket, process, fds, owner))
 
 
 def _merged(before: Socket, row: Socket) -> Socket:

@@ -27,7 +27,7 @@ TCP_STATES = (
     "CLOSING",
     "SYN_RECV",
 )
-# States of datagram, raw, netlink and packet sockets, and of unix sockets (include/uapi/linux/net.h).
+# States of datagram, raw, netlink and packet sockets; of unix sockets (include/uapi/linux/net.h).
 DATAGRAM_STATES = ("ESTABLISHED", "UNCONNECTED")
 UNIX_STATES = ("UNCONNECTED", "CONNECTING", "CONNECTED", "DISCONNECTING")
 
@@ -120,21 +120,20 @@ class Coverage(NamedTuple):
 
     @property
     def complete(self) -> bool:
+        """Whether nothing was out of sight."""
         return not self.missing and not self.unreadable
 
 
 class Snapshot(NamedTuple):
     """The state of one completed poll. ``time`` is in seconds since the Unix epoch.
 
-    ``processes`` maps the pids there are to their start ticks. ``unheld`` holds the rows that no
-    process can hold, where they were asked for.
+    ``processes`` maps the pids there are to their start ticks.
     """
 
     time: float
     holdings: Mapping[Key, Holding]
     processes: Mapping[int, int]
     coverage: Coverage
-    unheld: tuple[Socket, ...] = ()
 
 
 class Opened(NamedTuple):

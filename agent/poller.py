@@ -9,15 +9,24 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import NamedTuple
 
 from aiofiles.base import wrap
 
 from .holders import Descriptor, Held, Holders, Rows
-from .model import Coverage, Snapshot, Socket
+from .model import Coverage, Holding, Snapshot, Socket
 from .procfs import net
-from .procfs.reader import Look, ProcFS, Vanished, Walked
+from .procfs.forked import ForkedWalk
+from .procfs.reader import ProcFS, Vanished, Walked
 from .users import Users
 
 # Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
@@ -46,22 +55,24 @@ class Parsed(NamedTuple):
 
 
 class Poller:
-    """Takes snapshots of one procfs. ``unheld``: whether rows that no process can hold are kept."""
+    """Takes snapshots of one procfs."""
 
     def __init__(
         self,
         procfs: ProcFS,
         *,
-        unheld: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._procfs = procfs
-        self._unheld = unheld
         self._clock = clock
         self._users = Users()
         self._holders = Holders(self._users.owner)
-        self._ephemeral = procfs.ephemeral_ports()
+        self._ephemeral = procfs.ephemeral_ports() or net.EPHEMERAL
+        self._walk_soon = wrap(procfs.walk)
+        self._ask_soon = wrap(procfs.protocols)
         self._last: Snapshot | None = None
+        self.coverage = Coverage(0, 0, 0)
+        self._batch_soon = wrap(ForkedWalk.batch)
         self._read_soon = wrap(self._read)
         self._resolve_soon = wrap(self._holders.resolve)
         self._join_soon = wrap(self._holders.join)
@@ -83,39 +94,95 @@ class Poller:
 
         Raises OSError when there is no procfs, and never was.
         """
-        self._users.expire()
         try:
             pids = self._procfs.pids()
         except OSError as error:
             return self._blind(error)
         walked = await self._walk(pids)
+        namespaces = self._namespaces(walked)
+        parsed = await self._all_tables(namespaces)
+        return await self._joined(walked, namespaces, parsed)
+
+    async def once(
+        self, walk: ForkedWalk | None, *, unheld: bool = False
+    ) -> AsyncIterator[Iterable[Holding]]:
+        """The holdings of a first and only pass, in parts, while its walk goes on elsewhere.
+
+        Without ``walk`` it walks itself. ``unheld``: with the rows that no process can hold.
+        ``coverage`` is known when it is through. Raises OSError when there is no procfs.
+        """
+        left = set(self._procfs.pids())
+        own = {} if self._procfs.own is None else {self._procfs.own[0]: [self._procfs.own[1]]}
+        parsed = await self._all_tables(own)
+        sockets = self._rows(parsed).sockets
+        rest, seen = Walked([], {}), set[int]()
+
+        def taken(walked: Walked) -> Iterator[Holding]:
+            rest.failed.update(walked.failed)
+            for look in walked.looks:
+                left.discard(look.process.pid)
+                unlisted = {}
+                for inode, fds in look.held.items():
+                    socket = sockets.get(inode)
+                    if socket is None:
+                        unlisted[inode] = fds
+                    else:
+                        seen.add(inode)
+                        yield self._holders.hold(socket, look.process, fds)
+                rest.looks.append(look._replace(held=unlisted))
+
+        while walk is not None and (walked := await self._batch_soon(walk)) is not None:
+            yield taken(walked)
+        # Whom the walk left out is gone, or it was killed.
+        yield taken(await self._walk(list(left)))
+        namespaces = self._namespaces(rest)
+        others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
+        more = await self._all_tables(others)
+        parsed.tables.update(more.tables)
+        parsed.failed.update(more.failed)
+        snapshot = await self._joined(rest, namespaces, parsed, seen)
+        yield snapshot.holdings.values()
+        if unheld:
+            for table in parsed.tables.values():
+                yield (self._holders.hold(row, None, ()) for row in table.unheld)
+        self.coverage = snapshot.coverage
+
+    def _namespaces(self, walked: Walked) -> dict[int, list[int]]:
+        """The pids of each network namespace."""
         namespaces: dict[int, list[int]] = {}
         for look in walked.looks:
             netns = self._procfs.netns_id(look.netns) or look.netns
             namespaces.setdefault(netns, []).append(look.process.pid)
-        parsed = await self._tables(
-            namespaces, [(netns, names) for netns in namespaces for names in TABLES]
-        )
+        return namespaces
+
+    async def _joined(
+        self,
+        walked: Walked,
+        namespaces: Mapping[int, list[int]],
+        parsed: Parsed,
+        told: Container[int] = (),
+    ) -> Snapshot:
+        """The snapshot of what was walked and read, but for the rows that were ``told`` before."""
+        self._users.expire()
         held = self._holders.keep(self._held(walked))
-        rows = self._rows(parsed)
+        rows = self._rows(parsed, told)
         sockets, asked = await self._resolve_soon(held, rows)
         if asked:
-            told = await self._ask(asked)
-            doubtful = self._doubtful(walked, told)
+            unlisted = await self._ask(asked)
+            doubtful = self._doubtful(walked, unlisted)
             if doubtful:
                 again = await self._tables(namespaces, doubtful)
                 parsed.tables.update(again.tables)
-                rows = self._rows(parsed)
+                rows = self._rows(parsed, told)
                 sockets, asked = await self._resolve_soon(held, rows)
-                told = await self._ask(asked)
-            sockets.update(told)
+                unlisted = await self._ask(asked)
+            sockets.update(unlisted)
         holdings = await self._join_soon(held, sockets, rows)
         self._last = Snapshot(
             time=self._clock(),
             holdings=holdings,
             processes={process.pid: process.start_ticks for process, _fds, _fixed in held},
             coverage=self._coverage(walked, namespaces, parsed),
-            unheld=self._unheld_rows(parsed),
         )
         return self._last
 
@@ -125,15 +192,13 @@ class Poller:
         if last is None:
             raise error
         why = f"processes could not be listed ({error.strerror})"
-        return last._replace(
-            time=self._clock(), coverage=last.coverage._replace(missing=(why,))
-        )
+        return last._replace(time=self._clock(), coverage=last.coverage._replace(missing=(why,)))
 
     # The walk.
 
     async def _walk(self, pids: Sequence[int]) -> Walked:
         chunks = [pids[start::WALKERS] for start in range(WALKERS)]
-        parts = await asyncio.gather(*map(self._procfs.walk_soon, chunks))
+        parts = await asyncio.gather(*map(self._walk_soon, chunks))
         return Walked(
             [look for part in parts for look in part.looks],
             {pid: why for part in parts for pid, why in part.failed.items()},
@@ -148,6 +213,10 @@ class Poller:
                 yield Held(known, {}, fixed=True)
 
     # The tables.
+
+    async def _all_tables(self, namespaces: Mapping[int, list[int]]) -> Parsed:
+        wanted = [(netns, names) for netns in namespaces for names in TABLES]
+        return await self._tables(namespaces, wanted)
 
     async def _tables(
         self, namespaces: Mapping[int, list[int]], wanted: Sequence[tuple[int, Sequence[str]]]
@@ -176,25 +245,22 @@ class Poller:
                 parsed.failed[netns, name] = os.strerror(data.errno or 0)
         return parsed
 
-    def _rows(self, parsed: Parsed) -> Rows:
+    def _rows(self, parsed: Parsed, told: Container[int] = ()) -> Rows:
         sockets: dict[int, Socket] = {}
         for table in parsed.tables.values():
             sockets.update(table.sockets)
+        if told:
+            sockets = {inode: row for inode, row in sockets.items() if inode not in told}
         failed = {(self._procfs.netns_id(netns), name) for netns, name in parsed.failed}
         if not failed:
             return Rows(sockets, lambda _socket: False)
         return Rows(sockets, lambda socket: (socket.netns, net.table_of(socket)) in failed)
 
-    def _unheld_rows(self, parsed: Parsed) -> tuple[Socket, ...]:
-        if not self._unheld:
-            return ()
-        return tuple(row for table in parsed.tables.values() for row in table.unheld)
-
     # Sockets in no table.
 
     async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
         """What the descriptors tell of their sockets; without those that were closed meanwhile."""
-        names = await self._procfs.protocols_soon(asked)
+        names = await self._ask_soon(asked)
         return {
             descriptor.inode: net.unlisted(descriptor.inode, name)
             for descriptor, name in zip(asked, names, strict=True)
@@ -227,10 +293,14 @@ class Poller:
             missing.append(UNREADABLE)
         if self._procfs.hides_processes():
             missing.append(HIDDEN)
-        for why in sorted(set(walked.failed.values())):
-            missing.append(f"some processes could not be read ({why})")
-        for (netns, name), why in sorted(parsed.failed.items()):
-            missing.append(f"{name} of {self._name(netns)} could not be read ({why})")
+        missing += [
+            f"some processes could not be read ({why})"
+            for why in sorted(set(walked.failed.values()))
+        ]
+        missing += [
+            f"{name} of {self._name(netns)} could not be read ({why})"
+            for (netns, name), why in sorted(parsed.failed.items())
+        ]
         for (netns, name), table in sorted(parsed.tables.items()):
             if table.malformed:
                 missing.append(

@@ -1,1 +1,1 @@
-"""procfs as a source of sockets and processes: pure parsers, and the one reader that opens files."""
+"""procfs as a source: pure parsers, and the one reader that opens its files."""

@@ -2,7 +2,8 @@
 
 Formats: ``Documentation/networking/proc_net_tcp.rst``; ``net/ipv4/tcp_ipv4.c`` (tcp4_seq_show),
 ``udp.c``, ``raw.c``, ``ping.c`` and their IPv6 twins; ``net/unix/af_unix.c`` (unix_seq_show);
-``net/netlink/af_netlink.c`` (netlink_native_seq_show); ``net/packet/af_packet.c`` (packet_seq_show).
+``net/netlink/af_netlink.c`` (netlink_native_seq_show); ``net/packet/af_packet.c``
+(packet_seq_show).
 
 No input raises: a row that cannot be read is skipped and counted in ``Table.malformed``.
 """
@@ -18,8 +19,9 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from ..model import DATAGRAM_STATES, TCP_STATES, UNIX_STATES, Socket
+from .text import text
 
-# Linux's default of net.ipv4.ip_local_port_range, for where it cannot be read.
+# Linux's default of net.ipv4.ip_local_port_range.
 EPHEMERAL = range(32768, 61000)
 
 _TCP = {b"%02X" % code: name for code, name in enumerate(TCP_STATES, 1)}
@@ -87,6 +89,7 @@ def parse_inet(
     states = _TCP if proto == "tcp" else _DATAGRAM
     direct = _directions(lines, ephemeral) if proto == "tcp" else None
     any_address = _ANY[family == "inet6"]
+    make = Socket._make  # Half the cost of Socket(), which counts here.
     for line in lines:
         fields = line.split(None, 10)
         try:
@@ -115,10 +118,10 @@ def parse_inet(
         direction = direct(fields[1], fields[2], state) if direct else None
         if not inode:
             uid = None  # Such rows print uid 0 whoever owned them.
-        row = Socket(
+        row = make((
             inode, proto, family, None, state, local_addr, local_port, remote_addr, remote_port,
-            None, direction, recv_q, send_q, uid, netns,
-        )  # fmt: skip
+            None, direction, recv_q, send_q, uid, netns, "procfs",
+        ))  # fmt: skip
         if inode:
             sockets[inode] = row
         else:
@@ -138,7 +141,7 @@ def _rows(data: bytes) -> list[bytes]:
 def _directions(
     lines: list[bytes], ephemeral: range
 ) -> Callable[[bytes, bytes, str | None], str | None]:
-    """A function (local endpoint, remote endpoint, state) → direction, for the rows of one table."""
+    """A function (local endpoint, remote endpoint, state) → direction, for one table's rows."""
     listeners: set[bytes] = set()
     wild: set[bytes] = set()  # Ports listened to on every address.
     for line in lines:
@@ -156,7 +159,7 @@ def _directions(
                 return "listen"
             # A socket of a local connection may have a listener at both ends only by chance of
             # SO_REUSEADDR; its own end decides.
-            if state != "SYN_SENT" and state != "CLOSE":
+            if state not in {"SYN_SENT", "CLOSE"}:
                 return "inbound"
         if state == "SYN_SENT":
             return "outbound"
@@ -189,6 +192,7 @@ def parse_unix(data: bytes, netns: int | None = None) -> Table:
     malformed = 0
     listening: set[str] = set()
     lines = _rows(data)
+    make = Socket._make
     at = 0
     while at < len(lines):
         match = _UNIX_ROW.fullmatch(lines[at])
@@ -211,10 +215,10 @@ def parse_unix(data: bytes, netns: int | None = None) -> Table:
                 listening.add(path)
         inode = int(digits)
         kind_name = _UNIX_TYPES.get(kind)
-        row = Socket(
+        row = make((
             inode, "unix", "unix", kind_name, state, None, None, None, None, path, direction,
-            None, None, None, netns,
-        )  # fmt: skip
+            None, None, None, netns, "procfs",
+        ))  # fmt: skip
         if inode:
             sockets[inode] = row
         else:
@@ -228,7 +232,7 @@ def parse_unix(data: bytes, netns: int | None = None) -> Table:
 
 
 def parse_netlink(data: bytes, netns: int | None = None) -> Table:
-    """Rows of netlink. ``local_addr`` is the netlink protocol's name, ``local_port`` its port id."""
+    """Rows of netlink. ``local_addr`` is the netlink protocol, ``local_port`` the port id."""
 
     def row(fields: list[bytes]) -> Socket:
         port = int(fields[2]) & 0xFFFF_FFFF  # Printed signed by kernels before 5.x.
@@ -276,7 +280,7 @@ NETLINK_PROTOCOLS = {
 
 
 def parse_packet(data: bytes, netns: int | None = None) -> Table:
-    """Rows of packet. ``local_addr`` is ``*`` or the EtherType, ``local_port`` the interface index."""
+    """Rows of packet. ``local_addr`` is ``*`` or the EtherType, ``local_port`` the interface."""
 
     def row(fields: list[bytes]) -> Socket:
         protocol = int(fields[3], 16)
@@ -313,11 +317,6 @@ def _parse_plain(data: bytes, read: Callable[[list[bytes]], Socket]) -> Table:
         else:
             unheld.append(row)
     return Table(sockets, unheld, malformed)
-
-
-def text(raw: bytes) -> str:
-    """Text of bytes that are usually UTF-8; those that are not show as ``\\xNN``."""
-    return raw.decode("utf-8", "backslashreplace")
 
 
 # Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the

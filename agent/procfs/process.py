@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .net import text
+from .text import text
 
 
 class Stat(NamedTuple):
@@ -61,7 +61,7 @@ def parse_cmdline(data: bytes) -> tuple[str, ...]:
 
 
 def parse_cgroup(data: bytes) -> Cgroup:
-    """``/proc/PID/cgroup`` on v1, v2 and hybrid hierarchies. Lines that are none are passed over."""
+    """``/proc/PID/cgroup`` on v1, v2 and hybrid hierarchies; what is no line of it is skipped."""
     paths: dict[str, str] = {}
     for line in data.split(b"\n"):
         hierarchy, _, rest = line.partition(b":")
@@ -134,5 +134,5 @@ def container_of(path: str) -> str | None:
 
 
 def unescape(name: str) -> str:
-    """A systemd unit name's ``\\xNN`` read back, systemd.unit(5)."""
+    r"""A systemd unit name's ``\xNN`` read back, systemd.unit(5)."""
     return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), name)

@@ -18,12 +18,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from aiofiles.base import wrap
-
 from ..model import Process
-from .net import EPHEMERAL
-from .process import Cgroup, Stat, parse_cgroup, parse_cmdline, parse_stat
-from .threads import separate_tables
+from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
 
 GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
 DENIED = frozenset({errno.EACCES, errno.EPERM})
@@ -32,6 +28,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ_SIZE = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SOCKET = "socket:["
+_NETNS = "net:["
 
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
@@ -64,7 +61,7 @@ class Vanished(Exception):
 class ProcFS:
     """A mounted procfs. ``root`` is where; ``cmdline`` whether command lines are read too.
 
-    The blocking methods are for executors; those named ``*_soon`` are their awaitable forms.
+    Everything here blocks: it is for executors.
     """
 
     def __init__(self, root: str = "/proc", *, cmdline: bool = False) -> None:
@@ -72,9 +69,7 @@ class ProcFS:
         self._cmdline = cmdline
         self._boot_time = self._read_boot_time()
         self._netns_by_device: dict[int, int] = {}
-        self.walk_soon = wrap(self.walk)
-        self.tables_soon = wrap(self.tables)
-        self.protocols_soon = wrap(self.protocols)
+        self.own = self._own_namespace()
 
     def pids(self) -> list[int]:
         """The processes there are. Raises OSError when they cannot be listed, or there are none:
@@ -93,13 +88,13 @@ class ProcFS:
         raw = self._read_text("sys/kernel/random/boot_id")
         return raw.strip() or None
 
-    def ephemeral_ports(self) -> range:
-        """The local ports that the kernel chooses from by itself."""
+    def ephemeral_ports(self) -> range | None:
+        """The local ports that the kernel chooses from by itself; None when it does not say."""
         words = self._read_text("sys/net/ipv4/ip_local_port_range").split()
         try:
             return range(int(words[0]), int(words[1]) + 1)
         except (IndexError, ValueError):
-            return EPHEMERAL
+            return None
 
     # Processes and their descriptors.
 
@@ -123,7 +118,7 @@ class ProcFS:
                 stat = parse_stat(_read_at(directory, "stat"))
                 readable, held = self._descriptors(pid, directory, stat)
                 facts = self._facts(pid, directory, stat)
-                return Look(facts, held, readable, self._netns(pid, directory))
+                return Look(facts, held, readable, self._netns(directory))
             finally:
                 os.close(directory)
         except OSError as error:
@@ -143,6 +138,8 @@ class ProcFS:
                 return False, {}
             raise
         if stat.threads > 1:
+            from .threads import separate_tables  # Only here: it loads ctypes.
+
             for tid in separate_tables(self.root, pid, directory):
                 try:
                     extra = _sockets_in(directory, f"task/{tid}/fd")
@@ -195,15 +192,30 @@ class ProcFS:
         """The inode of the namespace that ``Look.netns`` names; None when it may not be read."""
         return netns if netns > 0 else self._netns_by_device.get(-netns)
 
-    def _netns(self, pid: int, directory: int) -> int:
+    def _netns(self, directory: int) -> int:
         link = _link(directory, "ns/net")
-        if link is not None and link.startswith("net:["):
-            netns = int(link[5:-1])
+        if link is not None and link.startswith(_NETNS):
+            netns = int(link[len(_NETNS) : -1])
             if netns not in self._netns_by_device.values():
                 self._netns_by_device[_device(directory)] = netns
             return netns
         device = _device(directory)
         return self._netns_by_device.get(device, -device)
+
+    def _own_namespace(self) -> tuple[int, int] | None:
+        """(namespace, our pid); None where this procfs does not show us. It is always ours to
+        name, also for the processes in it that we may not read."""
+        try:
+            pid = int(os.readlink(f"{self.root}/self"))
+            directory = os.open(f"{self.root}/{pid}", _DIRECTORY)
+        except (OSError, ValueError):
+            return None
+        try:
+            return self._netns(directory), pid
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
 
     def tables(self, pids: Sequence[int], names: Sequence[str]) -> dict[str, bytes | OSError]:
         """The text of the named tables of one namespace, which all of ``pids`` are in.
@@ -251,18 +263,20 @@ def _sockets_in(directory: int, name: str) -> dict[int, tuple[int, ...]]:
     fd_directory = os.open(name, _DIRECTORY, dir_fd=directory)
     try:
         held: dict[int, tuple[int, ...]] = {}
+        descriptors = os.listdir(fd_directory)
         readlink = partial(os.readlink, dir_fd=fd_directory)
-        # The kernel lists descriptors in ascending order.
-        for descriptor in os.listdir(fd_directory):
-            try:
-                link = readlink(descriptor)
-            except OSError as error:
-                if error.errno in GONE:
-                    continue
+        try:
+            links = list(map(readlink, descriptors))
+        except OSError as error:
+            if error.errno not in GONE:
                 raise
-            if link.startswith(_SOCKET):
+            links = [_link(fd_directory, descriptor) or "" for descriptor in descriptors]
+        # The kernel lists descriptors in ascending order.
+        for descriptor, link in zip(descriptors, links, strict=True):
+            if link[:8] == _SOCKET:
                 inode = int(link[8:-1])
-                held[inode] = (*held.get(inode, ()), int(descriptor))
+                fds = held.get(inode)
+                held[inode] = (int(descriptor),) if fds is None else (*fds, int(descriptor))
         return held
     finally:
         os.close(fd_directory)

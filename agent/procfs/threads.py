@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from functools import cache
 
 # The number of kcmp by machine (the kernel's syscall tables); no C library wraps it.
@@ -57,7 +58,7 @@ def _is_own_pid_namespace(root: str) -> bool:
 
 
 @cache
-def _kcmp() -> ctypes._CFuncPtr | None:
+def _kcmp() -> Callable[..., int] | None:
     number = _SYS_KCMP.get(platform.machine())
     if number is None:
         return None

@@ -94,7 +94,7 @@ async def reader_closed(descriptor: int) -> None:
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         await gone
     # The writing end of a pipe is never readable: only its error condition wakes this.
-    loop.add_reader(descriptor, lambda: gone.done() or gone.set_result(None))
+    loop.add_reader(descriptor, _settle, gone, None)
     try:
         await gone
     finally:

@@ -1,0 +1,94 @@
+"""The walk in a process of its own, for the one-shot snapshot.
+
+Started before the event loop and the rest of the agent are even imported, it walks on one core
+while another imports, reads and parses the tables: under the interpreter's lock threads cannot.
+It knows the reader, and nothing of what becomes of the looks.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+from contextlib import suppress
+from fcntl import F_SETPIPE_SZ, fcntl
+
+from ..model import Process
+from .reader import Look, ProcFS, Walked
+
+# What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
+_PIPE_BYTES = 1 << 20
+# Processes a batch: small enough to be worked on while the walk goes on.
+_BATCH = 32
+
+
+class ForkedWalk:
+    """A walk of all processes under way in a child process.
+
+    Raises OSError when there can be no child. It must be started while there are no threads.
+    """
+
+    def __init__(self, procfs: ProcFS) -> None:
+        reading, writing = os.pipe()
+        try:
+            self._child = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
+        if self._child == 0:
+            os.close(reading)  # Else it would wait for itself to read, were the parent gone.
+            _walk_and_exit(procfs, writing)
+        os.close(writing)
+        self._file = os.fdopen(reading, "rb")
+
+    def batch(self) -> Walked | None:
+        """Wait for the next part of the walk; None when there is no more. Blocking.
+
+        A child that was killed looks like one that is done: it left processes out.
+        """
+        try:
+            looks, failed = marshal.load(self._file)  # noqa: S302 (from our own child)
+        except (EOFError, ValueError, TypeError):
+            self._file.close()
+            os.waitpid(self._child, 0)
+            self._child = 0
+            return None
+        return Walked(
+            [
+                Look(Process(*process), held, readable, netns)
+                for process, held, readable, netns in looks
+            ],
+            failed,
+        )
+
+    def stop(self) -> None:
+        """End the child, if it still walks; ``batch`` returns then."""
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+
+
+def _walk_and_exit(procfs: ProcFS, writing: int) -> None:
+    """The child: walk all but itself, write the outcome, and end without a trace."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with suppress(OSError):  # The user's pipes hold too much already: it waits more often.
+            fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
+        own = os.getpid()
+        pids = [pid for pid in procfs.pids() if pid != own]
+        for start in range(0, len(pids), _BATCH):
+            walked = procfs.walk(pids[start : start + _BATCH])
+            # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
+            looks = [
+                (tuple(process), held, readable, procfs.netns_id(netns) or netns)
+                for process, held, readable, netns in walked.looks
+            ]
+            left = memoryview(marshal.dumps((looks, walked.failed)))
+            while left:
+                left = left[os.write(writing, left) :]
+        status = 0
+    except OSError:  # The parent is gone, or has to walk itself.
+        pass
+    finally:
+        os._exit(status)
