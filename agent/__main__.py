@@ -53,6 +53,7 @@ def parser() -> ArgumentParser:
     add("--all", action="store_true", help="with sockets that no process holds: TIME_WAIT, orphans")
     add("--cmdline", action="store_true", help="with command lines, which may hold secrets")
     add("--proc", metavar="PATH", help="the procfs to read (/proc)")
+    add("--source", choices=("auto", "procfs", "netlink"), help="where to read the tables (auto)")
     add("--schema", action="store_true", help="print the JSON Schema of the records and exit")
     add("--version", action="version", version=f"sockagent {__version__}")
     filters = parser.add_argument_group("filters")

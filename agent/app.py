@@ -18,6 +18,7 @@ from .config import Config
 from .errors import RuntimeFailure
 from .feed import Feed, chunks, snapshot_lines
 from .model import Coverage
+from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .procfs.forked import ForkedWalk
 from .procfs.reader import ProcFS
@@ -57,7 +58,7 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         loop.add_signal_handler(number, stop.set)
     procfs = ProcFS(config.proc, cmdline=config.cmdline)
     agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
-    poller = Poller(procfs)
+    poller = Poller(procfs, netlink=_netlink(config, procfs))
     feed: Feed | None
     polling: asyncio.Task[None] | None
     async with asyncio.TaskGroup() as group:
@@ -76,6 +77,18 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
+
+
+def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
+    """The netlink source, where it is wanted and works. Raises RuntimeFailure."""
+    if config.source == "procfs":
+        return None
+    reader = None if procfs.own is None else NetlinkReader(procfs.own[0], unheld=config.all)
+    if reader is not None and (config.source == "auto" or reader.works()):
+        return reader
+    if config.source == "netlink":
+        raise RuntimeFailure("sock_diag over netlink does not work here; try --source procfs")
+    return None
 
 
 async def _snapshot(

@@ -13,6 +13,10 @@ INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.05
 
 
+# Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
+SOURCES = ("auto", "procfs", "netlink")
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings of one run. Raises UsageError, naming the option at fault."""
@@ -22,6 +26,7 @@ class Config:
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
+    source: str = "auto"  # One of SOURCES.
     filter: Filter = field(default_factory=Filter)
 
     def __post_init__(self) -> None:

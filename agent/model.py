@@ -9,6 +9,7 @@ frozen dataclass to make, which counts where a table has 20,000 rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 # include/net/tcp_states.h, in the kernel's order from 1; NEW_SYN_RECV is the kernel's own
@@ -61,6 +62,17 @@ class Socket(NamedTuple):
     uid: int | None = None
     netns: int | None = None
     source: str = "procfs"
+
+
+class Table(NamedTuple):
+    """One table as it was read: rows by inode (a repeated row once), and what else was in it.
+
+    ``unheld`` are the rows that no process can hold, ``malformed`` counts those skipped.
+    """
+
+    sockets: dict[int, Socket]
+    unheld: list[Socket]
+    malformed: int
 
 
 class Process(NamedTuple):
@@ -162,3 +174,47 @@ class Closed(NamedTuple):
 
 
 Delta = Opened | Updated | Closed | Coverage
+
+
+def mark_accepted(table: Table, listening: AbstractSet[str]) -> None:
+    """Mark the unix sockets as inbound that bear a listener's path: they were accepted by it."""
+    if listening:
+        for inode, row in table.sockets.items():
+            if row.path is not None and row.path in listening and row.state == "CONNECTED":
+                table.sockets[inode] = row._replace(direction="inbound")
+
+
+# include/uapi/linux/netlink.h
+_NETLINK_PROTOCOLS = {
+    0: "route",
+    2: "usersock",
+    3: "firewall",
+    4: "sock_diag",
+    5: "nflog",
+    6: "xfrm",
+    7: "selinux",
+    8: "iscsi",
+    9: "audit",
+    10: "fib_lookup",
+    11: "connector",
+    12: "netfilter",
+    13: "ip6_fw",
+    14: "dnrtmsg",
+    15: "kobject_uevent",
+    16: "generic",
+    18: "scsitransport",
+    19: "ecryptfs",
+    20: "rdma",
+    21: "crypto",
+    22: "smc",
+}
+
+
+def netlink_protocol(number: int) -> str:
+    """The name of a netlink protocol, or its number."""
+    return _NETLINK_PROTOCOLS.get(number) or str(number)
+
+
+def packet_protocol(number: int) -> str:
+    """What a packet socket hears: ``*`` for every protocol (ETH_P_ALL), else the EtherType."""
+    return "*" if number == 3 else f"0x{number:04x}"

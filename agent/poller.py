@@ -22,8 +22,10 @@ from typing import NamedTuple
 
 from aiofiles.base import wrap
 
+from .directions import EPHEMERAL
 from .holders import Descriptor, Held, Holders, Rows
-from .model import Coverage, Holding, Snapshot, Socket
+from .model import Coverage, Holding, Snapshot, Socket, Table
+from .netlink.reader import NetlinkReader
 from .procfs import net
 from .procfs.forked import ForkedWalk
 from .procfs.reader import ProcFS, Vanished, Walked
@@ -31,8 +33,7 @@ from .users import Users
 
 # Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
 TABLES = (
-    ("tcp",),
-    ("tcp6",),
+    ("tcp", "tcp6"),
     ("unix",),
     ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
 )
@@ -50,7 +51,7 @@ Place = tuple[int, str]
 class Parsed(NamedTuple):
     """Tables of one pass by place; ``failed`` says why others could not be read."""
 
-    tables: dict[Place, net.Table]
+    tables: dict[Place, Table]
     failed: dict[Place, str]
 
 
@@ -61,13 +62,15 @@ class Poller:
         self,
         procfs: ProcFS,
         *,
+        netlink: NetlinkReader | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._procfs = procfs
+        self._netlink = netlink
         self._clock = clock
         self._users = Users()
         self._holders = Holders(self._users.owner)
-        self._ephemeral = procfs.ephemeral_ports() or net.EPHEMERAL
+        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
         self._walk_soon = wrap(procfs.walk)
         self._ask_soon = wrap(procfs.protocols)
         self._last: Snapshot | None = None
@@ -100,6 +103,8 @@ class Poller:
             return self._blind(error)
         walked = await self._walk(pids)
         namespaces = self._namespaces(walked)
+        if self._netlink is not None:
+            self._netlink.keep(namespaces)
         parsed = await self._all_tables(namespaces)
         return await self._joined(walked, namespaces, parsed)
 
@@ -231,13 +236,18 @@ class Poller:
         return whole
 
     def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Parsed:
-        """Read and parse tables of one namespace; blocking."""
+        """Read and parse tables of one namespace, over netlink those it has; blocking."""
         parsed = Parsed({}, {})
+        netns_id = self._procfs.netns_id(netns)
+        if self._netlink is not None and netns_id is not None:
+            path = f"{self._procfs.root}/{pids[0]}/ns/net"
+            found = self._netlink.tables(netns_id, path, names, self._ephemeral)
+            parsed.tables.update({(netns, name): table for name, table in found.items()})
+            names = [name for name in names if name not in found]
         try:
-            tables = self._procfs.tables(pids, names)
+            tables = self._procfs.tables(pids, names) if names else {}
         except Vanished:
             return parsed  # With its last process a namespace's sockets are gone.
-        netns_id = self._procfs.netns_id(netns)
         for name, data in tables.items():
             if isinstance(data, bytes):
                 parsed.tables[netns, name] = net.parse(name, data, netns_id, self._ephemeral)

@@ -12,12 +12,14 @@ import os
 import signal
 from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
+from struct import Struct
 
 from ..model import Process
 from .reader import Look, ProcFS, Walked
 
 # What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
 _PIPE_BYTES = 1 << 20
+_LENGTH = Struct("=I")  # Of a batch, before it.
 # Processes a batch: small enough to be worked on while the walk goes on.
 _BATCH = 32
 
@@ -47,8 +49,11 @@ class ForkedWalk:
 
         A child that was killed looks like one that is done: it left processes out.
         """
+        frame = self._file.read(_LENGTH.size)
+        data = self._file.read(*_LENGTH.unpack(frame)) if len(frame) == _LENGTH.size else b""
         try:
-            looks, failed = marshal.load(self._file)  # noqa: S302 (from our own child)
+            # Not marshal.load: that calls the file for every number.
+            looks, failed = marshal.loads(data)  # noqa: S302 (from our own child)
         except (EOFError, ValueError, TypeError):
             self._file.close()
             os.waitpid(self._child, 0)
@@ -84,7 +89,8 @@ def _walk_and_exit(procfs: ProcFS, writing: int) -> None:
                 (tuple(process), held, readable, procfs.netns_id(netns) or netns)
                 for process, held, readable, netns in walked.looks
             ]
-            left = memoryview(marshal.dumps((looks, walked.failed)))
+            data = marshal.dumps((looks, walked.failed))
+            left = memoryview(_LENGTH.pack(len(data)) + data)
             while left:
                 left = left[os.write(writing, left) :]
         status = 0

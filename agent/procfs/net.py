@@ -14,32 +14,28 @@ import re
 import sys
 from binascii import unhexlify
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import NamedTuple
 
-from ..model import DATAGRAM_STATES, TCP_STATES, UNIX_STATES, Socket
-from .text import text
-
-# Linux's default of net.ipv4.ip_local_port_range.
-EPHEMERAL = range(32768, 61000)
+from ..directions import EPHEMERAL, directions
+from ..model import (
+    DATAGRAM_STATES,
+    TCP_STATES,
+    UNIX_STATES,
+    Socket,
+    Table,
+    mark_accepted,
+    netlink_protocol,
+    packet_protocol,
+)
+from ..text import text
 
 _TCP = {b"%02X" % code: name for code, name in enumerate(TCP_STATES, 1)}
 # Datagram sockets use two of the TCP codes: 01 with a peer, 07 (CLOSE) without.
 _DATAGRAM = dict(zip((b"01", b"07"), DATAGRAM_STATES, strict=True))
 _ANY = (b"0" * 8, b"0" * 32)
 _EMPTY_QUEUES = b"00000000:00000000"
-
-
-class Table(NamedTuple):
-    """One parsed table: rows by inode (a repeated row once), and what else was in it.
-
-    ``unheld`` are the rows that no process can hold, ``malformed`` counts those skipped.
-    """
-
-    sockets: dict[int, Socket]
-    unheld: list[Socket]
-    malformed: int
 
 
 @lru_cache(maxsize=65_536)  # Addresses repeat far more than they differ; about 150 bytes each.
@@ -87,7 +83,7 @@ def parse_inet(
     malformed = 0
     lines = _rows(data)
     states = _TCP if proto == "tcp" else _DATAGRAM
-    direct = _directions(lines, ephemeral) if proto == "tcp" else None
+    direct = directions(*_listeners(lines), ephemeral) if proto == "tcp" else None
     any_address = _ANY[family == "inet6"]
     make = Socket._make  # Half the cost of Socket(), which counts here.
     for line in lines:
@@ -97,7 +93,7 @@ def parse_inet(
             fields[10]  # A row cut off inside its inode would name another socket.
             uid: int | None = int(fields[7])
             local, _, port = fields[1].partition(b":")
-            local_port: int | None = int(port, 16)
+            local_port = int(port, 16)
             local_addr = address(local)
             remote, _, port = fields[2].partition(b":")
             remote_port: int | None = int(port, 16)
@@ -115,7 +111,7 @@ def parse_inet(
             malformed += 1
             continue
         state = states.get(fields[3])
-        direction = direct(fields[1], fields[2], state) if direct else None
+        direction = direct(fields[1], local_port, fields[2], state) if direct else None
         if not inode:
             uid = None  # Such rows print uid 0 whoever owned them.
         row = make((
@@ -138,40 +134,21 @@ def _rows(data: bytes) -> list[bytes]:
     return lines
 
 
-def _directions(
-    lines: list[bytes], ephemeral: range
-) -> Callable[[bytes, bytes, str | None], str | None]:
-    """A function (local endpoint, remote endpoint, state) → direction, for one table's rows."""
+def _listeners(lines: list[bytes]) -> tuple[set[bytes], set[int]]:
+    """The endpoints listened on, and the ports listened on at every address."""
     listeners: set[bytes] = set()
-    wild: set[bytes] = set()  # Ports listened to on every address.
+    wild: set[int] = set()
     for line in lines:
-        if b" 0A " in line:
-            fields = line.split(None, 4)
-            if len(fields) > 3 and fields[3] == b"0A":
-                listeners.add(fields[1])
-                host, _, port = fields[1].partition(b":")
-                if host in _ANY:
-                    wild.add(port)
-
-    def direction(local: bytes, remote: bytes, state: str | None) -> str | None:
-        if local in listeners or local[-4:] in wild:
-            if state == "LISTEN":
-                return "listen"
-            # A socket of a local connection may have a listener at both ends only by chance of
-            # SO_REUSEADDR; its own end decides.
-            if state not in {"SYN_SENT", "CLOSE"}:
-                return "inbound"
-        if state == "SYN_SENT":
-            return "outbound"
-        if state == "SYN_RECV":
-            return "inbound"
-        if state is None or state == "CLOSE":
-            return None
-        if remote in listeners or int(local[-4:], 16) in ephemeral:
-            return "outbound"
-        return None
-
-    return direction
+        if b" 0A " not in line:
+            continue
+        fields = line.split(None, 4)
+        if len(fields) > 3 and fields[3] == b"0A":
+            listeners.add(fields[1])
+            host, _, port = fields[1].partition(b":")
+            if host in _ANY:
+                with suppress(ValueError):
+                    wild.add(int(port, 16))
+    return listeners, wild
 
 
 # Num: RefCount Protocol Flags Type St Inode[ Path]; the path may hold spaces, and newlines too.
@@ -223,12 +200,9 @@ def parse_unix(data: bytes, netns: int | None = None) -> Table:
             sockets[inode] = row
         else:
             unheld.append(row)
-    if listening:
-        for inode, row in sockets.items():
-            # An accepted socket bears its listener's path.
-            if row.path in listening and row.state == "CONNECTED":
-                sockets[inode] = row._replace(direction="inbound")
-    return Table(sockets, unheld, malformed)
+    table = Table(sockets, unheld, malformed)
+    mark_accepted(table, listening)
+    return table
 
 
 def parse_netlink(data: bytes, netns: int | None = None) -> Table:
@@ -243,7 +217,7 @@ def parse_netlink(data: bytes, netns: int | None = None) -> Table:
             family="netlink",
             type=None,
             state="UNCONNECTED",
-            local_addr=NETLINK_PROTOCOLS.get(int(fields[1])) or fields[1].decode("ascii"),
+            local_addr=netlink_protocol(int(fields[1])),
             local_port=port,
             recv_q=int(fields[4]),
             send_q=int(fields[5]),
@@ -253,45 +227,17 @@ def parse_netlink(data: bytes, netns: int | None = None) -> Table:
     return _parse_plain(data, row)
 
 
-# include/uapi/linux/netlink.h
-NETLINK_PROTOCOLS = {
-    0: "route",
-    2: "usersock",
-    3: "firewall",
-    4: "sock_diag",
-    5: "nflog",
-    6: "xfrm",
-    7: "selinux",
-    8: "iscsi",
-    9: "audit",
-    10: "fib_lookup",
-    11: "connector",
-    12: "netfilter",
-    13: "ip6_fw",
-    14: "dnrtmsg",
-    15: "kobject_uevent",
-    16: "generic",
-    18: "scsitransport",
-    19: "ecryptfs",
-    20: "rdma",
-    21: "crypto",
-    22: "smc",
-}
-
-
 def parse_packet(data: bytes, netns: int | None = None) -> Table:
     """Rows of packet. ``local_addr`` is ``*`` or the EtherType, ``local_port`` the interface."""
 
     def row(fields: list[bytes]) -> Socket:
-        protocol = int(fields[3], 16)
         return Socket(
             inode=int(fields[8]),
             proto="packet",
             family="packet",
             type=None,
             state="UNCONNECTED",
-            # ETH_P_ALL (3) hears every protocol; 0 hears none until it is bound.
-            local_addr="*" if protocol == 3 else f"0x{protocol:04x}",
+            local_addr=packet_protocol(int(fields[3], 16)),
             local_port=int(fields[4]) or None,
             recv_q=int(fields[6]),
             uid=int(fields[7]),

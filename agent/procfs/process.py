@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .text import text
+from ..text import text
 
 
 class Stat(NamedTuple):

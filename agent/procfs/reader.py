@@ -106,7 +106,7 @@ class ProcFS:
                 walked.looks.append(self.look(pid))
             except Vanished:
                 continue
-            except OSError as error:  # No descriptors or memory left for ourselves, say.
+            except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
                 walked.failed[pid] = os.strerror(error.errno or 0)
         return walked
 
@@ -122,7 +122,7 @@ class ProcFS:
             finally:
                 os.close(directory)
         except OSError as error:
-            if error.errno in GONE or error.errno in DENIED:
+            if error.errno in GONE:
                 raise Vanished from error
             raise
         except ValueError as error:  # An empty stat: it went between open and read.

@@ -26,11 +26,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
         self._thread.start()
 
-    async def write(self, chunk: bytes) -> None:
-        """Write all of it. Raises OSError (BrokenPipeError when the reader is gone)."""
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        """Begin to write all of it. The future ends with it, or with OSError (BrokenPipeError
+        when the reader is gone)."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._jobs.put((chunk, done))
-        await done
+        return done
 
     def close(self) -> None:
         """End the thread once it is through; it is not waited for."""
@@ -83,8 +84,14 @@ async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
 
 
 async def _copy(chunks: AsyncIterable[bytes], writer: Writer) -> None:
+    # While one chunk is being written the next is encoded; no more than that is ever waiting.
+    writing: asyncio.Future[None] | None = None
     async for chunk in chunks:
-        await writer.write(chunk)
+        if writing is not None:
+            await writing
+        writing = writer.write(chunk)
+    if writing is not None:
+        await writing
 
 
 async def reader_closed(descriptor: int) -> None:

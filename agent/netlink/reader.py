@@ -1,0 +1,171 @@
+"""Asks the kernel for its socket tables over netlink(7), namespace by namespace.
+
+It knows sock_diag's dumps, and nothing of processes, deltas and output. Everything here blocks: it
+is for executors.
+
+A netlink socket belongs to the network namespace in which it was opened. For another one a thread
+enters that namespace, opens the socket there and ends; that takes CAP_SYS_ADMIN.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Collection
+
+from ..model import Table
+from .diag import Dump, DumpError, inet, is_last, netlink, packet, unix
+
+# The kernel fills 32 KiB at a time; twice that leaves room.
+_BUFFER_BYTES = 64 * 1024
+# A dump that stands still for so many seconds is given up for the text tables.
+_TIMEOUT_SECONDS = 5.0
+_NETLINK_SOCK_DIAG = 4  # linux/netlink.h
+_CLONE_NEWNET = 0x4000_0000  # linux/sched.h
+# That the kernel has no such dump, and will not have it while it runs as it is.
+_UNSUPPORTED = frozenset(
+    {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT}
+)
+
+
+class _Link:
+    """A netlink socket in one namespace. One dump at a time can be under way on it."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        opened.settimeout(_TIMEOUT_SECONDS)
+        self.socket = opened
+        self.lock = threading.Lock()
+
+    def ask(self, dump: Dump) -> list[bytes]:
+        """The answer to a dump, as it came. Raises OSError."""
+        buffers: list[bytes] = []
+        with self.lock:
+            for request in dump.requests:
+                self.socket.send(request)
+                while True:
+                    buffers.append(self.socket.recv(_BUFFER_BYTES))
+                    if is_last(buffers[-1]):
+                        break
+        return buffers
+
+
+class NetlinkReader:
+    """The sock_diag tables of the namespaces in which a netlink socket could be opened.
+
+    ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode.
+    """
+
+    def __init__(self, own: int, *, unheld: bool = False) -> None:
+        self._own = own
+        self._dumps = (
+            inet("tcp", unheld=unheld),
+            inet("udp", unheld=unheld),
+            inet("udplite", unheld=unheld),
+            unix(),
+            netlink(),
+            packet(),
+        )
+        self._links: dict[int, _Link | None] = {}  # None: it may not be entered.
+        self._unsupported: set[tuple[str, ...]] = set()
+        self._opening = threading.Lock()
+
+    def tables(
+        self, netns: int, path: str, names: Collection[str], ephemeral: range
+    ) -> dict[str, Table]:
+        """The named tables of a namespace as far as they can be had here.
+
+        ``path`` leads to the namespace (``/proc/PID/ns/net``). Those of a dump come together.
+        """
+        found: dict[str, Table] = {}
+        wanted = [dump for dump in self._dumps if not set(names).isdisjoint(dump.tables)]
+        for dump in wanted:
+            link = self._link(netns, path)
+            if link is None:
+                break
+            if dump.tables in self._unsupported:
+                continue
+            try:
+                found |= dump.decode(link.ask(dump), netns, ephemeral)
+            except DumpError as error:
+                if error.errno in _UNSUPPORTED:
+                    self._unsupported.add(dump.tables)
+            except OSError:  # Timed out or overrun; what is left of its answer must not be read.
+                self._drop(netns)
+        return found
+
+    def keep(self, namespaces: Collection[int]) -> None:
+        """Leave all other namespaces: an open socket would keep them alive."""
+        with self._opening:
+            for netns in self._links.keys() - set(namespaces):
+                self._close(netns)
+
+    def works(self) -> bool:
+        """Whether sock_diag answers in our own namespace."""
+        return bool(self.tables(self._own, "", ("unix",), range(0)))
+
+    def _link(self, netns: int, path: str) -> _Link | None:
+        with self._opening:
+            if netns not in self._links:
+                self._links[netns] = self._open(netns, path)
+            return self._links[netns]
+
+    def _open(self, netns: int, path: str) -> _Link | None:
+        try:
+            return _Link(_socket() if netns == self._own else _socket_in(netns, path))
+        except OSError:  # Not allowed, or gone: the text tables tell.
+            return None
+
+    def _drop(self, netns: int) -> None:
+        with self._opening:
+            self._close(netns)
+
+    def _close(self, netns: int) -> None:
+        link = self._links.pop(netns, None)
+        if link is not None:
+            link.socket.close()
+
+
+def _socket() -> socket.socket:
+    return socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+    )
+
+
+def _socket_in(netns: int, path: str) -> socket.socket:
+    """A netlink socket in another namespace. Raises OSError."""
+    outcome: list[socket.socket | OSError] = []
+
+    def enter() -> None:
+        try:
+            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                # The process may be another's by now, in another namespace.
+                if os.fstat(namespace).st_ino != netns:
+                    raise FileNotFoundError(errno.ENOENT, "the namespace is gone", path)
+                _setns(namespace)
+            finally:
+                os.close(namespace)
+            outcome.append(_socket())
+        except OSError as error:
+            outcome.append(error)
+
+    # The namespace is this thread's alone, and ends with it.
+    thread = threading.Thread(target=enter, name="setns")
+    thread.start()
+    thread.join()
+    opened = outcome[0]
+    if isinstance(opened, OSError):
+        raise opened
+    return opened
+
+
+def _setns(namespace: int) -> None:
+    """setns(2), which Python has only since 3.12."""
+    import ctypes  # Only here: it costs a millisecond to load.
+
+    call = ctypes.CDLL(None, use_errno=True).setns
+    if call(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
