@@ -80,6 +80,7 @@ def _walk_and_exit(procfs: ProcFS, writing: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         with suppress(OSError):  # The user's pipes hold too much already: it waits more often.
             fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
+        procfs.may_chdir = True
         own = os.getpid()
         pids = [pid for pid in procfs.pids() if pid != own]
         for start in range(0, len(pids), _BATCH):
