@@ -1,207 +1,244 @@
-"""Which process holds which socket: rows of the tables joined to descriptors, poll after poll.
+"""Which process holds which socket, kept from poll to poll; what to look at again and what not.
 
-It remembers what the last polls showed, so that a row that a table skipped, or a reader that
-failed, closes nothing. It knows nothing of files, asyncio, clocks and output.
+It plans: from what is cheap to see of each process (the number of its descriptors), from sockets
+that left the tables or have no holder, and from a sweep that reads everything in turn, it says
+which processes, and which descriptors in them, are to be read. And it keeps what was read. It
+knows nothing of files, asyncio, tables and output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
-from .model import Holding, Key, Owner, Process, Socket
+from .model import Key, Process, Socket
 
-# Polls that a row must be missing from its table before that is believed: the tables skip rows
-# while they change.
-MISSES_BELIEVED = 2
-# States in which a socket has no direction to keep.
-_WITHOUT_DIRECTION = frozenset({"LISTEN", "CLOSE", None})
+# Polls for which a process is new: it may still exec, or be moved to its own cgroup.
+NEW_POLLS = 5
+# How much older than the youngest one a process may be and still count as new; clock ticks.
+_NEW_TICKS = 500
 
-
-class Held(NamedTuple):
-    """What one look at a process showed: inode → descriptors. ``fixed`` when the look failed or
-    was denied, so that what was known before still stands."""
-
-    process: Process
-    fds: Mapping[int, tuple[int, ...]]
-    fixed: bool = False
+# Threads with descriptor tables of their own: (descriptor, inode) of each socket.
+More = tuple[tuple[int, int], ...]
 
 
-class Rows(NamedTuple):
-    """The rows of all tables of a poll.
+class Plan(NamedTuple):
+    """What a poll reads: some processes as a whole; of others the descriptors in doubt."""
 
-    ``frozen`` tells of a socket whether the table that it was last seen in could not be read.
+    whole: list[int]
+    parts: dict[int, Collection[int]]
+
+
+class Watched:
+    """One process with what it was last seen to hold.
+
+    ``fds`` maps its descriptors to inodes, 0 for what is no socket; ``held`` inodes to descriptors.
+    ``directory`` is the inode of its ``fd`` directory.
     """
 
-    sockets: Mapping[int, Socket]
-    frozen: Callable[[Socket], bool]
+    __slots__ = ("directory", "fds", "held", "more", "netns", "new_until", "process", "readable")
+
+    def __init__(self, process: Process, new_until: int) -> None:
+        self.process = process
+        self.new_until = new_until
+        self.directory = 0
+        self.netns = 0
+        self.readable = True
+        self.fds: dict[int, int] = {}
+        self.more: More = ()
+        self.held: dict[int, tuple[int, ...]] = {}
 
 
-class Descriptor(NamedTuple):
-    """A descriptor that alone can tell what its socket is."""
-
-    pid: int
-    fd: int
-    inode: int
+def held_by(fds: Mapping[int, int], more: More = ()) -> dict[int, tuple[int, ...]]:
+    """inode → descriptors, ascending, of descriptor → inode."""
+    held: dict[int, tuple[int, ...]] = {}
+    for descriptor, inode in fds.items():
+        if inode:
+            others = held.get(inode)
+            held[inode] = (descriptor,) if others is None else (*others, descriptor)
+    for descriptor, inode in more:
+        held[inode] = tuple(sorted({*held.get(inode, ()), descriptor}))
+    return held
 
 
 class Holders:
-    """The join, with what it must remember between polls.
+    """All processes and what they hold. ``touched`` gathers the keys whose holding may differ."""
 
-    A poll calls ``keep``, ``resolve`` and ``join``, in this order; ``resolve`` may be called again
-    with better rows. Nothing is remembered before ``join``.
-    """
+    def __init__(self) -> None:
+        self.watched: dict[int, Watched] = {}
+        self.touched: set[Key] = set()
+        self._pids_of: dict[int, tuple[int, ...]] = {}
+        self._poll = 0
+        self._youngest = 0  # Start ticks.
+        self._sweep: list[int] = []  # Processes that the sweep has still to read, the next last.
+        self._swept = 0  # Descriptors of the next one that it has read.
 
-    def __init__(self, owner: Callable[[int], Owner]) -> None:
-        self._owner = owner
-        self._holdings: dict[Key, Holding] = {}
-        self._processes: dict[int, Process] = {}
-        self._sockets: dict[int, Socket] = {}
-        self._unlisted: set[int] = set()
-        self._misses: dict[int, int] = {}
-        self._awaited: set[int] = set()
-        self._first = True
-        # Of the poll under way:
-        self._new_unlisted: set[int] = set()
-        self._new_misses: dict[int, int] = {}
+    def pids_of(self, inode: int) -> tuple[int, ...]:
+        """The processes that hold the socket."""
+        return self._pids_of.get(inode, ())
 
-    def keep(self, held: Iterable[Held]) -> list[Held]:
-        """The same, with what is known already: processes as they were remembered, and what a
-        process held whose descriptors could not be read this time."""
-        kept = []
-        for one in held:
-            known = self._processes.get(one.process.pid)
-            if known is None or known.start_ticks != one.process.start_ticks:
-                kept.append(one)
-                continue
-            process = known if known == one.process else one.process
-            fds = self._fds_before(process.pid) if one.fixed else one.fds
-            kept.append(Held(process, fds, one.fixed))
-        return kept
+    # What to read.
 
-    def _fds_before(self, pid: int) -> dict[int, tuple[int, ...]]:
-        return {key[1]: held.fds for key, held in self._holdings.items() if key[0] == pid}
+    def plan(self, seen: Mapping[int, tuple[int, int]], budget: int) -> Plan:
+        """What is to be read, from what is cheap to see: pid → (directory, descriptors).
 
-    def process(self, pid: int) -> Process | None:
-        """The process as it was at the last poll."""
-        return self._processes.get(pid)
+        ``budget`` is how many descriptors the sweep may read. Processes that are gone are dropped.
+        """
+        self._poll += 1
+        for pid in self.watched.keys() - seen.keys():
+            self.drop(pid)
+        whole: list[int] = []
+        parts: dict[int, Collection[int]] = {}
+        for pid, (directory, count) in seen.items():
+            known = self.watched.get(pid)
+            if known is None or known.directory != directory or known.more:
+                whole.append(pid)
+            elif known.readable and (len(known.fds) != count or known.new_until > self._poll):
+                parts[pid] = ()
+        self._plan_sweep(budget, parts)
+        return Plan(whole, parts)
 
-    def resolve(
-        self, held: Iterable[Held], rows: Rows
-    ) -> tuple[dict[int, Socket], list[Descriptor]]:
-        """Sockets by inode, and the descriptors that must be asked for those that are missing."""
-        sockets: dict[int, Socket] = {}
-        asked: dict[int, Descriptor] = {}
-        found, known = rows.sockets, self._sockets
-        self._new_unlisted, self._new_misses = set(), {}
-        for process, fds_of, fixed in held:
-            for inode, fds in fds_of.items():
-                if inode in sockets:
-                    continue
-                row, before = found.get(inode), known.get(inode)
-                if row is not None:
-                    sockets[inode] = row if before is None else _merged(before, row)
-                elif before is not None and self._stands(inode, before, rows):
-                    sockets[inode] = before
-                elif not fixed and inode not in asked:
-                    asked[inode] = Descriptor(process.pid, fds[0], inode)
-        self._new_unlisted.update(asked)
-        return sockets, list(asked.values())
-
-    def _stands(self, inode: int, before: Socket, rows: Rows) -> bool:
-        """Whether a held socket that is in no table now is still what it was before."""
-        if inode in self._unlisted:
-            self._new_unlisted.add(inode)
-            return True
-        if rows.frozen(before):
-            return True
-        misses = self._misses.get(inode, 0) + 1
-        self._new_misses[inode] = misses
-        return misses < MISSES_BELIEVED
-
-    def join(
-        self, held: Iterable[Held], sockets: Mapping[int, Socket], rows: Rows
-    ) -> dict[Key, Holding]:
-        """All holdings of this poll. ``sockets`` are the resolved ones and those that their
-        descriptors told of; a descriptor on any other was closed meanwhile."""
-        before = self._holdings
-        holdings: dict[Key, Holding] = {}
-        processes: dict[int, Process] = {}
-        seen: set[int] = set()
-        for process, fds_of, _fixed in held:
-            pid = process.pid
-            processes[pid] = process
-            for inode, fds in fds_of.items():
-                socket = sockets.get(inode)
-                if socket is None:
-                    continue
-                seen.add(inode)
-                key = (pid, inode)
-                last = before.get(key)
-                if (
-                    last is None
-                    or last[0] is not socket
-                    or last[1] is not process
-                    or last[2] != fds
-                ):
-                    last = self.hold(socket, process, fds)
-                holdings[key] = last
-        self._add_nameless(holdings, seen, rows)
-        self._holdings, self._processes, self._first = holdings, processes, False
-        self._sockets = {key[1]: holding[0] for key, holding in holdings.items()}
-        self._unlisted = self._new_unlisted
-        self._misses = self._new_misses
-        return holdings
-
-    def _add_nameless(self, holdings: dict[Key, Holding], seen: set[int], rows: Rows) -> None:
-        """Add the rows that nobody seems to hold, once a second poll has looked for a holder."""
-        awaited: set[int] = set()
-        for inode, row in rows.sockets.items():
-            if inode in seen:
-                continue
-            last = self._holdings.get((None, inode))
-            if last is None:
-                if self._first or inode in self._awaited:
-                    holdings[None, inode] = self.hold(row, None, ())
-                else:
-                    awaited.add(inode)
+    def _plan_sweep(self, budget: int, parts: dict[int, Collection[int]]) -> None:
+        while budget > 0:
+            if not self._sweep:
+                self._sweep = list(self.watched)
+                self._swept = 0
+                if not self._sweep:
+                    return
+            known = self.watched.get(self._sweep[-1])
+            if known is None or not known.readable:
+                chosen: list[int] = []
             else:
-                socket = _merged(last.socket, row)
-                holdings[None, inode] = (
-                    last if socket is last.socket else self.hold(socket, None, ())
-                )
-        self._awaited = awaited
-        for key, last in self._holdings.items():
-            pid, inode = key
-            if pid is not None or inode in seen or key in holdings:
+                chosen = list(islice(known.fds, self._swept, self._swept + budget))
+                parts[known.process.pid] = chosen
+            self._swept += len(chosen)
+            budget -= len(chosen) + 1
+            if known is None or self._swept >= len(known.fds):
+                self._sweep.pop()
+                self._swept = 0
+                if not self._sweep:
+                    return  # Through: it begins again with the next poll.
+
+    def suspects(self, gone: Iterable[int]) -> dict[int, Collection[int]]:
+        """pid → the descriptors on sockets that left the tables."""
+        suspects: dict[int, list[int]] = {}
+        for inode in gone:
+            for pid in self.pids_of(inode):
+                known = self.watched[pid]
+                if known.readable:
+                    fds = (fd for fd in known.held[inode] if known.fds.get(fd) == inode)
+                    suspects.setdefault(pid, []).extend(fds)
+        return dict(suspects)
+
+    def likely(self, sockets: Iterable[Socket]) -> Iterator[int]:
+        """The readable processes that may hold new sockets, the likeliest first: those that hold
+        a listener on the same port, new ones, those of the same user."""
+        wanted = list(sockets)
+        uids = {socket.uid for socket in wanted}
+        ports = {(socket.netns, socket.local_port) for socket in wanted}
+        ranks: list[tuple[int, int]] = []
+        for pid, known in self.watched.items():
+            if known.readable and known.netns in {netns for netns, _port in ports}:
+                new = known.new_until > self._poll
+                rank = 0 if new else 1 if known.process.uid in uids else 2
+                ranks.append((rank, pid))
+        return (pid for rank, pid in sorted(ranks) if rank < 2)
+
+    # What was read.
+
+    def take(
+        self,
+        process: Process,
+        fds: dict[int, int],
+        more: More = (),
+        *,
+        readable: bool = True,
+        netns: int = 0,
+        directory: int = 0,
+    ) -> None:
+        """What a look at a whole process showed. A denied look leaves what was known."""
+        known = self.watched.get(process.pid)
+        if known is not None and known.process.start_ticks != process.start_ticks:
+            self.drop(process.pid)
+            known = None
+        if known is None:
+            self._youngest = max(self._youngest, process.start_ticks)
+            is_new = process.start_ticks > self._youngest - _NEW_TICKS
+            until = self._poll + NEW_POLLS if is_new else 0
+            known = self.watched[process.pid] = Watched(process, until)
+        self.note_process(known, process)
+        known.netns, known.directory, known.readable = netns, directory, readable
+        if not readable:
+            return
+        before, known.held = known.held, held_by(fds, more)
+        known.fds, known.more = fds, more
+        self._note(process.pid, before, known.held)
+
+    def note_process(self, known: Watched, process: Process) -> None:
+        """Facts of a process that were read again."""
+        if known.process != process:
+            self.touched.update((process.pid, inode) for inode in known.held)
+            known.process = process
+
+    def change(self, pid: int, changes: Mapping[int, int | None]) -> None:
+        """What a look at some descriptors showed: descriptor → inode, None for a closed one."""
+        if not changes:
+            return
+        known = self.watched[pid]
+        inodes = {known.fds.get(fd, 0) for fd in changes} | {new or 0 for new in changes.values()}
+        inodes.discard(0)
+        before = {inode: known.held[inode] for inode in inodes if inode in known.held}
+        for descriptor, inode in changes.items():
+            was = known.fds.get(descriptor, 0)
+            if was:
+                left = tuple(fd for fd in known.held[was] if fd != descriptor)
+                if left:
+                    known.held[was] = left
+                else:
+                    del known.held[was]
+            if inode is None:
+                known.fds.pop(descriptor, None)
                 continue
-            # That its row is missing is all that can be seen of its end.
-            if rows.frozen(last.socket):
-                holdings[key] = last
-                continue
-            misses = self._misses.get(inode, 0) + 1
-            if misses < MISSES_BELIEVED:
-                self._new_misses[inode] = misses
-                holdings[key] = last
+            known.fds[descriptor] = inode
+            if inode:
+                known.held[inode] = tuple(sorted((*known.held.get(inode, ()), descriptor)))
+        after = {inode: known.held[inode] for inode in inodes if inode in known.held}
+        self._note(pid, before, after)
 
-    def hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
-        """A holding with its owner: the socket's, else, where no table tells it, the process's."""
-        uid = socket[13]
-        if uid is None and process is not None:
-            uid = process.uid
-        owner = None if uid is None else self._owner(uid)
-        return Holding._make((socket, process, fds, owner))
+    def drop(self, pid: int) -> None:
+        """The process is gone."""
+        known = self.watched.pop(pid, None)
+        if known is not None:
+            self._note(pid, known.held, {})
 
+    def forget(self, pid: int, inode: int) -> None:
+        """An unreadable process no longer holds the socket: it is gone from the tables."""
+        known = self.watched[pid]
+        fds = known.held.pop(inode, ())
+        for descriptor in fds:
+            known.fds.pop(descriptor, None)
+        self._note(pid, {inode: fds}, {})
 
-def _merged(before: Socket, row: Socket) -> Socket:
-    """The newer row, with the direction that was found out while its listener was there."""
-    if row == before:
-        return before
-    if row.direction != before.direction and (
-        before.direction is not None
-        and before.state not in _WITHOUT_DIRECTION
-        and row.state not in _WITHOUT_DIRECTION
-        and before.remote_port == row.remote_port
-    ):
-        return row._replace(direction=before.direction)
-    return row
+    def _note(
+        self,
+        pid: int,
+        before: Mapping[int, tuple[int, ...]],
+        after: Mapping[int, tuple[int, ...]],
+    ) -> None:
+        pids_of, touched = self._pids_of, self.touched
+        for inode, fds in after.items():
+            was = before.get(inode)
+            if was != fds:
+                touched.add((pid, inode))
+                if was is None:
+                    others = pids_of.get(inode)
+                    pids_of[inode] = (pid,) if others is None else (*others, pid)
+        for inode in before:
+            if inode not in after:
+                touched.add((pid, inode))
+                others = tuple(other for other in pids_of[inode] if other != pid)
+                if others:
+                    pids_of[inode] = others
+                else:
+                    del pids_of[inode]

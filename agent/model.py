@@ -8,7 +8,7 @@ frozen dataclass to make, which counts where a table has 20,000 rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -62,17 +62,6 @@ class Socket(NamedTuple):
     uid: int | None = None
     netns: int | None = None
     source: str = "procfs"
-
-
-class Table(NamedTuple):
-    """One table as it was read: rows by inode (a repeated row once), and what else was in it.
-
-    ``unheld`` are the rows that no process can hold, ``malformed`` counts those skipped.
-    """
-
-    sockets: dict[int, Socket]
-    unheld: list[Socket]
-    malformed: int
 
 
 class Process(NamedTuple):
@@ -139,13 +128,15 @@ class Coverage(NamedTuple):
 class Snapshot(NamedTuple):
     """The state of one completed poll. ``time`` is in seconds since the Unix epoch.
 
-    ``processes`` maps the pids there are to their start ticks.
+    ``processes`` maps the pids there are to their start ticks. ``changed`` are the keys whose
+    holdings are not those of the snapshot before; None when that is not known.
     """
 
     time: float
     holdings: Mapping[Key, Holding]
     processes: Mapping[int, int]
     coverage: Coverage
+    changed: frozenset[Key] | None = None
 
 
 class Opened(NamedTuple):
@@ -176,12 +167,16 @@ class Closed(NamedTuple):
 Delta = Opened | Updated | Closed | Coverage
 
 
-def mark_accepted(table: Table, listening: AbstractSet[str]) -> None:
-    """Mark the unix sockets as inbound that bear a listener's path: they were accepted by it."""
-    if listening:
-        for inode, row in table.sockets.items():
-            if row.path is not None and row.path in listening and row.state == "CONNECTED":
-                table.sockets[inode] = row._replace(direction="inbound")
+def listening_paths(sockets: Iterable[Socket]) -> set[str]:
+    """The paths that unix sockets listen on."""
+    return {row[9] for row in sockets if row[9] is not None and row[4] == "LISTEN"}
+
+
+def accepted(socket: Socket, listening: AbstractSet[str]) -> Socket:
+    """The unix socket, inbound if it bears a listener's path: then it was accepted by it."""
+    if socket[9] in listening and socket[4] == "CONNECTED":
+        return socket._replace(direction="inbound")
+    return socket
 
 
 # include/uapi/linux/netlink.h

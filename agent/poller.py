@@ -12,73 +12,65 @@ import time
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Container,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from typing import NamedTuple
 
 from aiofiles.base import wrap
 
-from .directions import EPHEMERAL
-from .holders import Descriptor, Held, Holders, Rows
-from .model import Coverage, Holding, Snapshot, Socket, Table
+from .holders import Holders, held_by
+from .join import Descriptor, Join
+from .model import Coverage, Holding, Key, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net
 from .procfs.forked import ForkedWalk
-from .procfs.reader import ProcFS, Vanished, Walked
+from .procfs.reader import Check, Look, ProcFS, Walked
+from .sources import Sources
+from .tables import Change
 from .users import Users
 
-# Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
-TABLES = (
-    ("tcp", "tcp6"),
-    ("unix",),
-    ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
-)
-_TABLE_NAMES = frozenset(name for names in TABLES for name in names)
+NOTHING = Change(set(), set())
+
 # Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
 WALKERS = min(2, os.cpu_count() or 1)
+# Descriptors that one poll may read in search of the holders of new sockets.
+SEARCH_DESCRIPTORS = 4000
+# In so many seconds everything is read again, whatever the evidence says.
+SWEEP_SECONDS = 60.0
 
 UNREADABLE = "the descriptors of some processes may not be read"
 HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
 
-# A table of one namespace: (``Look.netns``, name).
-Place = tuple[int, str]
-
-
-class Parsed(NamedTuple):
-    """Tables of one pass by place; ``failed`` says why others could not be read."""
-
-    tables: dict[Place, Table]
-    failed: dict[Place, str]
-
 
 class Poller:
-    """Takes snapshots of one procfs."""
+    """Takes snapshots of one procfs. ``sweep``: seconds in which everything is read again."""
 
     def __init__(
         self,
         procfs: ProcFS,
         *,
         netlink: NetlinkReader | None = None,
+        sweep: float = SWEEP_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._procfs = procfs
-        self._netlink = netlink
+        self._sweep = sweep
         self._clock = clock
         self._users = Users()
-        self._holders = Holders(self._users.owner)
-        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
-        self._walk_soon = wrap(procfs.walk)
-        self._ask_soon = wrap(procfs.protocols)
+        self._holders = Holders()
+        self._sources = Sources(procfs, netlink)
+        self._join = Join(self._holders, self._sources.sockets, self._users.owner)
+        self._polled = -math.inf
         self._last: Snapshot | None = None
         self.coverage = Coverage(0, 0, 0)
         self._batch_soon = wrap(ForkedWalk.batch)
-        self._read_soon = wrap(self._read)
-        self._resolve_soon = wrap(self._holders.resolve)
-        self._join_soon = wrap(self._holders.join)
+        self._walk_soon = wrap(procfs.walk)
+        self._check_soon = wrap(procfs.check)
+        self._evidence_soon = wrap(procfs.evidence)
+        self._ask_soon = wrap(procfs.protocols)
 
     async def snapshots(self, interval: float) -> AsyncIterator[Snapshot]:
         """A snapshot at once, then one every ``interval`` seconds of the monotonic clock.
@@ -101,12 +93,79 @@ class Poller:
             pids = self._procfs.pids()
         except OSError as error:
             return self._blind(error)
-        walked = await self._walk(pids)
-        namespaces = self._namespaces(walked)
-        if self._netlink is not None:
-            self._netlink.keep(namespaces)
-        parsed = await self._all_tables(namespaces)
-        return await self._joined(walked, namespaces, parsed)
+        self._users.expire()
+        failed = await self._walk_what_changed(pids)
+        namespaces = self._namespaces()
+        due = await self._sources.due(namespaces, self._doubted(namespaces))
+        change = await self._sources.read(namespaces, due) if due else NOTHING
+        return await self._joined(namespaces, change, failed, read=bool(due))
+
+    def _doubted(self, namespaces: Mapping[int, object]) -> Collection[int]:
+        """The namespaces in whose tables something must have changed, or may have."""
+        if self._join.doubts:
+            return namespaces.keys()
+        touched = {pid for pid, _inode in self._holders.touched}
+        watched = self._holders.watched
+        # Of a process that is gone the namespace is not known any more.
+        if not all(pid in watched for pid in touched):
+            return namespaces.keys()
+        return {watched[pid].netns for pid in touched if pid is not None}
+
+    async def _walk_what_changed(self, pids: Sequence[int]) -> dict[int, str]:
+        """Look at the processes that may have changed; why some could not be looked at."""
+        now = time.monotonic()
+        passed, self._polled = now - self._polled, now
+        evidence = await self._evidence_soon(pids)
+        total = sum(len(known.fds) for known in self._holders.watched.values())
+        share = min(1.0, passed / self._sweep)
+        plan = self._holders.plan(evidence, math.ceil(total * share) if total else 0)
+        lost = await self._check(plan.parts, facts=True)
+        return await self._walk([*plan.whole, *lost])
+
+    async def _walk(self, pids: Sequence[int]) -> dict[int, str]:
+        """Look at whole processes; why some could not be looked at."""
+        if not pids:
+            return {}
+        chunks = [pids[start::WALKERS] for start in range(min(WALKERS, len(pids)))]
+        failed: dict[int, str] = {}
+        for part in await asyncio.gather(*map(self._walk_soon, chunks)):
+            for look in part.looks:
+                self._take(look)
+            failed.update(part.failed)
+        return failed
+
+    def _take(self, look: Look) -> None:
+        self._holders.take(
+            look.process,
+            look.fds,
+            look.more,
+            readable=look.readable,
+            netns=self._procfs.netns_id(look.netns) or look.netns,
+            directory=look.directory,
+        )
+
+    async def _check(
+        self, parts: Mapping[int, Collection[int]], *, facts: bool = False
+    ) -> list[int]:
+        """Look at descriptors of processes; those that have to be looked at as a whole."""
+        if not parts:
+            return []
+        watched = self._holders.watched
+        checks = [
+            Check(pid, watched[pid].directory, watched[pid].fds, suspects, facts)
+            for pid, suspects in parts.items()
+        ]
+        checked, lost = await self._check_soon(checks)
+        for one in checked:
+            known = watched[one.pid]
+            if one.process is not None and one.netns is not None:
+                if one.process.start_ticks != known.process.start_ticks:
+                    lost.append(one.pid)
+                    continue
+                self._holders.note_process(known, one.process)
+                known.netns = self._procfs.netns_id(one.netns) or one.netns
+            self._holders.change(one.pid, one.changes)
+        return lost
 
     async def once(
         self, walk: ForkedWalk | None, *, unheld: bool = False
@@ -118,78 +177,136 @@ class Poller:
         """
         left = set(self._procfs.pids())
         own = {} if self._procfs.own is None else {self._procfs.own[0]: [self._procfs.own[1]]}
-        parsed = await self._all_tables(own)
-        sockets = self._rows(parsed).sockets
-        rest, seen = Walked([], {}), set[int]()
+        await self._sources.read(own, list(own))
+        sockets = self._sources.sockets
+        failed: dict[int, str] = {}
+        told: set[int] = set()
 
         def taken(walked: Walked) -> Iterator[Holding]:
-            rest.failed.update(walked.failed)
+            failed.update(walked.failed)
             for look in walked.looks:
                 left.discard(look.process.pid)
-                unlisted = {}
-                for inode, fds in look.held.items():
+                unlisted: dict[int, int] = {}
+                for inode, fds in held_by(look.fds, look.more).items():
                     socket = sockets.get(inode)
                     if socket is None:
-                        unlisted[inode] = fds
+                        unlisted.update(dict.fromkeys(fds, inode))
                     else:
-                        seen.add(inode)
-                        yield self._holders.hold(socket, look.process, fds)
-                rest.looks.append(look._replace(held=unlisted))
+                        told.add(inode)
+                        yield self._join.hold(socket, look.process, fds)
+                # What is told already need not be remembered.
+                self._take(look._replace(fds=unlisted, more=()))
 
         while walk is not None and (walked := await self._batch_soon(walk)) is not None:
             yield taken(walked)
-        # Whom the walk left out is gone, or it was killed.
-        yield taken(await self._walk(list(left)))
-        namespaces = self._namespaces(rest)
+        if left:  # Whom the walk left out is gone, or it was killed.
+            yield taken(await self._walk_soon(left))
+        namespaces = self._namespaces()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
-        more = await self._all_tables(others)
-        parsed.tables.update(more.tables)
-        parsed.failed.update(more.failed)
-        snapshot = await self._joined(rest, namespaces, parsed, seen)
+        await self._sources.read({**own, **others}, list(others))
+        for inode in told:
+            sockets.pop(inode, None)
+        snapshot = await self._joined(namespaces, Change(set(sockets), set()), failed, read=True)
         yield snapshot.holdings.values()
         if unheld:
-            for table in parsed.tables.values():
-                yield (self._holders.hold(row, None, ()) for row in table.unheld)
+            yield (self._join.hold(row, None, ()) for row in self._sources.unheld())
         self.coverage = snapshot.coverage
 
-    def _namespaces(self, walked: Walked) -> dict[int, list[int]]:
+    def _namespaces(self) -> dict[int, list[int]]:
         """The pids of each network namespace."""
         namespaces: dict[int, list[int]] = {}
-        for look in walked.looks:
-            netns = self._procfs.netns_id(look.netns) or look.netns
-            namespaces.setdefault(netns, []).append(look.process.pid)
+        for pid, known in self._holders.watched.items():
+            namespaces.setdefault(known.netns, []).append(pid)
         return namespaces
 
     async def _joined(
         self,
-        walked: Walked,
         namespaces: Mapping[int, list[int]],
-        parsed: Parsed,
-        told: Container[int] = (),
+        change: Change,
+        failed: Mapping[int, str],
+        *,
+        read: bool,
     ) -> Snapshot:
-        """The snapshot of what was walked and read, but for the rows that were ``told`` before."""
-        self._users.expire()
-        held = self._holders.keep(self._held(walked))
-        rows = self._rows(parsed, told)
-        sockets, asked = await self._resolve_soon(held, rows)
-        if asked:
-            unlisted = await self._ask(asked)
-            doubtful = self._doubtful(walked, unlisted)
-            if doubtful:
-                again = await self._tables(namespaces, doubtful)
-                parsed.tables.update(again.tables)
-                rows = self._rows(parsed, told)
-                sockets, asked = await self._resolve_soon(held, rows)
+        """The snapshot, now that the processes were looked at and the tables read."""
+        holders, join = self._holders, self._join
+        await self._walk(await self._check(holders.suspects(change.gone)))
+        await self._search(join.orphans(change.fresh))
+        changed: frozenset[Key] = frozenset()
+        dirty = join.dirty(change.fresh | change.gone)
+        if dirty:
+            sockets, asked = join.resolve(dirty, read=read)
+            if asked:
                 unlisted = await self._ask(asked)
-            sockets.update(unlisted)
-        holdings = await self._join_soon(held, sockets, rows)
+                doubtful = self._doubtful(asked, unlisted)
+                if doubtful:
+                    again = await self._sources.reread(namespaces, doubtful)
+                    dirty |= again.fresh | again.gone
+                    sockets, asked = join.resolve(dirty, read=read)
+                    unlisted = await self._ask(asked)
+                sockets.update(unlisted)
+            changed = join.finish(dirty, sockets, read=read)
+        processes = {pid: known.process.start_ticks for pid, known in holders.watched.items()}
         self._last = Snapshot(
             time=self._clock(),
-            holdings=holdings,
-            processes={process.pid: process.start_ticks for process, _fds, _fixed in held},
-            coverage=self._coverage(walked, namespaces, parsed),
+            holdings=join.holdings,
+            processes=processes,
+            coverage=self._coverage(namespaces, failed),
+            changed=changed,
         )
         return self._last
+
+    async def _search(self, orphans: Sequence[int]) -> None:
+        """Look for the holders of sockets in the likeliest processes, as far as that may cost."""
+        if not orphans:
+            return
+        budget = SEARCH_DESCRIPTORS
+        for pid in self._holders.likely(self._sources.sockets[inode] for inode in orphans):
+            known = self._holders.watched.get(pid)
+            if known is None or all(map(self._holders.pids_of, orphans)):
+                return
+            budget -= len(known.fds)
+            if budget < 0:
+                return
+            await self._walk([pid])
+
+    async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
+        """What the descriptors tell of their sockets; without those that were closed meanwhile,
+        and those of processes that may no longer be read: their rows are gone."""
+        names = await self._ask_soon(asked)
+        told: dict[int, Socket] = {}
+        for descriptor, name in zip(asked, names, strict=True):
+            known = self._holders.watched[descriptor.pid]
+            if not known.readable:
+                self._holders.forget(descriptor.pid, descriptor.inode)
+            elif name != b"":
+                told[descriptor.inode] = net.unlisted(descriptor.inode, name)
+        return told
+
+    def _doubtful(
+        self, asked: Sequence[Descriptor], told: Mapping[int, Socket]
+    ) -> dict[int, set[str]]:
+        """The tables that should have shown these sockets: read while they changed, they may have
+        skipped them, so that it takes a second reading to believe that they are not in there."""
+        doubtful: dict[int, set[str]] = {}
+        for descriptor in asked:
+            socket = told.get(descriptor.inode)
+            name = None if socket is None else self._sources.listing(socket)
+            if name is not None:
+                netns = self._holders.watched[descriptor.pid].netns
+                doubtful.setdefault(netns, set()).add(name)
+        return doubtful
+
+    def _coverage(self, namespaces: Mapping[int, object], failed: Mapping[int, str]) -> Coverage:
+        watched = self._holders.watched
+        unreadable = sum(1 for known in watched.values() if not known.readable)
+        missing = [UNREADABLE] if unreadable else []
+        if self._procfs.hides_processes():
+            missing.append(HIDDEN)
+        missing += [
+            f"some processes could not be read ({why})" for why in sorted(set(failed.values()))
+        ]
+        missing += self._sources.missing()
+        return Coverage(len(watched), unreadable, len(namespaces), tuple(missing))
 
     def _blind(self, error: OSError) -> Snapshot:
         """What was there still stands while nothing can be seen."""
@@ -197,130 +314,8 @@ class Poller:
         if last is None:
             raise error
         why = f"processes could not be listed ({error.strerror})"
-        return last._replace(time=self._clock(), coverage=last.coverage._replace(missing=(why,)))
-
-    # The walk.
-
-    async def _walk(self, pids: Sequence[int]) -> Walked:
-        chunks = [pids[start::WALKERS] for start in range(WALKERS)]
-        parts = await asyncio.gather(*map(self._walk_soon, chunks))
-        return Walked(
-            [look for part in parts for look in part.looks],
-            {pid: why for part in parts for pid, why in part.failed.items()},
-        )
-
-    def _held(self, walked: Walked) -> Iterable[Held]:
-        for look in walked.looks:
-            yield Held(look.process, look.held, fixed=not look.readable)
-        for pid in walked.failed:
-            known = self._holders.process(pid)
-            if known is not None:
-                yield Held(known, {}, fixed=True)
-
-    # The tables.
-
-    async def _all_tables(self, namespaces: Mapping[int, list[int]]) -> Parsed:
-        wanted = [(netns, names) for netns in namespaces for names in TABLES]
-        return await self._tables(namespaces, wanted)
-
-    async def _tables(
-        self, namespaces: Mapping[int, list[int]], wanted: Sequence[tuple[int, Sequence[str]]]
-    ) -> Parsed:
-        parts = await asyncio.gather(
-            *(self._read_soon(netns, namespaces[netns], names) for netns, names in wanted)
-        )
-        whole = Parsed({}, {})
-        for part in parts:
-            whole.tables.update(part.tables)
-            whole.failed.update(part.failed)
-        return whole
-
-    def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Parsed:
-        """Read and parse tables of one namespace, over netlink those it has; blocking."""
-        parsed = Parsed({}, {})
-        netns_id = self._procfs.netns_id(netns)
-        if self._netlink is not None and netns_id is not None:
-            path = f"{self._procfs.root}/{pids[0]}/ns/net"
-            found = self._netlink.tables(netns_id, path, names, self._ephemeral)
-            parsed.tables.update({(netns, name): table for name, table in found.items()})
-            names = [name for name in names if name not in found]
-        try:
-            tables = self._procfs.tables(pids, names) if names else {}
-        except Vanished:
-            return parsed  # With its last process a namespace's sockets are gone.
-        for name, data in tables.items():
-            if isinstance(data, bytes):
-                parsed.tables[netns, name] = net.parse(name, data, netns_id, self._ephemeral)
-            else:
-                parsed.failed[netns, name] = os.strerror(data.errno or 0)
-        return parsed
-
-    def _rows(self, parsed: Parsed, told: Container[int] = ()) -> Rows:
-        sockets: dict[int, Socket] = {}
-        for table in parsed.tables.values():
-            sockets.update(table.sockets)
-        if told:
-            sockets = {inode: row for inode, row in sockets.items() if inode not in told}
-        failed = {(self._procfs.netns_id(netns), name) for netns, name in parsed.failed}
-        if not failed:
-            return Rows(sockets, lambda _socket: False)
-        return Rows(sockets, lambda socket: (socket.netns, net.table_of(socket)) in failed)
-
-    # Sockets in no table.
-
-    async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
-        """What the descriptors tell of their sockets; without those that were closed meanwhile."""
-        names = await self._ask_soon(asked)
-        return {
-            descriptor.inode: net.unlisted(descriptor.inode, name)
-            for descriptor, name in zip(asked, names, strict=True)
-            if name != b""
-        }
-
-    def _doubtful(
-        self, walked: Walked, told: Mapping[int, Socket]
-    ) -> list[tuple[int, Sequence[str]]]:
-        """The tables that should have shown these sockets: read while they changed, they may have
-        skipped them, so that it takes a second reading to believe that they are not in there."""
-        if not told:
-            return []
-        places = {
-            (look.netns, name)
-            for look in walked.looks
-            for inode in look.held.keys() & told.keys()
-            if (name := net.table_of(told[inode])) in _TABLE_NAMES
-        }
-        return [(netns, (name,)) for netns, name in places]
-
-    # What was seen.
-
-    def _coverage(
-        self, walked: Walked, namespaces: Mapping[int, object], parsed: Parsed
-    ) -> Coverage:
-        unreadable = sum(1 for look in walked.looks if not look.readable)
-        missing = []
-        if unreadable:
-            missing.append(UNREADABLE)
-        if self._procfs.hides_processes():
-            missing.append(HIDDEN)
-        missing += [
-            f"some processes could not be read ({why})"
-            for why in sorted(set(walked.failed.values()))
-        ]
-        missing += [
-            f"{name} of {self._name(netns)} could not be read ({why})"
-            for (netns, name), why in sorted(parsed.failed.items())
-        ]
-        for (netns, name), table in sorted(parsed.tables.items()):
-            if table.malformed:
-                missing.append(
-                    f"{table.malformed} malformed rows of {name} of {self._name(netns)} skipped"
-                )
-        return Coverage(len(walked.looks), unreadable, len(namespaces), tuple(missing))
-
-    def _name(self, netns: int) -> str:
-        netns_id = self._procfs.netns_id(netns)
-        return "a network namespace" if netns_id is None else f"network namespace {netns_id}"
+        coverage = last.coverage._replace(missing=(why,))
+        return last._replace(time=self._clock(), coverage=coverage, changed=frozenset())
 
 
 def next_tick(elapsed: float, interval: float) -> float:

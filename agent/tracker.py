@@ -25,19 +25,21 @@ class Tracker:
         begun: list[tuple[Key, Holding]] = []
         deltas: list[Delta] = []
         updated: list[Delta] = []
-        for key, holding in after.items():
-            was = before.get(key)
+        keys = before.keys() | after.keys() if current.changed is None else current.changed
+        for key in keys:
+            was, holding = before.get(key), after.get(key)
             if was is holding:
                 continue
-            if was is None:
+            if holding is None:
+                if was is not None:
+                    ended.append((key, was))
+            elif was is None:
                 begun.append((key, holding))
             elif not is_same(was, holding):
                 ended.append((key, was))
                 begun.append((key, holding))
             elif is_changed(was, holding):
                 updated.append(Updated(holding, was))
-        if len(before) != len(after) or begun:
-            ended += [(key, was) for key, was in before.items() if key not in after]
         if is_other_sight(last.coverage, current.coverage):
             deltas.append(current.coverage)
         deltas += self._closes(ended, current)

@@ -10,33 +10,32 @@ not be read as "there are none".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from errno import EBADMSG
-from functools import lru_cache
+from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, inet_ntop
 from struct import Struct
 from sys import byteorder
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..directions import directions
+from ..directions import Direct, directions
 from ..model import (
     DATAGRAM_STATES,
     TCP_STATES,
     Socket,
-    Table,
-    mark_accepted,
+    accepted,
+    listening_paths,
     netlink_protocol,
     packet_protocol,
 )
+from ..tables import Table, reread
 from ..text import text
 
 SOURCE = "netlink"
 
-# A row as it is unpacked, its header's five fields first.
-Row = tuple[Any, ...]
-
 # linux/netlink.h: length, type, flags, sequence, port id.
 _HEADER = Struct("=IHHII")
+_LENGTH_AND_KIND = Struct("=IH")
 _ATTRIBUTE = Struct("=HH")  # length, type
 _U32 = Struct("=I")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -60,14 +59,17 @@ _NO_ADDRESS = bytes(16)
 _OLD_INET_REQUEST = Struct("=BBBB48xII")
 # family, protocol, extensions, padding; states; socket id.
 _INET_REQUEST = Struct("=BBBBI48x")
-# The netlink header; family, state, timer, retransmits; both ports (network order), both
-# addresses, interface, cookie; expiry, receive and send queue, uid, inode.
-_INET = Struct("=IHHIIBBBBHH16s16sI8sIIIII")
+# Rows are unpacked with their headers, which are passed over.
+# Family, state, timer, retransmits; both ports (network order), both addresses, interface, cookie;
+# expiry, receive and send queue, uid, inode.
+_INET = Struct("=16xBB2xHH16s16s4x8x4xIIII")
+_INET_STATE = 17
 
 # linux/unix_diag.h: family, protocol, padding; states; inode; what to show; cookie.
 _UNIX_REQUEST = Struct("=BBHIII8s")
-# The netlink header; family, type, state, padding; inode, cookie.
-_UNIX = Struct("=IHHIIBBBxI8s")
+# Family, type, state, padding; inode, cookie.
+_UNIX = Struct("=16xxBBxI8x")
+_QUEUES = Struct("=II")  # Receive, send.
 _UNIX_SHOW_NAME, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 0x10, 0x40
 _UNIX_NAME, _UNIX_QUEUES, _UNIX_UID = 0, 4, 7
 _UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
@@ -77,14 +79,15 @@ _NO_COOKIE = b"\xff" * 8
 
 # linux/netlink_diag.h: family, protocol (255: every one), padding; inode; what to show; cookie.
 _NETLINK_REQUEST = Struct("=BBHII8s")
-# The netlink header; family, type, protocol, state; port id, peer's port id, group; inode, cookie.
-_NETLINK = Struct("=IHHIIBBBBIIII8s")
+# Family, type, protocol, state; port id, peer's port id, group; inode, cookie.
+_NETLINK = Struct("=16xxxBxI4x4xI8x")
+_MEMORY = Struct("=I4xI")  # linux/sock_diag.h: receive memory, its bound, send memory.
 _NETLINK_SHOW_MEMORY, _NETLINK_MEMORY = 1, 0
 
 # linux/packet_diag.h: family, protocol, padding; inode; what to show; cookie.
 _PACKET_REQUEST = Struct("=BBHII8s")
-# The netlink header; family, type, EtherType; inode, cookie.
-_PACKET = Struct("=IHHIIBBHI8s")
+# Family, type, EtherType; inode, cookie.
+_PACKET = Struct("=16xxxHI8x")
 _PACKET_SHOW_INFO, _PACKET_INFO, _PACKET_UID = 1, 0, 5
 
 
@@ -96,19 +99,19 @@ class DumpError(Exception):
         self.errno = errno
 
 
-# (buffers, network namespace, ephemeral ports) → tables by their names in /proc/net
-Decode = Callable[[Sequence[bytes], int | None, range], dict[str, Table]]
+# (rows, network namespace, ephemeral ports, the table as it was last) → the table
+Read = Callable[[Sequence[bytes], int | None, range, Table], Table]
 
 
 class Dump(NamedTuple):
-    """A dump: the requests to send, one after the other, and what decodes all their answers.
+    """A dump: the requests to send, one after the other, and what reads the rows of the answers.
 
     ``tables`` are the tables of ``/proc/net`` that it stands for.
     """
 
     tables: tuple[str, ...]
     requests: tuple[bytes, ...]
-    decode: Decode
+    read: Read
 
 
 def is_last(buffer: bytes) -> bool:
@@ -116,45 +119,40 @@ def is_last(buffer: bytes) -> bool:
     return buffer[-20:-14] == _DONE_START or buffer[4:6] == _ERROR_KIND
 
 
-def _rows(buffers: Sequence[bytes], layout: Struct) -> Iterator[tuple[bytes, int, Row]]:
-    """(buffer, end, fields) of every row. Raises DumpError when an answer is an error or not whole.
+def rows_of(buffers: Iterable[bytes]) -> list[bytes]:
+    """The messages of a whole answer, without the one that ends it.
 
-    A row is unpacked together with its header; so is a message that ends the answer, if there is
-    enough behind it, and else by itself.
+    Raises DumpError when the answer is an error, or not whole.
     """
+    rows: list[bytes] = []
     ended = True
-    unpack, fixed = layout.unpack_from, layout.size
+    unpack = _LENGTH_AND_KIND.unpack_from
     for buffer in buffers:
         at, size, ended = 0, len(buffer), False
-        while at < size:
-            if at + fixed <= size:
-                row = unpack(buffer, at)
-            elif at + _HEADER.size <= size:
-                row = _HEADER.unpack_from(buffer, at)
-            else:
-                raise DumpError(EBADMSG)
-            length = row[0]
+        while at + _HEADER.size <= size:
+            length, kind = unpack(buffer, at)
             if length < _HEADER.size or at + length > size:
                 raise DumpError(EBADMSG)
-            if row[1] in _ENDS:
+            if kind in _ENDS:
                 code = int.from_bytes(buffer[at + 16 : at + 20], byteorder, signed=True)
                 if code:
                     raise DumpError(-code)
                 ended = True
-            elif length >= fixed:
-                yield buffer, at + length, row
+            else:
+                rows.append(buffer[at : at + length])
             at += (length + 3) & ~3
     if not ended:
         raise DumpError(EBADMSG)
+    return rows
 
 
-def _attributes(buffer: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of the attributes behind a row."""
-    while at + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(buffer, at)
-        if length < 4 or at + length > end:
+def _attributes(row: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """(type, value) of the attributes of a row from ``at`` on."""
+    while at + 4 <= len(row):
+        length, kind = _ATTRIBUTE.unpack_from(row, at)
+        if length < 4 or at + length > len(row):
             return
-        yield kind, buffer[at + 4 : at + length]
+        yield kind, row[at + 4 : at + length]
         at += (length + 3) & ~3
 
 
@@ -177,28 +175,33 @@ def inet(proto: str, *, unheld: bool = False) -> Dump:
             for family in (AF_INET, AF_INET6)
         )
 
-    def decode(buffers: Sequence[bytes], netns: int | None, ephemeral: range) -> dict[str, Table]:
-        return _decode_inet(buffers, proto, netns, ephemeral)
-
-    return Dump((proto, proto + "6"), requests, decode)
+    return Dump((proto, proto + "6"), requests, partial(_read_inet, proto))
 
 
-def _decode_inet(
-    buffers: Sequence[bytes], proto: str, netns: int | None, ephemeral: range
-) -> dict[str, Table]:
-    tables = {AF_INET: Table({}, [], 0), AF_INET6: Table({}, [], 0)}
-    rows = [row for _buffer, _end, row in _rows(buffers, _INET)]
-    is_tcp = proto == "tcp"
-    direct = directions(*_listeners(rows), ephemeral) if is_tcp else None
-    states = _TCP_STATES if is_tcp else _DATAGRAM_STATES
-    names = {AF_INET: "inet", AF_INET6: "inet6"}
-    make, address = Socket._make, _address
-    for (
-        _length, _kind, _flags, _sequence, _port_id, family, code, _timer, _retransmits, port,
-        peer_port, local, remote, _interface, _cookie, _expires, recv_q, send_q, uid, inode,
-    ) in rows:  # fmt: skip
-        table = tables.get(family)
-        if table is None:
+def _read_inet(
+    proto: str, rows: Sequence[bytes], netns: int | None, ephemeral: range, before: Table
+) -> Table:
+    def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+        direct = directions(*_listeners(rows), ephemeral) if proto == "tcp" else None
+        return _inet(fresh, proto, netns, direct)
+
+    return reread(rows, before, decode)
+
+
+def _inet(
+    rows: Iterable[bytes], proto: str, netns: int | None, direct: Direct | None
+) -> Iterator[tuple[bytes, Socket]]:
+    states = _TCP_STATES if proto == "tcp" else _DATAGRAM_STATES
+    names = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
+    make, address, unpack, size = Socket._make, _address, _INET.unpack_from, _INET.size
+    for row in rows:
+        if len(row) < size:
+            continue
+        (
+            family, code, port, peer_port, local, remote, recv_q, send_q, uid, inode,
+        ) = unpack(row)  # fmt: skip
+        name = names.get(family)
+        if name is None:
             continue
         state = states.get(code)
         local_port = (port & 0xFF) << 8 | port >> 8
@@ -210,26 +213,24 @@ def _decode_inet(
         direction = (
             direct((local, port), local_port, (remote, peer_port), state) if direct else None
         )
-        row = make((
-            inode, proto, names[family], None, state, address(family, local), local_port,
-            remote_addr, remote_port, None, direction, recv_q,
-            # Of a listener text shows no send queue; here it is the backlog that it asked for.
-            0 if code == _LISTEN else send_q,
-            uid if inode else None, netns, SOURCE,
-        ))  # fmt: skip
-        if inode:
-            table.sockets[inode] = row
-        else:
-            table.unheld.append(row)
-    return {proto: tables[AF_INET], proto + "6": tables[AF_INET6]}
+        yield (
+            row,
+            make((
+                inode, proto, name, None, state, address(family, local), local_port,
+                remote_addr, remote_port, None, direction, recv_q,
+                # Of a listener text shows no send queue; here it is the backlog it asked for.
+                0 if code == _LISTEN else send_q,
+                uid if inode else None, netns, SOURCE,
+            )),
+        )  # fmt: skip
 
 
-def _listeners(rows: list[Row]) -> tuple[set[tuple[bytes, int]], set[int]]:
+def _listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
     """The endpoints listened on, and the ports listened on at every address."""
     listeners, wild = set(), set()
     for row in rows:
-        if row[6] == _LISTEN:
-            port, local = row[9], row[11]
+        if len(row) >= _INET.size and row[_INET_STATE] == _LISTEN:
+            _family, _code, port, _peer, local, *_rest = _INET.unpack_from(row)
             listeners.add((local, port))
             if local == _NO_ADDRESS:
                 wild.add((port & 0xFF) << 8 | port >> 8)
@@ -240,35 +241,42 @@ def unix() -> Dump:
     """The dump of unix."""
     show = _UNIX_SHOW_NAME | _UNIX_SHOW_QUEUES | _UNIX_SHOW_UID
     body = _UNIX_REQUEST.pack(AF_UNIX, 0, 0, 0xFFFF_FFFF, 0, show, _NO_COOKIE)
-    return Dump(("unix",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _decode_unix)
+    return Dump(("unix",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _read_unix)
 
 
-def _decode_unix(
-    buffers: Sequence[bytes], netns: int | None, _ephemeral: range
-) -> dict[str, Table]:
-    table = Table({}, [], 0)
-    listening: set[str] = set()
+def _read_unix(rows: Sequence[bytes], netns: int | None, _ephemeral: range, before: Table) -> Table:
+    def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+        decoded = list(_unix(fresh, netns))
+        listening = listening_paths(before.rows.values())
+        listening |= listening_paths(socket for _row, socket in decoded)
+        for row, socket in decoded:
+            yield row, accepted(socket, listening)
+
+    return reread(rows, before, decode)
+
+
+def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
     make = Socket._make
-    for buffer, end, row in _rows(buffers, _UNIX):
-        kind, code, inode = row[6], row[7], row[8]
+    for row in rows:
+        if len(row) < _UNIX.size:
+            continue
+        kind, code, inode = _UNIX.unpack_from(row)
         path = recv_q = send_q = uid = None
-        for attribute, value in _attributes(buffer, end - row[0] + _UNIX.size, end):
+        for attribute, value in _attributes(row, _UNIX.size):
             if attribute == _UNIX_QUEUES and len(value) == 8:
-                recv_q, send_q = _U32.unpack(value[:4])[0], _U32.unpack(value[4:])[0]
+                recv_q, send_q = _QUEUES.unpack(value)
             elif attribute == _UNIX_UID and len(value) == 4:
-                uid = _U32.unpack(value)[0]
+                (uid,) = _U32.unpack(value)
             elif attribute == _UNIX_NAME and value:
                 path = _unix_path(value)
         state = _UNIX_STATES.get(code)
-        if state == "LISTEN" and path:
-            listening.add(path)
-        direction = "listen" if state == "LISTEN" else None
-        table.sockets[inode] = make((
-            inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
-            direction, recv_q, send_q, uid, netns, SOURCE,
-        ))  # fmt: skip
-    mark_accepted(table, listening)
-    return {"unix": table}
+        yield (
+            row,
+            make((
+                inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
+                "listen" if state == "LISTEN" else None, recv_q, send_q, uid, netns, SOURCE,
+            )),
+        )  # fmt: skip
 
 
 def _unix_path(raw: bytes) -> str:
@@ -281,72 +289,81 @@ def _unix_path(raw: bytes) -> str:
 def netlink() -> Dump:
     """The dump of netlink, every protocol."""
     body = _NETLINK_REQUEST.pack(AF_NETLINK, 255, 0, 0, _NETLINK_SHOW_MEMORY, _NO_COOKIE)
-    return Dump(("netlink",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _decode_netlink)
+    request = _request(_SOCK_DIAG_BY_FAMILY, body)
+    return Dump(("netlink",), (request,), partial(_read_plain, _netlink))
 
 
-def _decode_netlink(
-    buffers: Sequence[bytes], netns: int | None, _ephemeral: range
-) -> dict[str, Table]:
-    table = Table({}, [], 0)
-    for buffer, end, row in _rows(buffers, _NETLINK):
-        protocol, port, inode = row[7], row[9], row[12]
+def _read_plain(
+    decode: Callable[[Iterable[bytes], int | None], Iterator[tuple[bytes, Socket]]],
+    rows: Sequence[bytes],
+    netns: int | None,
+    _ephemeral: range,
+    before: Table,
+) -> Table:
+    return reread(rows, before, lambda fresh: decode(fresh, netns))
+
+
+def _netlink(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
+    for row in rows:
+        if len(row) < _NETLINK.size:
+            continue
+        protocol, port, inode = _NETLINK.unpack_from(row)
         recv_q = send_q = None
-        for attribute, value in _attributes(buffer, end - row[0] + _NETLINK.size, end):
-            if attribute == _NETLINK_MEMORY and len(value) >= 12:
-                recv_q, send_q = _U32.unpack(value[:4])[0], _U32.unpack(value[8:12])[0]
-        socket = Socket(
-            # Port id 0 is the kernel's own end, which has an inode that no process can hold.
-            inode=inode if port else 0,
-            proto="netlink",
-            family="netlink",
-            type=None,
-            state="UNCONNECTED",
-            local_addr=netlink_protocol(protocol),
-            local_port=port,
-            recv_q=recv_q,
-            send_q=send_q,
-            netns=netns,
-            source=SOURCE,
+        for attribute, value in _attributes(row, _NETLINK.size):
+            if attribute == _NETLINK_MEMORY and len(value) >= _MEMORY.size:
+                recv_q, send_q = _MEMORY.unpack_from(value)
+        yield (
+            row,
+            Socket(
+                # Port id 0 is the kernel's own end, which has an inode that no process can hold.
+                inode=inode if port else 0,
+                proto="netlink",
+                family="netlink",
+                type=None,
+                state="UNCONNECTED",
+                local_addr=netlink_protocol(protocol),
+                local_port=port,
+                recv_q=recv_q,
+                send_q=send_q,
+                netns=netns,
+                source=SOURCE,
+            ),
         )
-        if socket.inode:
-            table.sockets[inode] = socket
-        else:
-            table.unheld.append(socket)
-    return {"netlink": table}
 
 
 def packet() -> Dump:
     """The dump of packet."""
     body = _PACKET_REQUEST.pack(AF_PACKET, 0, 0, 0, _PACKET_SHOW_INFO, _NO_COOKIE)
-    return Dump(("packet",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _decode_packet)
+    request = _request(_SOCK_DIAG_BY_FAMILY, body)
+    return Dump(("packet",), (request,), partial(_read_plain, _packet))
 
 
-def _decode_packet(
-    buffers: Sequence[bytes], netns: int | None, _ephemeral: range
-) -> dict[str, Table]:
-    table = Table({}, [], 0)
-    for buffer, end, row in _rows(buffers, _PACKET):
-        number, inode = row[7], row[8]
-        interface = uid = recv_q = None
-        for attribute, value in _attributes(buffer, end - row[0] + _PACKET.size, end):
+def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
+    for row in rows:
+        if len(row) < _PACKET.size:
+            continue
+        number, inode = _PACKET.unpack_from(row)
+        interface = uid = None
+        for attribute, value in _attributes(row, _PACKET.size):
             if attribute == _PACKET_INFO and len(value) >= 4:
-                interface = _U32.unpack(value[:4])[0] or None
+                interface = _U32.unpack_from(value)[0] or None
             elif attribute == _PACKET_UID and len(value) == 4:
-                uid = _U32.unpack(value)[0]
-        table.sockets[inode] = Socket(
-            inode=inode,
-            proto="packet",
-            family="packet",
-            type=None,
-            state="UNCONNECTED",
-            local_addr=packet_protocol(number),
-            local_port=interface,
-            recv_q=recv_q,
-            uid=uid,
-            netns=netns,
-            source=SOURCE,
+                (uid,) = _U32.unpack(value)
+        yield (
+            row,
+            Socket(
+                inode=inode,
+                proto="packet",
+                family="packet",
+                type=None,
+                state="UNCONNECTED",
+                local_addr=packet_protocol(number),
+                local_port=interface,
+                uid=uid,
+                netns=netns,
+                source=SOURCE,
+            ),
         )
-    return {"packet": table}
 
 
 def _request(kind: int, body: bytes) -> bytes:

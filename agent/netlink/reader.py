@@ -13,10 +13,9 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from ..model import Table
-from .diag import Dump, DumpError, inet, is_last, netlink, packet, unix
+from .diag import Dump, DumpError, inet, is_last, netlink, packet, rows_of, unix
 
 # The kernel fills 32 KiB at a time; twice that leaves room.
 _BUFFER_BYTES = 64 * 1024
@@ -71,29 +70,27 @@ class NetlinkReader:
         self._unsupported: set[tuple[str, ...]] = set()
         self._opening = threading.Lock()
 
-    def tables(
-        self, netns: int, path: str, names: Collection[str], ephemeral: range
-    ) -> dict[str, Table]:
-        """The named tables of a namespace as far as they can be had here.
+    def dumps(
+        self, netns: int, path: str, names: Collection[str]
+    ) -> Iterator[tuple[Dump, list[bytes]]]:
+        """The dumps that stand for the named tables of a namespace, as far as they can be had
+        here, each with its rows.
 
-        ``path`` leads to the namespace (``/proc/PID/ns/net``). Those of a dump come together.
+        ``path`` leads to the namespace (``/proc/PID/ns/net``).
         """
-        found: dict[str, Table] = {}
-        wanted = [dump for dump in self._dumps if not set(names).isdisjoint(dump.tables)]
-        for dump in wanted:
+        for dump in self._dumps:
+            if dump.tables in self._unsupported or set(names).isdisjoint(dump.tables):
+                continue
             link = self._link(netns, path)
             if link is None:
-                break
-            if dump.tables in self._unsupported:
-                continue
+                return
             try:
-                found |= dump.decode(link.ask(dump), netns, ephemeral)
+                yield dump, rows_of(link.ask(dump))
             except DumpError as error:
                 if error.errno in _UNSUPPORTED:
                     self._unsupported.add(dump.tables)
             except OSError:  # Timed out or overrun; what is left of its answer must not be read.
                 self._drop(netns)
-        return found
 
     def keep(self, namespaces: Collection[int]) -> None:
         """Leave all other namespaces: an open socket would keep them alive."""
@@ -103,7 +100,7 @@ class NetlinkReader:
 
     def works(self) -> bool:
         """Whether sock_diag answers in our own namespace."""
-        return bool(self.tables(self._own, "", ("unix",), range(0)))
+        return any(True for _dump in self.dumps(self._own, "", ("tcp", "unix")))
 
     def _link(self, netns: int, path: str) -> _Link | None:
         with self._opening:

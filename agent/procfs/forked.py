@@ -60,10 +60,7 @@ class ForkedWalk:
             self._child = 0
             return None
         return Walked(
-            [
-                Look(Process(*process), held, readable, netns)
-                for process, held, readable, netns in looks
-            ],
+            [Look(Process(*process), *rest) for process, *rest in looks],
             failed,
         )
 
@@ -87,8 +84,8 @@ def _walk_and_exit(procfs: ProcFS, writing: int) -> None:
             walked = procfs.walk(pids[start : start + _BATCH])
             # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
             looks = [
-                (tuple(process), held, readable, procfs.netns_id(netns) or netns)
-                for process, held, readable, netns in walked.looks
+                (tuple(process), fds, more, readable, procfs.netns_id(netns) or netns, directory)
+                for process, fds, more, readable, netns, directory in walked.looks
             ]
             data = marshal.dumps((looks, walked.failed))
             left = memoryview(_LENGTH.pack(len(data)) + data)

@@ -5,7 +5,7 @@ Formats: ``Documentation/networking/proc_net_tcp.rst``; ``net/ipv4/tcp_ipv4.c`` 
 ``net/netlink/af_netlink.c`` (netlink_native_seq_show); ``net/packet/af_packet.c``
 (packet_seq_show).
 
-No input raises: a row that cannot be read is skipped and counted in ``Table.malformed``.
+No input raises: a row that cannot be read is kept apart in ``Table.malformed``.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from __future__ import annotations
 import re
 import sys
 from binascii import unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from ..directions import EPHEMERAL, directions
+from ..directions import EPHEMERAL, Direct, directions
 from ..model import (
     DATAGRAM_STATES,
     TCP_STATES,
     UNIX_STATES,
     Socket,
-    Table,
-    mark_accepted,
+    accepted,
+    listening_paths,
     netlink_protocol,
     packet_protocol,
 )
+from ..tables import EMPTY, Table, reread
 from ..text import text
+
+SOURCE = "procfs"
 
 _TCP = {b"%02X" % code: name for code, name in enumerate(TCP_STATES, 1)}
 # Datagram sockets use two of the TCP codes: 01 with a peer, 07 (CLOSE) without.
@@ -52,13 +55,25 @@ def address(digits: bytes) -> str:
     return inet_ntop(AF_INET if len(raw) == 4 else AF_INET6, raw)
 
 
-def parse(name: str, data: bytes, netns: int | None, ephemeral: range = EPHEMERAL) -> Table:
-    """The table that is named so in ``/proc/net``."""
-    plain = _PLAIN.get(name)
-    if plain is not None:
-        return plain(data, netns)
+def parse(
+    name: str, data: bytes, netns: int | None, ephemeral: range = EPHEMERAL, before: Table = EMPTY
+) -> Table:
+    """The table that is named so in ``/proc/net``; ``before`` is what was read of it last.
+
+    ``ephemeral`` are the ports that the kernel chooses from: with no listener in sight, a socket
+    on one of them is taken for the side that connected.
+    """
+    lines = data.split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    del lines[:1]  # The heading.
+    if name == "unix":
+        return parse_unix(lines, netns, before)
+    row = _PLAIN.get(name)
+    if row is not None:
+        return reread(lines, before, partial(_plain, row, netns))
     family = "inet6" if name.endswith("6") else "inet"
-    return parse_inet(data, name.removesuffix("6"), family, netns, ephemeral)
+    return parse_inet(lines, name.removesuffix("6"), family, netns, ephemeral, before)
 
 
 def table_of(socket: Socket) -> str:
@@ -67,84 +82,77 @@ def table_of(socket: Socket) -> str:
 
 
 def parse_inet(
-    data: bytes,
+    lines: Iterable[bytes],
     proto: str,
     family: str,
-    netns: int | None = None,
-    ephemeral: range = EPHEMERAL,
+    netns: int | None,
+    ephemeral: range,
+    before: Table,
 ) -> Table:
-    """Rows of tcp, udp, udplite, raw and icmp, and of their IPv6 twins.
+    """Rows of tcp, udp, udplite, raw and icmp, and of their IPv6 twins."""
+    # What stands before the colon is the row's place, which changes when others come and go.
+    rows = [line.partition(b":")[2] for line in lines]
 
-    ``ephemeral`` are the ports that the kernel chooses from: with no listener in sight, a socket
-    on one of them is taken for the side that connected.
-    """
-    sockets: dict[int, Socket] = {}
-    unheld: list[Socket] = []
-    malformed = 0
-    lines = _rows(data)
+    def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+        direct = directions(*_listeners(rows), ephemeral) if proto == "tcp" else None
+        return _inet(fresh, proto, family, netns, direct)
+
+    return reread(rows, before, decode)
+
+
+def _inet(
+    rows: Iterable[bytes], proto: str, family: str, netns: int | None, direct: Direct | None
+) -> Iterator[tuple[bytes, Socket]]:
     states = _TCP if proto == "tcp" else _DATAGRAM
-    direct = directions(*_listeners(lines), ephemeral) if proto == "tcp" else None
     any_address = _ANY[family == "inet6"]
     make = Socket._make  # Half the cost of Socket(), which counts here.
-    for line in lines:
-        fields = line.split(None, 10)
+    for row in rows:
+        fields = row.split(None, 9)
         try:
-            inode = int(fields[9])
-            fields[10]  # A row cut off inside its inode would name another socket.
-            uid: int | None = int(fields[7])
-            local, _, port = fields[1].partition(b":")
+            inode = int(fields[8])
+            fields[9]  # A row cut off inside its inode would name another socket.
+            uid: int | None = int(fields[6])
+            local, _, port = fields[0].partition(b":")
             local_port = int(port, 16)
             local_addr = address(local)
-            remote, _, port = fields[2].partition(b":")
+            remote, _, port = fields[1].partition(b":")
             remote_port: int | None = int(port, 16)
             if remote_port or remote != any_address:
                 remote_addr: str | None = address(remote)
             else:
                 remote_addr = remote_port = None
-            queues = fields[4]
+            queues = fields[3]
             if queues == _EMPTY_QUEUES:
                 send_q = recv_q = 0
             else:
                 send, _, recv = queues.partition(b":")
                 send_q, recv_q = int(send, 16), int(recv, 16)
         except (IndexError, ValueError):
-            malformed += 1
             continue
-        state = states.get(fields[3])
-        direction = direct(fields[1], local_port, fields[2], state) if direct else None
+        state = states.get(fields[2])
+        direction = direct(fields[0], local_port, fields[1], state) if direct else None
         if not inode:
             uid = None  # Such rows print uid 0 whoever owned them.
-        row = make((
-            inode, proto, family, None, state, local_addr, local_port, remote_addr, remote_port,
-            None, direction, recv_q, send_q, uid, netns, "procfs",
-        ))  # fmt: skip
-        if inode:
-            sockets[inode] = row
-        else:
-            unheld.append(row)
-    return Table(sockets, unheld, malformed)
+        yield (
+            row,
+            make((
+                inode, proto, family, None, state, local_addr, local_port, remote_addr,
+                remote_port, None, direction, recv_q, send_q, uid, netns, SOURCE,
+            )),
+        )  # fmt: skip
 
 
-def _rows(data: bytes) -> list[bytes]:
-    """The lines of a table without its heading."""
-    lines = data.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    del lines[:1]
-    return lines
-
-
-def _listeners(lines: list[bytes]) -> tuple[set[bytes], set[int]]:
+def _listeners(rows: Iterable[bytes]) -> tuple[set[bytes], set[int]]:
     """The endpoints listened on, and the ports listened on at every address."""
     listeners: set[bytes] = set()
     wild: set[int] = set()
-    for line in lines:
-        if b" 0A " not in line:
+    for row in rows:
+        if b" 0A " not in row:
             continue
-        fields = line.split(None, 4)
-        if len(fields) > 3 and fields[3] == b"0A":
-            listeners.add(fields[1])
-            host, _, port = fields[1].partition(b":")
+        fields = row.split(None, 3)
+        if len(fields) > 2 and fields[2] == b"0A":
+            listeners.add(fields[0])
+            host, _, port = fields[0].partition(b":")
             if host in _ANY:
                 with suppress(ValueError):
                     wild.add(int(port, 16))
@@ -162,107 +170,95 @@ _UNIX_TYPES = {b"0001": "stream", b"0002": "dgram", b"0005": "seqpacket"}
 _UNIX_STATE_NAMES = {b"%02X" % code: name for code, name in enumerate(UNIX_STATES, 1)}
 
 
-def parse_unix(data: bytes, netns: int | None = None) -> Table:
+def parse_unix(lines: Iterable[bytes], netns: int | None, before: Table) -> Table:
     """Rows of unix. A path with newlines spreads over lines that are no rows: they are its rest."""
-    sockets: dict[int, Socket] = {}
-    unheld: list[Socket] = []
-    malformed = 0
-    listening: set[str] = set()
-    lines = _rows(data)
+    known, is_row = before.rows, _UNIX_ROW.fullmatch
+    rows: list[bytes] = []
+    for line in lines:
+        if line in known or is_row(line):
+            rows.append(line)
+        elif rows and (match := is_row(rows[-1])) and match[5]:
+            rows[-1] += b"\n" + line
+        else:
+            rows.append(line)
+
+    def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+        decoded = list(_unix(fresh, netns))
+        listening = listening_paths(known.values())
+        listening |= listening_paths(socket for _row, socket in decoded)
+        for row, socket in decoded:
+            yield row, accepted(socket, listening)
+
+    return reread(rows, before, decode)
+
+
+def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
     make = Socket._make
-    at = 0
-    while at < len(lines):
-        match = _UNIX_ROW.fullmatch(lines[at])
-        at += 1
+    for row in rows:
+        match = _UNIX_ROW.fullmatch(row)
         if match is None:
-            malformed += 1
             continue
-        flags, kind, code, digits, name = match.groups()
-        path = None
-        if name:
-            while at < len(lines) and not _UNIX_ROW.fullmatch(lines[at]):
-                name += b"\n" + lines[at]
-                at += 1
-            path = text(name)
-        state = _UNIX_STATE_NAMES.get(code)
-        direction = None
+        flags, kind, code, inode, path = match.groups()
+        state, direction = _UNIX_STATE_NAMES.get(code), None
         if int(flags, 16) & _ACCEPTS:
             state, direction = "LISTEN", "listen"
-            if path:
-                listening.add(path)
-        inode = int(digits)
-        kind_name = _UNIX_TYPES.get(kind)
-        row = make((
-            inode, "unix", "unix", kind_name, state, None, None, None, None, path, direction,
-            None, None, None, netns, "procfs",
-        ))  # fmt: skip
-        if inode:
-            sockets[inode] = row
-        else:
-            unheld.append(row)
-    table = Table(sockets, unheld, malformed)
-    mark_accepted(table, listening)
-    return table
+        yield (
+            row,
+            make((
+                int(inode), "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None,
+                text(path) if path else None, direction, None, None, None, netns, SOURCE,
+            )),
+        )  # fmt: skip
 
 
-def parse_netlink(data: bytes, netns: int | None = None) -> Table:
-    """Rows of netlink. ``local_addr`` is the netlink protocol, ``local_port`` the port id."""
-
-    def row(fields: list[bytes]) -> Socket:
-        port = int(fields[2]) & 0xFFFF_FFFF  # Printed signed by kernels before 5.x.
-        return Socket(
-            # Port id 0 is the kernel's own end, which has an inode that no process can hold.
-            inode=int(fields[9]) if port else 0,
-            proto="netlink",
-            family="netlink",
-            type=None,
-            state="UNCONNECTED",
-            local_addr=netlink_protocol(int(fields[1])),
-            local_port=port,
-            recv_q=int(fields[4]),
-            send_q=int(fields[5]),
-            netns=netns,
-        )
-
-    return _parse_plain(data, row)
-
-
-def parse_packet(data: bytes, netns: int | None = None) -> Table:
-    """Rows of packet. ``local_addr`` is ``*`` or the EtherType, ``local_port`` the interface."""
-
-    def row(fields: list[bytes]) -> Socket:
-        return Socket(
-            inode=int(fields[8]),
-            proto="packet",
-            family="packet",
-            type=None,
-            state="UNCONNECTED",
-            local_addr=packet_protocol(int(fields[3], 16)),
-            local_port=int(fields[4]) or None,
-            recv_q=int(fields[6]),
-            uid=int(fields[7]),
-            netns=netns,
-        )
-
-    return _parse_plain(data, row)
-
-
-def _parse_plain(data: bytes, read: Callable[[list[bytes]], Socket]) -> Table:
-    """A table of blank-separated columns, each row read by ``read``."""
-    sockets: dict[int, Socket] = {}
-    unheld: list[Socket] = []
-    malformed = 0
-    for line in _rows(data):
+def _plain(
+    read: Callable[[list[bytes], int | None], Socket], netns: int | None, rows: Iterable[bytes]
+) -> Iterator[tuple[bytes, Socket]]:
+    """Rows of blank-separated columns, each read by ``read``."""
+    for row in rows:
         try:
-            row = read(line.split())
+            yield row, read(row.split(), netns)
         except (IndexError, ValueError):
-            malformed += 1
             continue
-        if row.inode:
-            sockets[row.inode] = row
-        else:
-            unheld.append(row)
-    return Table(sockets, unheld, malformed)
+
+
+def _netlink_row(fields: list[bytes], netns: int | None) -> Socket:
+    """``local_addr`` is the netlink protocol, ``local_port`` the port id."""
+    port = int(fields[2]) & 0xFFFF_FFFF  # Printed signed by kernels before 5.x.
+    return Socket(
+        # Port id 0 is the kernel's own end, which has an inode that no process can hold.
+        inode=int(fields[9]) if port else 0,
+        proto="netlink",
+        family="netlink",
+        type=None,
+        state="UNCONNECTED",
+        local_addr=netlink_protocol(int(fields[1])),
+        local_port=port,
+        recv_q=int(fields[4]),
+        send_q=int(fields[5]),
+        netns=netns,
+        source=SOURCE,
+    )
+
+
+def _packet_row(fields: list[bytes], netns: int | None) -> Socket:
+    """``local_addr`` is ``*`` or the EtherType, ``local_port`` the interface's index."""
+    return Socket(
+        inode=int(fields[8]),
+        proto="packet",
+        family="packet",
+        type=None,
+        state="UNCONNECTED",
+        local_addr=packet_protocol(int(fields[3], 16)),
+        local_port=int(fields[4]) or None,
+        recv_q=int(fields[6]),
+        uid=int(fields[7]),
+        netns=netns,
+        source=SOURCE,
+    )
+
+
+_PLAIN = {"netlink": _netlink_row, "packet": _packet_row}
 
 
 # Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the
@@ -305,10 +301,4 @@ _INET_UNBOUND: dict[str, str | None] = {
     "sctp": None,
     "dccp": None,
     "smc": None,
-}
-
-_PLAIN: dict[str, Callable[[bytes, int | None], Table]] = {
-    "unix": parse_unix,
-    "netlink": parse_netlink,
-    "packet": parse_packet,
 }

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ _READ_SIZE = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SOCKET = "socket:["
 _NETNS = "net:["
+# Free numbers that are tried in vain before the directory is listed.
+_MOST_MISSES = 8
 
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
@@ -36,15 +39,19 @@ _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service s
 class Look(NamedTuple):
     """What one look at a process showed.
 
-    ``held`` maps a socket's inode to the descriptors on it, ascending. ``readable`` is False when
-    its descriptors may not be read. ``netns`` is the inode of its network namespace; negative when
-    that may not be read: then it only tells namespaces apart.
+    ``fds`` maps its descriptors to the inodes of their sockets, 0 for what is no socket; ``more``
+    are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
+    when they may not be read. ``netns`` is the inode of its network namespace; negative when that
+    may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
+    which another process with the same pid has not.
     """
 
     process: Process
-    held: dict[int, tuple[int, ...]]
+    fds: dict[int, int]
+    more: tuple[tuple[int, int], ...]
     readable: bool
     netns: int
+    directory: int
 
 
 class Walked(NamedTuple):
@@ -52,6 +59,39 @@ class Walked(NamedTuple):
 
     looks: list[Look]
     failed: dict[int, str]
+
+
+class Evidence(NamedTuple):
+    """What is cheap to see of a process: the inode of ``PID/fd``, and how many descriptors it has.
+
+    The same inode is the same process. The same number is a hint only: one may have been closed
+    and another opened.
+    """
+
+    directory: int
+    descriptors: int
+
+
+class Check(NamedTuple):
+    """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
+    its number of descriptors shows to be new or gone. ``facts``: its facts too."""
+
+    pid: int
+    directory: int
+    fds: dict[int, int]
+    suspects: Collection[int]
+    facts: bool = False
+
+
+class Checked(NamedTuple):
+    """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
+    only what is not as it was. ``process`` and ``netns`` are None if they were not asked for."""
+
+    pid: int
+    changes: dict[int, int | None]
+    process: Process | None
+    netns: int | None
+    reads: int
 
 
 class Vanished(Exception):
@@ -72,6 +112,8 @@ class ProcFS:
         self._boot_time = self._read_boot_time()
         self._netns_by_device: dict[int, int] = {}
         self.own = self._own_namespace()
+        # Since Linux 6.2 the size of PID/fd is the number of open descriptors; before it is 0.
+        self._counts = self._directories_count()
 
     def pids(self) -> list[int]:
         """The processes there are. Raises OSError when they cannot be listed, or there are none:
@@ -113,14 +155,20 @@ class ProcFS:
         return walked
 
     def look(self, pid: int) -> Look:
-        """Look at one process. Raises Vanished, or OSError when the look itself failed."""
+        """Look at all of one process. Raises Vanished, or OSError when the look itself failed."""
+        with self._process(pid) as directory:
+            stat = parse_stat(_read_at(directory, "stat"))
+            readable, fds, more, inode = self._descriptors(pid, directory, stat)
+            facts = self._facts(pid, directory, stat)
+            return Look(facts, fds, more, readable, self._netns(directory), inode)
+
+    @contextmanager
+    def _process(self, pid: int) -> Iterator[int]:
+        """The process's directory, open. What says that the process is gone becomes Vanished."""
         try:
             directory = os.open(f"{self.root}/{pid}", _DIRECTORY)
             try:
-                stat = parse_stat(_read_at(directory, "stat"))
-                readable, held = self._descriptors(pid, directory, stat)
-                facts = self._facts(pid, directory, stat)
-                return Look(facts, held, readable, self._netns(directory))
+                yield directory
             finally:
                 os.close(directory)
         except OSError as error:
@@ -132,26 +180,92 @@ class ProcFS:
 
     def _descriptors(
         self, pid: int, directory: int, stat: Stat
-    ) -> tuple[bool, dict[int, tuple[int, ...]]]:
+    ) -> tuple[bool, dict[int, int], tuple[tuple[int, int], ...], int]:
+        inode = os.stat("fd", dir_fd=directory).st_ino
         try:
-            held = _sockets_in(directory, "fd", chdir=self.may_chdir)
+            fds = self._descriptors_in(directory, "fd")
         except OSError as error:
             if error.errno in DENIED:
-                return False, {}
+                return False, {}, (), inode
             raise
+        more: list[tuple[int, int]] = []
         if stat.threads > 1:
             from .threads import separate_tables  # Only here: it loads ctypes.
 
             for tid in separate_tables(self.root, pid, directory):
                 try:
-                    extra = _sockets_in(directory, f"task/{tid}/fd")
+                    more += self._descriptors_in(directory, f"task/{tid}/fd").items()
                 except OSError as error:
-                    if error.errno in GONE or error.errno in DENIED:
-                        continue
+                    if error.errno not in GONE and error.errno not in DENIED:
+                        raise
+        return True, fds, tuple(item for item in more if item[1]), inode
+
+    def _descriptors_in(self, directory: int, name: str) -> dict[int, int]:
+        """Descriptor → inode, 0 for what is no socket, of a directory of descriptors."""
+        opened = os.open(name, _DIRECTORY, dir_fd=directory)
+        try:
+            names = os.listdir(opened)
+            if self.may_chdir:
+                os.fchdir(opened)
+                readlink: Callable[[str], str] = os.readlink
+            else:
+                readlink = partial(os.readlink, dir_fd=opened)
+            try:
+                links: list[str | None] = list(map(readlink, names))
+            except OSError as error:  # One was closed meanwhile: that one only is passed over.
+                if error.errno not in GONE:
                     raise
-                for inode, fds in extra.items():
-                    held[inode] = tuple(sorted({*held.get(inode, ()), *fds}))
-        return True, held
+                links = [_link(opened, descriptor) for descriptor in names]
+            return {
+                int(descriptor): int(link[8:-1]) if link[:8] == _SOCKET else 0
+                for descriptor, link in zip(names, links, strict=True)
+                if link is not None
+            }
+        finally:
+            os.close(opened)
+
+    def evidence(self, pids: Iterable[int]) -> dict[int, Evidence]:
+        """What is cheap to see of each process; those that are gone are left out."""
+        seen = {}
+        root, stat, counts = self.root, os.stat, self._counts
+        for pid in pids:
+            path = f"{root}/{pid}/fd"
+            try:
+                found = stat(path)
+                count = found.st_size if counts else len(os.listdir(path))
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                seen[pid] = Evidence(0, 0)
+            else:
+                seen[pid] = Evidence(found.st_ino, count)
+        return seen
+
+    def check(self, checks: Iterable[Check]) -> tuple[list[Checked], list[int]]:
+        """Check these processes; and those that are gone, or may no longer be read."""
+        checked, lost = [], []
+        for one in checks:
+            try:
+                checked.append(self._check(one))
+            except (Vanished, OSError):  # A whole look tells which.
+                lost.append(one.pid)
+        return checked, lost
+
+    def _check(self, check: Check) -> Checked:
+        with self._process(check.pid) as directory:
+            opened = os.open("fd", _DIRECTORY, dir_fd=directory)
+            try:
+                found = os.fstat(opened)
+                if found.st_ino != check.directory:
+                    raise Vanished
+                changes, reads = _recheck(opened, check, found.st_size)
+            finally:
+                os.close(opened)
+            process = netns = None
+            if check.facts:
+                process = self._facts(check.pid, directory, parse_stat(_read_at(directory, "stat")))
+                netns = self._netns(directory)
+            return Checked(check.pid, changes, process, netns, reads)
 
     def _facts(self, pid: int, directory: int, stat: Stat) -> Process:
         place = _cgroup_of(_read_or_empty(directory, "cgroup"))
@@ -203,6 +317,12 @@ class ProcFS:
             return netns
         device = _device(directory)
         return self._netns_by_device.get(device, -device)
+
+    def _directories_count(self) -> bool:
+        try:
+            return os.stat(f"{self.root}/self/fd").st_size > 0
+        except OSError:
+            return False
 
     def _own_namespace(self) -> tuple[int, int] | None:
         """(namespace, our pid); None where this procfs does not show us. It is always ours to
@@ -260,32 +380,56 @@ class ProcFS:
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _sockets_in(directory: int, name: str, *, chdir: bool = False) -> dict[int, tuple[int, ...]]:
-    """inode → descriptors of a descriptor directory below ``directory``."""
-    fd_directory = os.open(name, _DIRECTORY, dir_fd=directory)
+def _recheck(opened: int, check: Check, count: int) -> tuple[dict[int, int | None], int]:
+    """What is not as it was, and how many descriptors were read. ``opened`` is ``PID/fd``.
+
+    The kernel gives out the lowest number that is free: where a few descriptors are missing from
+    what the directory says there are, they are there. Else the directory is listed.
+    """
+    fds = check.fds
+    changes: dict[int, int | None] = {}
+    known = len(fds)
+    reads = 0
+
+    def read(descriptor: int) -> bool:
+        """Note what the descriptor leads to; whether it is open."""
+        nonlocal known, reads
+        reads += 1
+        inode = _inode(opened, str(descriptor))
+        if inode != fds.get(descriptor):
+            changes[descriptor] = inode
+            known += (inode is not None) - (descriptor in fds)
+        return inode is not None
+
+    for descriptor in check.suspects:
+        read(descriptor)
+    free = 0
+    misses = 0
+    while known < count and misses < _MOST_MISSES:
+        while free in fds or free in changes:
+            free += 1
+        if not read(free):
+            misses += 1
+        free += 1
+    if known != count:
+        listed = {int(name) for name in os.listdir(opened)}
+        for descriptor in listed - fds.keys():
+            if descriptor not in changes:
+                read(descriptor)
+        for descriptor in fds.keys() - listed:
+            changes[descriptor] = None
+    return {fd: inode for fd, inode in changes.items() if inode is not None or fd in fds}, reads
+
+
+def _inode(directory: int, descriptor: str) -> int | None:
+    """The inode of the descriptor's socket, 0 if it is none, None if it is closed."""
     try:
-        held: dict[int, tuple[int, ...]] = {}
-        descriptors = os.listdir(fd_directory)
-        if chdir:
-            os.fchdir(fd_directory)
-            readlink: Callable[[str], str] = os.readlink
-        else:
-            readlink = partial(os.readlink, dir_fd=fd_directory)
-        try:
-            links = list(map(readlink, descriptors))
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            links = [_link(fd_directory, descriptor) or "" for descriptor in descriptors]
-        # The kernel lists descriptors in ascending order.
-        for descriptor, link in zip(descriptors, links, strict=True):
-            if link[:8] == _SOCKET:
-                inode = int(link[8:-1])
-                fds = held.get(inode)
-                held[inode] = (int(descriptor),) if fds is None else (*fds, int(descriptor))
-        return held
-    finally:
-        os.close(fd_directory)
+        link = os.readlink(descriptor, dir_fd=directory)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    return int(link[8:-1]) if link[:8] == _SOCKET else 0
 
 
 def _device(directory: int) -> int:

@@ -1,0 +1,192 @@
+"""The tables of every network namespace, over netlink where it works and as procfs text elsewhere;
+and when they need not be read.
+
+It knows the readers and the tables, and nothing of processes' descriptors and of output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from aiofiles.base import wrap
+
+from .directions import EPHEMERAL
+from .model import Socket
+from .netlink.reader import NetlinkReader
+from .procfs import counters, net
+from .procfs.reader import ProcFS, Vanished
+from .tables import EMPTY, Change, Table, Tables
+
+# Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
+TABLES = (
+    ("tcp", "tcp6"),
+    ("unix",),
+    ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
+)
+_NAMES = frozenset(name for names in TABLES for name in names)
+# The tables are read at least so often, whatever the evidence says: a connection that its peer
+# shut down moves no counter.
+READ_SECONDS = 5.0
+
+# A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
+Place = tuple[int, str | tuple[str, ...]]
+Namespaces = Mapping[int, Sequence[int]]
+
+
+class Reading(NamedTuple):
+    """Tables that were read, by place; ``failed`` says why others could not be."""
+
+    tables: dict[Place, Table]
+    failed: dict[Place, str]
+
+
+class Sources:
+    """All tables as they were last read.
+
+    ``Namespaces`` map the network namespaces, as looks name them, to pids in them.
+    """
+
+    def __init__(self, procfs: ProcFS, netlink: NetlinkReader | None) -> None:
+        self._procfs = procfs
+        self._netlink = netlink
+        self._tables = Tables[Place]()
+        self._failed: dict[Place, str] = {}
+        self._counters: dict[int, object] = {}
+        self._read_at: dict[int, float] = {}
+        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+        self._read_soon = wrap(self._read)
+        self._count_soon = wrap(self._count)
+
+    @property
+    def sockets(self) -> dict[int, Socket]:
+        """All sockets that the tables show, by inode."""
+        return self._tables.sockets
+
+    def unheld(self) -> list[Socket]:
+        """The rows that no process can hold."""
+        return [row for _place, table in self._tables.items() for row in table.unheld()]
+
+    async def due(self, namespaces: Namespaces, doubted: Collection[int]) -> list[int]:
+        """The namespaces whose tables have to be read: those ``doubted``, those whose counters
+        moved, and those not read for READ_SECONDS."""
+        counted = await self._count_soon(namespaces)
+        now = time.monotonic()
+        due = [
+            netns
+            for netns in namespaces
+            if netns in doubted
+            or counted.get(netns) is None
+            or counted[netns] != self._counters.get(netns)
+            or now - self._read_at.get(netns, 0.0) >= READ_SECONDS
+        ]
+        self._counters = counted
+        return due
+
+    def _count(self, namespaces: Namespaces) -> dict[int, object]:
+        counted: dict[int, object] = {}
+        for netns, pids in namespaces.items():
+            try:
+                read = self._procfs.tables(pids, counters.FILES)
+            except Vanished:
+                continue
+            contents = tuple(read.get(name, b"") for name in counters.FILES)
+            # Counters that cannot be read are no evidence.
+            if isinstance(read.get("sockstat"), bytes):
+                counted[netns] = counters.parse(
+                    tuple(data if isinstance(data, bytes) else b"" for data in contents)
+                )
+        return counted
+
+    async def read(self, namespaces: Namespaces, due: Iterable[int]) -> Change:
+        """Read all tables of the namespaces that are ``due``.
+
+        Those that are not among ``namespaces`` are gone, and their tables with them.
+        """
+        due = list(due)
+        gone = [place for place, _ in self._tables.items() if place[0] not in namespaces]
+        self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
+        self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
+        self._read_at.update(dict.fromkeys(due, time.monotonic()))
+        if self._netlink is not None:
+            self._netlink.keep(namespaces)
+        jobs = [(netns, namespaces[netns], names) for netns in due for names in TABLES]
+        return await self._run(jobs, gone)
+
+    async def reread(self, namespaces: Namespaces, wanted: Mapping[int, Iterable[str]]) -> Change:
+        """Read some tables once more: the names by namespace."""
+        jobs = [(netns, namespaces[netns], list(names)) for netns, names in wanted.items()]
+        return await self._run(jobs, ())
+
+    async def _run(
+        self, jobs: Iterable[tuple[int, Sequence[int], Sequence[str]]], gone: Iterable[Place]
+    ) -> Change:
+        tables: dict[Place, Table] = dict.fromkeys(gone, EMPTY)
+        for reading in await asyncio.gather(*(self._read_soon(*job) for job in jobs)):
+            for place in reading.tables:
+                self._failed.pop(place, None)
+            tables.update(reading.tables)
+            self._failed.update(reading.failed)
+        return self._tables.update(tables)
+
+    def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Reading:
+        """Read and parse tables of one namespace, over netlink those it has; blocking."""
+        reading = Reading({}, {})
+        netns_id = self._procfs.netns_id(netns)
+        left = list(names)
+        if self._netlink is not None and netns_id is not None:
+            path = f"{self._procfs.root}/{pids[0]}/ns/net"
+            for dump, rows in self._netlink.dumps(netns_id, path, names):
+                place: Place = (netns, dump.tables)
+                before = self._tables.get(place)
+                reading.tables[place] = dump.read(rows, netns_id, self._ephemeral, before)
+                left = [name for name in left if name not in dump.tables]
+                # What was read as text before is in here now.
+                reading.tables.update(self._replaced((netns, name) for name in dump.tables))
+        try:
+            texts = self._procfs.tables(pids, left) if left else {}
+        except Vanished:
+            return reading  # With its last process a namespace's sockets are gone.
+        for name, data in texts.items():
+            place = (netns, name)
+            if not isinstance(data, bytes):
+                reading.failed[place] = os.strerror(data.errno or 0)
+                continue
+            before = self._tables.get(place)
+            reading.tables[place] = net.parse(name, data, netns_id, self._ephemeral, before)
+            reading.tables.update(
+                self._replaced(
+                    other
+                    for other, _table in self._tables.items()
+                    if other[0] == netns and isinstance(other[1], tuple) and name in other[1]
+                )
+            )
+        return reading
+
+    def _replaced(self, places: Iterable[Place]) -> dict[Place, Table]:
+        return {place: EMPTY for place in places if self._tables.get(place) is not EMPTY}
+
+    def listing(self, socket: Socket) -> str | None:
+        """The name of the table that should list such a socket; None when none does."""
+        name = net.table_of(socket)
+        return name if name in _NAMES else None
+
+    def missing(self) -> list[str]:
+        """One sentence for each thing that could not be read when it was last tried."""
+        sentences = [
+            f"{name} of {self._name(netns)} could not be read ({why})"
+            for (netns, name), why in self._failed.items()
+        ]
+        sentences += [
+            f"{len(table.malformed)} malformed rows of {place[1]} of {self._name(place[0])} skipped"
+            for place, table in self._tables.items()
+            if table.malformed
+        ]
+        return sorted(sentences)
+
+    def _name(self, netns: int) -> str:
+        netns_id = self._procfs.netns_id(netns)
+        return "a network namespace" if netns_id is None else f"network namespace {netns_id}"

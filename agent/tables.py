@@ -1,0 +1,104 @@
+"""A table of sockets as it was read, row by row, and what changed since it was read before. Pure.
+
+A row's bytes are its identity: a row that reads as it did before is not decoded again. It knows no
+formats and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from .model import Socket
+
+# Decodes rows; those that cannot be read are left out.
+Decode = Callable[[Iterable[bytes]], Iterator[tuple[bytes, Socket]]]
+
+
+class Table(NamedTuple):
+    """One table: its rows, as bytes, with the sockets that they show, and those that cannot be
+    read."""
+
+    rows: Mapping[bytes, Socket]
+    malformed: frozenset[bytes] = frozenset()
+
+    def sockets(self) -> dict[int, Socket]:
+        """By inode, without the rows that no process can hold."""
+        return {socket[0]: socket for socket in self.rows.values() if socket[0]}
+
+    def unheld(self) -> list[Socket]:
+        """The sockets that no process can hold."""
+        return [socket for socket in self.rows.values() if not socket[0]]
+
+
+EMPTY = Table({})
+
+
+def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
+    """The table with these rows; ``before`` itself when nothing changed.
+
+    ``decode`` is called with the rows that are new, once, and only if there are any.
+    """
+    known = before.rows
+    current = dict.fromkeys(rows)
+    fresh = [row for row in current if row not in known and row not in before.malformed]
+    if not fresh and len(current) == len(known) + len(before.malformed):
+        return before
+    decoded = dict(decode(fresh)) if fresh else {}
+    kept = {row: known[row] for row in current if row in known} if known else {}
+    readable = {**kept, **decoded} if kept else decoded
+    malformed = frozenset(row for row in current if row not in readable)
+    return Table(readable, malformed)
+
+
+class Change(NamedTuple):
+    """What a reading changed: inodes whose sockets came, changed or went."""
+
+    fresh: set[int]
+    gone: set[int]
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Tables(Generic[K]):
+    """The newest reading of every table, by a key of the caller's; and all their sockets.
+
+    A table that is not read again stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[K, Table] = {}
+        self.sockets: dict[int, Socket] = {}
+
+    def get(self, key: K) -> Table:
+        """The table as it was last read."""
+        return self._tables.get(key, EMPTY)
+
+    def items(self) -> list[tuple[K, Table]]:
+        """Every table with its key."""
+        return list(self._tables.items())
+
+    def update(self, tables: Mapping[K, Table]) -> Change:
+        """Take over new readings; an EMPTY one drops its table."""
+        fresh: dict[int, Socket] = {}
+        gone: set[int] = set()
+        for key, table in tables.items():
+            before = self.get(key)
+            if table is before:
+                continue
+            if table is EMPTY:
+                self._tables.pop(key, None)
+            else:
+                self._tables[key] = table
+            old, new = before.rows, table.rows
+            fresh.update((row[0], row) for text, row in new.items() if text not in old and row[0])
+            left = {row[0] for text, row in old.items() if text not in new}
+            if left:  # A row that stood twice, or reads otherwise now, is not gone.
+                gone |= left - {row[0] for row in new.values()}
+        gone -= fresh.keys()
+        self.sockets.update(fresh)
+        for inode in gone:
+            self.sockets.pop(inode, None)
+        gone.discard(0)
+        return Change(set(fresh), gone)
