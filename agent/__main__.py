@@ -50,6 +50,7 @@ def parser() -> ArgumentParser:
     add = parser.add_argument
     add("-f", "--follow", action="store_true", help="go on with what opens, changes and closes")
     add("--interval", type=float, metavar="SECONDS", help="seconds between polls (1.0)")
+    add("--sweep", type=float, metavar="SECONDS", help="seconds to read everything again in (60)")
     add("--all", action="store_true", help="with sockets that no process holds: TIME_WAIT, orphans")
     add("--cmdline", action="store_true", help="with command lines, which may hold secrets")
     add("--proc", metavar="PATH", help="the procfs to read (/proc)")
@@ -116,9 +117,12 @@ def _start_walk(config: Config | None) -> ForkedWalk | None:
     """Start the one-shot's walk."""
     from .procfs.forked import ForkedWalk
     from .procfs.reader import ProcFS
+    from .procfs.walker import Walker
 
     try:
-        return ForkedWalk(ProcFS(config.proc, cmdline=config.cmdline) if config else ProcFS())
+        if config is None:
+            return ForkedWalk(Walker(ProcFS()))
+        return ForkedWalk(Walker(ProcFS(config.proc), cmdline=config.cmdline))
     except OSError:  # No process to be had: the agent walks by itself.
         return None
 

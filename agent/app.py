@@ -22,6 +22,7 @@ from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .procfs.forked import ForkedWalk
 from .procfs.reader import ProcFS
+from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
 from .tracker import Tracker
@@ -56,9 +57,10 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    procfs = ProcFS(config.proc, cmdline=config.cmdline)
+    procfs = ProcFS(config.proc)
     agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
-    poller = Poller(procfs, netlink=_netlink(config, procfs))
+    walker = Walker(procfs, cmdline=config.cmdline)
+    poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     feed: Feed | None
     polling: asyncio.Task[None] | None
     async with asyncio.TaskGroup() as group:
@@ -139,7 +141,9 @@ def warn(coverage: Coverage) -> None:
         return
     missing = "; ".join(coverage.missing)
     if coverage.unreadable:
-        missing += f" ({coverage.unreadable} of {coverage.processes} processes); {_PRIVILEGE}"
+        missing += f" ({coverage.unreadable} of {coverage.processes} processes)"
+        if os.geteuid():
+            missing += f"; {_PRIVILEGE}"
     say(f"warning: {missing}")
 
 

@@ -13,6 +13,8 @@ INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.05
 
 
+# In so many seconds every descriptor is read again, whatever the evidence says.
+SWEEP_SECONDS = 60.0
 # Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
 SOURCES = ("auto", "procfs", "netlink")
 
@@ -23,6 +25,7 @@ class Config:
 
     follow: bool = False
     interval: float = INTERVAL_SECONDS  # Seconds from one poll to the next.
+    sweep: float = SWEEP_SECONDS  # Seconds in which everything is read again.
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
@@ -35,5 +38,7 @@ class Config:
                 "interval",
                 f"must be a number of seconds, at least {SHORTEST_INTERVAL_SECONDS}",
             )
+        if not (math.isfinite(self.sweep) and self.sweep > 0):
+            raise UsageError("sweep", "must be a number of seconds above 0")
         if self.all and self.follow:
             raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

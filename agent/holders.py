@@ -8,7 +8,7 @@ knows nothing of files, asyncio, tables and output.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -37,11 +37,24 @@ class Watched:
     ``directory`` is the inode of its ``fd`` directory.
     """
 
-    __slots__ = ("directory", "fds", "held", "more", "netns", "new_until", "process", "readable")
+    __slots__ = (
+        "changed",
+        "directory",
+        "fds",
+        "held",
+        "more",
+        "netns",
+        "new_until",
+        "process",
+        "readable",
+        "searched",
+    )
 
-    def __init__(self, process: Process, new_until: int) -> None:
+    def __init__(self, process: Process, poll: int, new_until: int) -> None:
         self.process = process
         self.new_until = new_until
+        self.changed = poll  # The poll in which what it holds changed last.
+        self.searched = 0  # How often it was searched for a socket since, in vain.
         self.directory = 0
         self.netns = 0
         self.readable = True
@@ -96,6 +109,8 @@ class Holders:
                 whole.append(pid)
             elif known.readable and (len(known.fds) != count or known.new_until > self._poll):
                 parts[pid] = ()
+                if len(known.fds) != count:
+                    known.changed, known.searched = self._poll, 0
         self._plan_sweep(budget, parts)
         return Plan(whole, parts)
 
@@ -131,33 +146,32 @@ class Holders:
                     suspects.setdefault(pid, []).extend(fds)
         return dict(suspects)
 
-    def likely(self, sockets: Iterable[Socket]) -> Iterator[int]:
-        """The readable processes that may hold new sockets, the likeliest first: those that hold
-        a listener on the same port, new ones, those of the same user."""
+    def likely(self, sockets: Iterable[Socket]) -> list[int]:
+        """The readable processes that may hold new sockets, the likeliest first: those that changed
+        last, those of the same user; each that was looked at in vain goes to the end."""
         wanted = list(sockets)
         uids = {socket.uid for socket in wanted}
-        ports = {(socket.netns, socket.local_port) for socket in wanted}
-        ranks: list[tuple[int, int]] = []
-        for pid, known in self.watched.items():
-            if known.readable and known.netns in {netns for netns, _port in ports}:
-                new = known.new_until > self._poll
-                rank = 0 if new else 1 if known.process.uid in uids else 2
-                ranks.append((rank, pid))
-        return (pid for rank, pid in sorted(ranks) if rank < 2)
+        namespaces = {socket.netns for socket in wanted}
+        ranks = [
+            (known.searched, -known.changed, known.process.uid not in uids, -pid)
+            for pid, known in self.watched.items()
+            if known.readable and known.netns in namespaces
+        ]
+        return [-rank[-1] for rank in sorted(ranks)]
+
+    def searched(self, pid: int) -> None:
+        """The process was looked at whole in search of a socket."""
+        known = self.watched.get(pid)
+        if known is not None:
+            known.searched += 1
 
     # What was read.
 
     def take(
-        self,
-        process: Process,
-        fds: dict[int, int],
-        more: More = (),
-        *,
-        readable: bool = True,
-        netns: int = 0,
-        directory: int = 0,
+        self, process: Process, netns: int, directory: int, fds: dict[int, int] | None, more: More
     ) -> None:
-        """What a look at a whole process showed. A denied look leaves what was known."""
+        """What a look at a whole process showed; ``fds`` is None when it was denied, which leaves
+        what was known."""
         known = self.watched.get(process.pid)
         if known is not None and known.process.start_ticks != process.start_ticks:
             self.drop(process.pid)
@@ -166,10 +180,10 @@ class Holders:
             self._youngest = max(self._youngest, process.start_ticks)
             is_new = process.start_ticks > self._youngest - _NEW_TICKS
             until = self._poll + NEW_POLLS if is_new else 0
-            known = self.watched[process.pid] = Watched(process, until)
+            known = self.watched[process.pid] = Watched(process, self._poll, until)
         self.note_process(known, process)
-        known.netns, known.directory, known.readable = netns, directory, readable
-        if not readable:
+        known.netns, known.directory, known.readable = netns, directory, fds is not None
+        if fds is None:
             return
         before, known.held = known.held, held_by(fds, more)
         known.fds, known.more = fds, more
@@ -226,6 +240,9 @@ class Holders:
         before: Mapping[int, tuple[int, ...]],
         after: Mapping[int, tuple[int, ...]],
     ) -> None:
+        known = self.watched.get(pid)
+        if known is not None and before != after:
+            known.changed, known.searched = self._poll, 0
         pids_of, touched = self._pids_of, self.touched
         for inode, fds in after.items():
             was = before.get(inode)

@@ -27,7 +27,7 @@ from .model import Coverage, Holding, Key, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net
 from .procfs.forked import ForkedWalk
-from .procfs.reader import Check, Look, ProcFS, Walked
+from .procfs.walker import Check, Look, Walked, Walker
 from .sources import Sources
 from .tables import Change
 from .users import Users
@@ -50,12 +50,13 @@ class Poller:
 
     def __init__(
         self,
-        procfs: ProcFS,
+        walker: Walker,
         *,
         netlink: NetlinkReader | None = None,
         sweep: float = SWEEP_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        procfs = walker.procfs
         self._procfs = procfs
         self._sweep = sweep
         self._clock = clock
@@ -67,10 +68,10 @@ class Poller:
         self._last: Snapshot | None = None
         self.coverage = Coverage(0, 0, 0)
         self._batch_soon = wrap(ForkedWalk.batch)
-        self._walk_soon = wrap(procfs.walk)
-        self._check_soon = wrap(procfs.check)
-        self._evidence_soon = wrap(procfs.evidence)
-        self._ask_soon = wrap(procfs.protocols)
+        self._walk_soon = wrap(walker.walk)
+        self._check_soon = wrap(walker.check)
+        self._evidence_soon = wrap(walker.evidence)
+        self._ask_soon = wrap(walker.protocols)
 
     async def snapshots(self, interval: float) -> AsyncIterator[Snapshot]:
         """A snapshot at once, then one every ``interval`` seconds of the monotonic clock.
@@ -128,21 +129,20 @@ class Poller:
             return {}
         chunks = [pids[start::WALKERS] for start in range(min(WALKERS, len(pids)))]
         failed: dict[int, str] = {}
+        left = set(pids)
         for part in await asyncio.gather(*map(self._walk_soon, chunks)):
             for look in part.looks:
                 self._take(look)
+                left.discard(look.process.pid)
             failed.update(part.failed)
+        for pid in left - failed.keys():
+            self._holders.drop(pid)
         return failed
 
     def _take(self, look: Look) -> None:
-        self._holders.take(
-            look.process,
-            look.fds,
-            look.more,
-            readable=look.readable,
-            netns=self._procfs.netns_id(look.netns) or look.netns,
-            directory=look.directory,
-        )
+        netns = self._procfs.netns_id(look.netns) or look.netns
+        fds = look.fds if look.readable else None
+        self._holders.take(look.process, netns, look.directory, fds, look.more)
 
     async def _check(
         self, parts: Mapping[int, Collection[int]], *, facts: bool = False
@@ -229,6 +229,8 @@ class Poller:
     ) -> Snapshot:
         """The snapshot, now that the processes were looked at and the tables read."""
         holders, join = self._holders, self._join
+        if self._last is None and self._procfs.own is not None:
+            await self._walk([self._procfs.own[1]])  # We opened sockets of our own meanwhile.
         await self._walk(await self._check(holders.suspects(change.gone)))
         await self._search(join.orphans(change.fresh))
         changed: frozenset[Key] = frozenset()
@@ -260,14 +262,14 @@ class Poller:
         if not orphans:
             return
         budget = SEARCH_DESCRIPTORS
-        for pid in self._holders.likely(self._sources.sockets[inode] for inode in orphans):
-            known = self._holders.watched.get(pid)
-            if known is None or all(map(self._holders.pids_of, orphans)):
-                return
-            budget -= len(known.fds)
-            if budget < 0:
+        holders, sockets = self._holders, self._sources.sockets
+        for pid in holders.likely(sockets[inode] for inode in orphans):
+            known = holders.watched.get(pid)
+            budget -= 1 if known is None else len(known.fds)
+            if budget < 0 or all(map(holders.pids_of, orphans)):
                 return
             await self._walk([pid])
+            holders.searched(pid)
 
     async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
         """What the descriptors tell of their sockets; without those that were closed meanwhile,

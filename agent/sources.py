@@ -18,7 +18,8 @@ from .directions import EPHEMERAL
 from .model import Socket
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
-from .procfs.reader import ProcFS, Vanished
+from .procfs.files import Vanished
+from .procfs.reader import ProcFS
 from .tables import EMPTY, Change, Table, Tables
 
 # Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
@@ -185,6 +186,11 @@ class Sources:
             for place, table in self._tables.items()
             if table.malformed
         ]
+        if self._tables.clashes:
+            sentences.append(
+                f"{len(self._tables.clashes)} rows of unix claim sockets of other tables: "
+                "a path with a newline in it imitates a row"
+            )
         return sorted(sentences)
 
     def _name(self, netns: int) -> str:

@@ -70,6 +70,9 @@ class Tables(Generic[K]):
     def __init__(self) -> None:
         self._tables: dict[K, Table] = {}
         self.sockets: dict[int, Socket] = {}
+        # Sockets that a unix row claims too. Who names a unix socket may put a newline into its
+        # path, and behind it what reads as a row: such a row hides no other table's socket.
+        self.clashes: set[int] = set()
 
     def get(self, key: K) -> Table:
         """The table as it was last read."""
@@ -82,6 +85,7 @@ class Tables(Generic[K]):
     def update(self, tables: Mapping[K, Table]) -> Change:
         """Take over new readings; an EMPTY one drops its table."""
         fresh: dict[int, Socket] = {}
+        unsure: dict[int, Socket] = {}
         gone: set[int] = set()
         for key, table in tables.items():
             before = self.get(key)
@@ -92,13 +96,23 @@ class Tables(Generic[K]):
             else:
                 self._tables[key] = table
             old, new = before.rows, table.rows
-            fresh.update((row[0], row) for text, row in new.items() if text not in old and row[0])
+            for text, row in new.items():
+                if text not in old and row[0]:
+                    (unsure if row[2] == "unix" else fresh)[row[0]] = row
             left = {row[0] for text, row in old.items() if text not in new}
             if left:  # A row that stood twice, or reads otherwise now, is not gone.
                 gone |= left - {row[0] for row in new.values()}
+        sockets = self.sockets
+        for inode in gone - fresh.keys():
+            sockets.pop(inode, None)
+        sockets.update(fresh)
+        for inode, row in unsure.items():
+            known = sockets.get(inode)
+            if known is not None and known[2] != "unix":
+                self.clashes.add(inode)
+            else:
+                sockets[inode] = fresh[inode] = row
+        self.clashes &= sockets.keys()
         gone -= fresh.keys()
-        self.sockets.update(fresh)
-        for inode in gone:
-            self.sockets.pop(inode, None)
         gone.discard(0)
         return Change(set(fresh), gone)

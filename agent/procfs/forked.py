@@ -2,7 +2,7 @@
 
 Started before the event loop and the rest of the agent are even imported, it walks on one core
 while another imports, reads and parses the tables: under the interpreter's lock threads cannot.
-It knows the reader, and nothing of what becomes of the looks.
+It knows the walker, and nothing of what becomes of the looks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from struct import Struct
 
 from ..model import Process
-from .reader import Look, ProcFS, Walked
+from .walker import Look, Walked, Walker
 
 # What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
 _PIPE_BYTES = 1 << 20
@@ -30,7 +30,7 @@ class ForkedWalk:
     Raises OSError when there can be no child. It must be started while there are no threads.
     """
 
-    def __init__(self, procfs: ProcFS) -> None:
+    def __init__(self, walker: Walker) -> None:
         reading, writing = os.pipe()
         try:
             self._child = os.fork()
@@ -40,7 +40,7 @@ class ForkedWalk:
             raise
         if self._child == 0:
             os.close(reading)  # Else it would wait for itself to read, were the parent gone.
-            _walk_and_exit(procfs, writing)
+            _walk_and_exit(walker, writing)
         os.close(writing)
         self._file = os.fdopen(reading, "rb")
 
@@ -70,18 +70,19 @@ class ForkedWalk:
             os.kill(self._child, signal.SIGKILL)
 
 
-def _walk_and_exit(procfs: ProcFS, writing: int) -> None:
+def _walk_and_exit(walker: Walker, writing: int) -> None:
     """The child: walk all but itself, write the outcome, and end without a trace."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         with suppress(OSError):  # The user's pipes hold too much already: it waits more often.
             fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
-        procfs.may_chdir = True
+        walker.may_chdir = True
+        procfs = walker.procfs
         own = os.getpid()
         pids = [pid for pid in procfs.pids() if pid != own]
         for start in range(0, len(pids), _BATCH):
-            walked = procfs.walk(pids[start : start + _BATCH])
+            walked = walker.walk(pids[start : start + _BATCH])
             # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
             looks = [
                 (tuple(process), fds, more, readable, procfs.netns_id(netns) or netns, directory)

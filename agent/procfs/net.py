@@ -68,12 +68,11 @@ def parse(
         lines.pop()
     del lines[:1]  # The heading.
     if name == "unix":
-        return parse_unix(lines, netns, before)
+        return _read_unix(lines, netns, before)
     row = _PLAIN.get(name)
     if row is not None:
         return reread(lines, before, partial(_plain, row, netns))
-    family = "inet6" if name.endswith("6") else "inet"
-    return parse_inet(lines, name.removesuffix("6"), family, netns, ephemeral, before)
+    return _read_inet(name, lines, netns, ephemeral, before)
 
 
 def table_of(socket: Socket) -> str:
@@ -81,15 +80,11 @@ def table_of(socket: Socket) -> str:
     return f"{socket.proto}6" if socket.family == "inet6" else str(socket.proto)
 
 
-def parse_inet(
-    lines: Iterable[bytes],
-    proto: str,
-    family: str,
-    netns: int | None,
-    ephemeral: range,
-    before: Table,
+def _read_inet(
+    name: str, lines: Iterable[bytes], netns: int | None, ephemeral: range, before: Table
 ) -> Table:
     """Rows of tcp, udp, udplite, raw and icmp, and of their IPv6 twins."""
+    proto, family = name.removesuffix("6"), "inet6" if name.endswith("6") else "inet"
     # What stands before the colon is the row's place, which changes when others come and go.
     rows = [line.partition(b":")[2] for line in lines]
 
@@ -170,7 +165,7 @@ _UNIX_TYPES = {b"0001": "stream", b"0002": "dgram", b"0005": "seqpacket"}
 _UNIX_STATE_NAMES = {b"%02X" % code: name for code, name in enumerate(UNIX_STATES, 1)}
 
 
-def parse_unix(lines: Iterable[bytes], netns: int | None, before: Table) -> Table:
+def _read_unix(lines: Iterable[bytes], netns: int | None, before: Table) -> Table:
     """Rows of unix. A path with newlines spreads over lines that are no rows: they are its rest."""
     known, is_row = before.rows, _UNIX_ROW.fullmatch
     rows: list[bytes] = []

@@ -1,0 +1,328 @@
+"""Looks at processes: their facts, and what their descriptors lead to.
+
+Together with the reader it is the only code that opens procfs. It knows nothing of tables, deltas
+and output. Everything here blocks: it is for executors. Processes are looked at in batches, one
+executor hop a batch; a hop per descriptor costs ten times the system call. Inside a batch
+everything is opened relative to the process's own directory, which can never lead to a process
+that got the same pid later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from ..model import Process
+from .files import DENIED, GONE, Vanished, link, opened, read, read_or_empty
+from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
+from .reader import ProcFS
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_SOCKET = "socket:["
+_DEAD = ("Z", "X")  # States in stat: zombie, dead.
+# With more descriptors than this, guessing which are new is cheaper than listing them all.
+_MANY = 1024
+# Free numbers that are tried in vain before the directory is listed.
+_MOST_MISSES = 8
+
+_cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
+
+
+class Look(NamedTuple):
+    """What one look at a process showed.
+
+    ``fds`` maps its descriptors to the inodes of their sockets, 0 for what is no socket; ``more``
+    are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
+    when they may not be read. ``netns`` is the inode of its network namespace; negative when that
+    may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
+    which another process with the same pid has not.
+    """
+
+    process: Process
+    fds: dict[int, int]
+    more: tuple[tuple[int, int], ...]
+    readable: bool
+    netns: int
+    directory: int
+
+
+class Walked(NamedTuple):
+    """What a walk showed; ``failed`` says of processes that could not be looked at why not."""
+
+    looks: list[Look]
+    failed: dict[int, str]
+
+
+class Evidence(NamedTuple):
+    """What is cheap to see of a process: the inode of ``PID/fd``, and how many descriptors it has.
+
+    The same inode is the same process. The same number is a hint only: one may have been closed
+    and another opened.
+    """
+
+    directory: int
+    descriptors: int
+
+
+class Check(NamedTuple):
+    """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
+    its number of descriptors shows to be new or gone. ``facts``: its facts too."""
+
+    pid: int
+    directory: int
+    fds: dict[int, int]
+    suspects: Collection[int]
+    facts: bool = False
+
+
+class Checked(NamedTuple):
+    """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
+    only what is not as it was. ``process`` and ``netns`` are None if they were not asked for."""
+
+    pid: int
+    changes: dict[int, int | None]
+    process: Process | None
+    netns: int | None
+    reads: int
+
+
+class Walker:
+    """Looks at the processes of a procfs. ``cmdline``: whether command lines are read too."""
+
+    def __init__(self, procfs: ProcFS, *, cmdline: bool = False) -> None:
+        self.procfs = procfs
+        # Walking from inside each directory saves a tenth; for where no other thread minds.
+        self.may_chdir = False
+        self._root = procfs.root
+        self._cmdline = cmdline
+        self._boot_time = procfs.boot_time()
+        # Since Linux 6.2 the size of PID/fd is the number of open descriptors; before it is 0.
+        self._counts = self._directories_count()
+
+    def _directories_count(self) -> bool:
+        try:
+            return os.stat(f"{self._root}/self/fd").st_size > 0
+        except OSError:
+            return False
+
+    def walk(self, pids: Iterable[int]) -> Walked:
+        """Look at these processes; those that are gone are left out."""
+        walked = Walked([], {})
+        for pid in pids:
+            try:
+                walked.looks.append(self.look(pid))
+            except Vanished:
+                continue
+            except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
+                walked.failed[pid] = os.strerror(error.errno or 0)
+        return walked
+
+    def look(self, pid: int) -> Look:
+        """Look at all of one process. Raises Vanished, or OSError when the look itself failed."""
+        with self._process(pid) as directory:
+            stat = _living(read("stat", directory))
+            readable, fds, more, inode = self._descriptors(pid, directory, stat)
+            facts = self._facts(pid, directory, stat)
+            return Look(facts, fds, more, readable, self.procfs.netns(directory), inode)
+
+    @contextmanager
+    def _process(self, pid: int) -> Iterator[int]:
+        """The process's directory, open. What says that the process is gone becomes Vanished."""
+        try:
+            with opened(f"{self._root}/{pid}") as directory:
+                yield directory
+        except OSError as error:
+            if error.errno in GONE:
+                raise Vanished from error
+            raise
+        except ValueError as error:  # An empty stat: it went between open and read.
+            raise Vanished from error
+
+    def _descriptors(
+        self, pid: int, directory: int, stat: Stat
+    ) -> tuple[bool, dict[int, int], tuple[tuple[int, int], ...], int]:
+        inode = os.stat("fd", dir_fd=directory).st_ino
+        try:
+            fds = self._descriptors_in(directory, "fd")
+        except OSError as error:
+            if error.errno in DENIED:
+                return False, {}, (), inode
+            raise
+        more: list[tuple[int, int]] = []
+        for tid in self._separate(pid, directory, stat):
+            try:
+                more += self._descriptors_in(directory, f"task/{tid}/fd").items()
+            except OSError as error:
+                if error.errno not in GONE and error.errno not in DENIED:
+                    raise
+        return True, fds, tuple(item for item in more if item[1]), inode
+
+    def _separate(self, pid: int, directory: int, stat: Stat) -> list[int]:
+        """The process's threads that have a descriptor table of their own."""
+        if stat.threads < 2:
+            return []
+        from .threads import separate_tables  # Only here: it loads ctypes.
+
+        return separate_tables(self._root, pid, directory)
+
+    def _descriptors_in(self, directory: int, name: str) -> dict[int, int]:
+        """Descriptor → inode, 0 for what is no socket, of a directory of descriptors."""
+        with opened(name, directory) as listing:
+            names = os.listdir(listing)
+            if self.may_chdir:
+                os.fchdir(listing)
+                readlink: Callable[[str], str] = os.readlink
+            else:
+                readlink = partial(os.readlink, dir_fd=listing)
+            try:
+                links: list[str | None] = list(map(readlink, names))
+            except OSError as error:  # One was closed meanwhile: that one only is passed over.
+                if error.errno not in GONE:
+                    raise
+                links = [link(descriptor, listing) for descriptor in names]
+        return {
+            int(descriptor): int(target[8:-1]) if target[:8] == _SOCKET else 0
+            for descriptor, target in zip(names, links, strict=True)
+            if target is not None
+        }
+
+    def evidence(self, pids: Iterable[int]) -> dict[int, Evidence]:
+        """What is cheap to see of each process; those that are gone are left out."""
+        seen = {}
+        root, stat, counts = self._root, os.stat, self._counts
+        for pid in pids:
+            path = f"{root}/{pid}/fd"
+            try:
+                found = stat(path)
+                count = found.st_size if counts else len(os.listdir(path))
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                seen[pid] = Evidence(0, 0)
+            else:
+                seen[pid] = Evidence(found.st_ino, count)
+        return seen
+
+    def check(self, checks: Iterable[Check]) -> tuple[list[Checked], list[int]]:
+        """Check these processes; and those that are gone, or may no longer be read."""
+        checked, lost = [], []
+        for one in checks:
+            try:
+                checked.append(self._check(one))
+            except (Vanished, OSError):  # A whole look tells which.
+                lost.append(one.pid)
+        return checked, lost
+
+    def _check(self, check: Check) -> Checked:
+        with self._process(check.pid) as directory:
+            with opened("fd", directory) as listing:
+                found = os.fstat(listing)
+                if found.st_ino != check.directory:
+                    raise Vanished
+                changes, reads = _recheck(listing, check, found.st_size)
+            process = netns = None
+            if check.facts:
+                stat = _living(read("stat", directory))
+                if self._separate(check.pid, directory, stat):
+                    raise Vanished
+                process = self._facts(check.pid, directory, stat)
+                netns = self.procfs.netns(directory)
+            return Checked(check.pid, changes, process, netns, reads)
+
+    def _facts(self, pid: int, directory: int, stat: Stat) -> Process:
+        place = _cgroup_of(read_or_empty("cgroup", directory))
+        return Process(
+            pid=pid,
+            start_ticks=stat.start_ticks,
+            comm=stat.comm,
+            ppid=stat.ppid,
+            start_time=self._boot_time + stat.start_ticks / _TICKS_PER_SECOND,
+            uid=os.fstat(directory).st_uid,
+            exe=link("exe", directory),
+            cgroup=place.cgroup,
+            unit=place.unit,
+            container=place.container,
+            cmdline=parse_cmdline(read_or_empty("cmdline", directory)) if self._cmdline else None,
+        )
+
+    def protocols(self, descriptors: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
+        """For each (pid, descriptor, inode) the kernel's name of the socket's protocol.
+
+        Empty when the descriptor no longer leads to that socket, None when there is no telling.
+        """
+        return [self._protocol(*descriptor) for descriptor in descriptors]
+
+    def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
+        path = f"{self._root}/{pid}/fd/{fd}"
+        try:
+            name: bytes | None = os.getxattr(path, "system.sockprotoname")
+        except OSError:
+            name = None
+        try:
+            # Read after the name: then the name was this socket's.
+            return name if os.readlink(path) == f"{_SOCKET}{inode}]" else b""
+        except OSError as error:
+            return b"" if error.errno in GONE else name
+
+
+def _living(data: bytes) -> Stat:
+    """The stat of a process that is no zombie: that has exited, and holds nothing."""
+    stat = parse_stat(data)
+    if stat.state in _DEAD:
+        raise Vanished
+    return stat
+
+
+def _recheck(listing: int, check: Check, count: int) -> tuple[dict[int, int | None], int]:
+    """What is not as it was, and how many descriptors were read. ``listing`` is ``PID/fd``, open.
+
+    The kernel gives out the lowest number that is free: where a few descriptors are missing from
+    what the directory says there are, they are there. Else the directory is listed.
+    """
+    fds = check.fds
+    changes: dict[int, int | None] = {}
+    known = len(fds)
+    reads = 0
+
+    def look(descriptor: int) -> bool:
+        """Note what the descriptor leads to; whether it is open."""
+        nonlocal known, reads
+        reads += 1
+        inode = _inode(listing, str(descriptor))
+        if inode != fds.get(descriptor):
+            changes[descriptor] = inode
+            known += (inode is not None) - (descriptor in fds)
+        return inode is not None
+
+    for descriptor in check.suspects:
+        look(descriptor)
+    free = 0
+    misses = 0
+    while len(fds) > _MANY and known < count and misses < _MOST_MISSES:
+        while free in fds or free in changes:
+            free += 1
+        if not look(free):
+            misses += 1
+        free += 1
+    if known != count or len(fds) <= _MANY:
+        listed = {int(name) for name in os.listdir(listing)}
+        for descriptor in listed - fds.keys():
+            if descriptor not in changes:
+                look(descriptor)
+        for descriptor in fds.keys() - listed:
+            changes[descriptor] = None
+    return {fd: inode for fd, inode in changes.items() if inode is not None or fd in fds}, reads
+
+
+def _inode(directory: int, descriptor: str) -> int | None:
+    """The inode of the descriptor's socket, 0 if it is none, None if it is closed."""
+    try:
+        target = os.readlink(descriptor, dir_fd=directory)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    return int(target[8:-1]) if target[:8] == _SOCKET else 0
