@@ -26,6 +26,7 @@ from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
 from .tracker import Tracker
+from .vitals import sentence
 
 STDOUT = 1
 # How long an end waits for a reader that is there to take what is under way.
@@ -63,9 +64,12 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     feed: Feed | None
     polling: asyncio.Task[None] | None
+    telling: asyncio.Task[None] | None = None
     async with asyncio.TaskGroup() as group:
         if config.follow:
-            feed = Feed(agent)
+            feed = Feed(agent, vitals=poller.vitals)
+            if config.stats is not None:
+                telling = group.create_task(_tell(poller, config.stats))
             polling = group.create_task(_poll(poller, config.interval, feed))
             printing = group.create_task(_print(feed.subscribe(config.filter)))
         else:
@@ -79,6 +83,8 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
+        if telling:
+            telling.cancel()
 
 
 def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
@@ -126,6 +132,13 @@ async def _poll(poller: Poller, interval: float, feed: Feed) -> None:
                 gc.enable()
     except OSError as error:
         raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+
+
+async def _tell(poller: Poller, seconds: float) -> None:
+    """Say on stderr what the polls cost, for ever."""
+    while True:
+        await asyncio.sleep(seconds)
+        say(sentence(poller.vitals.figures()))
 
 
 async def _print(chunks: AsyncIterable[bytes]) -> None:

@@ -26,6 +26,7 @@ class Config:
     follow: bool = False
     interval: float = INTERVAL_SECONDS  # Seconds from one poll to the next.
     sweep: float = SWEEP_SECONDS  # Seconds in which everything is read again.
+    stats: float | None = None  # Seconds between two lines about the agent itself.
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
@@ -40,5 +41,7 @@ class Config:
             )
         if not (math.isfinite(self.sweep) and self.sweep > 0):
             raise UsageError("sweep", "must be a number of seconds above 0")
+        if self.stats is not None and not (math.isfinite(self.stats) and self.stats > 0):
+            raise UsageError("stats", "must be a number of seconds above 0")
         if self.all and self.follow:
             raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from .filters import Filter
 from .model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
 from .records import Agent, Encoder
+from .vitals import Vitals
 
 # A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
 # may carry, and what is encoded between two turns of the event loop.
@@ -99,12 +100,14 @@ class Feed:
         self,
         agent: Agent,
         *,
+        vitals: Vitals | None = None,
         clock: Callable[[], float] = time.time,
         history_records: int = HISTORY_RECORDS,
         history_bytes: int = HISTORY_BYTES,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.epoch = agent.epoch
+        self.vitals = vitals or Vitals()
         self.encoder = Encoder(agent)
         self.clock = clock
         self.heartbeat = heartbeat
@@ -195,7 +198,7 @@ class Subscription:
             if feed.stopped:
                 return
             if not await feed.news(said + feed.heartbeat - clock()):
-                yield feed.encoder.heartbeat(self._seq, feed.clock())
+                yield feed.encoder.heartbeat(self._seq, feed.clock(), feed.vitals.figures())
                 said = clock()
 
     def _next(self) -> Iterator[bytes]:

@@ -31,6 +31,7 @@ from .procfs.walker import Check, Look, Walked, Walker
 from .sources import Sources
 from .tables import Change
 from .users import Users
+from .vitals import Poll, Vitals, Work
 
 NOTHING = Change(set(), set())
 
@@ -66,6 +67,8 @@ class Poller:
         self._join = Join(self._holders, self._sources.sockets, self._users.owner)
         self._polled = -math.inf
         self._last: Snapshot | None = None
+        self.vitals = Vitals()
+        self._processes_read = self._descriptors_read = 0
         self.coverage = Coverage(0, 0, 0)
         self._batch_soon = wrap(ForkedWalk.batch)
         self._walk_soon = wrap(walker.walk)
@@ -80,10 +83,25 @@ class Poller:
         """
         clock = asyncio.get_running_loop().time
         start = clock()
+        tick, cpu, work = 0.0, time.process_time(), self.work
         while True:
-            yield await self.poll()
+            begun = clock()
+            snapshot = await self.poll()
+            ended = clock()
+            late = ended - start >= tick + interval
+            self.vitals.add(
+                Poll(
+                    ended - begun,
+                    time.process_time() - cpu,
+                    Work(*(now - was for now, was in zip(self.work, work, strict=True))),
+                ),
+                late=late,
+            )
+            cpu, work = time.process_time(), self.work
+            yield snapshot
             elapsed = clock() - start
-            await asyncio.sleep(next_tick(elapsed, interval) - elapsed)
+            tick = next_tick(elapsed, interval)
+            await asyncio.sleep(tick - elapsed)
 
     async def poll(self) -> Snapshot:
         """One pass. The walk comes first: a socket that it finds is in a table by then.
@@ -139,7 +157,14 @@ class Poller:
             self._holders.drop(pid)
         return failed
 
+    @property
+    def work(self) -> Work:
+        """What has been read since the start."""
+        return Work(self._processes_read, self._descriptors_read, self._sources.decoded)
+
     def _take(self, look: Look) -> None:
+        self._processes_read += 1
+        self._descriptors_read += len(look.fds)
         netns = self._procfs.netns_id(look.netns) or look.netns
         fds = look.fds if look.readable else None
         self._holders.take(look.process, netns, look.directory, fds, look.more)
@@ -157,6 +182,8 @@ class Poller:
         ]
         checked, lost = await self._check_soon(checks)
         for one in checked:
+            self._processes_read += 1
+            self._descriptors_read += one.reads
             known = watched[one.pid]
             if one.process is not None and one.netns is not None:
                 if one.process.start_ticks != known.process.start_ticks:

@@ -26,6 +26,7 @@ from .model import (
     Process,
     Updated,
 )
+from .vitals import Figures
 
 SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
@@ -80,9 +81,9 @@ class Encoder:
         """Deltas ``first`` to ``last`` are not told to this subscriber."""
         return self._record("lost", seq, time, {"from": first, "to": last})
 
-    def heartbeat(self, seq: int, time: float) -> bytes:
-        """Nothing happened for a while."""
-        return self._record("heartbeat", seq, time, {})
+    def heartbeat(self, seq: int, time: float, figures: Figures) -> bytes:
+        """Nothing happened for a while; and what the agent's polls cost."""
+        return self._record("heartbeat", seq, time, figures._asdict())
 
     def _record(self, event: str, seq: int, time: float, fields: dict[str, object]) -> bytes:
         record = {"event": event, "seq": seq, "time": timestamp(time), "host": self._agent.host}

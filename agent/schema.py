@@ -24,6 +24,10 @@ def _port(text: str) -> Schema:
     return _nullable("integer", text, minimum=0, maximum=2**32 - 1)
 
 
+def _amount(text: str) -> Schema:
+    return {"type": "number", "minimum": 0, "description": text}
+
+
 _TIME = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-.*\.\d{6}Z$"}
 _COUNT = {"type": "integer", "minimum": 0}
 
@@ -103,6 +107,16 @@ _HELLO: Schema = {
     "resumed": {"type": "boolean", "description": "Whether the stream goes on where it was."},
     **_COVERAGE,
 }
+_FIGURES: Schema = {
+    "polls": {**_COUNT, "description": "Polls since the agent started."},
+    "poll_ms": _amount("Median duration of a poll; of the newest 600, as all that follows."),
+    "poll_p99_ms": _amount("99th percentile of that."),
+    "poll_cpu_ms": _amount("The agent's CPU time, per poll."),
+    "processes_walked": _amount("Processes looked at, per poll."),
+    "descriptors_read": _amount("Descriptors read, per poll."),
+    "rows_decoded": _amount("Rows of tables decoded, per poll."),
+    "late_polls": {**_COUNT, "description": "Polls that ended too late, since the start."},
+}
 
 
 def _record(event: str, fields: Schema, *, optional: Schema | None = None) -> Schema:
@@ -142,7 +156,7 @@ def schema() -> Schema:
             *_sockets("close", _ENDED),
             _record("coverage", _COVERAGE),
             _record("lost", {"from": _COUNT, "to": _COUNT}),
-            _record("heartbeat", {}),
+            _record("heartbeat", _FIGURES),
         ],
     }
 

@@ -67,6 +67,11 @@ class Sources:
         """All sockets that the tables show, by inode."""
         return self._tables.sockets
 
+    @property
+    def decoded(self) -> int:
+        """How many rows were decoded since the start."""
+        return self._tables.decoded
+
     def unheld(self) -> list[Socket]:
         """The rows that no process can hold."""
         return [row for _place, table in self._tables.items() for row in table.unheld()]

@@ -73,6 +73,7 @@ class Tables(Generic[K]):
         # Sockets that a unix row claims too. Who names a unix socket may put a newline into its
         # path, and behind it what reads as a row: such a row hides no other table's socket.
         self.clashes: set[int] = set()
+        self.decoded = 0  # Rows, since the start.
 
     def get(self, key: K) -> Table:
         """The table as it was last read."""
@@ -97,8 +98,10 @@ class Tables(Generic[K]):
                 self._tables[key] = table
             old, new = before.rows, table.rows
             for text, row in new.items():
-                if text not in old and row[0]:
-                    (unsure if row[2] == "unix" else fresh)[row[0]] = row
+                if text not in old:
+                    self.decoded += 1
+                    if row[0]:
+                        (unsure if row[2] == "unix" else fresh)[row[0]] = row
             left = {row[0] for text, row in old.items() if text not in new}
             if left:  # A row that stood twice, or reads otherwise now, is not gone.
                 gone |= left - {row[0] for row in new.values()}
