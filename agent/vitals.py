@@ -62,16 +62,19 @@ class Vitals:
         if not polls:
             return Figures(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
         seconds = sorted(poll.seconds for poll in polls)
-        work = [
-            sum(column) / len(polls) for column in zip(*(poll.work for poll in polls), strict=True)
-        ]
+        processes, descriptors, rows = (
+            round(sum(column) / len(polls), 1)
+            for column in zip(*(poll.work for poll in polls), strict=True)
+        )
         return Figures(
-            self._count,
-            _ms(median(seconds)),
-            _ms(seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))]),
-            _ms(sum(poll.cpu for poll in polls) / len(polls)),
-            *(round(figure, 1) for figure in work),
-            self._late,
+            polls=self._count,
+            poll_ms=_ms(median(seconds)),
+            poll_p99_ms=_ms(seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))]),
+            poll_cpu_ms=_ms(sum(poll.cpu for poll in polls) / len(polls)),
+            processes_walked=processes,
+            descriptors_read=descriptors,
+            rows_decoded=rows,
+            late_polls=self._late,
         )
 
 
