@@ -91,7 +91,11 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
     """The netlink source, where it is wanted and works. Raises RuntimeFailure."""
     if config.source == "procfs":
         return None
-    reader = None if procfs.own is None else NetlinkReader(procfs.own[0], unheld=config.all)
+    reader = (
+        None
+        if procfs.own is None
+        else NetlinkReader(procfs.own[0], unheld=config.all, cgroups=os.geteuid() != 0)
+    )
     if reader is not None and (config.source == "auto" or reader.works()):
         return reader
     if config.source == "netlink":

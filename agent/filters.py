@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from .errors import FilterError
-from .model import DATAGRAM_STATES, INET_FAMILIES, TCP_STATES, UNIX_STATES, Holding
+from .model import DATAGRAM_STATES, INET_FAMILIES, TCP_STATES, UNIX_STATES, Holding, Place, Process
 
 Test = Callable[[Holding], bool]
 
@@ -184,6 +184,10 @@ def _user(name: str, values: list[str]) -> Test:
     )
 
 
+def _place(holding: Holding) -> Process | Place | None:
+    return holding.process or holding.place
+
+
 FILTERS: dict[str, Callable[[str, list[str]], Test]] = {
     "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "pid"),
     "comm": _text(lambda holding: holding.process.comm if holding.process else None),
@@ -193,9 +197,9 @@ FILTERS: dict[str, Callable[[str, list[str]], Test]] = {
     "state": _fixed(STATES, lambda holding: holding.socket.state),
     "port": _ports,
     "addr": _addresses,
-    "unit": _text(lambda holding: holding.process.unit if holding.process else None),
+    "unit": _text(lambda holding: place.unit if (place := _place(holding)) else None),
     "container": _text(
-        lambda holding: holding.process.container if holding.process else None, prefix=True
+        lambda holding: place.container if (place := _place(holding)) else None, prefix=True
     ),
     "netns": _numbers(lambda holding: holding.socket.netns, "network namespace's inode"),
     "direction": _fixed(DIRECTIONS, lambda holding: holding.socket.direction),

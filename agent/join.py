@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from .holders import Holders
-from .model import Holding, Key, Owner, Process, Socket
+from .model import Holding, Key, Owner, Place, Process, Socket
 
 # Readings that a row must be missing from its table before that is believed: the tables skip rows
 # while they change.
@@ -31,15 +31,21 @@ class Join:
     """The holdings, poll after poll.
 
     A poll calls ``resolve`` and then ``finish``; ``resolve`` may be called again with better rows.
-    ``rows`` are the sockets of all tables as they were last read, by inode.
+    ``rows`` are the sockets of all tables as they were last read, by inode. ``owner`` names a user
+    id, ``place`` what a cgroup's inode stands for.
     """
 
     def __init__(
-        self, holders: Holders, rows: Mapping[int, Socket], owner: Callable[[int], Owner]
+        self,
+        holders: Holders,
+        rows: Mapping[int, Socket],
+        owner: Callable[[int], Owner],
+        place: Callable[[int], Place | None] = lambda _cgroup: None,
     ) -> None:
         self._holders = holders
         self._rows = rows
         self._owner = owner
+        self._place = place
         self.holdings: Mapping[Key, Holding] = {}
         self._sockets: dict[int, Socket] = {}  # As they are told, by inode.
         self._unlisted: set[int] = set()  # Held ones of which only their descriptors told.
@@ -117,11 +123,11 @@ class Join:
             else:
                 for pid in pids:
                     known = holders.watched[pid]
-                    update.put((pid, inode), socket, known.process, known.held[inode], self.hold)
+                    update.put((pid, inode), socket, known.process, known.held[inode], self._hold)
                 if pids:
                     update.remove((None, inode))
                 else:
-                    update.put((None, inode), socket, None, (), self.hold)
+                    update.put((None, inode), socket, None, (), self._hold)
                 self._remember(inode, socket, read=read)
         self._awaited = awaited
         self._first = False
@@ -151,13 +157,27 @@ class Join:
         self._misses.pop(inode, None)
         self._unlisted.discard(inode)
 
-    def hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
+    def hold(
+        self,
+        socket: Socket,
+        process: Process | None,
+        fds: tuple[int, ...],
+        peer_pid: int | None = None,
+    ) -> Holding:
         """A holding with its owner: the socket's, else, where no table tells it, the process's."""
         uid = socket[13]
         if uid is None and process is not None:
             uid = process.uid
         owner = None if uid is None else self._owner(uid)
-        return Holding._make((socket, process, fds, owner))
+        place = None
+        if process is None and socket.cgroup_id is not None:
+            place = self._place(socket.cgroup_id)
+        return Holding._make((socket, process, fds, owner, peer_pid, place))
+
+    def _hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
+        peer = socket.peer_inode
+        pids = self._holders.pids_of(peer) if peer else ()
+        return self.hold(socket, process, fds, pids[0] if pids else None)
 
 
 class _Update:

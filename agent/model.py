@@ -43,7 +43,9 @@ class Socket(NamedTuple):
     ``inode`` is 0 only for rows that no process can hold (TIME_WAIT, orphans, the kernel's own).
     ``uid`` is the owner that the table names, None where the table names none. ``netns`` is the
     inode of the network namespace. ``path`` and ``type`` are of unix sockets only, addresses and
-    ports of all the others. Queues are in bytes, for a listener in connections.
+    ports of all the others. Queues are in bytes, for a listener in connections; ``backlog`` is how
+    many a listener lets wait. ``peer_inode`` is the other end of a unix socket, ``interface`` the
+    one that the socket is bound to, ``cgroup_id`` the inode of its cgroup's directory.
     """
 
     inode: int
@@ -62,6 +64,18 @@ class Socket(NamedTuple):
     uid: int | None = None
     netns: int | None = None
     source: str = "procfs"
+    peer_inode: int | None = None
+    backlog: int | None = None
+    interface: str | None = None
+    cgroup_id: int | None = None
+
+
+class Place(NamedTuple):
+    """Where a process or a socket is accounted: its cgroup, and the unit and container in that."""
+
+    cgroup: str | None
+    unit: str | None
+    container: str | None
 
 
 class Process(NamedTuple):
@@ -94,13 +108,16 @@ class Owner(NamedTuple):
 class Holding(NamedTuple):
     """One process on one socket, through ``fds`` (ascending).
 
-    ``process`` is None, and ``fds`` empty, when the holder cannot be seen.
+    ``process`` is None, and ``fds`` empty, when the holder cannot be seen; ``place`` is then where
+    the socket is accounted, if that can. ``peer_pid`` is a holder of a unix socket's other end.
     """
 
     socket: Socket
     process: Process | None
     fds: tuple[int, ...]
     owner: Owner | None
+    peer_pid: int | None = None
+    place: Place | None = None
 
 
 # (pid, inode); the pid is None for a socket whose holder cannot be seen.
@@ -129,7 +146,8 @@ class Snapshot(NamedTuple):
     """The state of one completed poll. ``time`` is in seconds since the Unix epoch.
 
     ``processes`` maps the pids there are to their start ticks. ``changed`` are the keys whose
-    holdings are not those of the snapshot before; None when that is not known.
+    holdings are not those of the snapshot before; None when that is not known. ``brief`` are those
+    that came and went since the snapshot before.
     """
 
     time: float
@@ -137,6 +155,7 @@ class Snapshot(NamedTuple):
     processes: Mapping[int, int]
     coverage: Coverage
     changed: frozenset[Key] | None = None
+    brief: tuple[Holding, ...] = ()
 
 
 class Opened(NamedTuple):

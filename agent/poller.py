@@ -13,6 +13,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
+    Container,
     Iterable,
     Iterator,
     Mapping,
@@ -21,12 +22,14 @@ from collections.abc import (
 
 from aiofiles.base import wrap
 
+from .cgroups import Cgroups
 from .holders import Holders, held_by
 from .join import Descriptor, Join
-from .model import Coverage, Holding, Key, Snapshot, Socket
+from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net
 from .procfs.forked import ForkedWalk
+from .procfs.process import place_of
 from .procfs.walker import Check, Look, Walked, Walker
 from .sources import Sources
 from .tables import Change
@@ -64,7 +67,8 @@ class Poller:
         self._users = Users()
         self._holders = Holders()
         self._sources = Sources(procfs, netlink)
-        self._join = Join(self._holders, self._sources.sockets, self._users.owner)
+        self._cgroups = Cgroups()
+        self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
         self._polled = -math.inf
         self._last: Snapshot | None = None
         self.vitals = Vitals()
@@ -208,6 +212,8 @@ class Poller:
         sockets = self._sources.sockets
         failed: dict[int, str] = {}
         told: set[int] = set()
+        holder_of: dict[int | None, int] = {}
+        paired: list[tuple[Socket, Process, tuple[int, ...]]] = []
 
         def taken(walked: Walked) -> Iterator[Holding]:
             failed.update(walked.failed)
@@ -218,8 +224,12 @@ class Poller:
                     socket = sockets.get(inode)
                     if socket is None:
                         unlisted.update(dict.fromkeys(fds, inode))
+                        continue
+                    told.add(inode)
+                    if socket[16]:  # A unix socket: who holds its peer is known at the end.
+                        holder_of[inode] = look.process.pid
+                        paired.append((socket, look.process, fds))
                     else:
-                        told.add(inode)
                         yield self._join.hold(socket, look.process, fds)
                 # What is told already need not be remembered.
                 self._take(look._replace(fds=unlisted, more=()))
@@ -228,12 +238,14 @@ class Poller:
             yield taken(walked)
         if left:  # Whom the walk left out is gone, or it was killed.
             yield taken(await self._walk_soon(left))
+        yield (self._join.hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
         namespaces = self._namespaces()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
         await self._sources.read({**own, **others}, list(others))
         for inode in told:
             sockets.pop(inode, None)
-        snapshot = await self._joined(namespaces, Change(set(sockets), set()), failed, read=True)
+        rest = Change(set(sockets), set())
+        snapshot = await self._joined(namespaces, rest, failed, read=True, told=told)
         yield snapshot.holdings.values()
         if unheld:
             yield (self._join.hold(row, None, ()) for row in self._sources.unheld())
@@ -253,11 +265,12 @@ class Poller:
         failed: Mapping[int, str],
         *,
         read: bool,
+        told: Container[int] = (),
     ) -> Snapshot:
         """The snapshot, now that the processes were looked at and the tables read."""
         holders, join = self._holders, self._join
-        if self._last is None and self._procfs.own is not None:
-            await self._walk([self._procfs.own[1]])  # We opened sockets of our own meanwhile.
+        if self._last is None:
+            await self._look_at_ourselves(told)
         await self._walk(await self._check(holders.suspects(change.gone)))
         await self._search(join.orphans(change.fresh))
         changed: frozenset[Key] = frozenset()
@@ -284,6 +297,15 @@ class Poller:
         )
         return self._last
 
+    async def _look_at_ourselves(self, told: Container[int]) -> None:
+        """Take in the sockets that we opened to read the tables, but for those told already."""
+        if self._procfs.own is None:
+            return
+        walked = await self._walk_soon([self._procfs.own[1]])
+        for look in walked.looks:
+            fds = {fd: inode for fd, inode in look.fds.items() if inode not in told}
+            self._take(look._replace(fds=fds))
+
     async def _search(self, orphans: Sequence[int]) -> None:
         """Look for the holders of sockets in the likeliest processes, as far as that may cost."""
         if not orphans:
@@ -297,6 +319,10 @@ class Poller:
                 return
             await self._walk([pid])
             holders.searched(pid)
+
+    def _place(self, cgroup_id: int) -> Place | None:
+        path = self._cgroups.path(cgroup_id)
+        return None if path is None else place_of({"": path})
 
     async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
         """What the descriptors tell of their sockets; without those that were closed meanwhile,

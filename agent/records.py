@@ -111,12 +111,13 @@ class Encoder:
         for holding in holdings:
             (
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
-                remote_port, path, direction, recv_q, send_q, _uid, netns, source,
-            ), process, fds, owner = holding  # fmt: skip
+                remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
+                backlog, interface, _cgroup,
+            ), process, fds, owner, peer_pid, _place = holding  # fmt: skip
             if (process, owner, netns, source) != last:
                 last = (process, owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
-            if tail is None or len(fds) != 1 or state is None:
+            if tail is None or len(fds) != 1 or state is None or interface or backlog is not None:
                 pass
             elif (
                 remote_addr is not None
@@ -128,16 +129,18 @@ class Encoder:
                     f'{head},"proto":"{proto}","family":"{family}","state":"{state}",'
                     f'"local_addr":"{local_addr}","local_port":{local_port},'
                     f'"remote_addr":"{remote_addr}","remote_port":{remote_port},'
-                    f'"direction":{_DIRECTIONS[direction]},"recv_q":{recv_q},"send_q":{send_q},'
-                    f'"inode":{inode},"fds":[{fds[0]}],{tail}'
+                    f'"interface":null,"direction":{_DIRECTIONS[direction]},"recv_q":{recv_q},'
+                    f'"send_q":{send_q},"inode":{inode},"fds":[{fds[0]}],{tail}'
                 ).encode()
                 continue
-            elif family == "unix" and kind is not None and recv_q is None:
+            elif family == "unix" and kind is not None:
                 name = "null" if path is None else dumps(path).decode()
                 yield (
                     f'{head},"proto":"unix","family":"unix","state":"{state}","path":{name},'
-                    f'"type":"{kind}","direction":{_DIRECTIONS[direction]},"recv_q":null,'
-                    f'"send_q":null,"inode":{inode},"fds":[{fds[0]}],{tail}'
+                    f'"type":"{kind}","peer_inode":{_null(peer_inode)},'
+                    f'"peer_pid":{_null(peer_pid)},"direction":{_DIRECTIONS[direction]},'
+                    f'"recv_q":{_null(recv_q)},"send_q":{_null(send_q)},'
+                    f'"inode":{inode},"fds":[{fds[0]}],{tail}'
                 ).encode()
                 continue
             yield self._record_of(head, socket_fields(holding), process)
@@ -201,8 +204,12 @@ class Encoder:
             del self._processes[pid]
 
 
+def _null(number: int | None) -> int | str:
+    return "null" if number is None else number
+
+
 # Values that move all the time; `previous` does not tell of them.
-_MOVING = frozenset({"recv_q", "send_q", "cmdline"})
+_MOVING = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
 _DIRECTIONS = {
     None: "null", "inbound": '"inbound"', "outbound": '"outbound"', "listen": '"listen"'
 }  # fmt: skip
@@ -212,13 +219,16 @@ def socket_fields(holding: Holding) -> dict[str, object]:
     """The socket's fields with the holder's ``pid`` and ``fds``, as records show them."""
     (
         inode, proto, family, kind, state, local_addr, local_port, remote_addr, remote_port,
-        path, direction, recv_q, send_q, _uid, netns, source,
+        path, direction, recv_q, send_q, _uid, netns, source, peer_inode, backlog, interface,
+        _cgroup,
     ) = holding.socket  # fmt: skip
     owner, process = holding.owner, holding.process
     uid, user = (None, None) if owner is None else owner
     fields: dict[str, object]
     if family == "unix":
         fields = {"proto": proto, "family": family, "state": state, "path": path, "type": kind}
+        fields["peer_inode"] = peer_inode
+        fields["peer_pid"] = holding.peer_pid
     else:
         fields = {
             "proto": proto,
@@ -229,6 +239,10 @@ def socket_fields(holding: Holding) -> dict[str, object]:
             "remote_addr": remote_addr,
             "remote_port": remote_port,
         }
+        if family in INET_FAMILIES:
+            fields["interface"] = interface
+    if state == "LISTEN":
+        fields["backlog"] = backlog
     fields["direction"] = direction
     fields["recv_q"] = recv_q
     fields["send_q"] = send_q
@@ -240,6 +254,8 @@ def socket_fields(holding: Holding) -> dict[str, object]:
     fields["user"] = user
     fields["source"] = source
     fields["pid"] = None if process is None else process.pid
+    if holding.place is not None:
+        fields |= holding.place._asdict()
     return fields
 
 

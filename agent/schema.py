@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from .filters import DIRECTIONS, STATES
+from .model import INET_FAMILIES
 from .records import SCHEMA_VERSION
 
 Schema = dict[str, Any]
@@ -68,9 +69,23 @@ _ENDPOINTS: Schema = {
     "remote_addr": _nullable("string", "Remote address; null without a peer."),
     "remote_port": _port("Remote port; null without a peer."),
 }
+_INET: Schema = {
+    **_ENDPOINTS,
+    "interface": _nullable("string", "The interface that it is bound to."),
+}
+_LISTENER: Schema = {
+    "backlog": _nullable("integer", "Of a listener: connections that it lets wait.", minimum=0),
+}
+_PLACE: Schema = {
+    "cgroup": _nullable("string", "Path of its cgroup."),
+    "unit": _nullable("string", "Its systemd unit."),
+    "container": _nullable("string", "Id or name of its container."),
+}
 _UNIX: Schema = {
     "path": _nullable("string", "Path; @... for an abstract name."),
     "type": _nullable("string", "Kind of socket.", enum=["stream", "dgram", "seqpacket", None]),
+    "peer_inode": _nullable("integer", "Inode of the socket at the other end."),
+    "peer_pid": _nullable("integer", "A holder of that, when known; changes make no update."),
 }
 _PROCESS: Schema = {
     "fds": {"type": "array", "items": _COUNT, "description": "All its descriptors on the socket."},
@@ -78,9 +93,7 @@ _PROCESS: Schema = {
     "exe": _nullable("string", "Path of its program."),
     "ppid": {**_COUNT, "description": "Its parent."},
     "start_time": {**_TIME, "description": "When it started; with the pid its identity."},
-    "cgroup": _nullable("string", "Path of its cgroup."),
-    "unit": _nullable("string", "Its systemd unit."),
-    "container": _nullable("string", "Id or name of its container."),
+    **_PLACE,
 }
 _OPTIONAL: Schema = {
     "cmdline": {
@@ -131,14 +144,19 @@ def _record(event: str, fields: Schema, *, optional: Schema | None = None) -> Sc
 
 def _sockets(event: str, more: Schema) -> list[Schema]:
     """A socket record's forms: with addresses or a path, with a holder or without."""
+    kinds = (
+        (_INET, {"enum": sorted(INET_FAMILIES)}),
+        (_ENDPOINTS, {"not": {"enum": [*sorted(INET_FAMILIES), "unix"]}}),
+        (_UNIX, {"const": "unix"}),
+    )
     forms = []
-    for names, family in ((_ENDPOINTS, {"not": {"const": "unix"}}), (_UNIX, {"const": "unix"})):
+    for names, family in kinds:
         socket = {**_SOCKET, **names, **more}
         socket["family"] = {**socket["family"], **family}
         held = {**socket, "pid": {**_COUNT, "description": _SOCKET["pid"]["description"]}}
         nameless = {**socket, "pid": {"type": "null"}}
-        forms.append(_record(event, {**held, **_PROCESS}, optional=_OPTIONAL))
-        forms.append(_record(event, nameless))
+        forms.append(_record(event, {**held, **_PROCESS}, optional={**_OPTIONAL, **_LISTENER}))
+        forms.append(_record(event, nameless, optional={**_PLACE, **_LISTENER}))
     return forms
 
 

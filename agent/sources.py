@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from aiofiles.base import wrap
@@ -20,7 +21,7 @@ from .netlink.reader import NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
 from .procfs.reader import ProcFS
-from .tables import EMPTY, Change, Table, Tables
+from .tables import EMPTY, Change, Scope, Table, Tables
 
 # Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
 TABLES = (
@@ -145,10 +146,11 @@ class Sources:
         left = list(names)
         if self._netlink is not None and netns_id is not None:
             path = f"{self._procfs.root}/{pids[0]}/ns/net"
+            scope = Scope(netns_id, self._ephemeral, partial(self._interface, pids))
             for dump, rows in self._netlink.dumps(netns_id, path, names):
                 place: Place = (netns, dump.tables)
                 before = self._tables.get(place)
-                reading.tables[place] = dump.read(rows, netns_id, self._ephemeral, before)
+                reading.tables[place] = dump.read(rows, scope, before)
                 left = [name for name in left if name not in dump.tables]
                 # What was read as text before is in here now.
                 reading.tables.update(self._replaced((netns, name) for name in dump.tables))
@@ -171,6 +173,15 @@ class Sources:
                 )
             )
         return reading
+
+    def _interface(self, pids: Sequence[int], index: int) -> str:
+        """The name of an interface of a namespace, or its index in digits."""
+        try:
+            texts = self._procfs.tables(pids, net.INTERFACES)
+        except Vanished:
+            return str(index)
+        readable = [data for data in texts.values() if isinstance(data, bytes)]
+        return net.interfaces(readable).get(index, str(index))
 
     def _replaced(self, places: Iterable[Place]) -> dict[Place, Table]:
         return {place: EMPTY for place in places if self._tables.get(place) is not EMPTY}

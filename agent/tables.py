@@ -34,6 +34,18 @@ class Table(NamedTuple):
 EMPTY = Table({})
 
 
+class Scope(NamedTuple):
+    """What is to be known of a network namespace to read its tables.
+
+    ``ephemeral`` are the ports that the kernel chooses from: with no listener in sight, a socket
+    on one of them is taken for the side that connected. ``interface`` names one by its index.
+    """
+
+    netns: int | None
+    ephemeral: range
+    interface: Callable[[int], str] = str
+
+
 def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     """The table with these rows; ``before`` itself when nothing changed.
 

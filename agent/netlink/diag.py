@@ -28,7 +28,7 @@ from ..model import (
     netlink_protocol,
     packet_protocol,
 )
-from ..tables import Table, reread
+from ..tables import Scope, Table, reread
 from ..text import text
 
 SOURCE = "netlink"
@@ -62,7 +62,8 @@ _INET_REQUEST = Struct("=BBBBI48x")
 # Rows are unpacked with their headers, which are passed over.
 # Family, state, timer, retransmits; both ports (network order), both addresses, interface, cookie;
 # expiry, receive and send queue, uid, inode.
-_INET = Struct("=16xBB2xHH16s16s4x8x4xIIII")
+_INET = Struct("=16xBB2xHH16s16sI8x4xIIII")
+_INET_CGROUP = 21
 _INET_STATE = 17
 
 # linux/unix_diag.h: family, protocol, padding; states; inode; what to show; cookie.
@@ -70,8 +71,8 @@ _UNIX_REQUEST = Struct("=BBHIII8s")
 # Family, type, state, padding; inode, cookie.
 _UNIX = Struct("=16xxBBxI8x")
 _QUEUES = Struct("=II")  # Receive, send.
-_UNIX_SHOW_NAME, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 0x10, 0x40
-_UNIX_NAME, _UNIX_QUEUES, _UNIX_UID = 0, 4, 7
+_UNIX_SHOW_NAME, _UNIX_SHOW_PEER, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 4, 0x10, 0x40
+_UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_UID = 0, 2, 4, 7
 _UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
 # Unix sockets use TCP's numbers for their states.
 _UNIX_STATES = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
@@ -99,8 +100,8 @@ class DumpError(Exception):
         self.errno = errno
 
 
-# (rows, network namespace, ephemeral ports, the table as it was last) → the table
-Read = Callable[[Sequence[bytes], int | None, range, Table], Table]
+# (rows, the namespace they are of, the table as it was last) → the table
+Read = Callable[[Sequence[bytes], Scope, Table], Table]
 
 
 class Dump(NamedTuple):
@@ -161,8 +162,9 @@ def _address(family: int, raw: bytes) -> str:
     return inet_ntop(AF_INET, raw[:4]) if family == AF_INET else inet_ntop(AF_INET6, raw)
 
 
-def inet(proto: str, *, unheld: bool = False) -> Dump:
-    """The dump of tcp, udp or udplite, IPv4 and IPv6. ``unheld``: with rows without an inode."""
+def inet(proto: str, *, unheld: bool = False, cgroups: bool = False) -> Dump:
+    """The dump of tcp, udp or udplite, IPv4 and IPv6. ``unheld``: with rows without an inode;
+    ``cgroups``: with the cgroup of each, which takes a while longer."""
     states = _ALL_STATES if unheld else _HELD_STATES
     if proto == "tcp":
         requests: tuple[bytes, ...] = (
@@ -175,30 +177,31 @@ def inet(proto: str, *, unheld: bool = False) -> Dump:
             for family in (AF_INET, AF_INET6)
         )
 
-    return Dump((proto, proto + "6"), requests, partial(_read_inet, proto))
+    return Dump((proto, proto + "6"), requests, partial(_read_inet, (proto, cgroups)))
 
 
-def _read_inet(
-    proto: str, rows: Sequence[bytes], netns: int | None, ephemeral: range, before: Table
-) -> Table:
+def _read_inet(what: tuple[str, bool], rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
     def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
-        direct = directions(*_listeners(rows), ephemeral) if proto == "tcp" else None
-        return _inet(fresh, proto, netns, direct)
+        proto, cgroups = what
+        direct = directions(*_listeners(rows), scope.ephemeral) if proto == "tcp" else None
+        decoded = _inet(fresh, proto, scope, direct)
+        return _with_cgroups(decoded) if cgroups else decoded
 
     return reread(rows, before, decode)
 
 
 def _inet(
-    rows: Iterable[bytes], proto: str, netns: int | None, direct: Direct | None
+    rows: Iterable[bytes], proto: str, scope: Scope, direct: Direct | None
 ) -> Iterator[tuple[bytes, Socket]]:
     states = _TCP_STATES if proto == "tcp" else _DATAGRAM_STATES
     names = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
+    netns = scope.netns
     make, address, unpack, size = Socket._make, _address, _INET.unpack_from, _INET.size
     for row in rows:
         if len(row) < size:
             continue
         (
-            family, code, port, peer_port, local, remote, recv_q, send_q, uid, inode,
+            family, code, port, peer_port, local, remote, interface, recv_q, send_q, uid, inode,
         ) = unpack(row)  # fmt: skip
         name = names.get(family)
         if name is None:
@@ -210,6 +213,7 @@ def _inet(
             remote_addr: str | None = address(family, remote)
         else:
             remote_addr = remote_port = None
+        bound_to = scope.interface(interface) if interface else None
         direction = (
             direct((local, port), local_port, (remote, peer_port), state) if direct else None
         )
@@ -218,11 +222,22 @@ def _inet(
             make((
                 inode, proto, name, None, state, address(family, local), local_port,
                 remote_addr, remote_port, None, direction, recv_q,
-                # Of a listener text shows no send queue; here it is the backlog it asked for.
+                # Of a listener it is the backlog that it asked for.
                 0 if code == _LISTEN else send_q,
-                uid if inode else None, netns, SOURCE,
+                uid if inode else None, netns, SOURCE, None,
+                send_q if code == _LISTEN else None, bound_to, None,
             )),
         )  # fmt: skip
+
+
+def _with_cgroups(decoded: Iterator[tuple[bytes, Socket]]) -> Iterator[tuple[bytes, Socket]]:
+    for row, socket in decoded:
+        for attribute, value in _attributes(row, _INET.size):
+            if attribute == _INET_CGROUP and len(value) == 8:
+                yield row, socket._replace(cgroup_id=int.from_bytes(value, byteorder))
+                break
+        else:
+            yield row, socket
 
 
 def _listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
@@ -239,14 +254,14 @@ def _listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]
 
 def unix() -> Dump:
     """The dump of unix."""
-    show = _UNIX_SHOW_NAME | _UNIX_SHOW_QUEUES | _UNIX_SHOW_UID
+    show = _UNIX_SHOW_NAME | _UNIX_SHOW_PEER | _UNIX_SHOW_QUEUES | _UNIX_SHOW_UID
     body = _UNIX_REQUEST.pack(AF_UNIX, 0, 0, 0xFFFF_FFFF, 0, show, _NO_COOKIE)
     return Dump(("unix",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _read_unix)
 
 
-def _read_unix(rows: Sequence[bytes], netns: int | None, _ephemeral: range, before: Table) -> Table:
+def _read_unix(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
     def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
-        decoded = list(_unix(fresh, netns))
+        decoded = list(_unix(fresh, scope.netns))
         listening = listening_paths(before.rows.values())
         listening |= listening_paths(socket for _row, socket in decoded)
         for row, socket in decoded:
@@ -261,20 +276,25 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
         if len(row) < _UNIX.size:
             continue
         kind, code, inode = _UNIX.unpack_from(row)
-        path = recv_q = send_q = uid = None
+        path = recv_q = send_q = uid = peer = backlog = None
         for attribute, value in _attributes(row, _UNIX.size):
             if attribute == _UNIX_QUEUES and len(value) == 8:
                 recv_q, send_q = _QUEUES.unpack(value)
             elif attribute == _UNIX_UID and len(value) == 4:
                 (uid,) = _U32.unpack(value)
+            elif attribute == _UNIX_PEER and len(value) == 4:
+                (peer,) = _U32.unpack(value)
             elif attribute == _UNIX_NAME and value:
                 path = _unix_path(value)
         state = _UNIX_STATES.get(code)
+        if code == _LISTEN:  # What is the send queue of others.
+            backlog, send_q = send_q, 0
         yield (
             row,
             make((
                 inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
                 "listen" if state == "LISTEN" else None, recv_q, send_q, uid, netns, SOURCE,
+                peer, backlog, None, None,
             )),
         )  # fmt: skip
 
@@ -296,11 +316,10 @@ def netlink() -> Dump:
 def _read_plain(
     decode: Callable[[Iterable[bytes], int | None], Iterator[tuple[bytes, Socket]]],
     rows: Sequence[bytes],
-    netns: int | None,
-    _ephemeral: range,
+    scope: Scope,
     before: Table,
 ) -> Table:
-    return reread(rows, before, lambda fresh: decode(fresh, netns))
+    return reread(rows, before, lambda fresh: decode(fresh, scope.netns))
 
 
 def _netlink(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:

@@ -53,15 +53,14 @@ class _Link:
 class NetlinkReader:
     """The sock_diag tables of the namespaces in which a netlink socket could be opened.
 
-    ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode.
+    ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode;
+    ``cgroups``: with the cgroup of each socket.
     """
 
-    def __init__(self, own: int, *, unheld: bool = False) -> None:
+    def __init__(self, own: int, *, unheld: bool = False, cgroups: bool = False) -> None:
         self._own = own
         self._dumps = (
-            inet("tcp", unheld=unheld),
-            inet("udp", unheld=unheld),
-            inet("udplite", unheld=unheld),
+            *(inet(name, unheld=unheld, cgroups=cgroups) for name in ("tcp", "udp", "udplite")),
             unix(),
             netlink(),
             packet(),

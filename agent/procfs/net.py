@@ -33,6 +33,8 @@ from ..tables import EMPTY, Table, reread
 from ..text import text
 
 SOURCE = "procfs"
+# What text does not tell: peer, backlog, interface, cgroup.
+_UNKNOWN = (None,) * 4
 
 _TCP = {b"%02X" % code: name for code, name in enumerate(TCP_STATES, 1)}
 # Datagram sockets use two of the TCP codes: 01 with a peer, 07 (CLOSE) without.
@@ -132,7 +134,7 @@ def _inet(
             row,
             make((
                 inode, proto, family, None, state, local_addr, local_port, remote_addr,
-                remote_port, None, direction, recv_q, send_q, uid, netns, SOURCE,
+                remote_port, None, direction, recv_q, send_q, uid, netns, SOURCE, *_UNKNOWN,
             )),
         )  # fmt: skip
 
@@ -201,7 +203,7 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
             row,
             make((
                 int(inode), "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None,
-                text(path) if path else None, direction, None, None, None, netns, SOURCE,
+                text(path) if path else None, direction, None, None, None, netns, SOURCE, *_UNKNOWN,
             )),
         )  # fmt: skip
 
@@ -254,6 +256,23 @@ def _packet_row(fields: list[bytes], netns: int | None) -> Socket:
 
 
 _PLAIN = {"netlink": _netlink_row, "packet": _packet_row}
+
+
+# The tables that tell of a namespace's interfaces, those with an IPv4 and an IPv6 address.
+INTERFACES = ("igmp", "if_inet6")
+
+
+def interfaces(texts: Iterable[bytes]) -> dict[int, str]:
+    """Names of interfaces by index, from the tables named in INTERFACES."""
+    names: dict[int, str] = {}
+    for line in b"\n".join(texts).split(b"\n"):
+        fields = line.split()
+        with suppress(ValueError):
+            if len(fields) == 6 and len(fields[0]) == 32:  # if_inet6: address, index, ..., name
+                names[int(fields[1], 16)] = text(fields[5])
+            elif len(fields) > 2 and line[:1].isdigit():  # igmp: index, name, ":", ...
+                names[int(fields[0])] = text(fields[1])
+    return names
 
 
 # Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the

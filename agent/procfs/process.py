@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..model import Place
 from ..text import text
 
 
@@ -22,14 +23,6 @@ class Stat(NamedTuple):
     threads: int
     start_ticks: int
     image: bytes
-
-
-class Cgroup(NamedTuple):
-    """Where a process is accounted: its cgroup, and the unit and container that this tells."""
-
-    cgroup: str | None
-    unit: str | None
-    container: str | None
 
 
 def parse_stat(data: bytes) -> Stat:
@@ -60,7 +53,7 @@ def parse_cmdline(data: bytes) -> tuple[str, ...]:
     return tuple(text(argument) for argument in data.removesuffix(b"\0").split(b"\0"))
 
 
-def parse_cgroup(data: bytes) -> Cgroup:
+def parse_cgroup(data: bytes) -> Place:
     """``/proc/PID/cgroup`` on v1, v2 and hybrid hierarchies; what is no line of it is skipped."""
     paths: dict[str, str] = {}
     for line in data.split(b"\n"):
@@ -69,15 +62,20 @@ def parse_cgroup(data: bytes) -> Cgroup:
         if colon and hierarchy.isdigit() and path.startswith(b"/"):
             # A removed cgroup is marked so; its name still tells whose process it was.
             paths[text(controllers)] = text(path.removesuffix(b" (deleted)"))
+    return place_of(paths)
+
+
+def place_of(paths: dict[str, str]) -> Place:
+    """What the paths of a process in its hierarchies tell; by controllers, "" the unified one."""
     # v2 ("") says most, unless it is unused beside v1; then systemd's own v1 hierarchy does.
     order = [paths.pop(name) for name in ("", "name=systemd") if name in paths]
     order += sorted(paths.values(), key=len, reverse=True)
     if not order:
-        return Cgroup(None, None, None)
+        return Place(None, None, None)
     telling = [path for path in order if path != "/"]
     container = next((found for path in telling if (found := container_of(path))), None)
     unit = next((found for path in telling if (found := unit_of(path))), None)
-    return Cgroup(telling[0] if telling else "/", unit, container)
+    return Place(telling[0] if telling else "/", unit, container)
 
 
 _UNIT = re.compile(r"_?(.+\.(?:service|scope|socket|mount|swap))")
