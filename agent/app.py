@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 
+from .cadence import snapshots
 from .config import Config
 from .errors import RuntimeFailure
 from .feed import Feed, chunks, snapshot_lines
-from .model import Coverage
+from .model import Coverage, Snapshot
 from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .procfs.forked import ForkedWalk
@@ -26,7 +27,7 @@ from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
 from .tracker import Tracker
-from .vitals import sentence
+from .vitals import Vitals, sentence
 
 STDOUT = 1
 # How long an end waits for a reader that is there to take what is under way.
@@ -67,10 +68,11 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     telling: asyncio.Task[None] | None = None
     async with asyncio.TaskGroup() as group:
         if config.follow:
-            feed = Feed(agent, vitals=poller.vitals)
+            vitals = Vitals()
+            feed = Feed(agent, vitals=vitals)
             if config.stats is not None:
-                telling = group.create_task(_tell(poller, config.stats))
-            polling = group.create_task(_poll(poller, config.interval, feed))
+                telling = group.create_task(_tell(vitals, config.stats))
+            polling = group.create_task(_poll(snapshots(poller, config.interval, vitals), feed))
             printing = group.create_task(_print(feed.subscribe(config.filter)))
         else:
             feed, polling = None, None
@@ -120,13 +122,12 @@ async def _snapshot(
     warn(poller.coverage)
 
 
-async def _poll(poller: Poller, interval: float, feed: Feed) -> None:
+async def _poll(polls: AsyncIterator[Snapshot], feed: Feed) -> None:
     """Feed the feed, for ever."""
     tracker = Tracker()
-    snapshots = poller.snapshots(interval)
     first = True
     try:
-        async for snapshot in snapshots:
+        async for snapshot in polls:
             feed.publish(snapshot, tracker.advance(snapshot))
             if first:
                 first = False
@@ -138,11 +139,11 @@ async def _poll(poller: Poller, interval: float, feed: Feed) -> None:
         raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
 
 
-async def _tell(poller: Poller, seconds: float) -> None:
+async def _tell(vitals: Vitals, seconds: float) -> None:
     """Say on stderr what the polls cost, for ever."""
     while True:
         await asyncio.sleep(seconds)
-        say(sentence(poller.vitals.figures()))
+        say(sentence(vitals.figures()))
 
 
 async def _print(chunks: AsyncIterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""One concurrent pass over procfs → a snapshot; and the cadence of passes.
+"""One concurrent pass over procfs → a snapshot.
 
 It knows the sources and the join, and nothing of who reads the snapshots.
 """
@@ -34,7 +34,7 @@ from .procfs.walker import Check, Look, Walked, Walker
 from .sources import Sources
 from .tables import Change
 from .users import Users
-from .vitals import Poll, Vitals, Work
+from .vitals import Work
 
 NOTHING = Change(set(), set())
 
@@ -71,7 +71,6 @@ class Poller:
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
         self._polled = -math.inf
         self._last: Snapshot | None = None
-        self.vitals = Vitals()
         self._processes_read = self._descriptors_read = 0
         self.coverage = Coverage(0, 0, 0)
         self._batch_soon = wrap(ForkedWalk.batch)
@@ -79,33 +78,6 @@ class Poller:
         self._check_soon = wrap(walker.check)
         self._evidence_soon = wrap(walker.evidence)
         self._ask_soon = wrap(walker.protocols)
-
-    async def snapshots(self, interval: float) -> AsyncIterator[Snapshot]:
-        """A snapshot at once, then one every ``interval`` seconds of the monotonic clock.
-
-        The schedule does not drift; a pass that ends late skips ticks and never bunches them.
-        """
-        clock = asyncio.get_running_loop().time
-        start = clock()
-        tick, cpu, work = 0.0, time.process_time(), self.work
-        while True:
-            begun = clock()
-            snapshot = await self.poll()
-            ended = clock()
-            late = ended - start >= tick + interval
-            self.vitals.add(
-                Poll(
-                    ended - begun,
-                    time.process_time() - cpu,
-                    Work(*(now - was for now, was in zip(self.work, work, strict=True))),
-                ),
-                late=late,
-            )
-            cpu, work = time.process_time(), self.work
-            yield snapshot
-            elapsed = clock() - start
-            tick = next_tick(elapsed, interval)
-            await asyncio.sleep(tick - elapsed)
 
     async def poll(self) -> Snapshot:
         """One pass. The walk comes first: a socket that it finds is in a table by then.
@@ -371,8 +343,3 @@ class Poller:
         why = f"processes could not be listed ({error.strerror})"
         coverage = last.coverage._replace(missing=(why,))
         return last._replace(time=self._clock(), coverage=coverage, changed=frozenset())
-
-
-def next_tick(elapsed: float, interval: float) -> float:
-    """The next whole multiple of ``interval`` behind ``elapsed`` (seconds since the start)."""
-    return (math.floor(elapsed / interval) + 1) * interval
