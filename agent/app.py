@@ -96,7 +96,9 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
     reader = (
         None
         if procfs.own is None
-        else NetlinkReader(procfs.own[0], unheld=config.all, cgroups=os.geteuid() != 0)
+        else NetlinkReader(
+            procfs.own[0], unheld=config.all, cgroups=os.geteuid() != 0, hear=config.follow
+        )
     )
     if reader is not None and (config.source == "auto" or reader.works()):
         return reader

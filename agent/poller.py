@@ -260,12 +260,14 @@ class Poller:
                 sockets.update(unlisted)
             changed = join.finish(dirty, sockets, read=read)
         processes = {pid: known.process.start_ticks for pid, known in holders.watched.items()}
+        brief = tuple(join.hold(row, None, ()) for row in self._sources.brief())
         self._last = Snapshot(
             time=self._clock(),
             holdings=join.holdings,
             processes=processes,
             coverage=self._coverage(namespaces, failed),
             changed=changed,
+            brief=brief,
         )
         return self._last
 
@@ -342,4 +344,4 @@ class Poller:
             raise error
         why = f"processes could not be listed ({error.strerror})"
         coverage = last.coverage._replace(missing=(why,))
-        return last._replace(time=self._clock(), coverage=coverage, changed=frozenset())
+        return last._replace(time=self._clock(), coverage=coverage, changed=frozenset(), brief=())

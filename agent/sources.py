@@ -17,6 +17,8 @@ from aiofiles.base import wrap
 
 from .directions import EPHEMERAL
 from .model import Socket
+from .netlink.destroyed import brief, cookies
+from .netlink.ears import Ears
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
@@ -33,6 +35,9 @@ _NAMES = frozenset(name for names in TABLES for name in names)
 # The tables are read at least so often, whatever the evidence says: a connection that its peer
 # shut down moves no counter.
 READ_SECONDS = 5.0
+
+# The protocols whose sockets are told of when they end.
+_WITH_COOKIES = ("tcp", "udp", "udplite")
 
 # A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
 Place = tuple[int, str | tuple[str, ...]]
@@ -59,6 +64,10 @@ class Sources:
         self._failed: dict[Place, str] = {}
         self._counters: dict[int, object] = {}
         self._read_at: dict[int, float] = {}
+        self._ears = Ears()
+        # Cookies of the sockets that the last two readings of a table showed.
+        self._cookies: dict[Place, tuple[set[bytes], set[bytes]]] = {}
+        self._heard_before = self._unheard = False
         self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
         self._read_soon = wrap(self._read)
         self._count_soon = wrap(self._count)
@@ -79,7 +88,8 @@ class Sources:
 
     async def due(self, namespaces: Namespaces, doubted: Collection[int]) -> list[int]:
         """The namespaces whose tables have to be read: those ``doubted``, those whose counters
-        moved, and those not read for READ_SECONDS."""
+        moved or in which a socket ended, and those not read for READ_SECONDS."""
+        doubted = {*doubted, *self._ears.doubted()}
         counted = await self._count_soon(namespaces)
         now = time.monotonic()
         due = [
@@ -118,10 +128,35 @@ class Sources:
         self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
         self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
         self._read_at.update(dict.fromkeys(due, time.monotonic()))
-        if self._netlink is not None:
-            self._netlink.keep(namespaces)
+        self._cookies = {at: two for at, two in self._cookies.items() if at[0] in namespaces}
         jobs = [(netns, namespaces[netns], names) for netns in due for names in TABLES]
-        return await self._run(jobs, gone)
+        change = await self._run(jobs, gone)
+        if self._netlink is not None:
+            self._ears.leave([netns for netns in self._ears.namespaces if netns not in namespaces])
+            for netns in due:
+                hearing = self._netlink.hearing(netns)
+                if hearing is not None:
+                    self._ears.listen(netns, hearing)
+            self._netlink.keep(namespaces)
+        return change
+
+    def brief(self) -> list[Socket]:
+        """The sockets that came and went unseen since this was called last."""
+        heard, overrun = self._ears.take()
+        self._unheard = bool(overrun) and self._heard_before
+        self._heard_before = bool(self._ears.namespaces)
+        sockets: list[Socket] = []
+        for netns, ended in heard.items():
+            if not ended:
+                continue
+            known: set[bytes] = set()
+            for place, both in self._cookies.items():
+                if place[0] == netns:
+                    known |= both[0] | both[1]
+            scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
+            tcp = self._tables.get((netns, ("tcp", "tcp6")))
+            sockets += brief(ended, known, tcp, scope)
+        return sockets
 
     async def reread(self, namespaces: Namespaces, wanted: Mapping[int, Iterable[str]]) -> Change:
         """Read some tables once more: the names by namespace."""
@@ -137,7 +172,16 @@ class Sources:
                 self._failed.pop(place, None)
             tables.update(reading.tables)
             self._failed.update(reading.failed)
+        if self._ears.namespaces:
+            self._note_cookies(tables)
         return self._tables.update(tables)
+
+    def _note_cookies(self, tables: Mapping[Place, Table]) -> None:
+        for place, table in tables.items():
+            if isinstance(place[1], tuple) and place[1][0] in _WITH_COOKIES:
+                before = self._cookies.get(place, (set(), set()))
+                same = table is self._tables.get(place) and before[0]
+                self._cookies[place] = (before[0] if same else cookies(table), before[0])
 
     def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Reading:
         """Read and parse tables of one namespace, over netlink those it has; blocking."""
@@ -202,6 +246,8 @@ class Sources:
             for place, table in self._tables.items()
             if table.malformed
         ]
+        if self._unheard:
+            sentences.append("more sockets ended at once than could be heard of")
         if self._tables.clashes:
             sentences.append(
                 f"{len(self._tables.clashes)} rows of unix claim sockets of other tables: "

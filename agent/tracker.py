@@ -1,6 +1,7 @@
 """(previous snapshot, current snapshot) → deltas. Pure: no clock, no I/O, no asyncio, no JSON.
 
-Coverage comes first, then closes, updates and opens: a reused key is closed before it opens.
+Coverage comes first, then closes, updates and opens: a reused key is closed before it opens. What
+came and went unseen comes last, each with its open and its close.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Tracker:
         for key, holding in begun:
             self._opened_at[key] = current.time
             deltas.append(Opened(holding))
+        for holding in current.brief:
+            deltas += (Opened(holding), Closed(holding, "closed", None))
         return deltas
 
     def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:

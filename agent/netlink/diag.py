@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from errno import EBADMSG
 from functools import lru_cache, partial
-from socket import AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, inet_ntop
+from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
 from sys import byteorder
 from typing import NamedTuple
@@ -23,13 +23,8 @@ from ..model import (
     DATAGRAM_STATES,
     TCP_STATES,
     Socket,
-    accepted,
-    listening_paths,
-    netlink_protocol,
-    packet_protocol,
 )
 from ..tables import Scope, Table, reread
-from ..text import text
 
 SOURCE = "netlink"
 
@@ -37,7 +32,6 @@ SOURCE = "netlink"
 _HEADER = Struct("=IHHII")
 _LENGTH_AND_KIND = Struct("=IH")
 _ATTRIBUTE = Struct("=HH")  # length, type
-_U32 = Struct("=I")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _ENDS = (_NLMSG_ERROR, _NLMSG_DONE)
 _ERROR_KIND = _NLMSG_ERROR.to_bytes(2, byteorder)
@@ -45,9 +39,9 @@ _DONE_START = _HEADER.pack(20, _NLMSG_DONE, 0, 0, 0)[:6]
 _NLM_F_REQUEST_DUMP = 0x301
 
 # linux/sock_diag.h, linux/inet_diag.h
-_SOCK_DIAG_BY_FAMILY = 20
+SOCK_DIAG_BY_FAMILY = 20
 _TCPDIAG_GETSOCK = 18  # The older request: AF_UNSPEC dumps IPv4 and IPv6 in one walk.
-_TIME_WAIT, _LISTEN, _NEW_SYN_RECV = 6, 10, 12
+_TIME_WAIT, LISTEN, _NEW_SYN_RECV = 6, 10, 12
 _ALL_STATES = (1 << 13) - 2
 # Rows of the states left out have no inode: connections that no process holds yet, or any more.
 _HELD_STATES = _ALL_STATES & ~(1 << _TIME_WAIT) & ~(1 << _NEW_SYN_RECV)
@@ -55,6 +49,7 @@ _UDP, _UDPLITE = 17, 136
 _TCP_STATES = dict(enumerate(TCP_STATES, 1))
 _DATAGRAM_STATES = dict(zip((1, 7), DATAGRAM_STATES, strict=True))
 _NO_ADDRESS = bytes(16)
+_FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
 # family, lengths of two prefixes, extensions; socket id; states, a cookie of its own.
 _OLD_INET_REQUEST = Struct("=BBBB48xII")
 # family, protocol, extensions, padding; states; socket id.
@@ -66,30 +61,7 @@ _INET = Struct("=16xBB2xHH16s16sI8x4xIIII")
 _INET_CGROUP = 21
 _INET_STATE = 17
 
-# linux/unix_diag.h: family, protocol, padding; states; inode; what to show; cookie.
-_UNIX_REQUEST = Struct("=BBHIII8s")
-# Family, type, state, padding; inode, cookie.
-_UNIX = Struct("=16xxBBxI8x")
-_QUEUES = Struct("=II")  # Receive, send.
-_UNIX_SHOW_NAME, _UNIX_SHOW_PEER, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 4, 0x10, 0x40
-_UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_UID = 0, 2, 4, 7
-_UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
-# Unix sockets use TCP's numbers for their states.
-_UNIX_STATES = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
-_NO_COOKIE = b"\xff" * 8
-
-# linux/netlink_diag.h: family, protocol (255: every one), padding; inode; what to show; cookie.
-_NETLINK_REQUEST = Struct("=BBHII8s")
-# Family, type, protocol, state; port id, peer's port id, group; inode, cookie.
-_NETLINK = Struct("=16xxxBxI4x4xI8x")
-_MEMORY = Struct("=I4xI")  # linux/sock_diag.h: receive memory, its bound, send memory.
-_NETLINK_SHOW_MEMORY, _NETLINK_MEMORY = 1, 0
-
-# linux/packet_diag.h: family, protocol, padding; inode; what to show; cookie.
-_PACKET_REQUEST = Struct("=BBHII8s")
-# Family, type, EtherType; inode, cookie.
-_PACKET = Struct("=16xxxHI8x")
-_PACKET_SHOW_INFO, _PACKET_INFO, _PACKET_UID = 1, 0, 5
+Endpoint = tuple[str | None, int | None]
 
 
 class DumpError(Exception):
@@ -147,8 +119,8 @@ def rows_of(buffers: Iterable[bytes]) -> list[bytes]:
     return rows
 
 
-def _attributes(row: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of the attributes of a row from ``at`` on."""
+def attributes(row: bytes, at: int = 88) -> Iterator[tuple[int, bytes]]:
+    """(type, value) of the attributes of a row from ``at`` on; behind an inet row's fields."""
     while at + 4 <= len(row):
         length, kind = _ATTRIBUTE.unpack_from(row, at)
         if length < 4 or at + length > len(row):
@@ -168,12 +140,12 @@ def inet(proto: str, *, unheld: bool = False, cgroups: bool = False) -> Dump:
     states = _ALL_STATES if unheld else _HELD_STATES
     if proto == "tcp":
         requests: tuple[bytes, ...] = (
-            _request(_TCPDIAG_GETSOCK, _OLD_INET_REQUEST.pack(0, 0, 0, 0, states, 0)),
+            request(_TCPDIAG_GETSOCK, _OLD_INET_REQUEST.pack(0, 0, 0, 0, states, 0)),
         )
     else:
         number = _UDP if proto == "udp" else _UDPLITE
         requests = tuple(
-            _request(_SOCK_DIAG_BY_FAMILY, _INET_REQUEST.pack(family, number, 0, 0, states))
+            request(SOCK_DIAG_BY_FAMILY, _INET_REQUEST.pack(family, number, 0, 0, states))
             for family in (AF_INET, AF_INET6)
         )
 
@@ -183,7 +155,7 @@ def inet(proto: str, *, unheld: bool = False, cgroups: bool = False) -> Dump:
 def _read_inet(what: tuple[str, bool], rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
     def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
         proto, cgroups = what
-        direct = directions(*_listeners(rows), scope.ephemeral) if proto == "tcp" else None
+        direct = directions(*listeners(rows), scope.ephemeral) if proto == "tcp" else None
         decoded = _inet(fresh, proto, scope, direct)
         return _with_cgroups(decoded) if cgroups else decoded
 
@@ -194,7 +166,6 @@ def _inet(
     rows: Iterable[bytes], proto: str, scope: Scope, direct: Direct | None
 ) -> Iterator[tuple[bytes, Socket]]:
     states = _TCP_STATES if proto == "tcp" else _DATAGRAM_STATES
-    names = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
     netns = scope.netns
     make, address, unpack, size = Socket._make, _address, _INET.unpack_from, _INET.size
     for row in rows:
@@ -203,7 +174,7 @@ def _inet(
         (
             family, code, port, peer_port, local, remote, interface, recv_q, send_q, uid, inode,
         ) = unpack(row)  # fmt: skip
-        name = names.get(family)
+        name = _FAMILIES.get(family)
         if name is None:
             continue
         state = states.get(code)
@@ -223,16 +194,36 @@ def _inet(
                 inode, proto, name, None, state, address(family, local), local_port,
                 remote_addr, remote_port, None, direction, recv_q,
                 # Of a listener it is the backlog that it asked for.
-                0 if code == _LISTEN else send_q,
+                0 if code == LISTEN else send_q,
                 uid if inode else None, netns, SOURCE, None,
-                send_q if code == _LISTEN else None, bound_to, None,
+                send_q if code == LISTEN else None, bound_to, None,
             )),
         )  # fmt: skip
 
 
+def inet_fields(
+    row: bytes,
+) -> tuple[str, Endpoint, Endpoint, tuple[tuple[bytes, int], tuple[bytes, int]]] | None:
+    """The family and both endpoints of a row: as they are told, and as ``listeners`` has them."""
+    family, _code, port, peer_port, local, remote, *_rest = _INET.unpack_from(row)
+    name = _FAMILIES.get(family)
+    if name is None:
+        return None
+    here: Endpoint = (_address(family, local), _swapped(port))
+    there: Endpoint = (None, None)
+    if peer_port or remote != _NO_ADDRESS:
+        there = (_address(family, remote), _swapped(peer_port))
+    return name, here, there, ((local, port), (remote, peer_port))
+
+
+def _swapped(port: int) -> int:
+    """A port in network order as it was unpacked in ours."""
+    return int.from_bytes(port.to_bytes(2, byteorder), "big")
+
+
 def _with_cgroups(decoded: Iterator[tuple[bytes, Socket]]) -> Iterator[tuple[bytes, Socket]]:
     for row, socket in decoded:
-        for attribute, value in _attributes(row, _INET.size):
+        for attribute, value in attributes(row, _INET.size):
             if attribute == _INET_CGROUP and len(value) == 8:
                 yield row, socket._replace(cgroup_id=int.from_bytes(value, byteorder))
                 break
@@ -240,151 +231,19 @@ def _with_cgroups(decoded: Iterator[tuple[bytes, Socket]]) -> Iterator[tuple[byt
             yield row, socket
 
 
-def _listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
+def listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
     """The endpoints listened on, and the ports listened on at every address."""
-    listeners, wild = set(), set()
+    found, wild = set(), set()
     for row in rows:
-        if len(row) >= _INET.size and row[_INET_STATE] == _LISTEN:
+        if len(row) >= _INET.size and row[_INET_STATE] == LISTEN:
             _family, _code, port, _peer, local, *_rest = _INET.unpack_from(row)
-            listeners.add((local, port))
+            found.add((local, port))
             if local == _NO_ADDRESS:
                 wild.add((port & 0xFF) << 8 | port >> 8)
-    return listeners, wild
+    return found, wild
 
 
-def unix() -> Dump:
-    """The dump of unix."""
-    show = _UNIX_SHOW_NAME | _UNIX_SHOW_PEER | _UNIX_SHOW_QUEUES | _UNIX_SHOW_UID
-    body = _UNIX_REQUEST.pack(AF_UNIX, 0, 0, 0xFFFF_FFFF, 0, show, _NO_COOKIE)
-    return Dump(("unix",), (_request(_SOCK_DIAG_BY_FAMILY, body),), _read_unix)
-
-
-def _read_unix(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
-    def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
-        decoded = list(_unix(fresh, scope.netns))
-        listening = listening_paths(before.rows.values())
-        listening |= listening_paths(socket for _row, socket in decoded)
-        for row, socket in decoded:
-            yield row, accepted(socket, listening)
-
-    return reread(rows, before, decode)
-
-
-def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    make = Socket._make
-    for row in rows:
-        if len(row) < _UNIX.size:
-            continue
-        kind, code, inode = _UNIX.unpack_from(row)
-        path = recv_q = send_q = uid = peer = backlog = None
-        for attribute, value in _attributes(row, _UNIX.size):
-            if attribute == _UNIX_QUEUES and len(value) == 8:
-                recv_q, send_q = _QUEUES.unpack(value)
-            elif attribute == _UNIX_UID and len(value) == 4:
-                (uid,) = _U32.unpack(value)
-            elif attribute == _UNIX_PEER and len(value) == 4:
-                (peer,) = _U32.unpack(value)
-            elif attribute == _UNIX_NAME and value:
-                path = _unix_path(value)
-        state = _UNIX_STATES.get(code)
-        if code == _LISTEN:  # What is the send queue of others.
-            backlog, send_q = send_q, 0
-        yield (
-            row,
-            make((
-                inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
-                "listen" if state == "LISTEN" else None, recv_q, send_q, uid, netns, SOURCE,
-                peer, backlog, None, None,
-            )),
-        )  # fmt: skip
-
-
-def _unix_path(raw: bytes) -> str:
-    """The path as ``/proc/net/unix`` writes it: ``@`` for the NULs of an abstract name."""
-    if raw[0]:
-        return text(raw.split(b"\0", 1)[0])
-    return text(raw.replace(b"\0", b"@"))
-
-
-def netlink() -> Dump:
-    """The dump of netlink, every protocol."""
-    body = _NETLINK_REQUEST.pack(AF_NETLINK, 255, 0, 0, _NETLINK_SHOW_MEMORY, _NO_COOKIE)
-    request = _request(_SOCK_DIAG_BY_FAMILY, body)
-    return Dump(("netlink",), (request,), partial(_read_plain, _netlink))
-
-
-def _read_plain(
-    decode: Callable[[Iterable[bytes], int | None], Iterator[tuple[bytes, Socket]]],
-    rows: Sequence[bytes],
-    scope: Scope,
-    before: Table,
-) -> Table:
-    return reread(rows, before, lambda fresh: decode(fresh, scope.netns))
-
-
-def _netlink(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    for row in rows:
-        if len(row) < _NETLINK.size:
-            continue
-        protocol, port, inode = _NETLINK.unpack_from(row)
-        recv_q = send_q = None
-        for attribute, value in _attributes(row, _NETLINK.size):
-            if attribute == _NETLINK_MEMORY and len(value) >= _MEMORY.size:
-                recv_q, send_q = _MEMORY.unpack_from(value)
-        yield (
-            row,
-            Socket(
-                # Port id 0 is the kernel's own end, which has an inode that no process can hold.
-                inode=inode if port else 0,
-                proto="netlink",
-                family="netlink",
-                type=None,
-                state="UNCONNECTED",
-                local_addr=netlink_protocol(protocol),
-                local_port=port,
-                recv_q=recv_q,
-                send_q=send_q,
-                netns=netns,
-                source=SOURCE,
-            ),
-        )
-
-
-def packet() -> Dump:
-    """The dump of packet."""
-    body = _PACKET_REQUEST.pack(AF_PACKET, 0, 0, 0, _PACKET_SHOW_INFO, _NO_COOKIE)
-    request = _request(_SOCK_DIAG_BY_FAMILY, body)
-    return Dump(("packet",), (request,), partial(_read_plain, _packet))
-
-
-def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    for row in rows:
-        if len(row) < _PACKET.size:
-            continue
-        number, inode = _PACKET.unpack_from(row)
-        interface = uid = None
-        for attribute, value in _attributes(row, _PACKET.size):
-            if attribute == _PACKET_INFO and len(value) >= 4:
-                interface = _U32.unpack_from(value)[0] or None
-            elif attribute == _PACKET_UID and len(value) == 4:
-                (uid,) = _U32.unpack(value)
-        yield (
-            row,
-            Socket(
-                inode=inode,
-                proto="packet",
-                family="packet",
-                type=None,
-                state="UNCONNECTED",
-                local_addr=packet_protocol(number),
-                local_port=interface,
-                uid=uid,
-                netns=netns,
-                source=SOURCE,
-            ),
-        )
-
-
-def _request(kind: int, body: bytes) -> bytes:
+def request(kind: int, body: bytes) -> bytes:
+    """A request for a dump."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, _NLM_F_REQUEST_DUMP, 1, 0) + body

@@ -13,15 +13,22 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
 
-from .diag import Dump, DumpError, inet, is_last, netlink, packet, rows_of, unix
+from .destroyed import GROUPS
+from .diag import Dump, DumpError, inet, is_last, rows_of
+from .others import netlink, packet, unix
 
 # The kernel fills 32 KiB at a time; twice that leaves room.
 _BUFFER_BYTES = 64 * 1024
 # A dump that stands still for so many seconds is given up for the text tables.
 _TIMEOUT_SECONDS = 5.0
 _NETLINK_SOCK_DIAG = 4  # linux/netlink.h
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1  # linux/socket.h, linux/netlink.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+# Room for about 4,000 notices that wait to be read; a notice counts for 1 KiB in there.
+_HEARING_BYTES = 4 << 20
 _CLONE_NEWNET = 0x4000_0000  # linux/sched.h
 # That the kernel has no such dump, and will not have it while it runs as it is.
 _UNSUPPORTED = frozenset(
@@ -30,11 +37,15 @@ _UNSUPPORTED = frozenset(
 
 
 class _Link:
-    """A netlink socket in one namespace. One dump at a time can be under way on it."""
+    """A netlink socket in one namespace, and one that hears of the ends of sockets there.
 
-    def __init__(self, opened: socket.socket) -> None:
-        opened.settimeout(_TIMEOUT_SECONDS)
-        self.socket = opened
+    One dump at a time can be under way on it.
+    """
+
+    def __init__(self, asking: socket.socket, hearing: socket.socket | None) -> None:
+        asking.settimeout(_TIMEOUT_SECONDS)
+        self.socket = asking
+        self.hearing = hearing
         self.lock = threading.Lock()
 
     def ask(self, dump: Dump) -> list[bytes]:
@@ -49,16 +60,25 @@ class _Link:
                         break
         return buffers
 
+    def close(self) -> None:
+        """Close both."""
+        self.socket.close()
+        if self.hearing is not None:
+            self.hearing.close()
+
 
 class NetlinkReader:
     """The sock_diag tables of the namespaces in which a netlink socket could be opened.
 
     ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode;
-    ``cgroups``: with the cgroup of each socket.
+    ``cgroups``: with the cgroup of each socket. ``hear``: to be told of the ends of sockets.
     """
 
-    def __init__(self, own: int, *, unheld: bool = False, cgroups: bool = False) -> None:
+    def __init__(
+        self, own: int, *, unheld: bool = False, cgroups: bool = False, hear: bool = False
+    ) -> None:
         self._own = own
+        self._hear = hear
         self._dumps = (
             *(inet(name, unheld=unheld, cgroups=cgroups) for name in ("tcp", "udp", "udplite")),
             unix(),
@@ -67,6 +87,7 @@ class NetlinkReader:
         )
         self._links: dict[int, _Link | None] = {}  # None: it may not be entered.
         self._unsupported: set[tuple[str, ...]] = set()
+        self._dropped: list[_Link] = []
         self._opening = threading.Lock()
 
     def dumps(
@@ -92,10 +113,24 @@ class NetlinkReader:
                 self._drop(netns)
 
     def keep(self, namespaces: Collection[int]) -> None:
-        """Leave all other namespaces: an open socket would keep them alive."""
+        """Leave all other namespaces: an open socket would keep them alive.
+
+        Nobody may be listening to their hearing sockets any more.
+        """
         with self._opening:
             for netns in self._links.keys() - set(namespaces):
-                self._close(netns)
+                self._drop_link(netns)
+            dropped, self._dropped = self._dropped, []
+        for link in dropped:
+            link.close()
+
+    def hearing(self, netns: int) -> socket.socket | None:
+        """The socket that hears of ends in a namespace, once its tables were asked for."""
+        link = self._links.get(netns)
+        return None if link is None else link.hearing
+
+    def _sockets(self) -> Callable[[], tuple[socket.socket, socket.socket | None]]:
+        return (lambda: (_asking(), _hearing())) if self._hear else (lambda: (_asking(), None))
 
     def works(self) -> bool:
         """Whether sock_diag answers in our own namespace."""
@@ -109,29 +144,50 @@ class NetlinkReader:
 
     def _open(self, netns: int, path: str) -> _Link | None:
         try:
-            return _Link(_socket() if netns == self._own else _socket_in(netns, path))
+            sockets = self._sockets()
+            return _Link(*(sockets() if netns == self._own else _in(netns, path, sockets)))
         except OSError:  # Not allowed, or gone: the text tables tell.
             return None
 
     def _drop(self, netns: int) -> None:
         with self._opening:
-            self._close(netns)
+            self._drop_link(netns)
 
-    def _close(self, netns: int) -> None:
+    def _drop_link(self, netns: int) -> None:
         link = self._links.pop(netns, None)
         if link is not None:
-            link.socket.close()
+            self._dropped.append(link)  # Closed by ``keep``: somebody may listen to it still.
 
 
-def _socket() -> socket.socket:
+def _asking() -> socket.socket:
     return socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
     )
 
 
-def _socket_in(netns: int, path: str) -> socket.socket:
-    """A netlink socket in another namespace. Raises OSError."""
-    outcome: list[socket.socket | OSError] = []
+def _hearing() -> socket.socket:
+    """A socket that hears of the end of every TCP and UDP socket. Raises OSError."""
+    hearing = _asking()
+    try:
+        hearing.setblocking(False)
+        try:
+            hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _HEARING_BYTES)
+        except OSError:  # Without CAP_NET_ADMIN as much as anybody may have.
+            hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARING_BYTES)
+        for group in GROUPS:
+            hearing.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+    except OSError:
+        hearing.close()
+        raise
+    return hearing
+
+
+T = TypeVar("T")
+
+
+def _in(netns: int, path: str, make: Callable[[], T]) -> T:
+    """What ``make`` makes in another network namespace. Raises OSError."""
+    outcome: list[T | OSError] = []
 
     def enter() -> None:
         try:
@@ -143,7 +199,7 @@ def _socket_in(netns: int, path: str) -> socket.socket:
                 _setns(namespace)
             finally:
                 os.close(namespace)
-            outcome.append(_socket())
+            outcome.append(make())
         except OSError as error:
             outcome.append(error)
 
@@ -151,10 +207,10 @@ def _socket_in(netns: int, path: str) -> socket.socket:
     thread = threading.Thread(target=enter, name="setns")
     thread.start()
     thread.join()
-    opened = outcome[0]
-    if isinstance(opened, OSError):
-        raise opened
-    return opened
+    made = outcome[0]
+    if isinstance(made, OSError):
+        raise made
+    return made
 
 
 def _setns(namespace: int) -> None:

@@ -1,0 +1,98 @@
+"""What sock_diag's destroy notices tell: sockets that came and went between two readings. Pure.
+
+The kernel sends one for every TCP and UDP socket's end (``net/core/sock_diag.c``,
+sock_diag_broadcast_destroy), with its cookie, addresses and state, but without uid and inode. The
+cookie is never used again: a notice whose cookie is in no reading is of a socket that nobody saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from sys import byteorder
+from typing import NamedTuple
+
+from ..directions import directions
+from ..model import Socket
+from ..tables import Scope, Table
+from .diag import SOURCE, attributes, inet_fields, listeners
+
+# linux/sock_diag.h: the groups of TCP and UDP, IPv4 and IPv6.
+GROUPS = (1, 2, 3, 4)
+_PROTOCOL = 10  # INET_DIAG_PROTOCOL
+_PROTOCOLS = {6: "tcp", 17: "udp", 136: "udplite"}
+# Where the cookie is in a row or a notice, its header included.
+_COOKIE = slice(60, 68)
+_SHORTEST = 88
+
+
+class Ended(NamedTuple):
+    """A notice: the socket's cookie, protocol and the notice as it came."""
+
+    cookie: bytes
+    proto: str
+    notice: bytes
+
+
+def notices(buffer: bytes) -> list[Ended]:
+    """The notices of bound sockets in what was received; what is none is passed over."""
+    found = []
+    at = 0
+    while at + _SHORTEST <= len(buffer):
+        length = int.from_bytes(buffer[at : at + 4], byteorder)
+        notice = buffer[at : at + length]
+        if length < _SHORTEST or len(notice) < length:
+            break
+        proto = next(
+            (_PROTOCOLS.get(value[0]) for kind, value in attributes(notice) if kind == _PROTOCOL),
+            None,
+        )
+        # A socket without a local port was never bound: it was in no table either.
+        if proto is not None and notice[20:22] != b"\0\0":
+            found.append(Ended(notice[_COOKIE], proto, notice))
+        at += (length + 3) & ~3
+    return found
+
+
+def cookies(table: Table) -> set[bytes]:
+    """The cookies of the sockets that a reading of an inet table showed."""
+    return {row[_COOKIE] for row in table.rows}
+
+
+def brief(
+    ended: Iterable[Ended],
+    known: Collection[bytes],
+    tcp: Table,
+    scope: Scope,
+) -> list[Socket]:
+    """The sockets of the notices that no reading showed, in the order in which they ended.
+
+    ``known`` are the cookies of those that one did, ``tcp`` the last reading of tcp.
+    """
+    unseen = [one for one in ended if one.cookie not in known]
+    if not unseen:
+        return []
+    direct = directions(*listeners(tcp.rows), scope.ephemeral)
+    sockets = []
+    for one in unseen:
+        fields = inet_fields(one.notice)
+        if fields is None:
+            continue
+        family, local, remote, endpoints = fields
+        direction = direct(endpoints[0], local[1] or 0, endpoints[1], "ESTABLISHED")
+        sockets.append(
+            Socket(
+                inode=0,
+                proto=one.proto,
+                family=family,
+                type=None,
+                state=None,  # What it was before its end is not told.
+                local_addr=local[0],
+                local_port=local[1],
+                remote_addr=remote[0],
+                remote_port=remote[1],
+                direction=direction if one.proto == "tcp" and remote[1] else None,
+                netns=scope.netns,
+                source=SOURCE,
+            )
+        )
+    return sockets
