@@ -71,13 +71,14 @@ def brief(
     unseen = [one for one in ended if one.cookie not in known]
     if not unseen:
         return []
-    direct = directions(*listeners(tcp.rows), scope.ephemeral)
+    parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]
+    found, wild = listeners(tcp.rows)
+    for one, (_family, _local, remote, endpoints) in parsed:
+        if one.proto == "tcp" and remote[1] is None:  # Bound without a peer: it may have listened.
+            found.add(endpoints[0])
+    direct = directions(found, wild, scope.ephemeral)
     sockets = []
-    for one in unseen:
-        fields = inet_fields(one.notice)
-        if fields is None:
-            continue
-        family, local, remote, endpoints = fields
+    for one, (family, local, remote, endpoints) in parsed:
         direction = direct(endpoints[0], local[1] or 0, endpoints[1], "ESTABLISHED")
         sockets.append(
             Socket(

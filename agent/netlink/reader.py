@@ -174,6 +174,8 @@ def _hearing() -> socket.socket:
             hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _HEARING_BYTES)
         except OSError:  # Without CAP_NET_ADMIN as much as anybody may have.
             hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARING_BYTES)
+        # Without a port id of its own it would be taken for the sender, who hears nothing.
+        hearing.bind((0, 0))
         for group in GROUPS:
             hearing.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError:
