@@ -16,8 +16,6 @@ from .model import Key, Process, Socket
 
 # Polls for which a process is new: it may still exec, or be moved to its own cgroup.
 NEW_POLLS = 5
-# How much older than the youngest one a process may be and still count as new; clock ticks.
-_NEW_TICKS = 500
 
 # Threads with descriptor tables of their own: (descriptor, inode) of each socket.
 More = tuple[tuple[int, int], ...]
@@ -83,7 +81,6 @@ class Holders:
         self.touched: set[Key] = set()
         self._pids_of: dict[int, tuple[int, ...]] = {}
         self._poll = 0
-        self._youngest = 0  # Start ticks.
         self._sweep: list[int] = []  # Processes that the sweep has still to read, the next last.
         self._swept = 0  # Descriptors of the next one that it has read.
 
@@ -177,9 +174,8 @@ class Holders:
             self.drop(process.pid)
             known = None
         if known is None:
-            self._youngest = max(self._youngest, process.start_ticks)
-            is_new = process.start_ticks > self._youngest - _NEW_TICKS
-            until = self._poll + NEW_POLLS if is_new else 0
+            # What the first poll finds is not new.
+            until = self._poll + NEW_POLLS if self._poll > 1 else 0
             known = self.watched[process.pid] = Watched(process, self._poll, until)
         self.note_process(known, process)
         known.netns, known.directory, known.readable = netns, directory, fds is not None

@@ -51,25 +51,24 @@ class Join:
         self._unlisted: set[int] = set()  # Held ones of which only their descriptors told.
         self._misses: dict[int, int] = {}  # How often the row of a told one was missing.
         self._awaited: set[int] = set()  # Rows that wait one poll for a holder.
+        self._rowless: set[int] = set()  # Held ones that wait one poll for a row.
+        self._waiting: set[int] = set()  # Of the poll under way: the next ``_rowless``.
         self._first = True
 
     @property
     def doubts(self) -> bool:
         """Whether the tables are to be read again: a row is missing, or waits for its holder."""
-        return bool(self._misses or self._awaited)
+        return bool(self._misses or self._awaited or self._rowless)
 
-    def orphans(self, inodes: Iterable[int]) -> list[int]:
-        """Those whose rows are new and have no holder yet, and those that wait for one."""
-        if self._first:
-            return []
-        pids_of, told = self._holders.pids_of, self.holdings
-        fresh = {inode for inode in inodes if (None, inode) not in told and not pids_of(inode)}
-        return [inode for inode in fresh | self._awaited if inode in self._rows]
+    def orphans(self) -> list[int]:
+        """The sockets that wait for a holder, and have none yet."""
+        pids_of = self._holders.pids_of
+        return [inode for inode in self._awaited if inode in self._rows and not pids_of(inode)]
 
     def dirty(self, changed: Iterable[int]) -> set[int]:
         """The sockets to be joined anew: those ``changed``, and those that are in doubt."""
         dirty = {inode for _pid, inode in self._holders.touched}
-        return dirty.union(changed, self._misses, self._awaited)
+        return dirty.union(changed, self._misses, self._awaited, self._rowless)
 
     def resolve(
         self, dirty: Iterable[int], *, read: bool
@@ -80,6 +79,7 @@ class Join:
         """
         sockets: dict[int, Socket] = {}
         asked: list[Descriptor] = []
+        waiting: set[int] = set()
         rows, known, pids_of = self._rows, self._sockets, self._holders.pids_of
         for inode in dirty:
             row, before = rows.get(inode), known.get(inode)
@@ -91,9 +91,13 @@ class Join:
                 sockets[inode] = before
             else:
                 pids = pids_of(inode)
-                if pids:
+                if pids and before is None and not self._first and inode not in self._rowless:
+                    # It was opened while the tables were read: the next reading shows it, or not.
+                    waiting.add(inode)
+                elif pids:
                     descriptor = self._holders.watched[pids[0]].held[inode][0]
                     asked.append(Descriptor(pids[0], descriptor, inode))
+        self._waiting = waiting
         return sockets, asked
 
     def finish(
@@ -129,7 +133,7 @@ class Join:
                 else:
                     update.put((None, inode), socket, None, (), self._hold)
                 self._remember(inode, socket, read=read)
-        self._awaited = awaited
+        self._awaited, self._rowless = awaited, self._waiting
         self._first = False
         if update.changed:
             self.holdings = update.holdings

@@ -244,14 +244,14 @@ class Poller:
         if self._last is None:
             await self._look_at_ourselves(told)
         await self._walk(await self._check(holders.suspects(change.gone)))
-        await self._search(join.orphans(change.fresh))
+        await self._search(join.orphans())
         changed: frozenset[Key] = frozenset()
         dirty = join.dirty(change.fresh | change.gone)
         if dirty:
             sockets, asked = join.resolve(dirty, read=read)
             if asked:
                 unlisted = await self._ask(asked)
-                doubtful = self._doubtful(asked, unlisted)
+                doubtful = self._doubtful(asked, unlisted) if self._last is None else None
                 if doubtful:
                     again = await self._sources.reread(namespaces, doubtful)
                     dirty |= again.fresh | again.gone

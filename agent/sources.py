@@ -149,10 +149,13 @@ class Sources:
         for netns, ended in heard.items():
             if not ended:
                 continue
-            known: set[bytes] = set()
-            for place, both in self._cookies.items():
-                if place[0] == netns:
-                    known |= both[0] | both[1]
+            known = [
+                seen
+                for place, both in self._cookies.items()
+                if place[0] == netns
+                for seen in both
+                if seen
+            ]
             scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
             tcp = self._tables.get((netns, ("tcp", "tcp6")))
             sockets += brief(ended, known, tcp, scope)

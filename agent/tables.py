@@ -17,10 +17,12 @@ Decode = Callable[[Iterable[bytes]], Iterator[tuple[bytes, Socket]]]
 
 class Table(NamedTuple):
     """One table: its rows, as bytes, with the sockets that they show, and those that cannot be
-    read."""
+    read. ``fresh`` and ``left`` are what came and went since the reading before."""
 
     rows: Mapping[bytes, Socket]
     malformed: frozenset[bytes] = frozenset()
+    fresh: Mapping[bytes, Socket] = {}
+    left: tuple[Socket, ...] = ()
 
     def sockets(self) -> dict[int, Socket]:
         """By inode, without the rows that no process can hold."""
@@ -53,14 +55,20 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     """
     known = before.rows
     current = dict.fromkeys(rows)
-    fresh = [row for row in current if row not in known and row not in before.malformed]
-    if not fresh and len(current) == len(known) + len(before.malformed):
+    new = current.keys() - known.keys() - before.malformed if before.rows else current.keys()
+    gone = known.keys() - current.keys()
+    malformed = before.malformed & current.keys() if before.malformed else before.malformed
+    if not new and not gone and malformed == before.malformed:
         return before
-    decoded = dict(decode(fresh)) if fresh else {}
-    kept = {row: known[row] for row in current if row in known} if known else {}
-    readable = {**kept, **decoded} if kept else decoded
-    malformed = frozenset(row for row in current if row not in readable)
-    return Table(readable, malformed)
+    fresh = dict(decode(new)) if new else {}
+    if len(fresh) != len(new):
+        malformed |= new - fresh.keys()
+    if not known:
+        return Table(fresh, frozenset(malformed), fresh)
+    merged = dict(known)
+    left = tuple(merged.pop(row) for row in gone)
+    merged.update(fresh)
+    return Table(merged, frozenset(malformed), fresh, left)
 
 
 class Change(NamedTuple):
@@ -108,15 +116,14 @@ class Tables(Generic[K]):
                 self._tables.pop(key, None)
             else:
                 self._tables[key] = table
-            old, new = before.rows, table.rows
-            for text, row in new.items():
-                if text not in old:
-                    self.decoded += 1
-                    if row[0]:
-                        (unsure if row[2] == "unix" else fresh)[row[0]] = row
-            left = {row[0] for text, row in old.items() if text not in new}
-            if left:  # A row that stood twice, or reads otherwise now, is not gone.
-                gone |= left - {row[0] for row in new.values()}
+            left = before.rows.values() if table is EMPTY else table.left
+            for row in table.fresh.values():
+                if row[0]:
+                    (unsure if row[2] == "unix" else fresh)[row[0]] = row
+            self.decoded += len(table.fresh)
+            lost = {row[0] for row in left} - {row[0] for row in table.fresh.values()}
+            if lost:  # A row that stood twice is not gone while one of them stands.
+                gone |= lost - {row[0] for row in table.rows.values()}
         sockets = self.sockets
         for inode in gone - fresh.keys():
             sockets.pop(inode, None)

@@ -7,7 +7,7 @@ cookie is never used again: a notice whose cookie is in no reading is of a socke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from sys import byteorder
 from typing import NamedTuple
 
@@ -60,15 +60,15 @@ def cookies(table: Table) -> set[bytes]:
 
 def brief(
     ended: Iterable[Ended],
-    known: Collection[bytes],
+    known: Sequence[Collection[bytes]],
     tcp: Table,
     scope: Scope,
 ) -> list[Socket]:
     """The sockets of the notices that no reading showed, in the order in which they ended.
 
-    ``known`` are the cookies of those that one did, ``tcp`` the last reading of tcp.
+    ``known`` are the cookies of those that readings did, ``tcp`` is the last reading of tcp.
     """
-    unseen = [one for one in ended if one.cookie not in known]
+    unseen = [one for one in ended if not any(one.cookie in seen for seen in known)]
     if not unseen:
         return []
     parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]
