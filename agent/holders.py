@@ -17,15 +17,20 @@ from .model import Key, Process, Socket
 # Polls for which a process is new: it may still exec, or be moved to its own cgroup.
 NEW_POLLS = 5
 
+# In so many polls each process is glanced at once.
+GLANCE_POLLS = 10
+
 # Threads with descriptor tables of their own: (descriptor, inode) of each socket.
 More = tuple[tuple[int, int], ...]
 
 
 class Plan(NamedTuple):
-    """What a poll reads: some processes as a whole; of others the descriptors in doubt."""
+    """What a poll reads: some processes as a whole; of others the descriptors in doubt; and those
+    that it glances at, whether they are still the same program."""
 
     whole: list[int]
     parts: dict[int, Collection[int]]
+    glances: list[int]
 
 
 class Watched:
@@ -39,6 +44,7 @@ class Watched:
         "changed",
         "directory",
         "fds",
+        "glance",
         "held",
         "more",
         "netns",
@@ -54,6 +60,7 @@ class Watched:
         self.changed = poll  # The poll in which what it holds changed last.
         self.searched = 0  # How often it was searched for a socket since, in vain.
         self.directory = 0
+        self.glance: object = None  # What a read of its stat showed last.
         self.netns = 0
         self.readable = True
         self.fds: dict[int, int] = {}
@@ -109,7 +116,12 @@ class Holders:
                 if len(known.fds) != count:
                     known.changed, known.searched = self._poll, 0
         self._plan_sweep(budget, parts)
-        return Plan(whole, parts)
+        glances = [
+            pid
+            for pid in self.watched
+            if pid % GLANCE_POLLS == self._poll % GLANCE_POLLS and pid not in parts
+        ]
+        return Plan(whole, parts, glances)
 
     def _plan_sweep(self, budget: int, parts: dict[int, Collection[int]]) -> None:
         while budget > 0:

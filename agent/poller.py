@@ -76,6 +76,7 @@ class Poller:
         self._batch_soon = wrap(ForkedWalk.batch)
         self._walk_soon = wrap(walker.walk)
         self._check_soon = wrap(walker.check)
+        self._glance_soon = wrap(walker.glance)
         self._evidence_soon = wrap(walker.evidence)
         self._ask_soon = wrap(walker.protocols)
 
@@ -115,7 +116,10 @@ class Poller:
         share = min(1.0, passed / self._sweep)
         plan = self._holders.plan(evidence, math.ceil(total * share) if total else 0)
         lost = await self._check(plan.parts, facts=True)
-        return await self._walk([*plan.whole, *lost])
+        watched = self._holders.watched
+        glances = await self._glance_soon(plan.glances)
+        other = [pid for pid, glance in glances.items() if glance != watched[pid].glance]
+        return await self._walk([*plan.whole, *lost, *other])
 
     async def _walk(self, pids: Sequence[int]) -> dict[int, str]:
         """Look at whole processes; why some could not be looked at."""
@@ -144,6 +148,7 @@ class Poller:
         netns = self._procfs.netns_id(look.netns) or look.netns
         fds = look.fds if look.readable else None
         self._holders.take(look.process, netns, look.directory, fds, look.more)
+        self._holders.watched[look.process.pid].glance = look.glance
 
     async def _check(
         self, parts: Mapping[int, Collection[int]], *, facts: bool = False
@@ -166,6 +171,7 @@ class Poller:
                     lost.append(one.pid)
                     continue
                 self._holders.note_process(known, one.process)
+                known.glance = one.glance
                 known.netns = self._procfs.netns_id(one.netns) or one.netns
             self._holders.change(one.pid, one.changes)
         return lost

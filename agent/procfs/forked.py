@@ -15,7 +15,7 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from struct import Struct
 
 from ..model import Process
-from .walker import Look, Walked, Walker
+from .walker import Glance, Look, Walked, Walker
 
 # What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
 _PIPE_BYTES = 1 << 20
@@ -60,7 +60,7 @@ class ForkedWalk:
             self._child = 0
             return None
         return Walked(
-            [Look(Process(*process), *rest) for process, *rest in looks],
+            [Look(Process(*process), Glance(*glance), *rest) for process, glance, *rest in looks],
             failed,
         )
 
@@ -85,8 +85,16 @@ def _walk_and_exit(walker: Walker, writing: int) -> None:
             walked = walker.walk(pids[start : start + _BATCH])
             # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
             looks = [
-                (tuple(process), fds, more, readable, procfs.netns_id(netns) or netns, directory)
-                for process, fds, more, readable, netns, directory in walked.looks
+                (
+                    tuple(look.process),
+                    tuple(look.glance),
+                    look.fds,
+                    look.more,
+                    look.readable,
+                    procfs.netns_id(look.netns) or look.netns,
+                    look.directory,
+                )
+                for look in walked.looks
             ]
             data = marshal.dumps((looks, walked.failed))
             left = memoryview(_LENGTH.pack(len(data)) + data)

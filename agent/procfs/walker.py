@@ -31,6 +31,16 @@ _MOST_MISSES = 8
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
 
+class Glance(NamedTuple):
+    """What one read shows of a process, and differs when it exec'ed, got another parent or other
+    threads."""
+
+    comm: str
+    image: bytes
+    ppid: int
+    threads: int
+
+
 class Look(NamedTuple):
     """What one look at a process showed.
 
@@ -42,6 +52,7 @@ class Look(NamedTuple):
     """
 
     process: Process
+    glance: Glance
     fds: dict[int, int]
     more: tuple[tuple[int, int], ...]
     readable: bool
@@ -80,10 +91,11 @@ class Check(NamedTuple):
 
 class Checked(NamedTuple):
     """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
-    only what is not as it was. ``process`` and ``netns`` are None if they were not asked for."""
+    only what is not as it was. The facts are None if they were not asked for."""
 
     pid: int
     changes: dict[int, int | None]
+    glance: Glance | None
     process: Process | None
     netns: int | None
     reads: int
@@ -126,7 +138,8 @@ class Walker:
             stat = _living(read("stat", directory))
             readable, fds, more, inode = self._descriptors(pid, directory, stat)
             facts = self._facts(pid, directory, stat)
-            return Look(facts, fds, more, readable, self.procfs.netns(directory), inode)
+            netns = self.procfs.netns(directory)
+            return Look(facts, _glance(stat), fds, more, readable, netns, inode)
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[int]:
@@ -206,6 +219,16 @@ class Walker:
                 seen[pid] = Evidence(found.st_ino, count)
         return seen
 
+    def glance(self, pids: Iterable[int]) -> dict[int, Glance | None]:
+        """What one read shows of each process; None of one that is gone, or a zombie."""
+        seen: dict[int, Glance | None] = {}
+        for pid in pids:
+            try:
+                seen[pid] = _glance(_living(read(f"{self._root}/{pid}/stat")))
+            except (Vanished, OSError, ValueError):
+                seen[pid] = None
+        return seen
+
     def check(self, checks: Iterable[Check]) -> tuple[list[Checked], list[int]]:
         """Check these processes; and those that are gone, or may no longer be read."""
         checked, lost = [], []
@@ -223,14 +246,17 @@ class Walker:
                 if found.st_ino != check.directory:
                     raise Vanished
                 changes, reads = _recheck(listing, check, found.st_size)
-            process = netns = None
-            if check.facts:
+            glance = process = netns = None
+            if check.facts or None in changes.values():
+                # What a dead process closed it did not close: it exited.
                 stat = _living(read("stat", directory))
+            if check.facts:
+                glance = _glance(stat)
                 if self._separate(check.pid, directory, stat):
                     raise Vanished
                 process = self._facts(check.pid, directory, stat)
                 netns = self.procfs.netns(directory)
-            return Checked(check.pid, changes, process, netns, reads)
+            return Checked(check.pid, changes, glance, process, netns, reads)
 
     def _facts(self, pid: int, directory: int, stat: Stat) -> Process:
         place = _cgroup_of(read_or_empty("cgroup", directory))
@@ -274,6 +300,10 @@ def _living(data: bytes) -> Stat:
     if stat.state in _DEAD:
         raise Vanished
     return stat
+
+
+def _glance(stat: Stat) -> Glance:
+    return Glance(stat.comm, stat.image, stat.ppid, stat.threads)
 
 
 def _recheck(listing: int, check: Check, count: int) -> tuple[dict[int, int | None], int]:
