@@ -87,7 +87,8 @@ def is_changed(was: Holding, now: Holding) -> bool:
     """Whether anything changed that an `update` tells of: all but the queues, which move all the
     time, and the command line, which some programs rewrite all the time."""
     return (
-        was.socket[4:11] != now.socket[4:11]
+        was.socket[4:11] != now.socket[4:11]  # State, endpoints, path, direction.
+        or was.socket[16:19] != now.socket[16:19]  # Peer, backlog, interface.
         or was.fds != now.fds
         or was.owner != now.owner
         or (

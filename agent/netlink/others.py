@@ -85,7 +85,7 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
             make((
                 inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
                 "listen" if state == "LISTEN" else None, recv_q, send_q, uid, netns, SOURCE,
-                peer, backlog, None, None,
+                peer or None, backlog, None, None,
             )),
         )  # fmt: skip
 
