@@ -178,7 +178,10 @@ def _addresses(name: str, values: list[str]) -> Test:
 
 def _user(name: str, values: list[str]) -> Test:
     by_name = _text(lambda holding: holding.owner.user if holding.owner else None)(name, values)
-    ids = {int(value) for value in values if value.isascii() and value.isdigit()}
+    # A longer number is no user id, and none that int() takes.
+    ids = {
+        int(value) for value in values if value.isascii() and value.isdigit() and len(value) < 20
+    }
     return lambda holding: (
         by_name(holding) or (holding.owner is not None and holding.owner.uid in ids)
     )

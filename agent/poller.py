@@ -253,7 +253,7 @@ class Poller:
         await self._search(join.orphans())
         changed: frozenset[Key] = frozenset()
         dirty = join.dirty(change.fresh | change.gone)
-        if dirty:
+        if dirty or self._last is None:
             sockets, asked = join.resolve(dirty, read=read)
             if asked:
                 unlisted = await self._ask(asked)

@@ -112,17 +112,19 @@ class Encoder:
             (
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
-                backlog, interface, _cgroup,
+                _backlog, interface, _cgroup,
             ), process, fds, owner, peer_pid, _place = holding  # fmt: skip
             if (process, owner, netns, source) != last:
                 last = (process, owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
-            if tail is None or len(fds) != 1 or state is None or interface or backlog is not None:
+            if tail is None or len(fds) != 1 or state is None or interface or state == "LISTEN":
                 pass
             elif (
                 remote_addr is not None
+                and remote_port is not None
                 and local_port is not None
                 and recv_q is not None
+                and send_q is not None
                 and family in INET_FAMILIES
             ):
                 yield (
@@ -174,7 +176,9 @@ class Encoder:
         """An `update` record: the holding and what of it was different before."""
         now, was = flat(holding), flat(before)
         previous = {
-            name: was[name] for name in now if name not in _MOVING and was.get(name) != now[name]
+            name: was.get(name)
+            for name in now
+            if name not in _MOVING and was.get(name) != now[name]
         }
         fields = {**socket_fields(holding), "previous": previous}
         return self._record_of(self.head("update", seq, time), fields, holding.process)

@@ -75,7 +75,11 @@ def is_same(was: Holding, now: Holding) -> bool:
 
     Inodes and pids are used again: what never changes in one socket and one process tells.
     """
-    return was.socket[1:4] == now.socket[1:4] and identity(was.process) == identity(now.process)
+    return identity(was.process) == identity(now.process) and all(
+        # What is not known of one is no difference.
+        one == other or one is None or other is None
+        for one, other in zip(was.socket[1:4], now.socket[1:4], strict=True)
+    )
 
 
 def identity(process: Process | None) -> tuple[int, int] | None:

@@ -66,15 +66,15 @@ def parse(
     on one of them is taken for the side that connected.
     """
     lines = data.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
+    cut = lines.pop()  # Of a whole table nothing: a row cut inside its inode would name another.
     del lines[:1]  # The heading.
     if name == "unix":
-        return _read_unix(lines, netns, before)
-    row = _PLAIN.get(name)
-    if row is not None:
-        return reread(lines, before, partial(_plain, row, netns))
-    return _read_inet(name, lines, netns, ephemeral, before)
+        table = _read_unix(lines, netns, before)
+    elif (row := _PLAIN.get(name)) is not None:
+        table = reread(lines, before, partial(_plain, row, netns))
+    else:
+        table = _read_inet(name, lines, netns, ephemeral, before)
+    return table._replace(malformed=table.malformed | {cut}) if cut else table
 
 
 def table_of(socket: Socket) -> str:
@@ -88,7 +88,7 @@ def _read_inet(
     """Rows of tcp, udp, udplite, raw and icmp, and of their IPv6 twins."""
     proto, family = name.removesuffix("6"), "inet6" if name.endswith("6") else "inet"
     # What stands before the colon is the row's place, which changes when others come and go.
-    rows = [line.partition(b":")[2] for line in lines]
+    rows = [line.partition(b":")[2] or line for line in lines]
 
     def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
         direct = directions(*_listeners(rows), ephemeral) if proto == "tcp" else None
@@ -107,7 +107,7 @@ def _inet(
         fields = row.split(None, 9)
         try:
             inode = int(fields[8])
-            fields[9]  # A row cut off inside its inode would name another socket.
+            fields[9]  # A row that ends inside its inode would name another socket.
             uid: int | None = int(fields[6])
             local, _, port = fields[0].partition(b":")
             local_port = int(port, 16)
@@ -124,6 +124,8 @@ def _inet(
             else:
                 send, _, recv = queues.partition(b":")
                 send_q, recv_q = int(send, 16), int(recv, 16)
+            if (inode | send_q | recv_q) >> 63:  # Below 0 or above 64 bits: no kernel's.
+                continue
         except (IndexError, ValueError):
             continue
         state = states.get(fields[2])
@@ -214,9 +216,11 @@ def _plain(
     """Rows of blank-separated columns, each read by ``read``."""
     for row in rows:
         try:
-            yield row, read(row.split(), netns)
+            socket = read(row.split(), netns)
         except (IndexError, ValueError):
             continue
+        if not (socket.inode | (socket.recv_q or 0) | (socket.send_q or 0)) >> 63:
+            yield row, socket
 
 
 def _netlink_row(fields: list[bytes], netns: int | None) -> Socket:

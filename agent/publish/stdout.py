@@ -22,13 +22,13 @@ class Writer:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[OSError] = self._loop.create_future()
         self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
         self._thread.start()
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
-        """Begin to write all of it. The future ends with it, or with OSError (BrokenPipeError
-        when the reader is gone)."""
+        """Begin to write all of it; the future ends when that ends. ``failed`` tells if it did."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._jobs.put((chunk, done))
         return done
@@ -48,18 +48,15 @@ class Writer:
             except OSError as error:
                 failure = error
             try:
-                self._loop.call_soon_threadsafe(_settle, done, failure)
+                self._loop.call_soon_threadsafe(self._settle, done, failure)
             except RuntimeError:  # The loop is closed: nobody waits for this any more.
                 return
 
-
-def _settle(done: asyncio.Future[None], failure: OSError | None) -> None:
-    if done.done():
-        return
-    if failure is None:
-        done.set_result(None)
-    else:
-        done.set_exception(failure)
+    def _settle(self, done: asyncio.Future[None], failure: OSError | None) -> None:
+        if failure is not None and not self.failed.done():
+            self.failed.set_result(failure)
+        if not done.done():
+            done.set_result(None)
 
 
 async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
@@ -71,11 +68,11 @@ async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
     closed = asyncio.ensure_future(reader_closed(descriptor))
     copying = asyncio.ensure_future(_copy(chunks, writer))
     try:
-        await asyncio.wait((copying, closed), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((copying, closed, writer.failed), return_when=asyncio.FIRST_COMPLETED)
+        if writer.failed.done() and not isinstance(writer.failed.result(), BrokenPipeError):
+            raise writer.failed.result()
         if copying.done():
             copying.result()
-    except BrokenPipeError:
-        pass
     finally:
         closed.cancel()
         copying.cancel()
@@ -101,7 +98,7 @@ async def reader_closed(descriptor: int) -> None:
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         await gone
     # The writing end of a pipe is never readable: only its error condition wakes this.
-    loop.add_reader(descriptor, _settle, gone, None)
+    loop.add_reader(descriptor, lambda: None if gone.done() else gone.set_result(None))
     try:
         await gone
     finally:
