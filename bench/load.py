@@ -17,7 +17,10 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 # The kernel resets the connection at close instead of leaving it in TIME_WAIT, so that one run
@@ -109,12 +112,37 @@ def build(shape: Shape) -> list[int]:
     return pids
 
 
+@contextmanager
+def running(shape: Shape) -> Iterator[None]:
+    """The load, in processes of its own, for as long as the context lasts."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in shape._asdict().items()]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.load", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if process.stdout is None or not process.stdout.readline().startswith("ready"):
+            raise SystemExit("the load could not be built")
+        yield
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a load."""
+    for name, value in Shape()._asdict().items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=int,
+            default=value,
+            metavar="N",
+            help=f"of the load (default: {value})",
+        )
+
+
 def main() -> None:
     """Build the load that the arguments describe and hold it until stdin closes."""
-    defaults = Shape()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in defaults._asdict().items():
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
+    add_shape(parser)
     shape = Shape(**vars(parser.parse_args()))
     pids = build(shape)
     print(f"ready {shape.processes} processes, {shape.tcp} tcp, {shape.unix} unix", flush=True)

@@ -1,0 +1,58 @@
+"""Processes that open and close sockets at an even rate; for ``running``, and as a program.
+
+Each holds a window of TCP sockets that listen on loopback, and goes on opening one and closing the
+oldest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_WINDOW = 10  # Sockets that a process holds.
+
+
+def churn(index: int, rate: float) -> None:
+    """Open and close ``rate`` sockets a second each, for ever."""
+    held: deque[socket.socket] = deque()
+    address = f"127.100.{index // 250}.{1 + index % 250}"
+    due = time.monotonic()
+    while os.getppid() != 1:
+        held.append(socket.create_server((address, 0)))
+        if len(held) > _WINDOW:
+            held.popleft().close()
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+@contextmanager
+def running(processes: int, per_second: float) -> Iterator[None]:
+    """So many processes that open, and close, so many sockets a second together."""
+    rate = per_second / processes
+    children = [
+        subprocess.Popen([sys.executable, "-m", "bench.churn", str(index), str(rate)])
+        for index in range(processes)
+    ]
+    try:
+        time.sleep(2 * _WINDOW / rate)  # Until each has its window, and closes too.
+        yield
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("index", type=int)
+    parser.add_argument("rate", type=float)
+    options = parser.parse_args()
+    churn(options.index, options.rate)

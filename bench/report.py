@@ -1,0 +1,141 @@
+"""The outcome as a Markdown table and as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .commands import OURS, Command, Sample
+from .follow import Followed
+
+_BEGIN, _END = "<!-- bench -->", "<!-- /bench -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command's medians, and sockagent's beside it: the median of the rounds' ratios."""
+
+    name: str
+    wall_ms: float
+    cpu_ms: float
+    peak_mib: float
+    wall_ratio: float | None = None
+    cpu_ratio: float | None = None
+    bar: float | None = None
+
+    @property
+    def passes(self) -> bool | None:
+        """Whether the bar is met; None where there is none."""
+        if self.bar is None or self.wall_ratio is None:
+            return None
+        return self.wall_ratio <= self.bar
+
+
+def rows(commands: Sequence[Command], samples: Mapping[str, Sequence[Sample]]) -> list[Row]:
+    """The table's rows, in the order of the commands."""
+    ours = samples[OURS]
+    table = []
+    for command in commands:
+        theirs = samples[command.name]
+        wall, cpu = None, None
+        if command.name != OURS:
+            pairs = list(zip(ours, theirs, strict=True))
+            wall = median(us.wall / them.wall for us, them in pairs)
+            cpu = median(us.cpu / them.cpu for us, them in pairs)
+        table.append(
+            Row(
+                command.name,
+                median(sample.wall for sample in theirs) * 1000,
+                median(sample.cpu for sample in theirs) * 1000,
+                median(sample.peak for sample in theirs) / 1024,
+                wall,
+                cpu,
+                command.bar,
+            )
+        )
+    return table
+
+
+def markdown(table: Sequence[Row], followed: Followed | None) -> str:
+    """The table, and a sentence on following."""
+    lines = [
+        "| command | wall, ms | CPU, ms | peak RSS, MiB | sockagent / it: wall | CPU | at most |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in table:
+        verdict = {None: "", True: "pass", False: "**miss**"}[row.passes]
+        bar = "" if row.bar is None else f"{row.bar:.1f}: {verdict}"
+        wall = "" if row.wall_ratio is None else f"{row.wall_ratio:.2f}"
+        cpu = "" if row.cpu_ratio is None else f"{row.cpu_ratio:.2f}"
+        lines.append(
+            f"| `{row.name}` | {row.wall_ms:.0f} | {row.cpu_ms:.0f} | {row.peak_mib:.0f} "
+            f"| {wall} | {cpu} | {bar} |"
+        )
+    if followed:
+        lines += ["", sentence(table, followed)]
+    return "\n".join(lines)
+
+
+def sentence(table: Sequence[Row], followed: Followed) -> str:
+    """What following costs while nothing changes."""
+    first, later = followed.first, followed.later
+    text = (
+        f"`sockagent --follow` while nothing changes: {first.rss / 1024:.0f} MiB resident "
+        f"({first.pss / 1024:.0f} MiB proportional) after the first snapshot, "
+        f"{later.rss / 1024:.0f} MiB ({later.pss / 1024:.0f} MiB) {followed.polls} polls later; "
+        f"{followed.cpu * 1000:.0f} ms CPU a poll"
+    )
+    peer = next((row for row in table if row.name == "ss -anp"), None)
+    if peer:
+        text += f", {followed.cpu * 1000 / peer.cpu_ms:.2f} of one `ss -anp`"
+    return text + "."
+
+
+def machine() -> dict[str, object]:
+    """Where this was measured."""
+    return {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "user": "root" if os.geteuid() == 0 else "other",
+    }
+
+
+def as_json(
+    table: Sequence[Row],
+    samples: Mapping[str, Sequence[Sample]],
+    followed: Followed | None,
+    missing: Sequence[str],
+    load: object,
+) -> dict[str, Any]:
+    """Everything that was measured."""
+    return {
+        "machine": machine(),
+        "load": load,
+        "commands": [{**asdict(row), "passes": row.passes} for row in table],
+        "samples": {
+            name: [sample._asdict() for sample in taken] for name, taken in samples.items()
+        },
+        "follow": followed
+        and {
+            **followed._asdict(),
+            "first": followed.first._asdict(),
+            "later": followed.later._asdict(),
+        },
+        "missing": list(missing),
+    }
+
+
+def write_between(path: Path, text: str) -> None:
+    """Put ``text`` between the marks that a document has for it."""
+    document = path.read_text(encoding="utf-8")
+    before, begin, rest = document.partition(_BEGIN)
+    _old, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise SystemExit(f"{path} has no {_BEGIN} ... {_END}")
+    path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")

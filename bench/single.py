@@ -1,0 +1,85 @@
+"""One process with very many sockets, of which few change: what checking it costs, beside walking
+it whole."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from contextlib import suppress
+from statistics import median
+from typing import NamedTuple
+
+from agent.holders import Holders
+from agent.procfs.reader import ProcFS
+from agent.procfs.walker import Check, Walker
+
+SOCKETS, CHANGES, ROUNDS = 40_000, 100, 7
+# Descriptors besides.
+SPARE = 1000
+
+
+class Single(NamedTuple):
+    """CPU milliseconds of looking at the whole process, and of a check behind some changes."""
+
+    sockets: int
+    changes: int
+    whole_ms: float
+    check_ms: float
+    found: bool
+
+    def sentence(self) -> str:
+        """The outcome for a reader."""
+        share = self.whole_ms / self.check_ms
+        verdict = "pass" if share >= 10 and self.found else "**miss**"
+        return (
+            f"One process with {self.sockets} sockets, {self.changes} of them closed and as many "
+            f"opened: {self.check_ms:.1f} ms of CPU, where walking it whole takes "
+            f"{self.whole_ms:.0f} ms: 1/{share:.0f} (at most 1/10: {verdict})."
+        )
+
+
+def single() -> Single:
+    """Measure it, on this process itself."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # Where the hard limit stays, there are as many as it lets us.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (SOCKETS + SPARE, max(SOCKETS + SPARE, hard)))
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit < SOCKETS + SPARE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        limit = hard
+    sockets = min(SOCKETS, (limit - SPARE) // 2 * 2)
+    held: list[socket.socket] = []
+    for _ in range(sockets // 2):
+        held += socket.socketpair()
+    walker, holders, pid = Walker(ProcFS()), Holders(), os.getpid()
+    wholes, checks, found = [], [], True
+    for round_ in range(ROUNDS):
+        start = time.process_time()
+        look = walker.look(pid)
+        holders.take(look.process, look.netns, look.directory, look.fds, look.more)
+        wholes.append(time.process_time() - start)
+        gone = held[round_ * CHANGES : (round_ + 1) * CHANGES]
+        inodes = [os.fstat(one.fileno()).st_ino for one in gone]
+        for one in gone:
+            one.close()
+        new: list[socket.socket] = []
+        for _ in range(CHANGES // 2):
+            new += socket.socketpair()
+        start = time.process_time()
+        suspects = holders.suspects(inodes)[pid]
+        watched = holders.watched[pid]
+        done, _lost = walker.check([Check(pid, watched.directory, watched.fds, suspects)])
+        holders.change(pid, done[0].changes)
+        checks.append(time.process_time() - start)
+        found &= all(holders.pids_of(os.fstat(one.fileno()).st_ino) for one in new)
+        found &= not any(map(holders.pids_of, inodes))
+        held += new
+    for one in held:
+        one.close()
+    return Single(sockets, CHANGES, median(wholes) * 1000, median(checks) * 1000, found)
+
+
+if __name__ == "__main__":
+    print(single().sentence())

@@ -1,0 +1,1 @@
+"""Tests on the real machine: real sockets, real processes, the real command."""

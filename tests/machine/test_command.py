@@ -1,0 +1,317 @@
+"""The command: its exit status, its streams, its options."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from .anyone import NOBODY, Anyone
+from .helpers import COMMAND, DEADLINE, Follow, Holder, Record, run, snapshot
+
+PIPE_BYTES = 64 * 1024
+MODES: tuple[tuple[str, ...], ...] = ((), ("--follow",))
+
+
+def shell(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in which $1 is the command."""
+    return run("-o", "pipefail", "-c", script, "bash", *COMMAND, command=("bash",))
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Holder]:
+    """A process that holds more than a pipe does."""
+    with Holder() as holder:
+        holder.do("pairs = [socket.socketpair() for _ in range(400)]")
+        yield holder
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize("mode", ["", "--follow"])
+def test_a_reader_that_had_enough_ends_it_quietly(mode: str, busy: Holder) -> None:
+    done = shell(f'"$1" {mode} --pid {busy.pid} --cmdline | head -1')
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert "rror" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_following(number: signal.Signals, holder: Holder) -> None:
+    with Follow("--pid", str(holder.pid)) as follow:
+        follow.started()
+        follow.process.send_signal(number)
+        assert follow.process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signal_ends_it_though_the_reader_stalls(
+    mode: tuple[str, ...], number: signal.Signals, busy: Holder
+) -> None:
+    with subprocess.Popen(
+        (*COMMAND, *mode, "--pid", str(busy.pid)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        # The first byte is there: it listens to signals, and more than fits is on its way.
+        assert process.stdout.read(1) == b"{"
+        process.send_signal(number)
+        assert process.wait(DEADLINE) == 0
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signal_at_the_start_leaves_no_traceback(
+    mode: tuple[str, ...], number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        (*COMMAND, *mode), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr
+        process.send_signal(number)
+        process.wait(DEADLINE)
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_closed_pipe_ends_it_though_nothing_happens(holder: Holder) -> None:
+    with Follow("--pid", str(holder.pid), interval=3600) as follow:
+        follow.started()
+        assert follow.process.stdout
+        follow.process.stdout.close()
+        assert follow.process.wait(10) == 0  # Sooner than a heartbeat would tell it.
+
+
+@pytest.mark.parametrize("mode", ["", "--follow"])
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_an_output_that_takes_nothing_is_a_failure_in_one_sentence(mode: str, output: str) -> None:
+    done = shell(f'"$1" {mode} {output}')
+    assert done.returncode == 1
+    assert len(failures(done.stderr)) == 1, done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("root", ["", "nothing-here"])
+def test_what_is_no_procfs_is_a_failure_in_one_sentence(
+    mode: tuple[str, ...], root: str, tmp_path: Path
+) -> None:
+    done = run(*mode, "--proc", str(tmp_path / root))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == len(failures(done.stderr)) == 1
+
+
+def failures(stderr: str) -> list[str]:
+    """The lines that say what failed."""
+    return [
+        line
+        for line in stderr.splitlines()
+        if line.startswith("sockagent: ") and not line.startswith("sockagent: warning: ")
+    ]
+
+
+WRONG = {
+    "--interval": ("0", "0.01", "nan", "inf", "soon"),
+    "--pid": ("x", "-1", "1,,2", ""),
+    "--comm": ("",),
+    "--user": ("",),
+    "--proto": ("",),
+    "--family": ("",),
+    "--state": ("OPEN", ""),
+    "--port": ("65536", "10-1", "http", ""),
+    "--addr": ("10.0.0.0/33", "localhost", ""),
+    "--unit": ("",),
+    "--container": ("",),
+    "--netns": ("x", ""),
+    "--direction": ("sideways", ""),
+    "--event": ("hello", ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]]
+)
+def test_wrong_usage_names_the_argument(name: str, value: str) -> None:
+    done = run(f"{name}={value}")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"argument {name}: " in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--nonsense",), ("nonsense",), ("--foll",)])
+def test_an_unknown_argument_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
+
+
+def test_all_and_follow_exclude_each_other() -> None:
+    done = run("--all", "--follow")
+    assert done.returncode == 2
+    assert "--all" in done.stderr
+
+
+# What it prints.
+
+
+def test_every_record_fits_the_schema(holder: Holder) -> None:
+    printed = run("--schema")
+    assert printed.returncode == 0
+    schema = json.loads(printed.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema).validate
+    with Follow("--cmdline", "--pid", f"{holder.pid},1,{os.getpid()}") as follow:
+        follow.started()
+        holder.do("l = tcp_listener(); c, a = tcp_pair(l); n = socket.socket(16, 3)")
+        holder.do("x = socket.socketpair(); u = socket.socket()")
+        follow.wait(event="open", inode=holder.do("inode(u)"))
+        once = snapshot("--pid", str(holder.pid))
+        holder.do("c.shutdown(1)")
+        follow.wait(event="update", inode=holder.do("inode(c)"))
+        holder.do("a.close()")
+        follow.wait(event="close")
+        told = {record["event"] for record in follow.records}
+        assert told >= {"hello", "snapshot_end", "open", "update", "close"}
+        for record in (*once, *follow.records):
+            check(record)
+
+
+def test_rows_without_a_holder_fit_the_schema() -> None:
+    schema = json.loads(run("--schema").stdout)
+    check = jsonschema.Draft202012Validator(schema).validate
+    with Holder() as holder:
+        holder.do("l = tcp_listener(OWN); c, a = tcp_pair(l); l.close()")
+        holder.do("c.close(); a.close()")
+        (record,) = snapshot("--all", "--addr", holder.address)
+        check(record)
+
+
+def test_command_lines_are_told_only_when_asked_for(holder: Holder) -> None:
+    holder.do("s = tcp_listener()")
+    (bare,) = snapshot("--pid", str(holder.pid))
+    (full,) = snapshot("--pid", str(holder.pid), "--cmdline")
+    assert "cmdline" not in bare
+    line = Path(f"/proc/{holder.pid}/cmdline").read_text()
+    assert full["cmdline"] == line.removesuffix("\0").split("\0")
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.startswith("sockagent ")
+
+
+def test_a_stream_begins_with_hello(holder: Holder) -> None:
+    with Follow("--pid", str(holder.pid), interval=0.25) as follow:
+        follow.started()
+        hello = follow.records[0]
+        assert hello["schema"] == 1
+        assert hello["interval"] == 0.25
+        assert hello["resumed"] is False
+        assert hello["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holder) -> None:
+    holder.do("import time; kept = []; busy = True")
+    holder.do(
+        "def go():\n"
+        "    while busy:\n"
+        "        kept.append(socket.socketpair()); time.sleep(0.01)\n"
+        "        if len(kept) > 20: [s.close() for s in kept.pop(0)]\n"
+        "t = threading.Thread(target=go); t.start()"
+    )
+    with Follow("--pid", str(holder.pid), interval=0.05) as follow:
+        follow.started()
+        follow.until(lambda: follow.seq > 100)
+        holder.do("busy = False; t.join()")
+        inodes = set(holder.do("[inode(s) for pair in kept for s in pair]"))
+        follow.until(lambda: set(follow.of(holder.pid)) == inodes)
+
+
+# Who does not keep up.
+
+SMALL_HISTORY = """
+import sys
+from agent import app
+class Feed(app.Feed):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options, history_records=200)
+    def publish(self, *news):
+        super().publish(*news)
+        print(self.seq, file=sys.stderr, flush=True)
+app.Feed = Feed
+from agent.__main__ import entry
+entry()
+"""
+
+
+def test_a_reader_that_stalled_is_told_what_it_lost_and_gets_a_fresh_snapshot(busy: Holder) -> None:
+    command = (sys.executable, "-c", SMALL_HISTORY)
+    with Follow(command=command, interval=0.05) as follow, Holder() as other:
+        follow.until(lambda: follow.records)
+        # More is on its way than the pipe takes; what happens now is not heard.
+        for _ in range(2):
+            for code in ("pairs = [socket.socketpair() for _ in range(100)]", "pairs = []"):
+                end, before = time.monotonic() + DEADLINE, newest(follow.stderr())
+                other.do(code)
+                while newest(follow.stderr()) < before + 200:
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+        inode = other.open("s = tcp_listener()")
+        follow.wait(event="lost")
+        follow.until(lambda: len(follow.of(busy.pid)) == 800)
+        follow.until(lambda: set(follow.of(other.pid)) == {inode})
+
+
+def newest(said: str) -> int:
+    numbers = [int(line) for line in said.splitlines() if line.isdigit()]
+    return numbers[-1] if numbers else 0
+
+
+# Without privilege.
+
+
+def test_without_privilege_it_warns_once_and_works(anyone: Anyone) -> None:
+    with Holder(anyone.python, anyone.holder) as own, Holder() as root:
+        inode = own.open("s = tcp_listener()")
+        hidden = root.open("s = tcp_listener()")
+        done = run(command=anyone.sockagent, cwd="/")
+        assert done.returncode == 0
+        (warning,) = done.stderr.splitlines()
+        assert warning.startswith("sockagent: warning: ")
+        records: dict[int, Record] = {}
+        for line in done.stdout.splitlines():
+            record = json.loads(line)
+            records[record["inode"]] = record
+        assert (records[inode]["pid"], records[inode]["uid"]) == (own.pid, NOBODY)
+        assert records[hidden]["pid"] is None
+        assert records[hidden]["state"] == "LISTEN"
+        assert records[hidden]["uid"] == 0
+
+
+def test_without_privilege_it_follows_and_says_what_it_cannot_see(anyone: Anyone) -> None:
+    with (
+        Holder(anyone.python, anyone.holder) as own,
+        Follow("--user", str(NOBODY), command=anyone.sockagent) as follow,
+    ):
+        follow.started()
+        hello = follow.records[0]
+        assert hello["complete"] is False
+        assert hello["unreadable"] > 0
+        assert hello["missing"]
+        inode = own.open("s = tcp_listener()")
+        assert follow.wait(event="open", pid=own.pid, inode=inode)["state"] == "LISTEN"
+        own.do("s.close()")
+        assert follow.wait(event="close", pid=own.pid, inode=inode)["reason"] == "closed"
+        assert follow.stderr().count("\n") == 1
