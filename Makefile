@@ -3,11 +3,12 @@
 #   make run     follow what opens and closes; ARGS="--proto tcp" adds arguments
 #   make test    the whole test suite; ARGS="-k feed" chooses from it
 #   make lint    ruff and mypy
-#   make bench   compare with ss, netstat, lsof and psutil
+#   make bench   compare with ss, netstat, lsof and psutil; POLLS="--soak 10" adds to what polls cost
 #   make clean   remove what these have made
 
 PYTHON ?= python3
 ARGS ?=
+POLLS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
@@ -30,7 +31,8 @@ lint: $(VENV)/.dev
 	@$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	@exec $(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.polls $(POLLS)
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,19 +6,15 @@ It knows no formats: what a poll shows goes through tracker and feed to the publ
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 
-from .cadence import snapshots
 from .config import Config
 from .errors import RuntimeFailure
-from .feed import Feed, chunks, snapshot_lines
-from .model import Coverage, Snapshot
+from .lines import chunks, snapshot_lines
 from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .procfs.forked import ForkedWalk
@@ -26,16 +22,11 @@ from .procfs.reader import ProcFS
 from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
-from .tracker import Tracker
-from .vitals import Vitals, sentence
+from .say import warn
 
 STDOUT = 1
 # How long an end waits for a reader that is there to take what is under way.
 GRACE_SECONDS = 0.5
-# Allocations between two looks for cyclic garbage: there is little, and each look is a pause.
-GC_THRESHOLD = 100_000
-
-_PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 
 
 def run(config: Config, walk: ForkedWalk | None = None) -> None:
@@ -63,30 +54,26 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
     walker = Walker(procfs, cmdline=config.cmdline)
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
-    feed: Feed | None
-    polling: asyncio.Task[None] | None
-    telling: asyncio.Task[None] | None = None
     async with asyncio.TaskGroup() as group:
         if config.follow:
-            vitals = Vitals()
-            feed = Feed(agent, vitals=vitals)
-            if config.stats is not None:
-                telling = group.create_task(_tell(vitals, config.stats))
-            polling = group.create_task(_poll(snapshots(poller, config.interval, vitals), feed))
+            # Only here: what following takes need not be loaded for a snapshot.
+            from .following import Following
+
+            following = Following(poller, agent, config)
+            feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             printing = group.create_task(_print(feed.subscribe(config.filter)))
         else:
-            feed, polling = None, None
+            feed, tasks = None, []
             printing = group.create_task(_print(_snapshot(poller, walk, config, Encoder(agent))))
         stopping = group.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if polling and feed:
-            polling.cancel()
+        for task in tasks:
+            task.cancel()
+        if feed is not None:
             feed.stop()
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
-        if telling:
-            telling.cancel()
 
 
 def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
@@ -124,50 +111,8 @@ async def _snapshot(
     warn(poller.coverage)
 
 
-async def _poll(polls: AsyncIterator[Snapshot], feed: Feed) -> None:
-    """Feed the feed, for ever."""
-    tracker = Tracker()
-    first = True
-    try:
-        async for snapshot in polls:
-            feed.publish(snapshot, tracker.advance(snapshot))
-            if first:
-                first = False
-                warn(snapshot.coverage)
-                gc.freeze()
-                gc.set_threshold(GC_THRESHOLD)
-                gc.enable()
-    except OSError as error:
-        raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
-
-
-async def _tell(vitals: Vitals, seconds: float) -> None:
-    """Say on stderr what the polls cost, for ever."""
-    while True:
-        await asyncio.sleep(seconds)
-        say(sentence(vitals.figures()))
-
-
 async def _print(chunks: AsyncIterable[bytes]) -> None:
     try:
         await stdout.publish(chunks, STDOUT)
     except OSError as error:
         raise RuntimeFailure(f"standard output: {error.strerror}") from error
-
-
-def warn(coverage: Coverage) -> None:
-    """Say once on stderr what cannot be seen."""
-    if coverage.complete:
-        return
-    missing = "; ".join(coverage.missing)
-    if coverage.unreadable:
-        missing += f" ({coverage.unreadable} of {coverage.processes} processes)"
-        if os.geteuid():
-            missing += f"; {_PRIVILEGE}"
-    say(f"warning: {missing}")
-
-
-def say(message: str) -> None:
-    """One line on stderr, if there is one to write to."""
-    with contextlib.suppress(OSError):
-        print(f"sockagent: {message}", file=sys.stderr, flush=True)

@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from .filters import Filter
-from .model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
+from .lines import chunks, snapshot_lines
+from .model import Closed, Coverage, Delta, Opened, Snapshot, Updated
 from .records import Agent, Encoder
 from .vitals import Vitals
 
-# A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
-# may carry, and what is encoded between two turns of the event loop.
-CHUNK_BYTES = 256 * 1024
 # The history is bounded in both; a record is about 600 bytes.
 HISTORY_RECORDS = 50_000
 HISTORY_BYTES = 16 * 1024 * 1024
@@ -259,17 +257,6 @@ class Subscription:
                     yield line
 
 
-def snapshot_lines(
-    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, seq: int, now: float
-) -> Iterator[bytes]:
-    """The ``snapshot`` records that a filter lets through."""
-    if "snapshot" not in chosen.events:
-        return iter(())
-    if not chosen.passes_all:
-        holdings = filter(chosen.matches, holdings)
-    return encoder.holdings(encoder.head("snapshot", seq, now), holdings)
-
-
 def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> bytes | None:
     """The record of a delta as a filter shows it; None when it is hidden.
 
@@ -296,17 +283,3 @@ def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> 
                     return None
                 return encoder.closed(before, "filtered", None, entry.seq, now)
     return entry.line if passes and event in chosen.events else None
-
-
-def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines joined to chunks of at most CHUNK_BYTES; a longer line is a chunk of its own."""
-    gathered: list[bytes] = []
-    size = 0
-    for line in lines:
-        if size + len(line) > CHUNK_BYTES and gathered:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-        gathered.append(line)
-        size += len(line)
-    if gathered:
-        yield b"".join(gathered)

@@ -12,16 +12,13 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from .model import Key, Process, Socket
+from .model import Key, More, Process, Socket, held_by
 
 # Polls for which a process is new: it may still exec, or be moved to its own cgroup.
 NEW_POLLS = 5
 
 # In so many polls each process is glanced at once.
 GLANCE_POLLS = 10
-
-# Threads with descriptor tables of their own: (descriptor, inode) of each socket.
-More = tuple[tuple[int, int], ...]
 
 
 class Plan(NamedTuple):
@@ -66,18 +63,6 @@ class Watched:
         self.fds: dict[int, int] = {}
         self.more: More = ()
         self.held: dict[int, tuple[int, ...]] = {}
-
-
-def held_by(fds: Mapping[int, int], more: More = ()) -> dict[int, tuple[int, ...]]:
-    """inode → descriptors, ascending, of descriptor → inode."""
-    held: dict[int, tuple[int, ...]] = {}
-    for descriptor, inode in fds.items():
-        if inode:
-            others = held.get(inode)
-            held[inode] = (descriptor,) if others is None else (*others, descriptor)
-    for descriptor, inode in more:
-        held[inode] = tuple(sorted({*held.get(inode, ()), descriptor}))
-    return held
 
 
 class Holders:

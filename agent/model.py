@@ -6,8 +6,7 @@ They are named tuples: frozen, slotted, compared and hashed in C, and at a third
 frozen dataclass to make, which counts where a table has 20,000 rows.
 """
 
-from __future__ import annotations
-
+# No deferred annotations here: named tuples would compile each of them when they are made.
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -96,6 +95,22 @@ class Process(NamedTuple):
     unit: str | None = None
     container: str | None = None
     cmdline: tuple[str, ...] | None = None
+
+
+# Sockets of threads with descriptor tables of their own: (descriptor, inode).
+More = tuple[tuple[int, int], ...]
+
+
+def held_by(fds: Mapping[int, int], more: More = ()) -> dict[int, tuple[int, ...]]:
+    """inode → descriptors, ascending, of descriptor → inode."""
+    held: dict[int, tuple[int, ...]] = {}
+    for descriptor, inode in fds.items():
+        if inode:
+            others = held.get(inode)
+            held[inode] = (descriptor,) if others is None else (*others, descriptor)
+    for descriptor, inode in more:
+        held[inode] = tuple(sorted({*held.get(inode, ()), descriptor}))
+    return held
 
 
 class Owner(NamedTuple):

@@ -23,14 +23,14 @@ from collections.abc import (
 from aiofiles.base import wrap
 
 from .cgroups import Cgroups
-from .holders import Holders, held_by
+from .holders import Holders
 from .join import Descriptor, Join
 from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net
-from .procfs.forked import ForkedWalk
+from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
-from .procfs.walker import Check, Look, Walked, Walker
+from .procfs.walker import Check, Look, Walker
 from .sources import Sources
 from .tables import Change
 from .users import Users
@@ -191,42 +191,49 @@ class Poller:
         failed: dict[int, str] = {}
         told: set[int] = set()
         holder_of: dict[int | None, int] = {}
+        # Unix sockets whose peers' holders are still to be seen.
         paired: list[tuple[Socket, Process, tuple[int, ...]]] = []
+        hold = self._join.hold
 
-        def taken(walked: Walked) -> Iterator[Holding]:
-            failed.update(walked.failed)
-            for look in walked.looks:
-                left.discard(look.process.pid)
+        def taken(found: Found) -> Iterator[Holding]:
+            failed.update(found.failed)
+            for process, held, readable, namespace, directory in found.looks:
+                pid = process.pid
+                left.discard(pid)
                 unlisted: dict[int, int] = {}
-                for inode, fds in held_by(look.fds, look.more).items():
+                for inode, fds in held.items():
                     socket = sockets.get(inode)
                     if socket is None:
                         unlisted.update(dict.fromkeys(fds, inode))
                         continue
                     told.add(inode)
-                    if socket[16]:  # A unix socket: who holds its peer is known at the end.
-                        holder_of[inode] = look.process.pid
-                        paired.append((socket, look.process, fds))
-                    else:
-                        yield self._join.hold(socket, look.process, fds)
+                    peer = socket[16]
+                    if peer:
+                        holder_of[inode] = pid
+                        if peer not in holder_of and peer not in held:
+                            paired.append((socket, process, fds))
+                            continue
+                    yield hold(socket, process, fds, holder_of.get(peer, pid) if peer else None)
                 # What is told already need not be remembered.
-                self._take(look._replace(fds=unlisted, more=()))
+                netns = self._procfs.netns_id(namespace) or namespace
+                self._holders.take(process, netns, directory, unlisted if readable else None, ())
 
-        while walk is not None and (walked := await self._batch_soon(walk)) is not None:
-            yield taken(walked)
+        while walk is not None and (found := await self._batch_soon(walk)) is not None:
+            yield taken(found)
         if left:  # Whom the walk left out is gone, or it was killed.
-            yield taken(await self._walk_soon(left))
-        yield (self._join.hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
+            yield taken(found_in(await self._walk_soon(left)))
+        yield (hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
         namespaces = self._namespaces()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
         await self._sources.read({**own, **others}, list(others))
-        for inode in told:
-            sockets.pop(inode, None)
-        rest = Change(set(sockets), set())
-        snapshot = await self._joined(namespaces, rest, failed, read=True, told=told)
+        rest = {inode: sockets[inode] for inode in sockets.keys() - told}
+        sockets.clear()
+        sockets.update(rest)
+        change = Change(set(rest), set())
+        snapshot = await self._joined(namespaces, change, failed, read=True, told=told)
         yield snapshot.holdings.values()
         if unheld:
-            yield (self._join.hold(row, None, ()) for row in self._sources.unheld())
+            yield (hold(row, None, ()) for row in self._sources.unheld())
         self.coverage = snapshot.coverage
 
     def _namespaces(self) -> dict[int, list[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orjson import OPT_APPEND_NEWLINE, dumps
 
@@ -26,7 +26,9 @@ from .model import (
     Process,
     Updated,
 )
-from .vitals import Figures
+
+if TYPE_CHECKING:
+    from .vitals import Figures
 
 SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")

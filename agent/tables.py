@@ -116,24 +116,28 @@ class Tables(Generic[K]):
                 self._tables.pop(key, None)
             else:
                 self._tables[key] = table
-            left = before.rows.values() if table is EMPTY else table.left
-            for row in table.fresh.values():
-                if row[0]:
-                    (unsure if row[2] == "unix" else fresh)[row[0]] = row
             self.decoded += len(table.fresh)
-            lost = {row[0] for row in left} - {row[0] for row in table.fresh.values()}
+            came = {row[0]: row for row in table.fresh.values()}
+            went = before.rows.values() if table is EMPTY else table.left
+            lost = {row[0] for row in went} - came.keys()
             if lost:  # A row that stood twice is not gone while one of them stands.
                 gone |= lost - {row[0] for row in table.rows.values()}
+            if came:
+                is_unix = next(iter(came.values()))[2] == "unix"
+                (unsure if is_unix else fresh).update(came)
         sockets = self.sockets
         for inode in gone - fresh.keys():
             sockets.pop(inode, None)
         sockets.update(fresh)
-        for inode, row in unsure.items():
-            known = sockets.get(inode)
-            if known is not None and known[2] != "unix":
+        for inode in unsure.keys() & sockets.keys():
+            if sockets[inode][2] != "unix":
+                del unsure[inode]
                 self.clashes.add(inode)
-            else:
-                sockets[inode] = fresh[inode] = row
+        sockets.update(unsure)
+        fresh.update(unsure)
+        # Rows that no process can hold have no inode.
+        sockets.pop(0, None)
+        fresh.pop(0, None)
         self.clashes &= sockets.keys()
         gone -= fresh.keys()
         gone.discard(0)

@@ -6,7 +6,6 @@ It is told of each poll, and knows nothing of how they are made.
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 from typing import NamedTuple
 
 # Polls that the figures are of: the newest ten minutes at the default interval.
@@ -68,7 +67,7 @@ class Vitals:
         )
         return Figures(
             polls=self._count,
-            poll_ms=_ms(median(seconds)),
+            poll_ms=_ms(seconds[len(seconds) // 2]),
             poll_p99_ms=_ms(seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))]),
             poll_cpu_ms=_ms(sum(poll.cpu for poll in polls) / len(polls)),
             processes_walked=processes,

@@ -13,15 +13,39 @@ import signal
 from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from struct import Struct
+from typing import NamedTuple
 
-from ..model import Process
-from .walker import Glance, Look, Walked, Walker
+from ..model import Process, held_by
+from .walker import Walked, Walker
 
 # What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
 _PIPE_BYTES = 1 << 20
 _LENGTH = Struct("=I")  # Of a batch, before it.
 # Processes a batch: small enough to be worked on while the walk goes on.
 _BATCH = 32
+
+
+# The process, what it holds (inode → descriptors), whether that may be read, its network namespace
+# and the inode of its directory of descriptors.
+Holder = tuple[Process, dict[int, tuple[int, ...]], bool, int, int]
+
+
+class Found(NamedTuple):
+    """What a part of the walk showed; ``failed`` says of other processes why they are left out."""
+
+    looks: list[Holder]
+    failed: dict[int, str]
+
+
+def found_in(walked: Walked) -> Found:
+    """What these looks found."""
+    return Found(
+        [
+            (look.process, held_by(look.fds, look.more), look.readable, look.netns, look.directory)
+            for look in walked.looks
+        ],
+        walked.failed,
+    )
 
 
 class ForkedWalk:
@@ -44,7 +68,7 @@ class ForkedWalk:
         os.close(writing)
         self._file = os.fdopen(reading, "rb")
 
-    def batch(self) -> Walked | None:
+    def batch(self) -> Found | None:
         """Wait for the next part of the walk; None when there is no more. Blocking.
 
         A child that was killed looks like one that is done: it left processes out.
@@ -59,10 +83,7 @@ class ForkedWalk:
             os.waitpid(self._child, 0)
             self._child = 0
             return None
-        return Walked(
-            [Look(Process(*process), Glance(*glance), *rest) for process, glance, *rest in looks],
-            failed,
-        )
+        return Found([(Process._make(process), *rest) for process, *rest in looks], failed)
 
     def stop(self) -> None:
         """End the child, if it still walks; ``batch`` returns then."""
@@ -83,20 +104,13 @@ def _walk_and_exit(walker: Walker, writing: int) -> None:
         pids = [pid for pid in procfs.pids() if pid != own]
         for start in range(0, len(pids), _BATCH):
             walked = walker.walk(pids[start : start + _BATCH])
+            found = found_in(walked)
             # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
             looks = [
-                (
-                    tuple(look.process),
-                    tuple(look.glance),
-                    look.fds,
-                    look.more,
-                    look.readable,
-                    procfs.netns_id(look.netns) or look.netns,
-                    look.directory,
-                )
-                for look in walked.looks
+                (tuple(process), held, readable, procfs.netns_id(netns) or netns, directory)
+                for process, held, readable, netns, directory in found.looks
             ]
-            data = marshal.dumps((looks, walked.failed))
+            data = marshal.dumps((looks, found.failed))
             left = memoryview(_LENGTH.pack(len(data)) + data)
             while left:
                 left = left[os.write(writing, left) :]

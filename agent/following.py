@@ -1,0 +1,57 @@
+"""What following takes: polls into the feed, and what is told of them on stderr.
+
+It knows no formats, and nobody who subscribes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+
+from .cadence import snapshots
+from .config import Config
+from .errors import RuntimeFailure
+from .feed import Feed
+from .poller import Poller
+from .records import Agent
+from .say import say, warn
+from .tracker import Tracker
+from .vitals import Vitals, sentence
+
+# Allocations between two looks for cyclic garbage: there is little, and each look is a pause.
+GC_THRESHOLD = 100_000
+
+
+class Following:
+    """The feed of an agent that polls; ``work`` is what must run for it."""
+
+    def __init__(self, poller: Poller, agent: Agent, config: Config) -> None:
+        self.feed = Feed(agent, vitals=Vitals())
+        self._poller = poller
+        self._config = config
+
+    def work(self) -> list[Coroutine[None, None, None]]:
+        """The coroutines to be run until the end, all of them. They raise RuntimeFailure."""
+        telling = [] if self._config.stats is None else [self._tell(self._config.stats)]
+        return [self._poll(), *telling]
+
+    async def _poll(self) -> None:
+        tracker, feed = Tracker(), self.feed
+        try:
+            async for snapshot in snapshots(self._poller, self._config.interval, feed.vitals):
+                first = feed.snapshot is None
+                feed.publish(snapshot, tracker.advance(snapshot))
+                if first:
+                    warn(snapshot.coverage)
+                    gc.freeze()
+                    gc.set_threshold(GC_THRESHOLD)
+                    gc.enable()
+        except OSError as error:
+            raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+
+    async def _tell(self, seconds: float) -> None:
+        """Say what the polls cost, for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            say(sentence(self.feed.vitals.figures()))

@@ -1,0 +1,41 @@
+"""Records as a subscriber takes them: those that its filter lets through, joined to chunks.
+
+It knows records and filters, and nothing of history, subscriptions and transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .filters import Filter
+from .model import Holding
+from .records import Encoder
+
+# A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
+# may carry, and what is encoded between two turns of the event loop.
+CHUNK_BYTES = 256 * 1024
+
+
+def snapshot_lines(
+    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, seq: int, now: float
+) -> Iterator[bytes]:
+    """The ``snapshot`` records that a filter lets through."""
+    if "snapshot" not in chosen.events:
+        return iter(())
+    if not chosen.passes_all:
+        holdings = filter(chosen.matches, holdings)
+    return encoder.holdings(encoder.head("snapshot", seq, now), holdings)
+
+
+def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines joined to chunks of at most CHUNK_BYTES; a longer line is a chunk of its own."""
+    gathered: list[bytes] = []
+    size = 0
+    for line in lines:
+        if size + len(line) > CHUNK_BYTES and gathered:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        gathered.append(line)
+        size += len(line)
+    if gathered:
+        yield b"".join(gathered)
