@@ -8,6 +8,7 @@ knows nothing of files, asyncio, tables and output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
@@ -82,10 +83,10 @@ class Holders:
 
     # What to read.
 
-    def plan(self, seen: Mapping[int, tuple[int, int]], budget: int) -> Plan:
+    def plan(self, seen: Mapping[int, tuple[int, int]], share: float) -> Plan:
         """What is to be read, from what is cheap to see: pid → (directory, descriptors).
 
-        ``budget`` is how many descriptors the sweep may read. Processes that are gone are dropped.
+        ``share`` is how much of everything the sweep reads. Processes that are gone are dropped.
         """
         self._poll += 1
         for pid in self.watched.keys() - seen.keys():
@@ -100,7 +101,7 @@ class Holders:
                 parts[pid] = ()
                 if len(known.fds) != count:
                     known.changed, known.searched = self._poll, 0
-        self._plan_sweep(budget, parts)
+        self._plan_sweep(share, whole, parts)
         glances = [
             pid
             for pid in self.watched
@@ -108,26 +109,27 @@ class Holders:
         ]
         return Plan(whole, parts, glances)
 
-    def _plan_sweep(self, budget: int, parts: dict[int, Collection[int]]) -> None:
-        while budget > 0:
-            if not self._sweep:
-                self._sweep = list(self.watched)
-                self._swept = 0
-                if not self._sweep:
-                    return
+    def _plan_sweep(
+        self, share: float, whole: list[int], parts: dict[int, Collection[int]]
+    ) -> None:
+        """Add what the sweep reads: a ``share`` of all descriptors, a process counting as one."""
+        total = len(self.watched) + sum(len(known.fds) for known in self.watched.values())
+        budget = math.ceil(total * share)
+        if not self._sweep:
+            self._sweep, self._swept = list(self.watched), 0
+        while budget > 0 and self._sweep:
             known = self.watched.get(self._sweep[-1])
-            if known is None or not known.readable:
-                chosen: list[int] = []
-            else:
+            chosen: list[int] = []
+            if known is not None and not known.readable:
+                whole.append(known.process.pid)  # It may be read by now.
+            elif known is not None:
                 chosen = list(islice(known.fds, self._swept, self._swept + budget))
                 parts[known.process.pid] = chosen
             self._swept += len(chosen)
             budget -= len(chosen) + 1
-            if known is None or self._swept >= len(known.fds):
+            if known is None or not known.readable or self._swept >= len(known.fds):
                 self._sweep.pop()
                 self._swept = 0
-                if not self._sweep:
-                    return  # Through: it begins again with the next poll.
 
     def suspects(self, gone: Iterable[int]) -> dict[int, Collection[int]]:
         """pid → the descriptors on sockets that left the tables."""
@@ -193,6 +195,16 @@ class Holders:
         if not changes:
             return
         known = self.watched[pid]
+        if known.more:
+            before, fds = known.held, dict(known.fds)
+            for descriptor, inode in changes.items():
+                if inode is None:
+                    fds.pop(descriptor, None)
+                else:
+                    fds[descriptor] = inode
+            known.fds, known.held = fds, held_by(fds, known.more)
+            self._note(pid, before, known.held)
+            return
         inodes = {known.fds.get(fd, 0) for fd in changes} | {new or 0 for new in changes.values()}
         inodes.discard(0)
         before = {inode: known.held[inode] for inode in inodes if inode in known.held}

@@ -68,6 +68,10 @@ class Join:
     def dirty(self, changed: Iterable[int]) -> set[int]:
         """The sockets to be joined anew: those ``changed``, and those that are in doubt."""
         dirty = {inode for _pid, inode in self._holders.touched}
+        # Who holds a socket is told with its peer.
+        known = self._sockets
+        peers = {known[inode].peer_inode for inode in dirty if inode in known}
+        dirty.update(peer for peer in peers if peer in known)
         return dirty.union(changed, self._misses, self._awaited, self._rowless)
 
     def resolve(
@@ -95,8 +99,9 @@ class Join:
                     # It was opened while the tables were read: the next reading shows it, or not.
                     waiting.add(inode)
                 elif pids:
-                    descriptor = self._holders.watched[pids[0]].held[inode][0]
-                    asked.append(Descriptor(pids[0], descriptor, inode))
+                    watched = self._holders.watched
+                    pid = next((pid for pid in pids if watched[pid].readable), pids[0])
+                    asked.append(Descriptor(pid, watched[pid].held[inode][0], inode))
         self._waiting = waiting
         return sockets, asked
 
@@ -109,7 +114,8 @@ class Join:
         """
         holders = self._holders
         touched, holders.touched = holders.touched, set()
-        update = _Update(self.holdings)
+        update = _Update(self.holdings, self.hold)
+        put = update.put
         for key in touched:
             if key[0] not in holders.pids_of(key[1]):
                 update.remove(key)
@@ -125,13 +131,14 @@ class Join:
             elif waits:
                 awaited.add(inode)
             else:
+                peer = self._peer_pid(socket)
                 for pid in pids:
                     known = holders.watched[pid]
-                    update.put((pid, inode), socket, known.process, known.held[inode], self._hold)
+                    put((pid, inode), socket, known.process, known.held[inode], peer)
                 if pids:
                     update.remove((None, inode))
                 else:
-                    update.put((None, inode), socket, None, (), self._hold)
+                    put((None, inode), socket, None, (), peer)
                 self._remember(inode, socket, read=read)
         self._awaited, self._rowless = awaited, self._waiting
         self._first = False
@@ -178,18 +185,18 @@ class Join:
             place = self._place(socket.cgroup_id)
         return Holding._make((socket, process, fds, owner, peer_pid, place))
 
-    def _hold(self, socket: Socket, process: Process | None, fds: tuple[int, ...]) -> Holding:
-        peer = socket.peer_inode
-        pids = self._holders.pids_of(peer) if peer else ()
-        return self.hold(socket, process, fds, pids[0] if pids else None)
+    def _peer_pid(self, socket: Socket) -> int | None:
+        pids = self._holders.pids_of(socket.peer_inode) if socket.peer_inode else ()
+        return pids[0] if pids else None
 
 
 class _Update:
     """Holdings being changed; the old ones stay as they were."""
 
-    def __init__(self, holdings: Mapping[Key, Holding]) -> None:
+    def __init__(self, holdings: Mapping[Key, Holding], hold: Callable[..., Holding]) -> None:
         self.holdings = dict(holdings)
         self.changed: set[Key] = set()
+        self._hold = hold
 
     def put(
         self,
@@ -197,11 +204,17 @@ class _Update:
         socket: Socket,
         process: Process | None,
         fds: tuple[int, ...],
-        hold: Callable[[Socket, Process | None, tuple[int, ...]], Holding],
+        peer_pid: int | None,
     ) -> None:
         last = self.holdings.get(key)
-        if last is None or last[0] is not socket or last[1] is not process or last[2] != fds:
-            self.holdings[key] = hold(socket, process, fds)
+        if (
+            last is None
+            or last[0] is not socket
+            or last[1] is not process
+            or last[2] != fds
+            or last[4] != peer_pid
+        ):
+            self.holdings[key] = self._hold(socket, process, fds, peer_pid)
             self.changed.add(key)
 
     def remove(self, key: Key) -> None:

@@ -112,9 +112,7 @@ class Poller:
         now = time.monotonic()
         passed, self._polled = now - self._polled, now
         evidence = await self._evidence_soon(pids)
-        total = sum(len(known.fds) for known in self._holders.watched.values())
-        share = min(1.0, passed / self._sweep)
-        plan = self._holders.plan(evidence, math.ceil(total * share) if total else 0)
+        plan = self._holders.plan(evidence, min(1.0, passed / self._sweep))
         lost = await self._check(plan.parts, facts=True)
         watched = self._holders.watched
         glances = await self._glance_soon(plan.glances)
@@ -231,7 +229,12 @@ class Poller:
         sockets.update(rest)
         change = Change(set(rest), set())
         snapshot = await self._joined(namespaces, change, failed, read=True, told=told)
-        yield snapshot.holdings.values()
+        yield (
+            holding
+            if holding.peer_pid is not None
+            else holding._replace(peer_pid=holder_of.get(holding.socket.peer_inode))
+            for holding in snapshot.holdings.values()
+        )
         if unheld:
             yield (hold(row, None, ()) for row in self._sources.unheld())
         self.coverage = snapshot.coverage
@@ -317,9 +320,10 @@ class Poller:
         names = await self._ask_soon(asked)
         told: dict[int, Socket] = {}
         for descriptor, name in zip(asked, names, strict=True):
-            known = self._holders.watched[descriptor.pid]
-            if not known.readable:
-                self._holders.forget(descriptor.pid, descriptor.inode)
+            if not self._holders.watched[descriptor.pid].readable:
+                # Nor may any other that held it.
+                for pid in self._holders.pids_of(descriptor.inode):
+                    self._holders.forget(pid, descriptor.inode)
             elif name != b"":
                 told[descriptor.inode] = net.unlisted(descriptor.inode, name)
         return told

@@ -171,8 +171,9 @@ class Sources:
     ) -> Change:
         tables: dict[Place, Table] = dict.fromkeys(gone, EMPTY)
         for reading in await asyncio.gather(*(self._read_soon(*job) for job in jobs)):
-            for place in reading.tables:
-                self._failed.pop(place, None)
+            for netns, names in reading.tables:
+                for name in (names, *(names if isinstance(names, tuple) else ())):
+                    self._failed.pop((netns, name), None)
             tables.update(reading.tables)
             self._failed.update(reading.failed)
         if self._ears.namespaces:
@@ -212,13 +213,9 @@ class Sources:
                 continue
             before = self._tables.get(place)
             reading.tables[place] = net.parse(name, data, netns_id, self._ephemeral, before)
-            reading.tables.update(
-                self._replaced(
-                    other
-                    for other, _table in self._tables.items()
-                    if other[0] == netns and isinstance(other[1], tuple) and name in other[1]
-                )
-            )
+        for place, table in self._tables.items():
+            if place[0] == netns and isinstance(place[1], tuple) and place not in reading.tables:
+                reading.tables.update(self._without(place, table, texts))
         return reading
 
     def _interface(self, pids: Sequence[int], index: int) -> str:
@@ -229,6 +226,17 @@ class Sources:
             return str(index)
         readable = [data for data in texts.values() if isinstance(data, bytes)]
         return net.interfaces(readable).get(index, str(index))
+
+    def _without(
+        self, place: Place, table: Table, texts: Mapping[str, object]
+    ) -> dict[Place, Table]:
+        """What netlink showed, without what was read as text now; nothing if that was nothing."""
+        read = {name for name, data in texts.items() if isinstance(data, bytes)}
+        if read.isdisjoint(place[1]):
+            return {}
+        kept = {row: one for row, one in table.rows.items() if net.table_of(one) not in read}
+        left = tuple(one for row, one in table.rows.items() if row not in kept)
+        return {place: Table(kept, left=left) if kept else EMPTY}
 
     def _replaced(self, places: Iterable[Place]) -> dict[Place, Table]:
         return {place: EMPTY for place in places if self._tables.get(place) is not EMPTY}
