@@ -8,7 +8,6 @@ knows nothing of files, asyncio, tables and output.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
@@ -83,10 +82,10 @@ class Holders:
 
     # What to read.
 
-    def plan(self, seen: Mapping[int, tuple[int, int]], share: float) -> Plan:
+    def plan(self, seen: Mapping[int, tuple[int, int]], budget: int) -> Plan:
         """What is to be read, from what is cheap to see: pid → (directory, descriptors).
 
-        ``share`` is how much of everything the sweep reads. Processes that are gone are dropped.
+        ``budget`` is how many descriptors the sweep may read. Processes that are gone are dropped.
         """
         self._poll += 1
         for pid in self.watched.keys() - seen.keys():
@@ -101,7 +100,7 @@ class Holders:
                 parts[pid] = ()
                 if len(known.fds) != count:
                     known.changed, known.searched = self._poll, 0
-        self._plan_sweep(share, whole, parts)
+        self._plan_sweep(budget, whole, parts)
         glances = [
             pid
             for pid in self.watched
@@ -109,12 +108,8 @@ class Holders:
         ]
         return Plan(whole, parts, glances)
 
-    def _plan_sweep(
-        self, share: float, whole: list[int], parts: dict[int, Collection[int]]
-    ) -> None:
-        """Add what the sweep reads: a ``share`` of all descriptors, a process counting as one."""
-        total = len(self.watched) + sum(len(known.fds) for known in self.watched.values())
-        budget = math.ceil(total * share)
+    def _plan_sweep(self, budget: int, whole: list[int], parts: dict[int, Collection[int]]) -> None:
+        """Add what the sweep reads: so many descriptors, and the processes in doubt."""
         if not self._sweep:
             self._sweep, self._swept = list(self.watched), 0
         while budget > 0 and self._sweep:
@@ -126,7 +121,7 @@ class Holders:
                 chosen = list(islice(known.fds, self._swept, self._swept + budget))
                 parts[known.process.pid] = chosen
             self._swept += len(chosen)
-            budget -= len(chosen) + 1
+            budget -= len(chosen)
             if known is None or not known.readable or self._swept >= len(known.fds):
                 self._sweep.pop()
                 self._swept = 0

@@ -55,20 +55,22 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     """
     known = before.rows
     current = dict.fromkeys(rows)
-    new = current.keys() - known.keys() - before.malformed if before.rows else current.keys()
+    new = [row for row in current if row not in known]
+    if before.malformed:
+        new = [row for row in new if row not in before.malformed]
     gone = known.keys() - current.keys()
-    malformed = before.malformed & current.keys() if before.malformed else before.malformed
+    malformed = before.malformed & current.keys()
     if not new and not gone and malformed == before.malformed:
         return before
     fresh = dict(decode(new)) if new else {}
     if len(fresh) != len(new):
-        malformed |= new - fresh.keys()
+        malformed |= frozenset(new) - fresh.keys()
     if not known:
-        return Table(fresh, frozenset(malformed), fresh)
+        return Table(fresh, malformed, fresh)
     merged = dict(known)
     left = tuple(merged.pop(row) for row in gone)
     merged.update(fresh)
-    return Table(merged, frozenset(malformed), fresh, left)
+    return Table(merged, malformed, fresh, left)
 
 
 class Change(NamedTuple):
@@ -89,6 +91,7 @@ class Tables(Generic[K]):
 
     def __init__(self) -> None:
         self._tables: dict[K, Table] = {}
+        self._indexes: dict[K, dict[int, Socket]] = {}  # By inode, of each table.
         self.sockets: dict[int, Socket] = {}
         # Sockets that a unix row claims too. Who names a unix socket may put a newline into its
         # path, and behind it what reads as a row: such a row hides no other table's socket.
@@ -106,39 +109,67 @@ class Tables(Generic[K]):
     def update(self, tables: Mapping[K, Table]) -> Change:
         """Take over new readings; an EMPTY one drops its table."""
         fresh: dict[int, Socket] = {}
-        unsure: dict[int, Socket] = {}
-        gone: set[int] = set()
+        fresh_unix: dict[int, Socket] = {}
+        unsure: set[int] = set()  # What more than one row may show.
         for key, table in tables.items():
             before = self.get(key)
             if table is before:
                 continue
-            if table is EMPTY:
-                self._tables.pop(key, None)
-            else:
-                self._tables[key] = table
             self.decoded += len(table.fresh)
+            index = self._indexes.setdefault(key, {})
             came = {row[0]: row for row in table.fresh.values()}
             went = before.rows.values() if table is EMPTY else table.left
-            lost = {row[0] for row in went} - came.keys()
-            if lost:  # A row that stood twice is not gone while one of them stands.
-                gone |= lost - {row[0] for row in table.rows.values()}
+            unsure.update(row[0] for row in went)
+            index.update(came)
+            if table is EMPTY:
+                del self._tables[key], self._indexes[key]
+            else:
+                self._tables[key] = table
+                if went:
+                    self._shrink(index, table, unsure - came.keys())
             if came:
                 is_unix = next(iter(came.values()))[2] == "unix"
-                (unsure if is_unix else fresh).update(came)
+                (fresh_unix if is_unix else fresh).update(came)
         sockets = self.sockets
-        for inode in gone - fresh.keys():
-            sockets.pop(inode, None)
+        for inode in fresh.keys() & sockets.keys():
+            if sockets[inode][2] == "unix":
+                unsure.add(inode)
+        unsure |= fresh_unix.keys() & (sockets.keys() | fresh.keys())
+        sockets.update(fresh_unix)
         sockets.update(fresh)
-        for inode in unsure.keys() & sockets.keys():
-            if sockets[inode][2] != "unix":
-                del unsure[inode]
-                self.clashes.add(inode)
-        sockets.update(unsure)
-        fresh.update(unsure)
+        fresh.update(fresh_unix)
+        gone = set()
+        for inode in unsure:
+            row = self._resolve(inode)
+            known = sockets.pop(inode, None)
+            if row is not None:
+                sockets[inode] = row
+                if row is not known:
+                    fresh[inode] = row
+            elif known is not None:
+                gone.add(inode)
+                fresh.pop(inode, None)
         # Rows that no process can hold have no inode.
         sockets.pop(0, None)
         fresh.pop(0, None)
-        self.clashes &= sockets.keys()
-        gone -= fresh.keys()
         gone.discard(0)
+        self.clashes &= sockets.keys()
         return Change(set(fresh), gone)
+
+    def _shrink(self, index: dict[int, Socket], table: Table, inodes: Iterable[int]) -> None:
+        """Take out of a table's index what is no longer in the table."""
+        for inode in inodes:
+            index.pop(inode, None)
+        if len(index) < len(table.rows):  # A row that stood twice may stand once more.
+            for row in table.rows.values():
+                index.setdefault(row[0], row)
+
+    def _resolve(self, inode: int) -> Socket | None:
+        """What the tables show under an inode: rather not what a unix row claims."""
+        found = [row for index in self._indexes.values() if (row := index.get(inode)) is not None]
+        others = [row for row in found if row[2] != "unix"]
+        if others and len(others) < len(found):
+            self.clashes.add(inode)
+        else:
+            self.clashes.discard(inode)
+        return others[-1] if others else found[-1] if found else None

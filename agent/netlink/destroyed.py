@@ -74,7 +74,7 @@ def brief(
     parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]
     found, wild = listeners(tcp.rows)
     for one, (_family, _local, remote, endpoints) in parsed:
-        if one.proto == "tcp" and remote[1] is None:  # Bound without a peer: it may have listened.
+        if one.proto == "tcp" and remote[0] is None:  # Bound without a peer: it may have listened.
             found.add(endpoints[0])
     direct = directions(found, wild, scope.ephemeral)
     sockets = []
@@ -91,7 +91,7 @@ def brief(
                 local_port=local[1],
                 remote_addr=remote[0],
                 remote_port=remote[1],
-                direction=direction if one.proto == "tcp" and remote[1] else None,
+                direction=direction if one.proto == "tcp" and remote[0] is not None else None,
                 netns=scope.netns,
                 source=SOURCE,
             )

@@ -212,7 +212,8 @@ def inet_fields(
     here: Endpoint = (_address(family, local), _swapped(port))
     there: Endpoint = (None, None)
     if peer_port or remote != _NO_ADDRESS:
-        there = (_address(family, remote), _swapped(peer_port))
+        # A socket that was reset has forgotten its peer's port.
+        there = (_address(family, remote), _swapped(peer_port) or None)
     return name, here, there, ((local, port), (remote, peer_port))
 
 

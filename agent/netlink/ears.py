@@ -42,11 +42,14 @@ class Ears:
     def leave(self, namespaces: Collection[int]) -> None:
         """Hear these no more. To be called before their sockets are closed."""
         for netns in namespaces:
-            known = self._sockets.pop(netns, None)
-            if known is not None:
-                asyncio.get_running_loop().remove_reader(known.fileno())
+            self._stop(netns)
             self._heard.pop(netns, None)
             self._overrun.discard(netns)
+
+    def _stop(self, netns: int) -> None:
+        known = self._sockets.pop(netns, None)
+        if known is not None:
+            asyncio.get_running_loop().remove_reader(known.fileno())
 
     @property
     def namespaces(self) -> Collection[int]:
@@ -63,7 +66,7 @@ class Ears:
             except OSError as error:
                 self._overrun.add(netns)
                 if error.errno != errno.ENOBUFS:
-                    self.leave([netns])
+                    self._stop(netns)
                 return
             if len(heard) < MOST:
                 heard += notices(buffer)

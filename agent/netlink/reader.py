@@ -139,15 +139,17 @@ class NetlinkReader:
     def _link(self, netns: int, path: str) -> _Link | None:
         with self._opening:
             if netns not in self._links:
-                self._links[netns] = self._open(netns, path)
+                try:
+                    self._links[netns] = self._open(netns, path)
+                except PermissionError:  # The text tables tell, for as long as it is there.
+                    self._links[netns] = None
+                except OSError:  # The process that led there is gone; another may lead there too.
+                    return None
             return self._links[netns]
 
-    def _open(self, netns: int, path: str) -> _Link | None:
-        try:
-            sockets = self._sockets()
-            return _Link(*(sockets() if netns == self._own else _in(netns, path, sockets)))
-        except OSError:  # Not allowed, or gone: the text tables tell.
-            return None
+    def _open(self, netns: int, path: str) -> _Link:
+        sockets = self._sockets()
+        return _Link(*(sockets() if netns == self._own else _in(netns, path, sockets)))
 
     def _drop(self, netns: int) -> None:
         with self._opening:

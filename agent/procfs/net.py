@@ -74,7 +74,11 @@ def parse(
         table = reread(lines, before, partial(_plain, row, netns))
     else:
         table = _read_inet(name, lines, netns, ephemeral, before)
-    return table._replace(malformed=table.malformed | {cut}) if cut else table
+    if not cut:
+        return table
+    if table is before:  # Then nothing came and nothing left.
+        return Table(table.rows, table.malformed | {cut})
+    return table._replace(malformed=table.malformed | {cut})
 
 
 def table_of(socket: Socket) -> str:

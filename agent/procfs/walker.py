@@ -209,14 +209,18 @@ class Walker:
         for pid in pids:
             path = f"{root}/{pid}/fd"
             try:
-                found = stat(path)
-                count = found.st_size if counts else len(os.listdir(path))
+                directory = stat(path)
             except OSError as error:
-                if error.errno in GONE:
-                    continue
-                seen[pid] = Evidence(0, 0)
-            else:
-                seen[pid] = Evidence(found.st_ino, count)
+                if error.errno not in GONE:
+                    seen[pid] = Evidence(0, 0)
+                continue
+            count = directory.st_size
+            if not counts:
+                try:
+                    count = len(os.listdir(path))
+                except OSError:  # Denied, or gone: a look tells which.
+                    count = -1
+            seen[pid] = Evidence(directory.st_ino, count)
         return seen
 
     def glance(self, pids: Iterable[int]) -> dict[int, Glance | None]:
@@ -245,7 +249,7 @@ class Walker:
                 found = os.fstat(listing)
                 if found.st_ino != check.directory:
                     raise Vanished
-                changes, reads = _recheck(listing, check, found.st_size)
+                changes, reads = _recheck(listing, check, found.st_size if self._counts else None)
             glance = process = netns = None
             if check.facts or None in changes.values():
                 # What a dead process closed it did not close: it exited.
@@ -306,7 +310,7 @@ def _glance(stat: Stat) -> Glance:
     return Glance(stat.comm, stat.image, stat.ppid, stat.threads)
 
 
-def _recheck(listing: int, check: Check, count: int) -> tuple[dict[int, int | None], int]:
+def _recheck(listing: int, check: Check, count: int | None) -> tuple[dict[int, int | None], int]:
     """What is not as it was, and how many descriptors were read. ``listing`` is ``PID/fd``, open.
 
     The kernel gives out the lowest number that is free: where a few descriptors are missing from
@@ -331,7 +335,7 @@ def _recheck(listing: int, check: Check, count: int) -> tuple[dict[int, int | No
         look(descriptor)
     free = 0
     misses = 0
-    while len(fds) > _MANY and known < count and misses < _MOST_MISSES:
+    while count is not None and len(fds) > _MANY and known < count and misses < _MOST_MISSES:
         while free in fds or free in changes:
             free += 1
         if not look(free):

@@ -243,14 +243,14 @@ def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holde
 
 SMALL_HISTORY = """
 import sys
-from agent import app
-class Feed(app.Feed):
+from agent import following
+class Feed(following.Feed):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options, history_records=200)
     def publish(self, *news):
         super().publish(*news)
         print(self.seq, file=sys.stderr, flush=True)
-app.Feed = Feed
+following.Feed = Feed
 from agent.__main__ import entry
 entry()
 """

@@ -1,0 +1,20 @@
+"""Reads the captures; README.md beside it tells what they are."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+# The id that every container in ``cgroup/`` has, and the tables in ``net/``.
+CONTAINER_ID = "3f4a9c07d2b15e6887c0a1f2e3d4b5c60718293a4b5c6d7e8f90a1b2c3d4e5f6"
+TABLES = (
+    "tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "unix",
+    "netlink", "packet",
+)  # fmt: skip
+
+
+def capture(name: str) -> bytes:
+    return (_HERE / name).read_bytes()
+
+
+def names(directory: str) -> list[str]:
+    return sorted(path.name for path in (_HERE / directory).iterdir())

@@ -1,0 +1,37 @@
+"""Captured answers, and a Scope to read them in."""
+
+from __future__ import annotations
+
+from agent.model import Socket
+from agent.netlink import diag, others
+from agent.tables import EMPTY, Scope, Table
+
+from ..captures import capture
+
+NETNS = 4026531833
+SCOPE = Scope(NETNS, range(32768, 61000), lambda index: f"if{index}")
+DUMPS = {
+    "tcp": diag.inet("tcp", unheld=True, cgroups=True),
+    "udp": diag.inet("udp"),
+    "udplite": diag.inet("udplite"),
+    "unix": others.unix(),
+    "netlink": others.netlink(),
+    "packet": others.packet(),
+}
+
+
+def answer(name: str) -> bytes:
+    return capture(f"netlink/{name}")
+
+
+def rows(name: str) -> list[bytes]:
+    names = [name, f"{name}6"] if name.startswith("udp") else [name]
+    return diag.rows_of(answer(one) for one in names)
+
+
+def read(name: str, scope: Scope = SCOPE, before: Table = EMPTY) -> Table:
+    return DUMPS[name].read(rows(name), scope, before)
+
+
+def sockets(name: str) -> dict[int, Socket]:
+    return read(name).sockets()

@@ -1,0 +1,189 @@
+"""Notices of the ends of sockets."""
+
+import socket
+from collections.abc import Collection, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model import Holding, Opened, Owner
+from agent.netlink import diag
+from agent.netlink.destroyed import Ended, brief, cookies, notices
+from agent.netlink.reader import _asking, _hearing, _Link
+from agent.records import Agent, Encoder
+from agent.tables import EMPTY
+
+from ..strategies import mutated
+from .asking import NETNS, SCOPE, answer, read
+
+NOTICES = answer("destroyed")
+SO_COOKIE = 57  # asm-generic/socket.h
+
+
+def told(known: Collection[bytes] = ()) -> list[tuple[object, ...]]:
+    found = brief(notices(NOTICES), [known], EMPTY, SCOPE)
+    return [(one.proto, one.family, *one[5:9], one.direction) for one in found]
+
+
+# Captured ones.
+
+
+def test_the_notices_of_every_kind() -> None:
+    assert [one.proto for one in notices(NOTICES)] == ["udp", "udp", "tcp", "tcp", "tcp", "tcp"]
+    assert len({one.cookie for one in notices(NOTICES)}) == 6
+
+
+def test_sockets_that_nobody_saw() -> None:
+    found = told()
+    assert found[:3] == [
+        ("udp", "inet", "127.0.0.1", 5400, None, None, None),
+        ("udp", "inet6", "::1", 5401, "::1", 5401, None),
+        ("tcp", "inet6", "::1", 8101, None, None, None),
+    ]
+    assert found[4:] == [
+        ("tcp", "inet", "127.0.0.1", 40100, "127.0.0.1", 8100, "outbound"),
+        ("tcp", "inet", "127.0.0.1", 8100, None, None, None),
+    ]
+
+
+def test_what_is_not_told_is_unknown() -> None:
+    for one in brief(notices(NOTICES), (), EMPTY, SCOPE):
+        assert (one.inode, one.uid, one.state, one.recv_q) == (0, None, None, None)
+        assert (one.netns, one.source) == (NETNS, "netlink")
+
+
+def test_a_port_that_is_forgotten_by_the_end_is_unknown() -> None:
+    # Who closes with a reset forgets the peer's port.
+    reset = told()[3]
+    assert reset[2:4] == ("127.0.0.1", 8100)
+    assert reset[5] is None
+
+
+def test_sockets_that_were_seen_are_not_told() -> None:
+    seen = {one.cookie for one in notices(NOTICES)[:4]}
+    assert len(told(seen)) == 2
+    assert told({one.cookie for one in notices(NOTICES)}) == []
+
+
+def test_a_listener_that_is_there_still_tells_the_direction() -> None:
+    ended = [one for one in notices(NOTICES) if one.proto == "tcp"][1:3]
+    alone = brief(ended[1:], (), EMPTY, SCOPE._replace(ephemeral=range(0)))
+    assert [one.direction for one in alone] == [None]
+    row = ended[1].notice
+    # The other end of the connection listens on 127.0.0.1:8100.
+    listener = bytearray(row)
+    listener[17] = diag.LISTEN
+    listener[20:22], listener[22:24] = row[22:24], b"\0\0"
+    tcp = diag.inet("tcp").read([bytes(listener)], SCOPE, EMPTY)
+    found = brief(ended[1:], (), tcp, SCOPE._replace(ephemeral=range(0)))
+    assert [one.direction for one in found] == ["outbound"]
+
+
+def test_the_cookies_of_a_reading() -> None:
+    table = read("tcp")
+    assert len(cookies(table)) == len(table.rows)
+    assert all(len(cookie) == 8 for cookie in cookies(table))
+
+
+def test_several_buffers_or_one() -> None:
+    ended = notices(NOTICES)
+    assert [one for each in ended for one in notices(each.notice)] == ended
+
+
+@given(st.binary(max_size=300) | mutated(NOTICES) | mutated(NOTICES[:192]))
+def test_no_bytes_raise_and_what_is_read_can_be_told(data: bytes) -> None:
+    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    for one in brief(notices(data), (), EMPTY, SCOPE):
+        encoder.delta(Opened(Holding(one, None, (), Owner(0, None))), 1, 0.0)
+
+
+@pytest.mark.parametrize("size", range(0, len(NOTICES), 37))
+def test_notices_that_are_cut_off_are_passed_over(size: int) -> None:
+    whole = notices(NOTICES)
+    assert notices(NOTICES[:size]) == whole[: len(notices(NOTICES[:size]))]
+
+
+# Real ones.
+
+
+@pytest.fixture
+def hearing() -> Iterator[socket.socket]:
+    with _hearing() as opened:
+        opened.settimeout(10)
+        yield opened
+
+
+def cookie_of(opened: socket.socket) -> bytes:
+    return opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+
+
+def heard(hearing: socket.socket, cookie: bytes) -> Ended:
+    while True:
+        for one in notices(hearing.recv(65536)):
+            if one.cookie == cookie:
+                return one
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+@pytest.mark.parametrize(
+    ("kind", "proto"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")]
+)
+def test_the_end_of_a_socket_is_heard(
+    hearing: socket.socket, family: int, host: str, kind: int, proto: str
+) -> None:
+    with socket.socket(family, kind) as opened:
+        opened.bind((host, 0))
+        cookie, port = cookie_of(opened), opened.getsockname()[1]
+        if proto == "tcp":
+            opened.listen()
+    one = heard(hearing, cookie)
+    assert one.proto == proto
+    (found,) = brief([one], (), EMPTY, SCOPE)
+    assert (found.local_addr, found.local_port, found.inode) == (host, port, 0)
+
+
+def test_the_end_of_a_connection_that_was_read_is_known(hearing: socket.socket) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as one,
+        server.accept()[0] as other,
+    ):
+        cookie_of_other, server_port = cookie_of(other), server.getsockname()[1]
+        link = _Link(_asking(), None)
+        tcp = diag.inet("tcp").read(diag.rows_of(link.ask(diag.inet("tcp"))), SCOPE, EMPTY)
+        link.close()
+        assert {cookie_of_other, cookie_of(one)} <= cookies(tcp)
+        one.close()
+        other.recv(1)
+    ended = heard(hearing, cookie_of_other)
+    (found,) = brief([ended], (), tcp, SCOPE)
+    assert (found.direction, found.local_port) == ("inbound", server_port)
+    assert brief([ended], [set(), cookies(tcp)], tcp, SCOPE) == []
+
+
+def test_an_unbound_socket_that_ends_is_not_told(hearing: socket.socket) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound:
+        never = cookie_of(unbound)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        last = cookie_of(bound)
+    found: list[bytes] = []
+    while last not in found:
+        found += [one.cookie for one in notices(hearing.recv(65536))]
+    assert never not in found
+
+
+def test_a_socket_that_is_not_bound_hears_nothing(hearing: socket.socket) -> None:
+    # Both have joined the group; one has no port id.
+    with _asking() as deaf:
+        deaf.setblocking(False)
+        deaf.setsockopt(270, 1, 3)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SKNLGRP_INET_UDP_DESTROY
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.bind(("127.0.0.1", 0))
+            cookie = cookie_of(opened)
+        heard(hearing, cookie)  # So it was told.
+        with pytest.raises(BlockingIOError):
+            deaf.recv(65536)

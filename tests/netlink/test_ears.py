@@ -1,0 +1,157 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from agent.netlink import ears as ears_module
+from agent.netlink.ears import Ears
+from agent.netlink.reader import _hearing
+
+NETNS = 4026531833
+
+
+@pytest.fixture
+def hearing() -> Iterator[socket.socket]:
+    with _hearing() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def ears(hearing: socket.socket) -> AsyncIterator[Ears]:
+    """They hear our own namespace, from now on."""
+    made = Ears()
+    made.listen(NETNS, hearing)
+    assert made.take() == ({}, {NETNS})
+    yield made
+    made.leave([NETNS])
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 (it reads in the event loop, and tells nobody)
+            await asyncio.sleep(0.001)
+
+
+def end_a_socket() -> int:
+    """Its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+    return port
+
+
+def ports(ears: Ears) -> list[int]:
+    """Taken from what was heard."""
+    heard, _overrun = ears.take()
+    return [int.from_bytes(one.notice[20:22], "big") for one in heard.get(NETNS, ())]
+
+
+async def test_what_ended_before_was_not_heard(hearing: socket.socket) -> None:
+    ears = Ears()
+    assert ears.doubted() == set()
+    ears.listen(NETNS, hearing)
+    assert ears.doubted() == {NETNS}
+    assert ears.take() == ({}, {NETNS})
+    assert ears.doubted() == set()
+    ears.leave([NETNS])
+
+
+async def test_an_end_is_heard_and_is_doubt(ears: Ears) -> None:
+    assert list(ears.namespaces) == [NETNS]
+    port = end_a_socket()
+    found: list[int] = []
+    async with asyncio.timeout(20):
+        while port not in found:
+            await until(lambda: ears.doubted() == {NETNS})
+            found += ports(ears)
+
+
+async def test_what_was_taken_is_not_told_again(ears: Ears) -> None:
+    end_a_socket()
+    await until(lambda: bool(ears.doubted()))
+    first = ports(ears)
+    assert first
+    assert not set(first) & set(ports(ears))
+
+
+async def test_to_listen_again_to_the_same_is_no_doubt(ears: Ears, hearing: socket.socket) -> None:
+    ears.listen(NETNS, hearing)
+    assert ears.take()[1] == set()
+
+
+async def test_another_socket_replaces_the_first(ears: Ears) -> None:
+    with _hearing() as other:
+        ears.listen(NETNS, other)
+        assert ears.take()[1] == {NETNS}
+        assert list(ears.namespaces) == [NETNS]
+        port = end_a_socket()
+        found: list[int] = []
+        while port not in found:
+            await until(lambda: bool(ears.doubted()))
+            found += ports(ears)
+        assert found.count(port) == 1
+        ears.leave([NETNS])
+
+
+async def test_who_left_hears_nothing(ears: Ears, hearing: socket.socket) -> None:
+    end_a_socket()
+    await until(lambda: bool(ears.doubted()))
+    ears.leave([NETNS, NETNS + 1])
+    assert (ears.doubted(), ears.take(), list(ears.namespaces)) == (set(), ({}, set()), [])
+    end_a_socket()
+    assert hearing.recv(65536)  # It waits here still: nobody has read it.
+    assert ears.doubted() == set()
+
+
+async def test_an_overrun_is_doubt(ears: Ears, hearing: socket.socket) -> None:
+    hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # As little as the kernel allows.
+    for _ in range(200):  # Nobody reads meanwhile.
+        end_a_socket()
+    overrun: set[int] = set()
+
+    def is_told() -> bool:
+        overrun.update(ears.take()[1])
+        return overrun == {NETNS}
+
+    await until(is_told)
+    # It hears on.
+    assert list(ears.namespaces) == [NETNS]
+    port = end_a_socket()
+    found: list[int] = []
+    while port not in found:
+        await until(lambda: bool(ears.doubted()))
+        found += ports(ears)
+
+
+async def test_more_than_is_kept_is_doubt(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ears_module, "MOST", 3)
+    for _ in range(10):
+        end_a_socket()
+    await until(lambda: NETNS in ears._overrun)
+    heard, overrun = ears.take()
+    assert 3 <= len(heard[NETNS]) < 10
+    assert overrun == {NETNS}
+
+
+async def test_more_notices_than_one_turn_reads_are_all_heard(ears: Ears) -> None:
+    ended = {end_a_socket() for _ in range(ears_module._TURN + 50)}
+    found: set[int] = set()
+    while not ended <= found:
+        await until(lambda: bool(ears.doubted()))
+        found |= set(ports(ears))
+
+
+async def test_a_socket_that_fails_is_left_in_doubt(ears: Ears) -> None:
+    # A peer that is not there makes reading fail, otherwise than an overrun does.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as failing:
+        failing.setblocking(False)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            failing.connect(nobody.getsockname())
+        ears.listen(7, failing)
+        ears.take()
+        failing.send(b"x")
+        await until(lambda: 7 not in ears.namespaces)
+        # What ends from now on is not heard.
+        assert 7 in ears.take()[1]

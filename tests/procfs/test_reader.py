@@ -1,0 +1,188 @@
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.procfs.files import Vanished
+from agent.procfs.reader import ProcFS
+
+from ..fakeproc import BOOT_TIME, NETNS, FakeProc, inet_row
+from ..unprivileged import as_nobody
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+def netns_of(procfs: ProcFS, pid: int) -> int:
+    directory = os.open(f"{procfs.root}/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return procfs.netns(directory)
+    finally:
+        os.close(directory)
+
+
+# Network namespaces.
+
+
+def test_a_namespace_is_named_by_its_inode(fake: FakeProc) -> None:
+    fake.process(7, netns=5)
+    procfs = fake.procfs()
+    assert [procfs.netns_id(netns_of(procfs, pid)) for pid in (1, 7)] == [NETNS, 5]
+
+
+def test_namespaces_that_may_not_be_named_are_told_apart(fake: FakeProc) -> None:
+    fake.process(7, netns=5, nameable=False)
+    fake.process(8, netns=5, nameable=False)
+    fake.process(9, netns=6, nameable=False)
+    procfs = fake.procfs()
+    seven, eight, nine = (netns_of(procfs, pid) for pid in (7, 8, 9))
+    assert seven == eight != nine
+    assert procfs.netns_id(seven) is None
+
+
+def test_a_process_that_may_not_be_read_is_in_a_namespace_known_from_another(
+    fake: FakeProc,
+) -> None:
+    fake.process(7, nameable=False)
+    procfs = fake.procfs()
+    netns_of(procfs, 1)
+    assert procfs.netns_id(netns_of(procfs, 7)) == NETNS
+
+
+def test_our_own_namespace_is_known_from_the_start(fake: FakeProc) -> None:
+    fake.process(7)
+    (fake.root / "self").symlink_to("7")
+    assert fake.procfs().own == (NETNS, 7)
+
+
+def test_a_procfs_that_does_not_show_us_has_no_namespace_of_ours(fake: FakeProc) -> None:
+    assert fake.procfs().own is None
+
+
+# Tables.
+
+
+def test_tables_are_read_whole_and_those_the_kernel_has_not_are_left_out(fake: FakeProc) -> None:
+    fake.table("tcp", *(inet_row(inode) for inode in range(1, 2000)))
+    read = fake.procfs().tables([1], ["tcp", "tcp6"])
+    assert read == {"tcp": (fake.root / "1" / "net" / "tcp").read_bytes()}
+
+
+def test_a_table_is_read_anew_each_time(fake: FakeProc) -> None:
+    procfs = fake.procfs()
+    fake.raw_table("tcp", b"old")
+    assert procfs.tables([1], ["tcp"]) == {"tcp": b"old"}
+    fake.raw_table("tcp", b"new")
+    assert procfs.tables([1], ["tcp"]) == {"tcp": b"new"}
+
+
+def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
+    fake.break_table("tcp")
+    fake.raw_table("udp", b"rows")
+    read = fake.procfs().tables([1], ["tcp", "udp"])
+    assert isinstance(read["tcp"], IsADirectoryError)
+    assert read["udp"] == b"rows"
+
+
+def test_when_a_process_goes_another_shows_its_namespaces_tables(fake: FakeProc) -> None:
+    fake.process(7)
+    fake.raw_table("tcp", b"rows")
+    assert fake.procfs().tables([6, 7], ["tcp"]) == {"tcp": b"rows"}
+
+
+def test_a_namespace_without_processes_has_vanished(fake: FakeProc) -> None:
+    with pytest.raises(Vanished):
+        fake.procfs().tables([6, 7], ["tcp"])
+
+
+def test_a_listening_socket_is_in_the_real_table(listener: socket.socket) -> None:
+    (table,) = ProcFS().tables([os.getpid()], ["tcp"]).values()
+    assert isinstance(table, bytes)
+    assert b" %d " % os.fstat(listener.fileno()).st_ino in table
+
+
+# The machine.
+
+
+def test_the_processes_there_are(fake: FakeProc) -> None:
+    fake.process(7)
+    assert sorted(fake.procfs().pids()) == [1, 7]
+
+
+def test_without_processes_there_is_no_procfs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ProcFS(str(tmp_path)).pids()
+    with pytest.raises(FileNotFoundError):
+        ProcFS(str(tmp_path / "nowhere")).pids()
+
+
+def test_processes_are_hidden_when_the_first_is(fake: FakeProc) -> None:
+    assert not fake.procfs().hides_processes()
+    fake.process(7)
+    fake.end(1)
+    assert fake.procfs().hides_processes()
+
+
+def test_the_boot_id(fake: FakeProc) -> None:
+    assert fake.procfs().boot_id() is None
+    path = fake.root / "sys" / "kernel" / "random"
+    path.mkdir(parents=True)
+    (path / "boot_id").write_text("0e3cbbb5-9d5d\n")
+    assert fake.procfs().boot_id() == "0e3cbbb5-9d5d"
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"), [("1024\t2000\n", range(1024, 2001)), ("", None), ("a b", None)]
+)
+def test_the_ephemeral_ports(fake: FakeProc, text: str, ports: range | None) -> None:
+    path = fake.root / "sys" / "net" / "ipv4"
+    path.mkdir(parents=True)
+    (path / "ip_local_port_range").write_text(text)
+    assert fake.procfs().ephemeral_ports() == ports
+
+
+def test_where_the_boot_time_is_hidden_the_clocks_tell(fake: FakeProc) -> None:
+    (fake.root / "stat").unlink()
+    assert fake.procfs().boot_time() > BOOT_TIME
+
+
+def test_the_boot_time_is_the_machines(fake: FakeProc) -> None:
+    assert fake.procfs().boot_time() == BOOT_TIME
+
+
+# What is real.
+
+
+def test_a_real_namespace_is_that_of_its_link() -> None:
+    netns = os.stat("/proc/self/ns/net").st_ino
+    assert ProcFS().own == (netns, os.getpid())
+
+
+def test_the_tables_of_another_users_process_are_anyones_to_read() -> None:
+    def read() -> tuple[bool, bool]:
+        procfs = ProcFS()
+        (table,) = procfs.tables([1], ["tcp"]).values()
+        return isinstance(table, bytes), netns_of(procfs, 1) > 0
+
+    # Its namespace is known although its link may not be read: it is ours.
+    assert as_nobody(read) == (True, True)
+
+
+def test_a_procfs_that_may_not_be_listed_is_an_error(open_fake: FakeProc) -> None:
+    open_fake.root.chmod(0o111)
+    procfs = open_fake.procfs()
+
+    def pids() -> int | None:
+        try:
+            procfs.pids()
+        except OSError as error:
+            return error.errno
+        return None
+
+    assert as_nobody(pids) == errno.EACCES

@@ -1,0 +1,247 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import __version__
+from agent.model import Closed, Coverage, Holding, Opened, Owner, Place, Updated
+from agent.records import (
+    Agent,
+    Encoder,
+    coverage_fields,
+    flat,
+    process_fields,
+    socket_fields,
+    timestamp,
+)
+from agent.vitals import Figures
+
+from .make import holding, nameless, process, records, tcp
+from .strategies import changes, coverages, holdings, unix_sockets
+
+TIME = 1_700_000_000.25
+FIGURES = Figures(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1)
+AT = "2023-11-14T22:13:20.250000Z"
+HEAD = {"event": "open", "seq": 5, "time": AT, "host": "host"}
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder(Agent("host", "boot", "epoch", 0.5))
+
+
+def plain(fields: dict[str, object]) -> Any:
+    """As JSON has it."""
+    return json.loads(json.dumps(fields))
+
+
+def only(data: bytes) -> dict[str, Any]:
+    (record,) = records(data)
+    return record
+
+
+def test_timestamp() -> None:
+    assert timestamp(TIME) == AT
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+
+
+def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
+    by = process(exe="/usr/bin/app", unit="app.service", cgroup="/app.service", container=None)
+    assert only(encoder.delta(Opened(holding(tcp(direction="listen"), by, (3, 5))), 5, TIME)) == {
+        **HEAD,
+        "proto": "tcp",
+        "family": "inet",
+        "state": "LISTEN",
+        "local_addr": "127.0.0.1",
+        "local_port": 8080,
+        "remote_addr": None,
+        "remote_port": None,
+        "interface": None,
+        "backlog": None,
+        "direction": "listen",
+        "recv_q": 0,
+        "send_q": 0,
+        "inode": 11,
+        "netns": 1,
+        "uid": 0,
+        "user": "root",
+        "source": "procfs",
+        "pid": 7,
+        "fds": [3, 5],
+        "comm": "app",
+        "exe": "/usr/bin/app",
+        "ppid": 1,
+        "start_time": "2023-11-14T22:13:20.000000Z",
+        "cgroup": "/app.service",
+        "unit": "app.service",
+        "container": None,
+    }
+
+
+def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encoder) -> None:
+    record = only(encoder.delta(Opened(nameless()), 5, TIME))
+    assert record["pid"] is None
+    assert not record.keys() & {"fds", "comm", "exe", "ppid", "start_time", "unit", "cmdline"}
+
+
+def test_a_row_that_no_process_can_hold_has_no_inode(encoder: Encoder) -> None:
+    record = only(encoder.delta(Opened(nameless(tcp(0, "TIME_WAIT", uid=None))), 5, TIME))
+    assert record["inode"] is None
+
+
+def test_unix_sockets_have_a_path_and_no_ports() -> None:
+    unix = tcp()._replace(proto="unix", family="unix", type="stream", path="@x")
+    fields = socket_fields(holding(unix))
+    assert (fields["path"], fields["type"]) == ("@x", "stream")
+    assert not fields.keys() & {"local_addr", "local_port", "remote_addr", "remote_port"}
+    assert not socket_fields(holding()).keys() & {"path", "type"}
+
+
+def test_a_listener_has_a_backlog_though_it_is_unknown(encoder: Encoder) -> None:
+    for socket in (tcp(), tcp()._replace(proto="unix", family="unix", type="stream")):
+        assert only(encoder.delta(Opened(holding(socket)), 5, TIME))["backlog"] is None
+        connected = holding(socket._replace(state="ESTABLISHED"))
+        assert "backlog" not in only(encoder.delta(Opened(connected), 5, TIME))
+
+
+def test_a_hidden_socket_tells_where_it_is_accounted(encoder: Encoder) -> None:
+    hidden = nameless()._replace(place=Place("/a.service", "a.service", None))
+    record = only(encoder.delta(Opened(hidden), 5, TIME))
+    assert (record["cgroup"], record["unit"], record["container"]) == (
+        "/a.service", "a.service", None
+    )  # fmt: skip
+
+
+def test_command_lines_are_told_only_where_they_were_read() -> None:
+    assert "cmdline" not in process_fields(process())
+    assert process_fields(process(cmdline=("a", "b")))["cmdline"] == ("a", "b")
+
+
+def test_an_update_tells_what_was_different(encoder: Encoder) -> None:
+    was = holding(tcp(state="SYN_SENT", recv_q=5), process(comm="old"), (3,))
+    now = holding(tcp(state="ESTABLISHED"), process(comm="new"), (3, 4))
+    record = only(encoder.delta(Updated(now, was), 5, TIME))
+    assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3]}
+    assert record == {**plain(flat(now)), **HEAD, "event": "update", "previous": record["previous"]}
+
+
+def test_a_socket_that_begins_to_listen_is_an_update(encoder: Encoder) -> None:
+    was, now = holding(tcp(state="CLOSE")), holding(tcp(state="LISTEN", backlog=128))
+    record = only(encoder.delta(Updated(now, was), 5, TIME))
+    assert (record["state"], record["backlog"]) == ("LISTEN", 128)
+    assert record["previous"]["state"] == "CLOSE"
+    record = only(encoder.delta(Updated(was, now), 5, TIME))
+    assert record["previous"]["state"] == "LISTEN"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "duration"), [(None, None), (0.0, 0), (1.2345, 1234), (-3.0, 0)]
+)
+def test_a_close_tells_how_long_it_was_open(
+    encoder: Encoder, seconds: float | None, duration: int | None
+) -> None:
+    record = only(encoder.delta(Closed(holding(), "exited", seconds), 5, TIME))
+    assert record == {
+        **plain(flat(holding())), **HEAD, "event": "close", "reason": "exited",
+        "duration_ms": duration,
+    }  # fmt: skip
+
+
+def test_hello(encoder: Encoder) -> None:
+    sight = Coverage(3, 1, 2, ("something",))
+    assert only(encoder.hello(4, TIME, sight, resumed=True)) == {
+        "event": "hello",
+        "seq": 4,
+        "time": AT,
+        "host": "host",
+        "schema": 1,
+        "version": __version__,
+        "boot_id": "boot",
+        "epoch": "epoch",
+        "interval": 0.5,
+        "resumed": True,
+        "complete": False,
+        "processes": 3,
+        "unreadable": 1,
+        "netns": 2,
+        "missing": ["something"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "fields"),
+    [
+        (lambda e: e.snapshot_end(5, TIME, 9), {"event": "snapshot_end", "count": 9}),
+        (lambda e: e.lost(5, TIME, 2, 5), {"event": "lost", "from": 2, "to": 5}),
+        (lambda e: e.heartbeat(5, TIME, FIGURES), {"event": "heartbeat", **FIGURES._asdict()}),
+    ],
+)
+def test_the_streams_own_records(
+    encoder: Encoder, told: Callable[[Encoder], bytes], fields: dict[str, Any]
+) -> None:
+    assert only(told(encoder)) == {**HEAD, **fields}
+
+
+def test_the_first_keys_of_every_record_are_the_same(encoder: Encoder) -> None:
+    for line in (
+        encoder.heartbeat(5, TIME, FIGURES),
+        encoder.delta(Opened(holding()), 5, TIME),
+        encoder.delta(Coverage(1, 0, 1), 5, TIME),
+    ):
+        assert list(only(line))[:4] == ["event", "seq", "time", "host"]
+
+
+# However a record is put together, it says the same.
+
+
+@given(st.lists(holdings, min_size=1, max_size=4))
+def test_records_are_what_the_fields_say(found: list[Holding]) -> None:
+    encoder = Encoder(Agent('ho"st', None, "epoch", 1.0))
+    head = encoder.head("snapshot", 5, TIME)
+    told = [only(line) for line in encoder.holdings(head, found)]
+    about = {"event": "snapshot", "seq": 5, "time": AT, "host": 'ho"st'}
+    assert told == [{**about, **plain(flat(one))} for one in found]
+
+
+@given(unix_sockets)
+def test_a_unix_path_may_be_any_text(socket: Any) -> None:
+    one = Holding(socket._replace(type="stream"), process(), (3,), Owner(0, "root"))
+    record = only(Encoder(Agent("host", None, "e", 1.0)).delta(Opened(one), 1, TIME))
+    assert record["path"] == socket.path
+
+
+@given(changes())
+def test_updates_and_closes_are_what_the_fields_say(pair: tuple[Holding, Holding]) -> None:
+    now, was = pair
+    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    updated = only(encoder.delta(Updated(now, was), 5, TIME))
+    previous = updated.pop("previous")
+    assert updated == {**HEAD, "event": "update", **plain(flat(now))}
+    assert all(updated[name] != value for name, value in previous.items())
+    closed = only(encoder.delta(Closed(was, "closed", 1.5), 5, TIME))
+    ending = {"reason": "closed", "duration_ms": 1500}
+    assert closed == {**HEAD, "event": "close", **plain(flat(was)), **ending}
+
+
+@given(coverages)
+def test_coverage_is_what_the_fields_say(sight: Coverage) -> None:
+    told = only(Encoder(Agent("host", None, "e", 1.0)).delta(sight, 5, TIME))
+    assert told == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
+    assert told["complete"] == (not sight.missing and not sight.unreadable)
+
+
+def test_facts_are_those_of_the_process_that_has_the_pid_now(encoder: Encoder) -> None:
+    encoder.delta(Opened(holding(by=process(7, 1, comm="old"))), 1, TIME)
+    assert (
+        only(encoder.delta(Opened(holding(by=process(7, 2, comm="new"))), 2, TIME))["comm"] == "new"
+    )
+
+
+def test_facts_are_the_same_once_they_were_forgotten(encoder: Encoder) -> None:
+    one = Opened(holding())
+    told = encoder.delta(one, 1, TIME)
+    encoder.forget_all_but({8})
+    assert encoder.delta(one, 1, TIME) == told

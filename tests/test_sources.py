@@ -1,0 +1,371 @@
+"""The tables of every namespace, and when they are read."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import cast
+
+import pytest
+
+from agent import sources
+from agent.model import Socket
+from agent.netlink.diag import Dump
+from agent.netlink.reader import NetlinkReader
+from agent.sources import READ_SECONDS, Namespaces, Sources
+from agent.tables import Change, Scope, Table, reread
+
+from .fakeproc import NETNS, TIME_WAIT, FakeProc, inet_row, unix_row
+
+HERE: Namespaces = {NETNS: [1]}
+NOTHING = Change(set(), set())
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Answers:
+    """Netlink where the test says what it shows: inodes by the tables they stand for; None where
+    the dump fails. A socket's peer is the inode after a stroke: ``11/12``."""
+
+    def __init__(self, **shown: list[str] | None) -> None:
+        self.shown = shown
+
+    def dumps(
+        self, _netns: int, _path: str, names: Collection[str]
+    ) -> Iterator[tuple[Dump, list[bytes]]]:
+        for name, rows in self.shown.items():
+            tables = ("unix",) if name == "unix" else (name, f"{name}6")
+            if rows is not None and not set(names).isdisjoint(tables):
+                yield Dump(tables, (), _reader(name)), [row.encode() for row in rows]
+
+    def hearing(self, _netns: int) -> None:
+        return None
+
+    def keep(self, _namespaces: Collection[int]) -> None:
+        pass
+
+    def reader(self) -> NetlinkReader:
+        return cast("NetlinkReader", self)
+
+
+class _reader:  # noqa: N801 (stands for a function)
+    def __init__(self, proto: str) -> None:
+        self._family = "unix" if proto == "unix" else "inet"
+        self._proto = proto
+
+    def __call__(self, rows: Iterable[bytes], scope: Scope, before: Table) -> Table:
+        def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+            for row in fresh:
+                inode, _, peer = row.partition(b"/")
+                yield row, Socket(
+                    int(inode), self._proto, self._family, None, None, netns=scope.netns,
+                    source="netlink", peer_inode=int(peer) if peer else None,
+                )  # fmt: skip
+
+        return reread(rows, before, decode)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sources, "time", clock)
+    return clock
+
+
+def count(fake: FakeProc, used: int, netns: int = NETNS) -> None:
+    """The counters of a namespace, at rest until they are written again."""
+    fake.raw_table("sockstat", b"sockets: used %d\n" % used, netns=netns)
+    fake.raw_table("snmp", b"", netns=netns)
+    fake.raw_table("protocols", b"", netns=netns)
+
+
+async def read(one: Sources, namespaces: Namespaces = HERE) -> Change:
+    return await one.read(namespaces, list(namespaces))
+
+
+async def due(one: Sources, namespaces: Namespaces = HERE, *doubted: int) -> list[int]:
+    """What is due, read."""
+    found = await one.due(namespaces, doubted)
+    if found:
+        await one.read(namespaces, found)
+    return found
+
+
+def seen(one: Sources) -> dict[int, str]:
+    return {inode: socket.source for inode, socket in one.sockets.items()}
+
+
+# When they are read.
+
+
+@pytest.fixture
+def counted(fake: FakeProc, clock: Clock) -> Sources:
+    count(fake, 5)
+    return Sources(fake.procfs(), None)
+
+
+async def test_the_tables_are_read_at_first(counted: Sources) -> None:
+    assert await due(counted) == [NETNS]
+
+
+async def test_while_the_counters_stand_still_nothing_is_due(counted: Sources) -> None:
+    await due(counted)
+    for _ in range(3):
+        assert await due(counted) == []
+
+
+async def test_counters_that_moved_make_it_due_once(fake: FakeProc, counted: Sources) -> None:
+    await due(counted)
+    count(fake, 6)
+    assert await due(counted) == [NETNS]
+    assert await due(counted) == []
+
+
+async def test_counters_that_move_back_have_moved(fake: FakeProc, counted: Sources) -> None:
+    await due(counted)
+    for used in (6, 5):
+        count(fake, used)
+        assert await due(counted) == [NETNS]
+
+
+async def test_memory_alone_makes_nothing_due(fake: FakeProc, counted: Sources) -> None:
+    fake.raw_table("sockstat", b"TCP: inuse 1 orphan 0 tw 0 alloc 1 mem 3\n")
+    await due(counted)
+    fake.raw_table("sockstat", b"TCP: inuse 1 orphan 0 tw 0 alloc 1 mem 9\n")
+    assert await due(counted) == []
+
+
+async def test_what_is_doubted_is_due(counted: Sources) -> None:
+    await due(counted)
+    assert await due(counted, HERE, NETNS) == [NETNS]
+    assert await due(counted) == []
+
+
+async def test_after_a_while_it_is_due_whatever_the_counters_say(
+    counted: Sources, clock: Clock
+) -> None:
+    await due(counted)
+    clock.now += READ_SECONDS / 2
+    assert await due(counted) == []
+    clock.now += READ_SECONDS / 2
+    assert await due(counted) == [NETNS]
+    assert await due(counted) == []
+
+
+async def test_counters_that_cannot_be_read_are_no_evidence(
+    fake: FakeProc, counted: Sources
+) -> None:
+    await due(counted)
+    fake.break_table("sockstat")
+    for _ in range(3):
+        assert await due(counted) == [NETNS]
+
+
+async def test_without_counters_it_is_always_due(fake: FakeProc, clock: Clock) -> None:
+    one = Sources(fake.procfs(), None)
+    for _ in range(3):
+        assert await due(one) == [NETNS]
+
+
+async def test_each_namespace_has_its_own_counters(fake: FakeProc, counted: Sources) -> None:
+    fake.process(7, netns=5)
+    count(fake, 1, netns=5)
+    both: Namespaces = {NETNS: [1], 5: [7]}
+    await due(counted, both)
+    count(fake, 2, netns=5)
+    assert await due(counted, both) == [5]
+
+
+async def test_a_namespace_that_is_new_is_due(fake: FakeProc, counted: Sources) -> None:
+    await due(counted)
+    fake.process(7, netns=5)
+    count(fake, 5, netns=5)
+    assert await due(counted, {NETNS: [1], 5: [7]}) == [5]
+
+
+# What they show.
+
+
+async def test_a_reading_tells_what_came_and_went(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11), inet_row(12))
+    assert await read(one) == Change({11, 12}, set())
+    fake.table("tcp", inet_row(12), inet_row(13))
+    assert await read(one) == Change({13}, {11})
+    assert await read(one) == NOTHING
+
+
+async def test_what_reads_as_before_is_not_decoded_again(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11), inet_row(12))
+    await read(one)
+    before = one.sockets[12]
+    fake.table("tcp", inet_row(12), inet_row(13))
+    await read(one)
+    assert one.sockets[12] is before
+    assert one.decoded == 3
+
+
+async def test_rows_that_no_process_can_hold_are_kept_apart(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11), inet_row(0, remote="0100007F:0050", state=TIME_WAIT))
+    await read(one)
+    assert one.sockets.keys() == {11}
+    assert [row.state for row in one.unheld()] == ["TIME_WAIT"]
+
+
+async def test_a_namespace_that_vanishes_takes_its_rows_along(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.process(7, netns=5)
+    fake.table("tcp", inet_row(11))
+    fake.table("tcp", inet_row(12), netns=5)
+    fake.break_table("unix", netns=5)
+    await read(one, {NETNS: [1], 5: [7]})
+    assert one.missing()
+    assert await read(one, HERE) == Change(set(), {12})
+    assert one.sockets.keys() == {11}
+    assert one.missing() == []
+
+
+async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.process(7, netns=5)
+    fake.table("tcp", inet_row(12), netns=5)
+    there: Namespaces = {5: [7]}
+    await read(one, there)
+    fake.end(7)
+    assert await due(one, there) == [5]
+    assert one.sockets.keys() == {12}
+    assert one.missing() == []
+
+
+async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11))
+    fake.table("udp", inet_row(12))
+    await read(one)
+    fake.table("tcp")
+    fake.table("udp")
+    assert await one.reread(HERE, {NETNS: ["udp"]}) == Change(set(), {12})
+    assert one.sockets.keys() == {11}
+
+
+# What cannot be read.
+
+
+async def test_a_table_that_fails_keeps_its_rows_and_is_told(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11))
+    fake.table("udp", inet_row(12))
+    await read(one)
+    fake.break_table("tcp")
+    fake.table("udp")
+    assert await read(one) == Change(set(), {12})
+    assert one.sockets.keys() == {11}
+    (sentence,) = one.missing()
+    assert sentence.startswith(f"tcp of network namespace {NETNS} could not be read (")
+    fake.mend_table("tcp")
+    fake.table("tcp")
+    assert await read(one) == Change(set(), {11})
+    assert one.missing() == []
+
+
+async def test_malformed_rows_are_counted(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", b"0: rubbish\n", b"1: waste\n", inet_row(11))
+    await read(one)
+    assert one.missing() == [f"2 malformed rows of tcp of network namespace {NETNS} skipped"]
+    fake.table("tcp", inet_row(11))
+    await read(one)
+    assert one.missing() == []
+
+
+async def test_a_path_that_imitates_a_row_hides_no_other_socket(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.table("tcp", inet_row(11))
+    fake.table("unix", unix_row(12, "/x"), unix_row(11, "/y"))
+    await read(one)
+    assert one.sockets[11].proto == "tcp"
+    assert "imitates a row" in "".join(one.missing())
+
+
+@pytest.mark.parametrize(("name", "listed"), [("tcp", "tcp"), ("vsock", None)])
+async def test_which_table_lists_a_socket(fake: FakeProc, name: str, listed: str | None) -> None:
+    one = Sources(fake.procfs(), None)
+    assert one.listing(Socket(11, name, "inet", None, None)) == listed
+
+
+# Netlink, and text where it fails.
+
+
+async def test_what_netlink_shows_is_not_read_as_text(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), Answers(tcp=["11"]).reader())
+    fake.table("tcp", inet_row(12))
+    fake.table("udp", inet_row(13))
+    await read(one)
+    assert seen(one) == {11: "netlink", 13: "procfs"}
+
+
+async def test_a_switch_to_text_and_back_loses_and_repeats_nothing(fake: FakeProc) -> None:
+    netlink = Answers(tcp=["11", "12"])
+    one = Sources(fake.procfs(), netlink.reader())
+    fake.table("tcp", inet_row(11))
+    fake.table("tcp6", inet_row(12, f"{'0' * 32}:1F90", f"{'0' * 32}:0000"))
+    await read(one)
+    for source, shown in (("procfs", None), ("netlink", ["11", "12"]), ("procfs", None)):
+        netlink.shown["tcp"] = shown
+        assert await read(one) == Change({11, 12}, set())
+        assert seen(one) == {11: source, 12: source}
+        assert await read(one) == NOTHING
+
+
+async def test_what_went_during_a_switch_is_gone(fake: FakeProc) -> None:
+    netlink = Answers(tcp=["11", "12"])
+    one = Sources(fake.procfs(), netlink.reader())
+    fake.table("tcp", inet_row(12), inet_row(13))
+    await read(one)
+    netlink.shown["tcp"] = None
+    assert await read(one) == Change({12, 13}, {11})
+
+
+async def test_where_neither_can_be_read_the_rows_stand(fake: FakeProc) -> None:
+    netlink = Answers(tcp=["11"])
+    one = Sources(fake.procfs(), netlink.reader())
+    for name in ("tcp", "tcp6"):
+        fake.break_table(name)
+    await read(one)
+    assert one.missing() == []
+    netlink.shown["tcp"] = None
+    assert await read(one) == NOTHING
+    assert one.sockets.keys() == {11}
+    assert len(one.missing()) == 2
+
+
+async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
+    netlink = Answers(tcp=["11"])
+    one = Sources(fake.procfs(), netlink.reader())
+    fake.break_table("tcp")
+    await read(one)
+    netlink.shown["tcp"] = None
+    await read(one)
+    assert one.missing()
+    netlink.shown["tcp"] = ["11"]
+    await read(one)
+    assert one.missing() == []
+
+
+async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -> None:
+    netlink = Answers(tcp=["11", "12"])
+    one = Sources(fake.procfs(), netlink.reader())
+    fake.table("tcp", inet_row(11))
+    fake.break_table("tcp6")
+    await read(one)
+    netlink.shown["tcp"] = None
+    change = await read(one)
+    assert change.gone == set()
+    assert one.sockets.keys() == {11, 12}
