@@ -109,7 +109,7 @@ class Holders:
         return Plan(whole, parts, glances)
 
     def _plan_sweep(self, budget: int, whole: list[int], parts: dict[int, Collection[int]]) -> None:
-        """Add what the sweep reads: so many descriptors, and the processes in doubt."""
+        """Add what the sweep reads: so many descriptors; a process without any counts as one."""
         if not self._sweep:
             self._sweep, self._swept = list(self.watched), 0
         while budget > 0 and self._sweep:
@@ -121,7 +121,7 @@ class Holders:
                 chosen = list(islice(known.fds, self._swept, self._swept + budget))
                 parts[known.process.pid] = chosen
             self._swept += len(chosen)
-            budget -= len(chosen)
+            budget -= max(1, len(chosen))
             if known is None or not known.readable or self._swept >= len(known.fds):
                 self._sweep.pop()
                 self._swept = 0

@@ -112,7 +112,7 @@ class Poller:
         now = time.monotonic()
         passed, self._polled = now - self._polled, now
         evidence = await self._evidence_soon(pids)
-        total = sum(len(known.fds) for known in self._holders.watched.values())
+        total = sum(max(1, len(known.fds)) for known in self._holders.watched.values())
         budget = math.ceil(total * min(1.0, passed / self._sweep))
         plan = self._holders.plan(evidence, budget)
         lost = await self._check(plan.parts, facts=True)

@@ -7,6 +7,7 @@ formats and no files.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from .model import Socket
@@ -113,42 +114,19 @@ class Tables(Generic[K]):
         unsure: set[int] = set()  # What more than one row may show.
         for key, table in tables.items():
             before = self.get(key)
-            if table is before:
-                continue
-            self.decoded += len(table.fresh)
-            index = self._indexes.setdefault(key, {})
-            came = {row[0]: row for row in table.fresh.values()}
-            went = before.rows.values() if table is EMPTY else table.left
-            unsure.update(row[0] for row in went)
-            index.update(came)
-            if table is EMPTY:
-                del self._tables[key], self._indexes[key]
-            else:
-                self._tables[key] = table
-                if went:
-                    self._shrink(index, table, unsure - came.keys())
-            if came:
-                is_unix = next(iter(came.values()))[2] == "unix"
+            if table is not before:
+                came = {row[0]: row for row in table.fresh.values()}
+                unsure |= self._take(key, before, table, came)
+                is_unix = any(row[2] == "unix" for row in islice(came.values(), 1))
                 (fresh_unix if is_unix else fresh).update(came)
         sockets = self.sockets
-        for inode in fresh.keys() & sockets.keys():
-            if sockets[inode][2] == "unix":
-                unsure.add(inode)
+        both = fresh.keys() & sockets.keys()
+        unsure.update(inode for inode in both if sockets[inode][2] == "unix")
         unsure |= fresh_unix.keys() & (sockets.keys() | fresh.keys())
-        sockets.update(fresh_unix)
+        known = {inode: sockets.pop(inode, None) for inode in unsure}
+        fresh = fresh_unix | fresh
         sockets.update(fresh)
-        fresh.update(fresh_unix)
-        gone = set()
-        for inode in unsure:
-            row = self._resolve(inode)
-            known = sockets.pop(inode, None)
-            if row is not None:
-                sockets[inode] = row
-                if row is not known:
-                    fresh[inode] = row
-            elif known is not None:
-                gone.add(inode)
-                fresh.pop(inode, None)
+        gone = self._settle(known, fresh)
         # Rows that no process can hold have no inode.
         sockets.pop(0, None)
         fresh.pop(0, None)
@@ -156,13 +134,43 @@ class Tables(Generic[K]):
         self.clashes &= sockets.keys()
         return Change(set(fresh), gone)
 
-    def _shrink(self, index: dict[int, Socket], table: Table, inodes: Iterable[int]) -> None:
-        """Take out of a table's index what is no longer in the table."""
-        for inode in inodes:
-            index.pop(inode, None)
-        if len(index) < len(table.rows):  # A row that stood twice may stand once more.
-            for row in table.rows.values():
-                index.setdefault(row[0], row)
+    def _take(self, key: K, before: Table, table: Table, came: Mapping[int, Socket]) -> set[int]:
+        """Take over one reading; the inodes of the rows that are no longer in it."""
+        self.decoded += len(table.fresh)
+        went = before.rows.values() if table is EMPTY else table.left
+        inodes = {row[0] for row in went}
+        if table is EMPTY:
+            self._tables.pop(key, None)
+            self._indexes.pop(key, None)
+            return inodes
+        self._tables[key] = table
+        index = self._indexes.setdefault(key, {})
+        index.update(came)
+        if inodes:
+            for inode in inodes - came.keys():
+                index.pop(inode, None)
+            if len(index) < len(table.rows):  # A row that stood twice may stand once more.
+                for row in table.rows.values():
+                    index.setdefault(row[0], row)
+        return inodes
+
+    def _settle(self, known: Mapping[int, Socket | None], fresh: dict[int, Socket]) -> set[int]:
+        """Find out what stands for the inodes that were ``known`` so; those that are gone."""
+        gone = set()
+        for inode, before in known.items():
+            row = self._resolve(inode)
+            if row is None:
+                self.sockets.pop(inode, None)
+                fresh.pop(inode, None)
+                if before is not None:
+                    gone.add(inode)
+                continue
+            self.sockets[inode] = row
+            if row is before:
+                fresh.pop(inode, None)
+            else:
+                fresh[inode] = row
+        return gone
 
     def _resolve(self, inode: int) -> Socket | None:
         """What the tables show under an inode: rather not what a unix row claims."""

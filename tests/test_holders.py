@@ -163,7 +163,8 @@ def test_a_sweep_goes_on_past_what_may_no_longer_be_read() -> None:
     holders = settled(p7={3: 1, 4: 2}, p8={3: 3, 4: 4}, p9={3: 5, 4: 6})
     for pid in (7, 9):
         deny(holders, pid)
-    read = [fd for _ in range(8) for fd in sweep(holders, 2).get(8, ())]
+    plans = [holders.plan(seen(holders), 2) for _ in range(8)]
+    read = [fd for plan in plans for fd in plan.parts.get(8, ())]
     assert {3, 4} <= set(read)
 
 

@@ -62,8 +62,9 @@ class _reader:  # noqa: N801 (stands for a function)
         def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
             for row in fresh:
                 inode, _, peer = row.partition(b"/")
+                family = "inet6" if row.endswith(b"6") and self._family == "inet" else self._family
                 yield row, Socket(
-                    int(inode), self._proto, self._family, None, None, netns=scope.netns,
+                    int(inode), self._proto, family, None, None, netns=scope.netns,
                     source="netlink", peer_inode=int(peer) if peer else None,
                 )  # fmt: skip
 
@@ -360,7 +361,7 @@ async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
 
 
 async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -> None:
-    netlink = Answers(tcp=["11", "12"])
+    netlink = Answers(tcp=["11", "16"])
     one = Sources(fake.procfs(), netlink.reader())
     fake.table("tcp", inet_row(11))
     fake.break_table("tcp6")
@@ -368,4 +369,4 @@ async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -
     netlink.shown["tcp"] = None
     change = await read(one)
     assert change.gone == set()
-    assert one.sockets.keys() == {11, 12}
+    assert one.sockets.keys() == {11, 16}

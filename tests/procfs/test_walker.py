@@ -264,8 +264,10 @@ def test_before_linux_6_2_descriptors_are_counted(fake: FakeProc) -> None:
 
 
 def test_where_descriptors_may_not_be_counted_there_is_no_evidence(open_fake: FakeProc) -> None:
-    (open_fake.process(7, {3: 11}) / "fd").chmod(0)
-    assert as_nobody(lambda: open_fake.walker().evidence([7])) == {7: Evidence(0, 0)}
+    directory = open_fake.process(7, {3: 11}) / "fd"
+    directory.chmod(0)
+    seen = as_nobody(lambda: open_fake.walker().evidence([7]))
+    assert seen == {7: Evidence(directory.stat().st_ino, -1)}
 
 
 def test_the_number_is_seen_of_another_users_process(child: subprocess.Popen[bytes]) -> None:
