@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -138,6 +139,9 @@ def entry() -> NoReturn:
     The process ends without the interpreter's farewell: that would free every object one by one,
     and has nothing to flush.
     """
+    # Loading modules and building the first snapshot makes no garbage that is worth looking for;
+    # following looks for it again.
+    gc.disable()
     status = main()
     for stream in (sys.stdout, sys.stderr):
         try:

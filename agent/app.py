@@ -6,7 +6,6 @@ It knows no formats: what a poll shows goes through tracker and feed to the publ
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -34,8 +33,6 @@ def run(config: Config, walk: ForkedWalk | None = None) -> None:
 
     ``walk`` is the walk of a one-shot snapshot, if it was started already. Raises RuntimeFailure.
     """
-    # Collecting while the first snapshot is built would walk all of it, again and again.
-    gc.disable()
     try:
         asyncio.run(_main(config, walk))
     except* RuntimeFailure as group:

@@ -6,6 +6,7 @@ It knows records and filters, and nothing of history, subscriptions and transpor
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from .filters import Filter
 from .model import Holding
@@ -14,6 +15,8 @@ from .records import Encoder
 # A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
 # may carry, and what is encoded between two turns of the event loop.
 CHUNK_BYTES = 256 * 1024
+# Lines that are joined at once: of usual length they stay well below that.
+_BLOCK = 256
 
 
 def snapshot_lines(
@@ -29,6 +32,16 @@ def snapshot_lines(
 
 def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Lines joined to chunks of at most CHUNK_BYTES; a longer line is a chunk of its own."""
+    rest = iter(lines)
+    while block := list(islice(rest, _BLOCK)):
+        joined = b"".join(block)
+        if len(joined) <= CHUNK_BYTES:
+            yield joined
+        else:
+            yield from _split(block)
+
+
+def _split(lines: Iterable[bytes]) -> Iterator[bytes]:
     gathered: list[bytes] = []
     size = 0
     for line in lines:
@@ -37,5 +50,4 @@ def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
             gathered, size = [], 0
         gathered.append(line)
         size += len(line)
-    if gathered:
-        yield b"".join(gathered)
+    yield b"".join(gathered)

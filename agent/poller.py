@@ -193,7 +193,7 @@ class Poller:
         holder_of: dict[int | None, int] = {}
         # Unix sockets whose peers' holders are still to be seen.
         paired: list[tuple[Socket, Process, tuple[int, ...]]] = []
-        hold = self._join.hold
+        hold, make, owners = self._join.hold, Holding._make, self._users.known
 
         def taken(found: Found) -> Iterator[Holding]:
             failed.update(found.failed)
@@ -213,7 +213,14 @@ class Poller:
                         if peer not in holder_of and peer not in held:
                             paired.append((socket, process, fds))
                             continue
-                    yield hold(socket, process, fds, holder_of.get(peer, pid) if peer else None)
+                        yield hold(socket, process, fds, holder_of.get(peer, pid))
+                        continue
+                    # hold() written out: it is most of what this loop costs.
+                    owner = owners.get(socket[13])
+                    if owner is None:
+                        yield hold(socket, process, fds)
+                    else:
+                        yield make((socket, process, fds, owner, None, None))
                 # What is told already need not be remembered.
                 netns = self._procfs.netns_id(namespace) or namespace
                 self._holders.take(process, netns, directory, unlisted if readable else None, ())

@@ -108,7 +108,8 @@ class Encoder:
         Nearly all sockets fit one of two templates, which cost half of the general way. What
         follows from the process is put together once for its sockets in a row.
         """
-        last: tuple[object, ...] = ()
+        last: Process | None = None
+        its: tuple[object, ...] = ()
         tail: str | None = None
         for holding in holdings:
             (
@@ -116,8 +117,8 @@ class Encoder:
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
                 _backlog, interface, _cgroup,
             ), process, fds, owner, peer_pid, _place = holding  # fmt: skip
-            if (process, owner, netns, source) != last:
-                last = (process, owner, netns, source)
+            if process is not last or (owner, netns, source) != its:
+                last, its = process, (owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
             if tail is None or len(fds) != 1 or state is None or interface or state == "LISTEN":
                 pass

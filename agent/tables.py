@@ -54,6 +54,11 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
 
     ``decode`` is called with the rows that are new, once, and only if there are any.
     """
+    if before is EMPTY:
+        current = dict.fromkeys(rows)
+        fresh = dict(decode(current))
+        malformed = frozenset(current.keys() - fresh.keys() if len(fresh) < len(current) else ())
+        return Table(fresh, malformed, fresh) if current else EMPTY
     known = before.rows
     current = dict.fromkeys(rows)
     new = [row for row in current if row not in known]
@@ -66,8 +71,6 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     fresh = dict(decode(new)) if new else {}
     if len(fresh) != len(new):
         malformed |= frozenset(new) - fresh.keys()
-    if not known:
-        return Table(fresh, malformed, fresh)
     merged = dict(known)
     left = tuple(merged.pop(row) for row in gone)
     merged.update(fresh)
@@ -144,8 +147,11 @@ class Tables(Generic[K]):
             self._indexes.pop(key, None)
             return inodes
         self._tables[key] = table
-        index = self._indexes.setdefault(key, {})
-        index.update(came)
+        index = self._indexes.get(key)
+        if index is None:
+            index = self._indexes[key] = dict(came)
+        else:
+            index.update(came)
         if inodes:
             for inode in inodes - came.keys():
                 index.pop(inode, None)

@@ -18,12 +18,12 @@ class Users:
     """The names of user ids."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Owner] = {}
+        self.known: dict[int | None, Owner] = {}  # Those asked for so far.
         self._asked = time.monotonic()
 
     def owner(self, uid: int) -> Owner:
         """The id with its name."""
-        known = self._known.get(uid)
+        known = self.known.get(uid)
         return known if known is not None else self._ask(uid)
 
     def expire(self) -> None:
@@ -31,12 +31,12 @@ class Users:
         now = time.monotonic()
         if now - self._asked > KEEP_SECONDS:
             self._asked = now
-            self._known.clear()
+            self.known.clear()
 
     def _ask(self, uid: int) -> Owner:
         try:
             name: str | None = pwd.getpwuid(uid).pw_name
         except (KeyError, OverflowError):  # Unknown, or a uid beyond uid_t.
             name = None
-        owner = self._known[uid] = Owner(uid, name)
+        owner = self.known[uid] = Owner(uid, name)
         return owner

@@ -268,8 +268,8 @@ def test_chunks_are_whole_lines_and_bounded(sizes: list[int]) -> None:
 
 def test_chunks_are_made_as_they_are_taken() -> None:
     def lines() -> Iterable[bytes]:
-        yield b"x" * CHUNK_BYTES
-        yield b"y"
+        for _ in range(4):
+            yield from [b"x" * (CHUNK_BYTES // 1024)] * 1024
         raise AssertionError
 
-    assert next(chunks(lines())) == b"x" * CHUNK_BYTES
+    assert set(next(chunks(lines()))) == set(b"x")

@@ -21,6 +21,9 @@ _U32 = Struct("=I")
 _UNIX_REQUEST = Struct("=BBHIII8s")
 # Family, type, state, padding; inode, cookie.
 _UNIX = Struct("=16xxBBxI8x")
+# What most rows are: without a name, with peer, queues, shutdown and uid, and the kinds of these.
+_UNIX_USUAL = Struct("=16xxBBxI8x2xHI2xHII2xH4x2xHI")
+_UNIX_USUAL_KINDS = (2, 4, 6, 7)
 _QUEUES = Struct("=II")  # Receive, send.
 _UNIX_SHOW_NAME, _UNIX_SHOW_PEER, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 4, 0x10, 0x40
 _UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_UID = 0, 2, 4, 7
@@ -62,12 +65,27 @@ def _read_unix(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
 
 
 def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    make = Socket._make
+    make, usual = Socket._make, _UNIX_USUAL.unpack
     for row in rows:
+        path = recv_q = send_q = uid = peer = backlog = None
+        if len(row) == _UNIX_USUAL.size:
+            (
+                kind, code, inode, first, peer, second, recv_q, send_q, third, fourth, uid,
+            ) = usual(row)  # fmt: skip
+            if (first, second, third, fourth) == _UNIX_USUAL_KINDS and code != LISTEN:
+                yield (
+                    row,
+                    make((
+                        inode, "unix", "unix", _UNIX_TYPES.get(kind), _UNIX_STATES.get(code), None,
+                        None, None, None, None, None, recv_q, send_q, uid, netns, SOURCE,
+                        peer or None, None, None, None,
+                    )),
+                )  # fmt: skip
+                continue
+            path = recv_q = send_q = uid = peer = None
         if len(row) < _UNIX.size:
             continue
         kind, code, inode = _UNIX.unpack_from(row)
-        path = recv_q = send_q = uid = peer = backlog = None
         for attribute, value in attributes(row, _UNIX.size):
             if attribute == _UNIX_QUEUES and len(value) == 8:
                 recv_q, send_q = _QUEUES.unpack(value)

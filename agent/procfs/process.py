@@ -78,7 +78,8 @@ def place_of(paths: dict[str, str]) -> Place:
     return Place(telling[0] if telling else "/", unit, container)
 
 
-_UNIT = re.compile(r"_?(.+\.(?:service|scope|socket|mount|swap))")
+# Patterns are compiled when they are first used: a start need not wait for them.
+_UNIT = r"_?(.+\.(?:service|scope|socket|mount|swap))"
 
 
 def unit_of(path: str) -> str | None:
@@ -87,27 +88,24 @@ def unit_of(path: str) -> str | None:
     So a process of a user's session belongs to ``session-N.scope`` or ``user@UID.service``.
     """
     for part in path.split("/"):
-        if match := _UNIT.fullmatch(part):
+        if match := re.fullmatch(_UNIT, part):
             return match[1]
     return None
 
 
 _ID = r"([0-9a-f]{64})"
-_CONTAINERS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # Docker, podman, containerd (CRI, nerdctl) and CRI-O with the systemd driver. Their
-        # monitors (libpod-conmon-, crio-conmon-) run outside: not matched.
-        rf"(?:docker|libpod|cri-containerd|nerdctl|crio)-{_ID}(?:\.scope)?",
-        # containerd's systemd driver writes slice:prefix:id.
-        rf"[^:]+:[^:]+:{_ID}",
-        # The cgroupfs driver: a bare id below docker/, a pod, or containerd's namespace.
-        _ID,
-    )
+_CONTAINERS = (
+    # Docker, podman, containerd (CRI, nerdctl) and CRI-O with the systemd driver. Their
+    # monitors (libpod-conmon-, crio-conmon-) run outside: not matched.
+    rf"(?:docker|libpod|cri-containerd|nerdctl|crio)-{_ID}(?:\.scope)?",
+    # containerd's systemd driver writes slice:prefix:id.
+    rf"[^:]+:[^:]+:{_ID}",
+    # The cgroupfs driver: a bare id below docker/, a pod, or containerd's namespace.
+    _ID,
 )
 _LXC_PREFIX = "lxc.payload."
-_NSPAWN_UNIT = re.compile(r"systemd-nspawn@(.+)\.service")
-_MACHINE = re.compile(r"machine-(.+)\.scope")
+_NSPAWN_UNIT = r"systemd-nspawn@(.+)\.service"
+_MACHINE = r"machine-(.+)\.scope"
 
 
 def container_of(path: str) -> str | None:
@@ -119,13 +117,13 @@ def container_of(path: str) -> str | None:
     for at in range(len(parts) - 1, 0, -1):
         part = parts[at]
         for pattern in _CONTAINERS:
-            if match := pattern.fullmatch(part):
+            if match := re.fullmatch(pattern, part):
                 return match[1]
         if part.startswith(_LXC_PREFIX) and len(part) > len(_LXC_PREFIX):
             return part[len(_LXC_PREFIX) :]
         if parts[at - 1] in ("lxc", "lxc.payload") and part:
             return part
-        if match := _NSPAWN_UNIT.fullmatch(part) or _MACHINE.fullmatch(part):
+        if match := re.fullmatch(_NSPAWN_UNIT, part) or re.fullmatch(_MACHINE, part):
             name = unescape(match[1])
             return None if name.startswith("qemu-") else name  # A virtual machine's scope.
     return None
