@@ -19,9 +19,9 @@ from .model import Closed, Coverage, Delta, Opened, Snapshot, Updated
 from .records import Agent, Encoder
 from .vitals import Vitals
 
-# The history is bounded in both; a record is about 600 bytes.
-HISTORY_RECORDS = 50_000
-HISTORY_BYTES = 16 * 1024 * 1024
+# The history is bounded in both; a record is about 600 bytes, and as much again for its data.
+HISTORY_RECORDS = 20_000
+HISTORY_BYTES = 8 * 1024 * 1024
 HEARTBEAT_SECONDS = 15.0
 
 _EVERYTHING = Filter()

@@ -92,14 +92,13 @@ class Poller:
         self._users.expire()
         failed = await self._walk_what_changed(pids)
         namespaces = self._namespaces()
-        due = await self._sources.due(namespaces, self._doubted(namespaces))
+        doubted = namespaces if self._join.doubts else ()
+        due = await self._sources.due(namespaces, doubted, self._touched(namespaces))
         change = await self._sources.read(namespaces, due) if due else NOTHING
         return await self._joined(namespaces, change, failed, read=bool(due))
 
-    def _doubted(self, namespaces: Mapping[int, object]) -> Collection[int]:
-        """The namespaces in whose tables something must have changed, or may have."""
-        if self._join.doubts:
-            return namespaces.keys()
+    def _touched(self, namespaces: Mapping[int, object]) -> Collection[int]:
+        """The namespaces of the processes whose sockets are not what they were."""
         touched = {pid for pid, _inode in self._holders.touched}
         watched = self._holders.watched
         # Of a process that is gone the namespace is not known any more.

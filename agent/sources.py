@@ -25,10 +25,11 @@ from .procfs.files import Vanished
 from .procfs.reader import ProcFS
 from .tables import EMPTY, Change, Scope, Table, Tables
 
+UNIX = ("unix",)
 # Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
 TABLES = (
     ("tcp", "tcp6"),
-    ("unix",),
+    UNIX,
     ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
 )
 _NAMES = frozenset(name for names in TABLES for name in names)
@@ -62,7 +63,8 @@ class Sources:
         self._netlink = netlink
         self._tables = Tables[Place]()
         self._failed: dict[Place, str] = {}
-        self._counters: dict[int, object] = {}
+        self._counters: dict[int, counters.Counted] = {}
+        self._spared: set[int] = set()  # Namespaces whose unix sockets need not be read this time.
         self._read_at: dict[int, float] = {}
         self._ears = Ears()
         # Cookies of the sockets that the last two readings of a table showed.
@@ -86,25 +88,39 @@ class Sources:
         """The rows that no process can hold."""
         return [row for _place, table in self._tables.items() for row in table.unheld()]
 
-    async def due(self, namespaces: Namespaces, doubted: Collection[int]) -> list[int]:
-        """The namespaces whose tables have to be read: those ``doubted``, those whose counters
-        moved or in which a socket ended, and those not read for READ_SECONDS."""
-        doubted = {*doubted, *self._ears.doubted()}
+    async def due(
+        self,
+        namespaces: Namespaces,
+        doubted: Collection[int],
+        touched: Collection[int] = (),
+    ) -> list[int]:
+        """The namespaces whose tables have to be read: those ``doubted``, those in which a process
+        was ``touched``, whose counters moved or in which a socket ended, and those not read for
+        READ_SECONDS."""
+        ended = self._ears.doubted()
         counted = await self._count_soon(namespaces)
         now = time.monotonic()
-        due = [
-            netns
-            for netns in namespaces
-            if netns in doubted
-            or counted.get(netns) is None
-            or counted[netns] != self._counters.get(netns)
-            or now - self._read_at.get(netns, 0.0) >= READ_SECONDS
-        ]
+        due = []
+        self._spared = set()
+        for netns in namespaces:
+            new, old = counted.get(netns), self._counters.get(netns)
+            if (
+                new is None
+                or old is None
+                or netns in doubted
+                or now - self._read_at.get(netns, 0.0) >= READ_SECONDS
+            ):
+                due.append(netns)
+            elif new != old or netns in ended or netns in touched:
+                due.append(netns)
+                # What was touched was none of unix if their number stands and others' moved.
+                if new.unix == old.unix and (new.others != old.others or netns in ended):
+                    self._spared.add(netns)
         self._counters = counted
         return due
 
-    def _count(self, namespaces: Namespaces) -> dict[int, object]:
-        counted: dict[int, object] = {}
+    def _count(self, namespaces: Namespaces) -> dict[int, counters.Counted]:
+        counted: dict[int, counters.Counted] = {}
         for netns, pids in namespaces.items():
             try:
                 read = self._procfs.tables(pids, counters.FILES)
@@ -127,9 +143,16 @@ class Sources:
         gone = [place for place, _ in self._tables.items() if place[0] not in namespaces]
         self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
         self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
-        self._read_at.update(dict.fromkeys(due, time.monotonic()))
+        whole = [netns for netns in due if netns not in self._spared]
+        self._read_at.update(dict.fromkeys(whole, time.monotonic()))
         self._cookies = {at: two for at, two in self._cookies.items() if at[0] in namespaces}
-        jobs = [(netns, namespaces[netns], names) for netns in due for names in TABLES]
+        jobs = [
+            (netns, namespaces[netns], names)
+            for netns in due
+            for names in TABLES
+            if netns not in self._spared or names != UNIX
+        ]
+        self._spared = set()
         change = await self._run(jobs, gone)
         if self._netlink is not None:
             self._ears.leave([netns for netns in self._ears.namespaces if netns not in namespaces])
