@@ -6,7 +6,7 @@ holder. It knows nothing of files, asyncio, clocks and output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from .holders import Holders
@@ -51,14 +51,15 @@ class Join:
         self._unlisted: set[int] = set()  # Held ones of which only their descriptors told.
         self._misses: dict[int, int] = {}  # How often the row of a told one was missing.
         self._awaited: set[int] = set()  # Rows that wait one poll for a holder.
-        self._rowless: set[int] = set()  # Held ones that wait one poll for a row.
-        self._waiting: set[int] = set()  # Of the poll under way: the next ``_rowless``.
+        # Held ones that wait for a row; whether that takes reading all the tables.
+        self._rowless: dict[int, bool] = {}
+        self._waiting: dict[int, bool] = {}  # Of the poll under way: the next ``_rowless``.
         self._first = True
 
     @property
     def doubts(self) -> bool:
-        """Whether the tables are to be read again: a row is missing, or waits for its holder."""
-        return bool(self._misses or self._awaited or self._rowless)
+        """Whether all tables are to be read, whatever the evidence says: a row is missing."""
+        return bool(self._misses) or any(self._rowless.values())
 
     def orphans(self) -> list[int]:
         """The sockets that wait for a holder, and have none yet."""
@@ -75,15 +76,15 @@ class Join:
         return dirty.union(changed, self._misses, self._awaited, self._rowless)
 
     def resolve(
-        self, dirty: Iterable[int], *, read: bool
+        self, dirty: Iterable[int], *, read: bool, late: Container[int] = ()
     ) -> tuple[dict[int, Socket], list[Descriptor]]:
         """What the ``dirty`` sockets are; and the descriptors to be asked for those not known.
 
-        ``read``: whether the tables were read in this poll.
+        ``read``: whether all tables were read in this poll. ``late`` are those found behind that.
         """
         sockets: dict[int, Socket] = {}
         asked: list[Descriptor] = []
-        waiting: set[int] = set()
+        waiting: dict[int, bool] = {}
         rows, known, pids_of = self._rows, self._sockets, self._holders.pids_of
         for inode in dirty:
             row, before = rows.get(inode), known.get(inode)
@@ -95,9 +96,15 @@ class Join:
                 sockets[inode] = before
             else:
                 pids = pids_of(inode)
-                if pids and before is None and not self._first and inode not in self._rowless:
+                if (
+                    pids
+                    and before is None
+                    and not self._first
+                    and (inode not in self._rowless or not read)
+                ):
                     # It was opened while the tables were read: the next reading shows it, or not.
-                    waiting.add(inode)
+                    # What was found behind the reading has moved the counters that lead to it.
+                    waiting[inode] = inode in self._rowless or inode not in late
                 elif pids:
                     watched = self._holders.watched
                     pid = next((pid for pid in pids if watched[pid].readable), pids[0])

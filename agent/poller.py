@@ -94,8 +94,8 @@ class Poller:
         namespaces = self._namespaces()
         doubted = namespaces if self._join.doubts else ()
         due = await self._sources.due(namespaces, doubted, self._touched(namespaces))
-        change = await self._sources.read(namespaces, due) if due else NOTHING
-        return await self._joined(namespaces, change, failed, read=bool(due))
+        change = await self._sources.read(namespaces, due)
+        return await self._joined(namespaces, change, failed, read=self._sources.read_all)
 
     def _touched(self, namespaces: Mapping[int, object]) -> Collection[int]:
         """The namespaces of the processes whose sockets are not what they were."""
@@ -267,12 +267,14 @@ class Poller:
         holders, join = self._holders, self._join
         if self._last is None:
             await self._look_at_ourselves(told)
+        early = {inode for _pid, inode in holders.touched}
         await self._walk(await self._check(holders.suspects(change.gone)))
+        late = {inode for _pid, inode in holders.touched} - early
         await self._search(join.orphans())
         changed: frozenset[Key] = frozenset()
         dirty = join.dirty(change.fresh | change.gone)
         if dirty or self._last is None:
-            sockets, asked = join.resolve(dirty, read=read)
+            sockets, asked = join.resolve(dirty, read=read, late=late)
             if asked:
                 unlisted = await self._ask(asked)
                 doubtful = self._doubtful(asked, unlisted) if self._last is None else None

@@ -25,11 +25,12 @@ from .procfs.files import Vanished
 from .procfs.reader import ProcFS
 from .tables import EMPTY, Change, Scope, Table, Tables
 
-UNIX = ("unix",)
-# Every table of /proc/net that lists sockets, by executor hop: those that grow large alone.
+TCP = ("tcp", "tcp6")
+# Every table of /proc/net that lists sockets, by executor hop: those that grow large alone. In the
+# order of the counters that tell of them.
 TABLES = (
-    ("tcp", "tcp6"),
-    UNIX,
+    TCP,
+    ("unix",),
     ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
 )
 _NAMES = frozenset(name for names in TABLES for name in names)
@@ -64,7 +65,9 @@ class Sources:
         self._tables = Tables[Place]()
         self._failed: dict[Place, str] = {}
         self._counters: dict[int, counters.Counted] = {}
-        self._spared: set[int] = set()  # Namespaces whose unix sockets need not be read this time.
+        self.read_all = False  # Whether the last reading was of every table there is.
+        # The tables that need not be read this time, by namespace.
+        self._spared: dict[int, set[tuple[str, ...]]] = {}
         self._read_at: dict[int, float] = {}
         self._ears = Ears()
         # Cookies of the sockets that the last two readings of a table showed.
@@ -101,7 +104,7 @@ class Sources:
         counted = await self._count_soon(namespaces)
         now = time.monotonic()
         due = []
-        self._spared = set()
+        self._spared = {}
         for netns in namespaces:
             new, old = counted.get(netns), self._counters.get(netns)
             if (
@@ -111,11 +114,16 @@ class Sources:
                 or now - self._read_at.get(netns, 0.0) >= READ_SECONDS
             ):
                 due.append(netns)
-            elif new != old or netns in ended or netns in touched:
+                continue
+            moved = {
+                names
+                for names, before, now_ in zip(TABLES, old, new, strict=False)
+                if before != now_ or (netns in ended and names is TCP)
+            }
+            if moved:  # What was touched was of these: of the others as many are left.
+                self._spared[netns] = set(TABLES) - moved
+            if moved or new != old or netns in touched:
                 due.append(netns)
-                # What was touched was none of unix if their number stands and others' moved.
-                if new.unix == old.unix and (new.others != old.others or netns in ended):
-                    self._spared.add(netns)
         self._counters = counted
         return due
 
@@ -140,6 +148,7 @@ class Sources:
         Those that are not among ``namespaces`` are gone, and their tables with them.
         """
         due = list(due)
+        self.read_all = not self._spared and len(due) == len(namespaces)
         gone = [place for place, _ in self._tables.items() if place[0] not in namespaces]
         self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
         self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
@@ -150,9 +159,9 @@ class Sources:
             (netns, namespaces[netns], names)
             for netns in due
             for names in TABLES
-            if netns not in self._spared or names != UNIX
+            if names not in self._spared.get(netns, ())
         ]
-        self._spared = set()
+        self._spared = {}
         change = await self._run(jobs, gone)
         if self._netlink is not None:
             self._ears.leave([netns for netns in self._ears.namespaces if netns not in namespaces])

@@ -218,7 +218,6 @@ def test_at_first_a_row_without_a_holder_is_nameless_at_once(joined: Joined) -> 
 def test_later_a_row_without_a_holder_waits_one_poll(joined: Joined) -> None:
     joined.poll()
     assert joined.poll(tcp(11)) == {}
-    assert joined.join.doubts
     assert joined.poll(tcp(11)).keys() == {(None, 11)}
     assert not joined.join.doubts
 

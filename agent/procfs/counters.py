@@ -14,15 +14,16 @@ FILES = ("sockstat", "sockstat6", "snmp", "protocols")
 # The columns of the second Tcp: line of snmp that count connections: ActiveOpens, PassiveOpens,
 # AttemptFails, EstabResets, CurrEstab (RFC 1213).
 _TCP_COLUMNS = slice(5, 10)
-_USED = b"sockets:"
+_TCP, _UNIX, _USED = b"TCP", b"UNIX", b"sockets:"
 
 
 class Counted(NamedTuple):
     """What counts sockets in these files; to be compared with what it was before.
 
-    ``unix`` counts unix sockets, ``others`` those of every other protocol, ``used`` all of them.
+    ``tcp`` and ``unix`` count those, ``others`` those of every other protocol, ``used`` all.
     """
 
+    tcp: object
     unix: object
     others: object
     used: object
@@ -31,15 +32,12 @@ class Counted(NamedTuple):
 def parse(contents: tuple[bytes, ...]) -> Counted:
     """The counters in these files."""
     sockstat, sockstat6, snmp, protocols = contents
-    lines = [*sockstat.split(b"\n"), *sockstat6.split(b"\n")]
-    by_protocol = [line.split(None, 3)[:3:2] for line in protocols.split(b"\n")]
-    return Counted(
-        unix=[count for count in by_protocol if count and count[0].startswith(b"UNIX")],
-        others=(
-            [count for count in by_protocol if not (count and count[0].startswith(b"UNIX"))],
-            # Memory moves with the traffic.
-            [line.partition(b" mem ")[0] for line in lines if not line.startswith(_USED)],
-            [line.split()[_TCP_COLUMNS] for line in snmp.split(b"\n") if line.startswith(b"Tcp:")],
-        ),
-        used=[line for line in lines if line.startswith(_USED)],
-    )
+    # Memory moves with the traffic: of protocols the second column is the number of sockets.
+    counts = [line.partition(b" mem ")[0] for line in (sockstat + b"\n" + sockstat6).split(b"\n")]
+    counts += [b" ".join(line.split(None, 3)[:3:2]) for line in protocols.split(b"\n")]
+    tcp = [line for line in counts if line.startswith(_TCP)]
+    unix = [line for line in counts if line.startswith(_UNIX)]
+    used = [line for line in counts if line.startswith(_USED)]
+    others = [line for line in counts if not line.startswith((_TCP, _UNIX, _USED))]
+    rows = [line.split() for line in snmp.split(b"\n") if line.startswith(b"Tcp:")]
+    return Counted((tcp, [row[_TCP_COLUMNS] for row in rows]), unix, others, used)
