@@ -167,8 +167,8 @@ class Join:
         elif known is not socket:
             self._misses.pop(inode, None)
             self._unlisted.add(inode)
-        elif inode not in self._unlisted and read:
-            self._misses[inode] = self._misses.get(inode, 0) + 1
+        elif inode not in self._unlisted:
+            self._misses[inode] = self._misses.get(inode, 0) + read
 
     def _forget(self, inode: int) -> None:
         self._sockets.pop(inode, None)
