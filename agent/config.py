@@ -43,5 +43,9 @@ class Config:
             raise UsageError("sweep", "must be a number of seconds above 0")
         if self.stats is not None and not (math.isfinite(self.stats) and self.stats > 0):
             raise UsageError("stats", "must be a number of seconds above 0")
+        if self.stats is not None and not self.follow:
+            raise UsageError("stats", "there are polls to tell of only with --follow")
+        if "snapshot" not in self.filter.events and not self.follow:
+            raise UsageError("event", "without --follow there are only snapshot records")
         if self.all and self.follow:
             raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

@@ -117,6 +117,11 @@ def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Ca
     return parse
 
 
+def _lower(parse: Callable[..., Test]) -> Callable[..., Test]:
+    """The same for names that the records have in lower case: in any case."""
+    return lambda name, values: parse(name, [value.lower() for value in values])
+
+
 def _number(name: str, value: str, low: int, high: int, what: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 20 and low <= int(value) <= high):
         raise FilterError(name, f"{value!r} is no {what}")
@@ -143,8 +148,11 @@ def _ports(name: str, values: list[str]) -> Test:
 
     def test(holding: Holding) -> bool:
         socket = holding.socket
-        return socket.family in INET_FAMILIES and (
-            socket.local_port in chosen or socket.remote_port in chosen
+        # What raw sockets have there is no port but an IP protocol.
+        return (
+            socket.family in INET_FAMILIES
+            and socket.proto != "raw"
+            and (socket.local_port in chosen or socket.remote_port in chosen)
         )
 
     return test
@@ -195,8 +203,8 @@ FILTERS: dict[str, Callable[[str, list[str]], Test]] = {
     "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "pid"),
     "comm": _text(lambda holding: holding.process.comm if holding.process else None),
     "user": _user,
-    "proto": _text(lambda holding: holding.socket.proto),
-    "family": _text(lambda holding: holding.socket.family),
+    "proto": _lower(_text(lambda holding: holding.socket.proto)),
+    "family": _lower(_text(lambda holding: holding.socket.family)),
     "state": _fixed(STATES, lambda holding: holding.socket.state),
     "port": _ports,
     "addr": _addresses,

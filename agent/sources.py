@@ -17,7 +17,7 @@ from aiofiles.base import wrap
 
 from .directions import EPHEMERAL
 from .model import Socket
-from .netlink.destroyed import brief, cookies
+from .netlink.destroyed import brief, cookie
 from .netlink.ears import Ears
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
@@ -40,6 +40,9 @@ READ_SECONDS = 5.0
 
 # The protocols whose sockets are told of when they end.
 _WITH_COOKIES = ("tcp", "udp", "udplite")
+
+# Cookies kept of a namespace: more than the sockets of a large machine; 60 bytes each.
+MOST_COOKIES = 250_000
 
 # A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
 Place = tuple[int, str | tuple[str, ...]]
@@ -70,8 +73,10 @@ class Sources:
         self._spared: dict[int, set[tuple[str, ...]]] = {}
         self._read_at: dict[int, float] = {}
         self._ears = Ears()
-        # Cookies of the sockets that the last two readings of a table showed.
-        self._cookies: dict[Place, tuple[set[bytes], set[bytes]]] = {}
+        # Cookies of the sockets that a reading showed and whose end was not heard of, in the order
+        # in which they were seen first, by namespace.
+        self._cookies: dict[int, dict[bytes, None]] = {}
+        self._noted: set[Place] = set()  # The tables whose cookies these have.
         self._heard_before = self._unheard = False
         self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
         self._read_soon = wrap(self._read)
@@ -154,7 +159,8 @@ class Sources:
         self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
         whole = [netns for netns in due if netns not in self._spared]
         self._read_at.update(dict.fromkeys(whole, time.monotonic()))
-        self._cookies = {at: two for at, two in self._cookies.items() if at[0] in namespaces}
+        self._noted = {place for place in self._noted if place[0] in namespaces}
+        self._cookies = {at: seen for at, seen in self._cookies.items() if at in namespaces}
         jobs = [
             (netns, namespaces[netns], names)
             for netns in due
@@ -181,16 +187,12 @@ class Sources:
         for netns, ended in heard.items():
             if not ended:
                 continue
-            known = [
-                seen
-                for place, both in self._cookies.items()
-                if place[0] == netns
-                for seen in both
-                if seen
-            ]
+            seen = self._cookies.get(netns, {})
             scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
             tcp = self._tables.get((netns, ("tcp", "tcp6")))
-            sockets += brief(ended, known, tcp, scope)
+            sockets += brief(ended, seen, tcp, scope)
+            for one in ended:
+                seen.pop(one.cookie, None)
         return sockets
 
     async def reread(self, namespaces: Namespaces, wanted: Mapping[int, Iterable[str]]) -> Change:
@@ -213,11 +215,15 @@ class Sources:
         return self._tables.update(tables)
 
     def _note_cookies(self, tables: Mapping[Place, Table]) -> None:
-        for place, table in tables.items():
-            if isinstance(place[1], tuple) and place[1][0] in _WITH_COOKIES:
-                before = self._cookies.get(place, (set(), set()))
-                same = table is self._tables.get(place) and before[0]
-                self._cookies[place] = (before[0] if same else cookies(table), before[0])
+        for (netns, names), table in tables.items():
+            if isinstance(names, tuple) and names[0] in _WITH_COOKIES:
+                # What was read before anything was heard counts too.
+                new = table.fresh if (netns, names) in self._noted else table.rows
+                self._noted.add((netns, names))
+                seen = self._cookies.setdefault(netns, {})
+                seen.update(dict.fromkeys(map(cookie, new)))
+                while len(seen) > MOST_COOKIES:  # Ends that were not heard of leave theirs behind.
+                    del seen[next(iter(seen))]
 
     def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Reading:
         """Read and parse tables of one namespace, over netlink those it has; blocking."""

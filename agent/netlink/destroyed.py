@@ -7,7 +7,7 @@ cookie is never used again: a notice whose cookie is in no reading is of a socke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable
 from sys import byteorder
 from typing import NamedTuple
 
@@ -53,22 +53,22 @@ def notices(buffer: bytes) -> list[Ended]:
     return found
 
 
-def cookies(table: Table) -> set[bytes]:
-    """The cookies of the sockets that a reading of an inet table showed."""
-    return {row[_COOKIE] for row in table.rows}
+def cookie(row: bytes) -> bytes:
+    """The cookie of the socket in a row of an inet dump."""
+    return row[_COOKIE]
 
 
 def brief(
     ended: Iterable[Ended],
-    known: Sequence[Collection[bytes]],
+    known: Container[bytes],
     tcp: Table,
     scope: Scope,
 ) -> list[Socket]:
     """The sockets of the notices that no reading showed, in the order in which they ended.
 
-    ``known`` are the cookies of those that readings did, ``tcp`` is the last reading of tcp.
+    ``known`` are the cookies of those that one did, ``tcp`` is the last reading of tcp.
     """
-    unseen = [one for one in ended if not any(one.cookie in seen for seen in known)]
+    unseen = [one for one in ended if one.cookie not in known]
     if not unseen:
         return []
     parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from agent.model import Holding, Opened, Owner
 from agent.netlink import diag
-from agent.netlink.destroyed import Ended, brief, cookies, notices
+from agent.netlink.destroyed import Ended, brief, cookie, notices
 from agent.netlink.reader import _asking, _hearing, _Link
 from agent.records import Agent, Encoder
-from agent.tables import EMPTY
+from agent.tables import EMPTY, Table
 
 from ..strategies import mutated
 from .asking import NETNS, SCOPE, answer, read
@@ -22,11 +22,16 @@ SO_COOKIE = 57  # asm-generic/socket.h
 
 
 def told(known: Collection[bytes] = ()) -> list[tuple[object, ...]]:
-    found = brief(notices(NOTICES), [known], EMPTY, SCOPE)
+    found = brief(notices(NOTICES), known, EMPTY, SCOPE)
     return [(one.proto, one.family, *one[5:9], one.direction) for one in found]
 
 
 # Captured ones.
+
+
+def cookies(table: Table) -> set[bytes]:
+    """The cookies of all rows."""
+    return {cookie(row) for row in table.rows}
 
 
 def test_the_notices_of_every_kind() -> None:
@@ -83,7 +88,7 @@ def test_a_listener_that_is_there_still_tells_the_direction() -> None:
 def test_the_cookies_of_a_reading() -> None:
     table = read("tcp")
     assert len(cookies(table)) == len(table.rows)
-    assert all(len(cookie) == 8 for cookie in cookies(table))
+    assert all(len(one) == 8 for one in cookies(table))
 
 
 def test_several_buffers_or_one() -> None:
@@ -161,7 +166,7 @@ def test_the_end_of_a_connection_that_was_read_is_known(hearing: socket.socket) 
     ended = heard(hearing, cookie_of_other)
     (found,) = brief([ended], (), tcp, SCOPE)
     assert (found.direction, found.local_port) == ("inbound", server_port)
-    assert brief([ended], [set(), cookies(tcp)], tcp, SCOPE) == []
+    assert brief([ended], cookies(tcp), tcp, SCOPE) == []
 
 
 def test_an_unbound_socket_that_ends_is_not_told(hearing: socket.socket) -> None:
