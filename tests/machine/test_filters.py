@@ -61,7 +61,6 @@ CHOICES = [
     ("--comm nosuchcomm*", ""),
     ("--unit nosuch.service", ""),
     ("--container 0123456789ab", ""),
-    ("--event open", ""),
     ("--event snapshot --proto udp", "u"),
 ]
 

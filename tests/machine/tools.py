@@ -116,6 +116,10 @@ def ss(become: Sequence[str] = ()) -> Iterator[Row]:
                 yield Row("unix", state_of("unix", state), path, int(unix[2]), None, holders)
         elif kind == "nl":
             if not words[0].endswith((":0", ":*")):
+                # Port ids above 2 GiB, which the kernel chooses, are shown as negative.
+                protocol, _, port = words[0].rpartition(":")
+                if port.startswith("-"):
+                    words[0] = f"{protocol}:{int(port) % 2**32}"
                 yield Row("netlink", "UNCONNECTED", words[0], None, None)
         elif kind.startswith("p_"):
             yield Row("packet", "UNCONNECTED", "packet", inode, uid if inode else None, holders)

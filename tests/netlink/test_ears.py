@@ -115,7 +115,7 @@ async def test_an_overrun_is_doubt(ears: Ears, hearing: socket.socket) -> None:
         return overrun == {NETNS}
 
     await until(is_told)
-    # It hears on.
+    hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # It hears on.
     assert list(ears.namespaces) == [NETNS]
     port = end_a_socket()
     found: list[int] = []
