@@ -15,6 +15,8 @@ from .model import Holding, Key, Owner, Place, Process, Socket
 # Readings that a row must be missing from its table before that is believed: the tables skip rows
 # while they change.
 MISSES_BELIEVED = 2
+# Sockets in no table whose descriptors are read again in each poll, at the most; 5 µs each.
+MOST_UNLISTED = 200
 # States in which a socket has no direction to keep.
 _WITHOUT_DIRECTION = frozenset({"LISTEN", "CLOSE", None})
 
@@ -54,12 +56,23 @@ class Join:
         # Held ones that wait for a row; whether that takes reading all the tables.
         self._rowless: dict[int, bool] = {}
         self._waiting: dict[int, bool] = {}  # Of the poll under way: the next ``_rowless``.
+        self._turn = 0  # Where the next of them begin.
         self._first = True
 
     @property
     def doubts(self) -> bool:
         """Whether all tables are to be read, whatever the evidence says: a row is missing."""
         return bool(self._misses) or any(self._rowless.values())
+
+    def unlisted(self) -> list[int]:
+        """Some of the sockets that no table shows, others each time: that one is closed while
+        another descriptor is opened shows nowhere but in its descriptor."""
+        every = sorted(self._unlisted)
+        if len(every) <= MOST_UNLISTED:
+            return every
+        start = self._turn % len(every)
+        self._turn += MOST_UNLISTED
+        return (every + every)[start : start + MOST_UNLISTED]
 
     def orphans(self) -> list[int]:
         """The sockets that wait for a holder, and have none yet."""

@@ -114,7 +114,10 @@ class Poller:
         total = sum(max(1, len(known.fds)) for known in self._holders.watched.values())
         budget = math.ceil(total * min(1.0, passed / self._sweep))
         plan = self._holders.plan(evidence, budget)
-        lost = await self._check(plan.parts, facts=True)
+        parts = dict(plan.parts)
+        for pid, fds in self._holders.suspects(self._join.unlisted()).items():
+            parts[pid] = {*parts.get(pid, ()), *fds}
+        lost = await self._check(parts, facts=True)
         watched = self._holders.watched
         glances = await self._glance_soon(plan.glances)
         other = [pid for pid, glance in glances.items() if glance != watched[pid].glance]
