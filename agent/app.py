@@ -24,6 +24,8 @@ from .records import Agent, Encoder
 from .say import warn
 
 STDOUT = 1
+# What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
+SNAPSHOT_CHUNK_BYTES = 1 << 20
 # How long an end waits for a reader that is there to take what is under way.
 GRACE_SECONDS = 0.5
 
@@ -98,7 +100,8 @@ async def _snapshot(
     now = time.time()
     try:
         async for holdings in poller.once(walk, unheld=config.all):
-            for chunk in chunks(snapshot_lines(encoder, holdings, config.filter, 0, now)):
+            lines = snapshot_lines(encoder, holdings, config.filter, 0, now)
+            for chunk in chunks(lines, SNAPSHOT_CHUNK_BYTES):
                 yield chunk
     except OSError as error:
         raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from .errors import FilterError
 from .model import DATAGRAM_STATES, INET_FAMILIES, TCP_STATES, UNIX_STATES, Holding, Place, Process
@@ -159,6 +158,9 @@ def _ports(name: str, values: list[str]) -> Test:
 
 
 def _addresses(name: str, values: list[str]) -> Test:
+    # Only here: few ask for addresses, and everybody would wait for it.
+    from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
     networks: list[IPv4Network | IPv6Network] = []
     for value in values:
         try:

@@ -15,7 +15,7 @@ from .records import Encoder
 # A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
 # may carry, and what is encoded between two turns of the event loop.
 CHUNK_BYTES = 256 * 1024
-# Lines that are joined at once: of usual length they stay well below that.
+# Lines that are joined at first: of usual length they stay well below that.
 _BLOCK = 256
 
 
@@ -30,22 +30,25 @@ def snapshot_lines(
     return encoder.holdings(encoder.head("snapshot", seq, now), holdings)
 
 
-def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines joined to chunks of at most CHUNK_BYTES; a longer line is a chunk of its own."""
+def chunks(lines: Iterable[bytes], most: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Lines joined to chunks of at most so many bytes; a longer line is a chunk of its own."""
     rest = iter(lines)
-    while block := list(islice(rest, _BLOCK)):
+    count = _BLOCK
+    while block := list(islice(rest, count)):
         joined = b"".join(block)
-        if len(joined) <= CHUNK_BYTES:
+        if len(joined) <= most:
             yield joined
         else:
-            yield from _split(block)
+            yield from _split(block, most)
+        # As many of this length as fit, nearly.
+        count = max(_BLOCK // 4, most * len(block) * 9 // (len(joined) * 10))
 
 
-def _split(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _split(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
     gathered: list[bytes] = []
     size = 0
     for line in lines:
-        if size + len(line) > CHUNK_BYTES and gathered:
+        if size + len(line) > most and gathered:
             yield b"".join(gathered)
             gathered, size = [], 0
         gathered.append(line)

@@ -55,10 +55,10 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     ``decode`` is called with the rows that are new, once, and only if there are any.
     """
     if before is EMPTY:
-        current = dict.fromkeys(rows)
-        fresh = dict(decode(current))
-        malformed = frozenset(current.keys() - fresh.keys() if len(fresh) < len(current) else ())
-        return Table(fresh, malformed, fresh) if current else EMPTY
+        every = list(rows)
+        fresh = dict(decode(every))
+        malformed = frozenset(set(every) - fresh.keys() if len(fresh) < len(every) else ())
+        return Table(fresh, malformed, fresh) if every else EMPTY
     known = before.rows
     current = dict.fromkeys(rows)
     new = [row for row in current if row not in known]
@@ -137,7 +137,7 @@ class Tables(Generic[K]):
         self.clashes &= sockets.keys()
         return Change(set(fresh), gone)
 
-    def _take(self, key: K, before: Table, table: Table, came: Mapping[int, Socket]) -> set[int]:
+    def _take(self, key: K, before: Table, table: Table, came: dict[int, Socket]) -> set[int]:
         """Take over one reading; the inodes of the rows that are no longer in it."""
         self.decoded += len(table.fresh)
         went = before.rows.values() if table is EMPTY else table.left
@@ -149,7 +149,7 @@ class Tables(Generic[K]):
         self._tables[key] = table
         index = self._indexes.get(key)
         if index is None:
-            index = self._indexes[key] = dict(came)
+            index = self._indexes[key] = came
         else:
             index.update(came)
         if inodes:

@@ -33,6 +33,7 @@ _HEADER = Struct("=IHHII")
 _LENGTH_AND_KIND = Struct("=IH")
 _ATTRIBUTE = Struct("=HH")  # length, type
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSG_MIN_TYPE = 0x10  # Below are messages of netlink itself.
 _ENDS = (_NLMSG_ERROR, _NLMSG_DONE)
 _ERROR_KIND = _NLMSG_ERROR.to_bytes(2, byteorder)
 _DONE_START = _HEADER.pack(20, _NLMSG_DONE, 0, 0, 0)[:6]
@@ -106,7 +107,10 @@ def rows_of(buffers: Iterable[bytes]) -> list[bytes]:
             length, kind = unpack(buffer, at)
             if length < _HEADER.size or at + length > size:
                 raise DumpError(EBADMSG)
-            if kind in _ENDS:
+            if kind < _NLMSG_MIN_TYPE:
+                if kind not in _ENDS:
+                    at += (length + 3) & ~3
+                    continue
                 code = int.from_bytes(buffer[at + 16 : at + 20], byteorder, signed=True)
                 if code:
                     raise DumpError(-code)
