@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -139,6 +140,9 @@ def entry() -> NoReturn:
     The process ends without the interpreter's farewell: that would free every object one by one,
     and has nothing to flush.
     """
+    # Until the agent listens to signals, SIGINT simply ends it: as an exception inside an import
+    # it could leave the interpreter's import lock held, for the threads to wait for in vain.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Loading modules and building the first snapshot makes no garbage that is worth looking for;
     # following looks for it again.
     gc.disable()
