@@ -140,9 +140,10 @@ def entry() -> NoReturn:
     The process ends without the interpreter's farewell: that would free every object one by one,
     and has nothing to flush.
     """
-    # Until the agent listens to signals, SIGINT simply ends it: as an exception inside an import
-    # it could leave the interpreter's import lock held, for the threads to wait for in vain.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Until the agent listens to signals, they simply end it: SIGINT as an exception inside an
+    # import could leave the interpreter's import lock held, for threads to wait for in vain.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: os._exit(DONE))
     # Loading modules and building the first snapshot makes no garbage that is worth looking for;
     # following looks for it again.
     gc.disable()
