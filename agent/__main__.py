@@ -131,7 +131,8 @@ def _start_walk(config: Config | None) -> ForkedWalk | None:
 
 
 def _complain(message: str) -> None:
-    print(f"sockagent: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # Closed: print() would write to stdout instead.
+        print(f"sockagent: {message}", file=sys.stderr)
 
 
 def entry() -> NoReturn:

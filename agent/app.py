@@ -22,6 +22,7 @@ from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
 from .say import warn
+from .text import text
 
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
@@ -50,7 +51,12 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     procfs = ProcFS(config.proc)
-    agent = Agent(os.uname().nodename, procfs.boot_id(), os.urandom(8).hex(), config.interval)
+    agent = Agent(
+        text(os.fsencode(os.uname().nodename)),
+        procfs.boot_id(),
+        os.urandom(8).hex(),
+        config.interval,
+    )
     walker = Walker(procfs, cmdline=config.cmdline)
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     async with asyncio.TaskGroup() as group:

@@ -25,5 +25,7 @@ def warn(coverage: Coverage) -> None:
 
 def say(message: str) -> None:
     """One line on stderr, if there is one to write to."""
+    if sys.stderr is None:  # Closed: print() would write to stdout instead.
+        return
     with contextlib.suppress(OSError):
         print(f"sockagent: {message}", file=sys.stderr, flush=True)
