@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .procfs.forked import ForkedWalk
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+CLOSED = "standard output is closed"
+NO_THREAD = "can't start new thread"  # As the interpreter says it.
 
 _FILTER_HELP = {
     "pid": ("PID", "of these processes"),
@@ -83,21 +86,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"argument --{error.argument}: {error}")
     except RuntimeFailure as error:
         _complain(str(error))
-        return FAILED
+    except OSError as error:  # Descriptors, mostly: even to import takes them.
+        _complain(f"it cannot work here: {error.strerror or error}")
+    except MemoryError:
+        _complain("it cannot work here: not enough memory")
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        _complain(f"it cannot work here: {error}")
     except KeyboardInterrupt:  # Before the agent listens to signals.
         return DONE
+    return FAILED
 
 
 def _run(options: dict[str, Any]) -> int:
     if options.pop("schema", False):
         from .schema import printed
 
-        sys.stdout.write(printed())
+        _print(printed())
         return DONE
     if not sys.platform.startswith("linux"):
         raise RuntimeFailure(f"it reads Linux's procfs; this is {sys.platform}")
     if sys.stdout is None:
-        raise RuntimeFailure("standard output is closed")
+        raise RuntimeFailure(CLOSED)
     # What is wrong with the arguments is said before anything starts; without any, the walk
     # starts before what it does not need is loaded.
     config = _config(options) if options else None
@@ -130,16 +141,29 @@ def _start_walk(config: Config | None) -> ForkedWalk | None:
         return None
 
 
+def _print(text: str) -> None:
+    """Print a document. Raises RuntimeFailure when it cannot be written."""
+    if sys.stdout is None:
+        raise RuntimeFailure(CLOSED)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(DONE)
+    except OSError as error:
+        raise RuntimeFailure(f"standard output: {error.strerror}") from error
+
+
 def _complain(message: str) -> None:
     if sys.stderr is not None:  # Closed: print() would write to stdout instead.
-        print(f"sockagent: {message}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"sockagent: {message}", file=sys.stderr)
 
 
 def entry() -> NoReturn:
     """The command ``sockagent``.
 
-    The process ends without the interpreter's farewell: that would free every object one by one,
-    and has nothing to flush.
+    The process ends without the interpreter's farewell: that would free every object one by one.
     """
     # Until the agent listens to signals, they simply end it: SIGINT as an exception inside an
     # import could leave the interpreter's import lock held, for threads to wait for in vain.
@@ -148,12 +172,13 @@ def entry() -> NoReturn:
     # Loading modules and building the first snapshot makes no garbage that is worth looking for;
     # following looks for it again.
     gc.disable()
-    status = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, AttributeError):  # Closed, or never there.
-            status = status or FAILED if stream is sys.stdout else status
+    try:
+        status = main()
+    except SystemExit as end:  # argparse has said what there is to say.
+        status = end.code if isinstance(end.code, int) else FAILED
+    if sys.stdout is not None:
+        with suppress(OSError):
+            sys.stdout.flush()
     os._exit(status)
 
 

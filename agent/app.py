@@ -10,9 +10,11 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterable, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from .config import Config
 from .errors import RuntimeFailure
+from .hints import hints
 from .lines import chunks, snapshot_lines
 from .netlink.reader import NetlinkReader
 from .poller import Poller
@@ -21,7 +23,7 @@ from .procfs.reader import ProcFS
 from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
-from .say import warn
+from .say import finish, say, warn
 from .text import text
 
 STDOUT = 1
@@ -30,6 +32,17 @@ SNAPSHOT_CHUNK_BYTES = 1 << 20
 # How long an end waits for a reader that is there to take what is under way.
 GRACE_SECONDS = 0.5
 
+# What an agent needs at the least: the event loop's, and a few to read with.
+DESCRIPTORS = 12
+
+
+class _Abandoned(ThreadPoolExecutor):
+    """An executor that nobody waits for: what a foreign file system keeps waiting may wait."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Let go of the threads."""
+        super().shutdown(wait=False, cancel_futures=True)
+
 
 def run(config: Config, walk: ForkedWalk | None = None) -> None:
     """Do what is configured until it is done, or SIGINT, SIGTERM or a closed pipe ends it.
@@ -37,17 +50,32 @@ def run(config: Config, walk: ForkedWalk | None = None) -> None:
     ``walk`` is the walk of a one-shot snapshot, if it was started already. Raises RuntimeFailure.
     """
     try:
+        _want(DESCRIPTORS)
         asyncio.run(_main(config, walk))
-    except* RuntimeFailure as group:
+    except BaseExceptionGroup as group:
         failure: BaseException = group
         while isinstance(failure, BaseExceptionGroup):
             failure = failure.exceptions[0]
-        raise failure from None
+        raise failure from group
+    finally:
+        finish(GRACE_SECONDS)
+
+
+def _want(descriptors: int) -> None:
+    """Make sure that so many can be had: asyncio is not tidy where they cannot. Raises OSError."""
+    had: list[int] = []
+    try:
+        while len(had) < descriptors:
+            had += os.pipe()
+    finally:
+        for descriptor in had:
+            os.close(descriptor)
 
 
 async def _main(config: Config, walk: ForkedWalk | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Abandoned())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     procfs = ProcFS(config.proc)
@@ -58,6 +86,8 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         config.interval,
     )
     walker = Walker(procfs, cmdline=config.cmdline)
+    for hint in hints(config.filter, config.proc) if config.filter.values else ():
+        say(f"warning: {hint}")
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     async with asyncio.TaskGroup() as group:
         if config.follow:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 
+from .text import text
+
 # Where systemd mounts the unified hierarchy; the second one beside v1.
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 # Cgroups come and go; those that are not known are looked for at most so often, in seconds.
@@ -41,5 +43,5 @@ class Cgroups:
                 inode = os.stat(directory).st_ino
             except OSError:  # It was removed meanwhile.
                 continue
-            paths[inode] = directory[len(self._root) :] or "/"
+            paths[inode] = text(os.fsencode(directory[len(self._root) :])) or "/"
         return paths

@@ -11,7 +11,8 @@ from .filters import Filter
 INTERVAL_SECONDS = 1.0
 # Below this a poll of a large machine takes longer than the time between two.
 SHORTEST_INTERVAL_SECONDS = 0.05
-
+# Below this the lines are of no use to a reader.
+SHORTEST_STATS_SECONDS = 0.1
 
 # In so many seconds every descriptor is read again, whatever the evidence says.
 SWEEP_SECONDS = 60.0
@@ -41,8 +42,12 @@ class Config:
             )
         if not (math.isfinite(self.sweep) and self.sweep > 0):
             raise UsageError("sweep", "must be a number of seconds above 0")
-        if self.stats is not None and not (math.isfinite(self.stats) and self.stats > 0):
-            raise UsageError("stats", "must be a number of seconds above 0")
+        if self.stats is not None and not (
+            math.isfinite(self.stats) and self.stats >= SHORTEST_STATS_SECONDS
+        ):
+            raise UsageError(
+                "stats", f"must be a number of seconds, at least {SHORTEST_STATS_SECONDS}"
+            )
         if self.stats is not None and not self.follow:
             raise UsageError("stats", "there are polls to tell of only with --follow")
         if "snapshot" not in self.filter.events and not self.follow:

@@ -64,6 +64,11 @@ class Filter:
         return all(test(holding) for test in self._tests)
 
 
+def is_glob(value: str) -> bool:
+    """Whether a value stands for many."""
+    return bool(_GLOB.search(value))
+
+
 def _split(name: str, given: Iterable[str]) -> list[str]:
     values = [value.strip() for text in given for value in text.split(",")]
     if not values or not all(values):
@@ -96,8 +101,8 @@ def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Ca
 
     def parse(_name: str, values: list[str]) -> Test:
         exact = frozenset(values)
-        globs = [re.compile(translate(value)).match for value in values if _GLOB.search(value)]
-        beginnings = tuple(value for value in values if not _GLOB.search(value)) if prefix else ()
+        globs = [re.compile(translate(value)).match for value in values if is_glob(value)]
+        beginnings = tuple(value for value in values if not is_glob(value)) if prefix else ()
 
         @lru_cache(maxsize=4096)  # A few hundred names recur for thousands of sockets.
         def chosen(text: str) -> bool:

@@ -40,6 +40,7 @@ class Watched:
     __slots__ = (
         "changed",
         "directory",
+        "failed",
         "fds",
         "glance",
         "held",
@@ -60,6 +61,7 @@ class Watched:
         self.glance: object = None  # What a read of its stat showed last.
         self.netns = 0
         self.readable = True
+        self.failed = False  # Whether the last look at it failed, or showed not all of it.
         self.fds: dict[int, int] = {}
         self.more: More = ()
         self.held: dict[int, tuple[int, ...]] = {}
@@ -94,7 +96,7 @@ class Holders:
         parts: dict[int, Collection[int]] = {}
         for pid, (directory, count) in seen.items():
             known = self.watched.get(pid)
-            if known is None or known.directory != directory or known.more:
+            if known is None or known.directory != directory or known.more or known.failed:
                 whole.append(pid)
             elif known.readable and (len(known.fds) != count or known.new_until > self._poll):
                 parts[pid] = ()
@@ -150,6 +152,12 @@ class Holders:
         ]
         return [-rank[-1] for rank in sorted(ranks)]
 
+    def failed(self, pid: int) -> None:
+        """A look at the process failed: it stands as it was, and is looked at again."""
+        known = self.watched.get(pid)
+        if known is not None:
+            known.failed = True
+
     def searched(self, pid: int) -> None:
         """The process was looked at whole in search of a socket."""
         known = self.watched.get(pid)
@@ -173,6 +181,7 @@ class Holders:
             known = self.watched[process.pid] = Watched(process, self._poll, until)
         self.note_process(known, process)
         known.netns, known.directory, known.readable = netns, directory, fds is not None
+        known.failed = False
         if fds is None:
             return
         before, known.held = known.held, held_by(fds, more)

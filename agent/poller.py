@@ -5,9 +5,6 @@ It knows the sources and the join, and nothing of who reads the snapshots.
 
 from __future__ import annotations
 
-import asyncio
-import math
-import os
 import time
 from collections.abc import (
     AsyncIterator,
@@ -25,28 +22,20 @@ from aiofiles.base import wrap
 from .cgroups import Cgroups
 from .holders import Holders
 from .join import Descriptor, Join
+from .looking import SWEEP_SECONDS, Looking
 from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net
 from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
-from .procfs.walker import Check, Look, Walker
+from .procfs.walker import Walker
+from .sight import coverage
 from .sources import Sources
 from .tables import Change
 from .users import Users
 from .vitals import Work
 
 NOTHING = Change(set(), set())
-
-# Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
-WALKERS = min(2, os.cpu_count() or 1)
-# Descriptors that one poll may read in search of the holders of new sockets.
-SEARCH_DESCRIPTORS = 4000
-# In so many seconds everything is read again, whatever the evidence says.
-SWEEP_SECONDS = 60.0
-
-UNREADABLE = "the descriptors of some processes may not be read"
-HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
 
 
 class Poller:
@@ -62,22 +51,17 @@ class Poller:
     ) -> None:
         procfs = walker.procfs
         self._procfs = procfs
-        self._sweep = sweep
         self._clock = clock
         self._users = Users()
         self._holders = Holders()
+        self._looking = Looking(walker, self._holders, sweep)
         self._sources = Sources(procfs, netlink)
         self._cgroups = Cgroups()
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
-        self._polled = -math.inf
         self._last: Snapshot | None = None
-        self._processes_read = self._descriptors_read = 0
         self.coverage = Coverage(0, 0, 0)
         self._batch_soon = wrap(ForkedWalk.batch)
         self._walk_soon = wrap(walker.walk)
-        self._check_soon = wrap(walker.check)
-        self._glance_soon = wrap(walker.glance)
-        self._evidence_soon = wrap(walker.evidence)
         self._ask_soon = wrap(walker.protocols)
 
     async def poll(self) -> Snapshot:
@@ -90,7 +74,7 @@ class Poller:
         except OSError as error:
             return self._blind(error)
         self._users.expire()
-        failed = await self._walk_what_changed(pids)
+        failed = await self._looking.what_changed(pids, self._join.unlisted())
         namespaces = self._namespaces()
         doubted = namespaces if self._join.doubts else ()
         due = await self._sources.due(namespaces, doubted, self._touched(namespaces))
@@ -106,77 +90,11 @@ class Poller:
             return namespaces.keys()
         return {watched[pid].netns for pid in touched if pid is not None}
 
-    async def _walk_what_changed(self, pids: Sequence[int]) -> dict[int, str]:
-        """Look at the processes that may have changed; why some could not be looked at."""
-        now = time.monotonic()
-        passed, self._polled = now - self._polled, now
-        evidence = await self._evidence_soon(pids)
-        total = sum(max(1, len(known.fds)) for known in self._holders.watched.values())
-        budget = math.ceil(total * min(1.0, passed / self._sweep))
-        plan = self._holders.plan(evidence, budget)
-        parts = dict(plan.parts)
-        for pid, fds in self._holders.suspects(self._join.unlisted()).items():
-            parts[pid] = {*parts.get(pid, ()), *fds}
-        lost = await self._check(parts, facts=True)
-        watched = self._holders.watched
-        glances = await self._glance_soon(plan.glances)
-        other = [pid for pid, glance in glances.items() if glance != watched[pid].glance]
-        return await self._walk([*plan.whole, *lost, *other])
-
-    async def _walk(self, pids: Sequence[int]) -> dict[int, str]:
-        """Look at whole processes; why some could not be looked at."""
-        if not pids:
-            return {}
-        chunks = [pids[start::WALKERS] for start in range(min(WALKERS, len(pids)))]
-        failed: dict[int, str] = {}
-        left = set(pids)
-        for part in await asyncio.gather(*map(self._walk_soon, chunks)):
-            for look in part.looks:
-                self._take(look)
-                left.discard(look.process.pid)
-            failed.update(part.failed)
-        for pid in left - failed.keys():
-            self._holders.drop(pid)
-        return failed
-
     @property
     def work(self) -> Work:
         """What has been read since the start."""
-        return Work(self._processes_read, self._descriptors_read, self._sources.decoded)
-
-    def _take(self, look: Look) -> None:
-        self._processes_read += 1
-        self._descriptors_read += len(look.fds)
-        netns = self._procfs.netns_id(look.netns) or look.netns
-        fds = look.fds if look.readable else None
-        self._holders.take(look.process, netns, look.directory, fds, look.more)
-        self._holders.watched[look.process.pid].glance = look.glance
-
-    async def _check(
-        self, parts: Mapping[int, Collection[int]], *, facts: bool = False
-    ) -> list[int]:
-        """Look at descriptors of processes; those that have to be looked at as a whole."""
-        if not parts:
-            return []
-        watched = self._holders.watched
-        checks = [
-            Check(pid, watched[pid].directory, watched[pid].fds, suspects, facts)
-            for pid, suspects in parts.items()
-        ]
-        checked, lost = await self._check_soon(checks)
-        for one in checked:
-            self._processes_read += 1
-            self._descriptors_read += one.reads
-            known = watched[one.pid]
-            if one.process is not None and one.netns is not None:
-                if one.process.start_ticks != known.process.start_ticks:
-                    lost.append(one.pid)
-                    continue
-                self._holders.note_process(known, one.process)
-                known.glance = one.glance
-                known.netns = self._procfs.netns_id(one.netns) or one.netns
-            self._holders.change(one.pid, one.changes)
-        return lost
+        looking = self._looking
+        return Work(looking.processes, looking.descriptors, self._sources.decoded)
 
     async def once(
         self, walk: ForkedWalk | None, *, unheld: bool = False
@@ -271,9 +189,10 @@ class Poller:
         if self._last is None:
             await self._look_at_ourselves(told)
         early = {inode for _pid, inode in holders.touched}
-        await self._walk(await self._check(holders.suspects(change.gone)))
+        await self._looking.lost_their_rows(change.gone)
         late = {inode for _pid, inode in holders.touched} - early
-        await self._search(join.orphans())
+        rows = self._sources.sockets
+        await self._looking.search([rows[inode] for inode in join.orphans()])
         changed: frozenset[Key] = frozenset()
         dirty = join.dirty(change.fresh | change.gone)
         if dirty or self._last is None:
@@ -294,7 +213,13 @@ class Poller:
             time=self._clock(),
             holdings=join.holdings,
             processes=processes,
-            coverage=self._coverage(namespaces, failed),
+            coverage=coverage(
+                holders,
+                len(namespaces),
+                failed,
+                hidden=self._procfs.hides_processes(),
+                unread=self._sources.missing(),
+            ),
             changed=changed,
             brief=brief,
         )
@@ -307,21 +232,7 @@ class Poller:
         walked = await self._walk_soon([self._procfs.own[1]])
         for look in walked.looks:
             fds = {fd: inode for fd, inode in look.fds.items() if inode not in told}
-            self._take(look._replace(fds=fds))
-
-    async def _search(self, orphans: Sequence[int]) -> None:
-        """Look for the holders of sockets in the likeliest processes, as far as that may cost."""
-        if not orphans:
-            return
-        budget = SEARCH_DESCRIPTORS
-        holders, sockets = self._holders, self._sources.sockets
-        for pid in holders.likely(sockets[inode] for inode in orphans):
-            known = holders.watched.get(pid)
-            budget -= 1 if known is None else len(known.fds)
-            if budget < 0 or all(map(holders.pids_of, orphans)):
-                return
-            await self._walk([pid])
-            holders.searched(pid)
+            self._looking.take(look._replace(fds=fds))
 
     def _place(self, cgroup_id: int) -> Place | None:
         path = self._cgroups.path(cgroup_id)
@@ -355,23 +266,11 @@ class Poller:
                 doubtful.setdefault(netns, set()).add(name)
         return doubtful
 
-    def _coverage(self, namespaces: Mapping[int, object], failed: Mapping[int, str]) -> Coverage:
-        watched = self._holders.watched
-        unreadable = sum(1 for known in watched.values() if not known.readable)
-        missing = [UNREADABLE] if unreadable else []
-        if self._procfs.hides_processes():
-            missing.append(HIDDEN)
-        missing += [
-            f"some processes could not be read ({why})" for why in sorted(set(failed.values()))
-        ]
-        missing += self._sources.missing()
-        return Coverage(len(watched), unreadable, len(namespaces), tuple(missing))
-
     def _blind(self, error: OSError) -> Snapshot:
         """What was there still stands while nothing can be seen."""
         last = self._last
         if last is None:
             raise error
         why = f"processes could not be listed ({error.strerror})"
-        coverage = last.coverage._replace(missing=(why,))
-        return last._replace(time=self._clock(), coverage=coverage, changed=frozenset(), brief=())
+        blind = last.coverage._replace(missing=(why,))
+        return last._replace(time=self._clock(), coverage=blind, changed=frozenset(), brief=())

@@ -1,14 +1,83 @@
-"""What is said to a person, on stderr; stdout carries records and nothing else."""
+"""What is said to a person, on stderr; stdout carries records and nothing else.
+
+A write to a stderr that nobody reads blocks: it is made by a daemon thread, which nothing waits
+for. What waits to be said is bounded.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+import threading
+from collections import deque
+from contextlib import suppress
 
 from .model import Coverage
 
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
+_STDERR = 2
+# Lines that wait for a reader; what is said while there are so many is lost.
+MOST_WAITING = 100
+
+
+class Voice:
+    """Says lines on a descriptor, in their order."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()  # Not written yet, or being written.
+        self._changed = threading.Condition()
+        self._speaks = False
+
+    def say(self, message: str) -> None:
+        """One line, as soon as it is taken. Never blocks, but where no thread is to be had."""
+        with self._changed:
+            if len(self._lines) >= MOST_WAITING:
+                return
+            self._lines.append(f"sockagent: {message}\n".encode(errors="backslashreplace"))
+            if self._speaks:
+                self._changed.notify_all()
+                return
+            try:
+                threading.Thread(target=self._run, name="stderr", daemon=True).start()
+                self._speaks = True
+            except RuntimeError:
+                self._write(self._lines.pop())
+
+    def finish(self, seconds: float) -> None:
+        """Wait until all is said, for so long at the most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lines, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                line = self._lines[0]
+            self._write(line)
+            with self._changed:
+                self._lines.popleft()
+                self._changed.notify_all()
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
+        with suppress(OSError):  # Closed, or full: there is nobody to tell.
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+
+
+_stderr = Voice(_STDERR)
+
+
+def say(message: str) -> None:
+    """One line on stderr, if there is one. Never blocks."""
+    if sys.stderr is not None:  # Closed from the start: what is number 2 now is something else.
+        _stderr.say(message)
+
+
+def finish(seconds: float) -> None:
+    """Wait until all is said, for so long at the most."""
+    _stderr.finish(seconds)
 
 
 def warn(coverage: Coverage) -> None:
@@ -21,11 +90,3 @@ def warn(coverage: Coverage) -> None:
         if os.geteuid():
             missing += f"; {_PRIVILEGE}"
     say(f"warning: {missing}")
-
-
-def say(message: str) -> None:
-    """One line on stderr, if there is one to write to."""
-    if sys.stderr is None:  # Closed: print() would write to stdout instead.
-        return
-    with contextlib.suppress(OSError):
-        print(f"sockagent: {message}", file=sys.stderr, flush=True)

@@ -77,7 +77,7 @@ class Sources:
         # in which they were seen first, by namespace.
         self._cookies: dict[int, dict[bytes, None]] = {}
         self._noted: set[Place] = set()  # The tables whose cookies these have.
-        self._heard_before = self._unheard = False
+        self._unheard = False
         self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
         self._read_soon = wrap(self._read)
         self._count_soon = wrap(self._count)
@@ -181,8 +181,7 @@ class Sources:
     def brief(self) -> list[Socket]:
         """The sockets that came and went unseen since this was called last."""
         heard, overrun = self._ears.take()
-        self._unheard = bool(overrun) and self._heard_before
-        self._heard_before = bool(self._ears.namespaces)
+        self._unheard = bool(overrun)
         sockets: list[Socket] = []
         for netns, ended in heard.items():
             if not ended:
@@ -248,6 +247,9 @@ class Sources:
             place = (netns, name)
             if not isinstance(data, bytes):
                 reading.failed[place] = os.strerror(data.errno or 0)
+                continue
+            if not data:  # Without its heading it is no table, and no proof that nothing is there.
+                reading.failed[place] = "it is empty"
                 continue
             before = self._tables.get(place)
             reading.tables[place] = net.parse(name, data, netns_id, self._ephemeral, before)

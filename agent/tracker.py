@@ -105,5 +105,10 @@ def is_changed(was: Holding, now: Holding) -> bool:
 
 
 def is_other_sight(was: Coverage, now: Coverage) -> bool:
-    """Whether the agent sees more or less than before; that processes come and go is no news."""
-    return was[1:] != now[1:]
+    """Whether the agent sees more or less than before; that processes come and go is no news, be
+    they readable or not."""
+    return (bool(was.unreadable), was.netns, was.missing) != (
+        bool(now.unreadable),
+        now.netns,
+        now.missing,
+    )

@@ -34,6 +34,13 @@ def test_seconds_that_are_none_are_refused(name: str, seconds: float) -> None:
     assert caught.value.argument == name
 
 
+def test_lines_about_itself_come_not_too_often() -> None:
+    assert Config(follow=True, stats=0.1).stats == 0.1
+    with pytest.raises(UsageError) as caught:
+        Config(follow=True, stats=0.09)
+    assert caught.value.argument == "stats"
+
+
 def test_all_is_for_one_snapshot() -> None:
     assert Config(all=True).all
     with pytest.raises(UsageError) as caught:

@@ -3,10 +3,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from agent import poller as polling
+from agent import looking
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
-from agent.poller import HIDDEN, UNREADABLE, Poller
+from agent.poller import Poller
 from agent.procfs.walker import Check, Checked, Look, Walker
+from agent.sight import HIDDEN
 from agent.sources import TABLES
 from agent.tracker import Tracker
 
@@ -167,7 +168,7 @@ def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
     (open_fake.process(7, {3: 11}) / "fd").chmod(0)
     open_fake.table("tcp", inet_row(11))
     found = as_nobody(lambda: asyncio.run(open_fake.poller().poll()))
-    assert found.coverage == (2, 1, 1, (UNREADABLE,))
+    assert found.coverage == (2, 1, 1, ("the descriptors of process 7 (app) may not be read",))
     assert found.holdings.keys() == {(None, 11)}
 
 
@@ -265,8 +266,56 @@ async def test_a_process_that_cannot_be_looked_at_keeps_its_sockets(
     for _ in range(3):
         assert await follower.sockets() == []
         assert follower.keys == {(7, 11)}
-        assert "some processes could not be read" in follower.missing
+        assert "process 7 (app) could not be read" in follower.missing
     fake.mend_descriptors(7)
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_process_whose_stat_is_malformed_keeps_its_sockets(
+    fake: FakeProc, follower: Follower
+) -> None:
+    stat = fake.process(7, {3: 11}) / "stat"
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    good = stat.read_text()
+    stat.write_text("7 (app")
+    fake.hold(7, {4: "/dev/null"})
+    for _ in range(15):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert follower.missing == "process 7 (app) could not be read (its stat is malformed)"
+    stat.write_text(good)
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_malformed_descriptor_is_told_of_until_it_goes(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11, 4: "socket:[none]"})
+    fake.table("tcp", inet_row(11))
+    for _ in range(5):
+        await follower.poll()
+        assert follower.missing == (
+            "process 7 (app) could not be read (1 malformed descriptors skipped)"
+        )
+        assert follower.keys == {(7, 11)}
+    fake.close(7, 4)
+    await follower.poll()
+    assert (follower.keys, follower.missing) == ({(7, 11)}, "")
+
+
+async def test_a_table_that_is_empty_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.raw_table("tcp", b"")
+    for _ in range(3):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert follower.missing.endswith("could not be read (it is empty)")
+    fake.table("tcp", inet_row(11))
     assert await follower.sockets() == []
     assert follower.missing == ""
 
@@ -361,7 +410,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(polling, "time", clock)
+    monkeypatch.setattr(looking, "time", clock)
     return clock
 
 
@@ -540,7 +589,10 @@ async def test_a_process_that_may_no_longer_be_read_keeps_its_sockets(
     await swept(follower, clock)
     for _ in range(3):
         assert await follower.sockets() == []
-        assert (follower.keys, follower.missing) == ({(7, 11)}, UNREADABLE)
+        assert (follower.keys, follower.missing) == (
+            {(7, 11)},
+            "the descriptors of process 7 (app) may not be read",
+        )
     fake.table("tcp")
     for _ in range(3):
         await follower.poll()

@@ -28,6 +28,7 @@ class Ears:
         self._sockets: dict[int, socket.socket] = {}
         self._heard: dict[int, list[Ended]] = {}
         self._overrun: set[int] = set()
+        self._begun: set[int] = set()  # Heard since: what ended before was not heard.
 
     def listen(self, netns: int, hearing: socket.socket) -> None:
         """Hear a namespace, from now on through this socket."""
@@ -36,7 +37,7 @@ class Ears:
             return
         self.leave([netns])
         self._sockets[netns] = hearing
-        self._overrun.add(netns)  # What ended before was not heard.
+        self._begun.add(netns)
         asyncio.get_running_loop().add_reader(hearing.fileno(), self._read, netns, hearing)
 
     def leave(self, namespaces: Collection[int]) -> None:
@@ -45,6 +46,7 @@ class Ears:
             self._stop(netns)
             self._heard.pop(netns, None)
             self._overrun.discard(netns)
+            self._begun.discard(netns)
 
     def _stop(self, netns: int) -> None:
         known = self._sockets.pop(netns, None)
@@ -75,10 +77,11 @@ class Ears:
 
     def doubted(self) -> set[int]:
         """The namespaces in which something ended, or may have."""
-        return self._overrun | {netns for netns, heard in self._heard.items() if heard}
+        ended = {netns for netns, heard in self._heard.items() if heard}
+        return self._overrun | self._begun | ended
 
     def take(self) -> tuple[dict[int, list[Ended]], set[int]]:
         """The notices by namespace, and the namespaces of which some were not heard."""
         heard, self._heard = self._heard, {}
-        overrun, self._overrun = self._overrun, set()
+        overrun, self._overrun, self._begun = self._overrun, set(), set()
         return heard, overrun

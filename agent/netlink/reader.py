@@ -209,7 +209,10 @@ def _in(netns: int, path: str, make: Callable[[], T]) -> T:
 
     # The namespace is this thread's alone, and ends with it.
     thread = threading.Thread(target=enter, name="setns")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     thread.join()
     made = outcome[0]
     if isinstance(made, OSError):

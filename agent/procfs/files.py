@@ -14,6 +14,8 @@ from contextlib import contextmanager
 GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Nothing in procfs makes a reader wait; what may lie elsewhere in its place, a FIFO, does.
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # Files are read in pieces of this many bytes; the kernel hands out 4 KiB at a time anyway.
 _READ_SIZE = 1 << 16
 
@@ -34,7 +36,7 @@ def opened(path: str, directory: int | None = None) -> Iterator[int]:
 
 def read(path: str, directory: int | None = None) -> bytes:
     """All of a file; ``path`` is below ``directory`` if one is given. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    descriptor = os.open(path, _FILE, dir_fd=directory)
     try:
         chunks = []
         while chunk := os.read(descriptor, _READ_SIZE):

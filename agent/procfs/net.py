@@ -112,12 +112,12 @@ def _inet(
         try:
             inode = int(fields[8])
             fields[9]  # A row that ends inside its inode would name another socket.
-            uid: int | None = int(fields[6])
+            uid: int | None = (owner := int(fields[6]))
             local, _, port = fields[0].partition(b":")
             local_port = int(port, 16)
             local_addr = address(local)
             remote, _, port = fields[1].partition(b":")
-            remote_port: int | None = int(port, 16)
+            remote_port: int | None = (peer := int(port, 16))
             if remote_port or remote != any_address:
                 remote_addr: str | None = address(remote)
             else:
@@ -128,7 +128,8 @@ def _inet(
             else:
                 send, _, recv = queues.partition(b":")
                 send_q, recv_q = int(send, 16), int(recv, 16)
-            if (inode | send_q | recv_q) >> 63:  # Below 0 or above 64 bits: no kernel's.
+            # Below 0, or more than 63, 32 or 16 bits: no kernel's.
+            if (inode | send_q | recv_q | owner << 31 | (local_port | peer) << 47) >> 63:
                 continue
         except (IndexError, ValueError):
             continue
@@ -223,7 +224,9 @@ def _plain(
             socket = read(row.split(), netns)
         except (IndexError, ValueError):
             continue
-        if not (socket.inode | (socket.recv_q or 0) | (socket.send_q or 0)) >> 63:
+        queues = (socket.recv_q or 0) | (socket.send_q or 0)
+        small = (socket.local_port or 0) | (socket.uid or 0)
+        if not (socket.inode | queues | small << 31) >> 63:  # As above.
             yield row, socket
 
 
@@ -254,7 +257,7 @@ def _packet_row(fields: list[bytes], netns: int | None) -> Socket:
         family="packet",
         type=None,
         state="UNCONNECTED",
-        local_addr=packet_protocol(int(fields[3], 16)),
+        local_addr=packet_protocol(int(fields[3], 16) & 0xFFFF),
         local_port=int(fields[4]) or None,
         recv_q=int(fields[6]),
         uid=int(fields[7]),

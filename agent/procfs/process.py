@@ -12,6 +12,9 @@ from typing import NamedTuple
 from ..model import Place
 from ..text import text
 
+_INT_BITS = 31  # Of an int that is not negative.
+_TICKS_BITS = 42  # 1,400 years of a hundred ticks a second.
+
 
 class Stat(NamedTuple):
     """From ``stat``: ``start_ticks`` in clock ticks since boot. ``image`` differs after an exec
@@ -35,12 +38,15 @@ def parse_stat(data: bytes) -> Stat:
     fields = tail.split()
     if not closed or not opened or len(fields) < 20:
         raise ValueError("not a stat line")
+    ppid, threads, start_ticks = int(fields[1]), int(fields[17]), int(fields[19])
+    if (ppid | threads) >> _INT_BITS or start_ticks >> _TICKS_BITS:
+        raise ValueError("no kernel's numbers")
     return Stat(
         comm=text(comm),
         state=text(fields[0]),
-        ppid=int(fields[1]),
-        threads=int(fields[17]),
-        start_ticks=int(fields[19]),
+        ppid=ppid,
+        threads=threads,
+        start_ticks=start_ticks,
         # startcode and startstack: addresses that are chosen anew by each exec.
         image=b" ".join(fields[23:26:2]),
     )

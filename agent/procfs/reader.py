@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from .files import GONE, Vanished, link, opened, read, read_or_empty
 
 _NETNS = "net:["
+_INODE_DIGITS = 19  # So many may be more than 63 bits; they are 32 bits wide.
+# The greatest pid that any kernel gives is 2^22 (PID_MAX_LIMIT in include/linux/threads.h).
+_PID = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
+_BOOT_TIME = re.compile(r"[0-9]{1,10}", re.ASCII)  # Seconds until the year 2286.
 
 
 class ProcFS:
@@ -30,7 +36,8 @@ class ProcFS:
     def pids(self) -> list[int]:
         """The processes there are. Raises OSError when they cannot be listed, or there are none:
         then this is no procfs, or it was unmounted."""
-        pids = [int(name) for name in os.listdir(self.root) if name.isdigit()]
+        names = os.listdir(self.root)
+        pids = [int(name) for name in names if name.isdigit() and _PID.fullmatch(name)]
         if not pids:
             raise FileNotFoundError(errno.ENOENT, "no processes are listed", self.root)
         return pids
@@ -58,19 +65,21 @@ class ProcFS:
         """The inode of the namespace that ``Look.netns`` names; None when it may not be read."""
         return netns if netns > 0 else self._netns_by_device.get(-netns)
 
-    def netns(self, directory: int) -> int:
-        """The inode of a process's network namespace; ``directory`` is the process's, open.
+    def netns(self, directory: int, by: str = "") -> int:
+        """The inode of a process's network namespace; ``directory`` is the process's, open, and
+        ``by`` leads on from there to the thread to be asked, ``task/TID/``.
 
         Negative when it may not be read: then it only tells namespaces apart. Raises OSError.
         """
-        target = link("ns/net", directory)
-        if target is not None and target.startswith(_NETNS):
-            netns = int(target[len(_NETNS) : -1])
+        target = link(f"{by}ns/net", directory)
+        name = "" if target is None else target.removeprefix(_NETNS).removesuffix("]")
+        if name.isascii() and name.isdigit() and len(name) < _INODE_DIGITS:
+            netns = int(name)
             if netns not in self._named:
-                self._netns_by_device[_device(directory)] = netns
+                self._netns_by_device[_device(directory, by)] = netns
                 self._named.add(netns)
             return netns
-        device = _device(directory)
+        device = _device(directory, by)
         return self._netns_by_device.get(device, -device)
 
     def _own_namespace(self) -> tuple[int, int] | None:
@@ -87,19 +96,26 @@ class ProcFS:
         A table that this kernel has not is left out; one that cannot be read gives its error.
         Raises Vanished when none of the processes is there any longer.
         """
-        for pid in pids:
+        for way in self._ways(pids):
             tables: dict[str, bytes | OSError] = {}
             for name in names:
                 try:
-                    tables[name] = read(f"{self.root}/{pid}/net/{name}")
+                    tables[name] = read(f"{self.root}/{way}/net/{name}")
                 except OSError as error:
                     if error.errno not in GONE:
                         tables[name] = error
-                    elif not self._exists(f"{pid}/net/dev"):
-                        break  # The process is gone, or a zombie: ask the next.
+                    elif not self._exists(f"{way}/net/dev"):
+                        break  # It is gone, or a zombie: ask the next.
             else:
                 return tables
         raise Vanished
+
+    def _ways(self, pids: Sequence[int]) -> Iterator[str]:
+        """The directories below which the tables of a namespace may be found."""
+        yield from map(str, pids)
+        for pid in pids:  # The main thread of a process may have ended before the others.
+            with suppress(OSError):
+                yield from (f"{pid}/task/{tid}" for tid in os.listdir(f"{self.root}/{pid}/task"))
 
     def _exists(self, name: str) -> bool:
         try:
@@ -114,12 +130,12 @@ class ProcFS:
     def boot_time(self) -> float:
         """When the machine booted; seconds since the Unix epoch."""
         for line in self._read_text("stat").splitlines():
-            if line.startswith("btime "):
+            if line.startswith("btime ") and _BOOT_TIME.fullmatch(line, 6):
                 return float(line[6:])
         # Where /proc/stat is hidden (ProcSubset=pid) the clocks tell.
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _device(directory: int) -> int:
+def _device(directory: int, by: str) -> int:
     """A number that tells network namespaces apart, readable for every process."""
-    return os.stat("net/dev", dir_fd=directory).st_ino
+    return os.stat(f"{by}net/dev", dir_fd=directory).st_ino

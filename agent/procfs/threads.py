@@ -18,19 +18,20 @@ _SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s39
 _KCMP_FILES = 2  # include/uapi/linux/kcmp.h
 
 
-def separate_tables(root: str, pid: int, directory: int) -> list[int]:
-    """Threads of ``pid`` with a descriptor table of their own. ``directory`` is ``root/pid``, open.
+def separate_tables(root: str, than: int, directory: int) -> list[int]:
+    """The threads of a process whose descriptor table is not that of its thread ``than``: the main
+    thread, unless that has ended. ``directory`` is the process's, open.
 
     Raises OSError when the process is gone.
     """
-    tids = [int(tid) for tid in _list(directory, "task") if tid != str(pid)]
+    tids = [int(tid) for tid in _list(directory, "task") if tid != str(than)]
     if not tids:
         return []
     if _is_own_pid_namespace(root):
-        compared = [(tid, _kcmp_files(pid, tid)) for tid in tids]
+        compared = [(tid, _kcmp_files(than, tid)) for tid in tids]
         if all(same is not None for _tid, same in compared):
             return [tid for tid, same in compared if not same]
-    whole = os.stat("fd", dir_fd=directory).st_size
+    whole = os.stat(f"task/{than}/fd", dir_fd=directory).st_size
     return [tid for tid in tids if _size(directory, tid, whole) != whole]
 
 
@@ -68,12 +69,12 @@ def _kcmp() -> Callable[..., int] | None:
     return call
 
 
-def _kcmp_files(pid: int, tid: int) -> bool | None:
+def _kcmp_files(than: int, tid: int) -> bool | None:
     """Whether the two share a descriptor table; None when the kernel does not say."""
     call = _kcmp()
     if call is None:
         return None
-    result = call(_SYS_KCMP[platform.machine()], pid, tid, _KCMP_FILES, 0, 0)
+    result = call(_SYS_KCMP[platform.machine()], than, tid, _KCMP_FILES, 0, 0)
     if result < 0:
         return True if ctypes.get_errno() == 3 else None  # ESRCH: the thread ended.
     return bool(result == 0)

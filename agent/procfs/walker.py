@@ -10,23 +10,20 @@ that got the same pid later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..model import Process
+from .descriptors import SOCKET, listed, rechecked
 from .files import DENIED, GONE, Vanished, link, opened, read, read_or_empty
 from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
 from .reader import ProcFS
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_SOCKET = "socket:["
 _DEAD = ("Z", "X")  # States in stat: zombie, dead.
-# With more descriptors than this, guessing which are new is cheaper than listing them all.
-_MANY = 1024
-# Free numbers that are tried in vain before the directory is listed.
-_MOST_MISSES = 8
+MALFORMED = "malformed"
 
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
@@ -48,7 +45,7 @@ class Look(NamedTuple):
     are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
     when they may not be read. ``netns`` is the inode of its network namespace; negative when that
     may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
-    which another process with the same pid has not.
+    which another process with the same pid has not. ``malformed`` counts descriptors passed over.
     """
 
     process: Process
@@ -58,10 +55,12 @@ class Look(NamedTuple):
     readable: bool
     netns: int
     directory: int
+    malformed: int = 0
 
 
 class Walked(NamedTuple):
-    """What a walk showed; ``failed`` says of processes that could not be looked at why not."""
+    """What a walk showed; ``failed`` says of processes that could not be looked at, or not at all
+    of which, why not."""
 
     looks: list[Look]
     failed: dict[int, str]
@@ -125,21 +124,53 @@ class Walker:
         walked = Walked([], {})
         for pid in pids:
             try:
-                walked.looks.append(self.look(pid))
+                look = self.look(pid)
             except Vanished:
                 continue
             except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
                 walked.failed[pid] = os.strerror(error.errno or 0)
+                continue
+            except ValueError:
+                walked.failed[pid] = f"its stat is {MALFORMED}"
+                continue
+            walked.looks.append(look)
+            if look.malformed:
+                walked.failed[pid] = f"{look.malformed} {MALFORMED} descriptors skipped"
         return walked
 
     def look(self, pid: int) -> Look:
-        """Look at all of one process. Raises Vanished, or OSError when the look itself failed."""
+        """Look at all of one process. Raises Vanished; OSError when the look itself failed, and
+        ValueError when its stat is none."""
         with self._process(pid) as directory:
             stat = _living(read("stat", directory))
-            readable, fds, more, inode = self._descriptors(pid, directory, stat)
-            facts = self._facts(pid, directory, stat)
-            netns = self.procfs.netns(directory)
-            return Look(facts, _glance(stat), fds, more, readable, netns, inode)
+            inode = os.stat("fd", dir_fd=directory).st_ino
+            tid = pid if stat.state not in _DEAD else _living_thread(directory)
+            # What a main thread held that ended before the others only those show.
+            by = "" if tid == pid else f"task/{tid}/"
+            try:
+                fds, malformed = listed(directory, f"{by}fd", chdir=self.may_chdir)
+            except OSError as error:
+                if error.errno not in DENIED:
+                    raise
+                readable, fds, malformed, more = False, {}, 0, []
+            else:
+                readable, more = True, self._more(tid, directory, stat)
+            facts = self._facts(pid, directory, stat, by)
+            netns = self.procfs.netns(directory, by)
+            return Look(facts, _glance(stat), fds, tuple(more), readable, netns, inode, malformed)
+
+    def _more(self, tid: int, directory: int, stat: Stat) -> list[tuple[int, int]]:
+        """(descriptor, inode) of the threads whose descriptor table is not that of ``tid``."""
+        more: list[tuple[int, int]] = []
+        for other in self._separate(tid, directory, stat):
+            try:
+                found, _malformed = listed(directory, f"task/{other}/fd")
+            except OSError as error:
+                if error.errno not in GONE and error.errno not in DENIED:
+                    raise
+            else:
+                more += (item for item in found.items() if item[1])
+        return more
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[int]:
@@ -151,56 +182,14 @@ class Walker:
             if error.errno in GONE:
                 raise Vanished from error
             raise
-        except ValueError as error:  # An empty stat: it went between open and read.
-            raise Vanished from error
 
-    def _descriptors(
-        self, pid: int, directory: int, stat: Stat
-    ) -> tuple[bool, dict[int, int], tuple[tuple[int, int], ...], int]:
-        inode = os.stat("fd", dir_fd=directory).st_ino
-        try:
-            fds = self._descriptors_in(directory, "fd")
-        except OSError as error:
-            if error.errno in DENIED:
-                return False, {}, (), inode
-            raise
-        more: list[tuple[int, int]] = []
-        for tid in self._separate(pid, directory, stat):
-            try:
-                more += self._descriptors_in(directory, f"task/{tid}/fd").items()
-            except OSError as error:
-                if error.errno not in GONE and error.errno not in DENIED:
-                    raise
-        return True, fds, tuple(item for item in more if item[1]), inode
-
-    def _separate(self, pid: int, directory: int, stat: Stat) -> list[int]:
-        """The process's threads that have a descriptor table of their own."""
+    def _separate(self, tid: int, directory: int, stat: Stat) -> list[int]:
+        """The process's threads whose descriptor table is not that of ``tid``."""
         if stat.threads < 2:
             return []
         from .threads import separate_tables  # Only here: it loads ctypes.
 
-        return separate_tables(self._root, pid, directory)
-
-    def _descriptors_in(self, directory: int, name: str) -> dict[int, int]:
-        """Descriptor → inode, 0 for what is no socket, of a directory of descriptors."""
-        with opened(name, directory) as listing:
-            names = os.listdir(listing)
-            if self.may_chdir:
-                os.fchdir(listing)
-                readlink: Callable[[str], str] = os.readlink
-            else:
-                readlink = partial(os.readlink, dir_fd=listing)
-            try:
-                links: list[str | None] = list(map(readlink, names))
-            except OSError as error:  # One was closed meanwhile: that one only is passed over.
-                if error.errno not in GONE:
-                    raise
-                links = [link(descriptor, listing) for descriptor in names]
-        return {
-            int(descriptor): int(target[8:-1]) if target[:8] == _SOCKET else 0
-            for descriptor, target in zip(names, links, strict=True)
-            if target is not None
-        }
+        return separate_tables(self._root, tid, directory)
 
     def evidence(self, pids: Iterable[int]) -> dict[int, Evidence]:
         """What is cheap to see of each process; those that are gone are left out."""
@@ -239,7 +228,7 @@ class Walker:
         for one in checks:
             try:
                 checked.append(self._check(one))
-            except (Vanished, OSError):  # A whole look tells which.
+            except (Vanished, OSError, ValueError):  # A whole look tells which.
                 lost.append(one.pid)
         return checked, lost
 
@@ -249,11 +238,14 @@ class Walker:
                 found = os.fstat(listing)
                 if found.st_ino != check.directory:
                     raise Vanished
-                changes, reads = _recheck(listing, check, found.st_size if self._counts else None)
+                count = found.st_size if self._counts else None
+                changes, reads = rechecked(listing, check.fds, check.suspects, count)
             glance = process = netns = None
             if check.facts or None in changes.values():
                 # What a dead process closed it did not close: it exited.
                 stat = _living(read("stat", directory))
+                if stat.state in _DEAD:
+                    raise Vanished
             if check.facts:
                 glance = _glance(stat)
                 if self._separate(check.pid, directory, stat):
@@ -262,8 +254,9 @@ class Walker:
                 netns = self.procfs.netns(directory)
             return Checked(check.pid, changes, glance, process, netns, reads)
 
-    def _facts(self, pid: int, directory: int, stat: Stat) -> Process:
-        place = _cgroup_of(read_or_empty("cgroup", directory))
+    def _facts(self, pid: int, directory: int, stat: Stat, by: str = "") -> Process:
+        place = _cgroup_of(read_or_empty(f"{by}cgroup", directory))
+        cmdline = read_or_empty(f"{by}cmdline", directory) if self._cmdline else None
         return Process(
             pid=pid,
             start_ticks=stat.start_ticks,
@@ -271,11 +264,11 @@ class Walker:
             ppid=stat.ppid,
             start_time=self._boot_time + stat.start_ticks / _TICKS_PER_SECOND,
             uid=os.fstat(directory).st_uid,
-            exe=link("exe", directory),
+            exe=link(f"{by}exe", directory),
             cgroup=place.cgroup,
             unit=place.unit,
             container=place.container,
-            cmdline=parse_cmdline(read_or_empty("cmdline", directory)) if self._cmdline else None,
+            cmdline=None if cmdline is None else parse_cmdline(cmdline),
         )
 
     def protocols(self, descriptors: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
@@ -293,70 +286,35 @@ class Walker:
             name = None
         try:
             # Read after the name: then the name was this socket's.
-            return name if os.readlink(path) == f"{_SOCKET}{inode}]" else b""
+            return name if os.readlink(path) == f"{SOCKET}{inode}]" else b""
         except OSError as error:
             return b"" if error.errno in GONE else name
 
 
 def _living(data: bytes) -> Stat:
-    """The stat of a process that is no zombie: that has exited, and holds nothing."""
+    """The stat of a process that is no zombie: that has exited, and holds nothing.
+
+    One whose main thread ended before the others says that it is one, but has threads.
+    """
     stat = parse_stat(data)
-    if stat.state in _DEAD:
+    if stat.state in _DEAD and stat.threads < 2:
         raise Vanished
     return stat
 
 
+def _living_thread(directory: int) -> int:
+    """A thread that has not ended, of the process whose directory this is. Raises Vanished."""
+    with opened("task", directory) as tasks:
+        tids = sorted(int(name) for name in os.listdir(tasks))
+    for tid in tids:
+        try:
+            if parse_stat(read(f"task/{tid}/stat", directory)).state not in _DEAD:
+                return tid
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+    raise Vanished
+
+
 def _glance(stat: Stat) -> Glance:
     return Glance(stat.comm, stat.image, stat.ppid, stat.threads)
-
-
-def _recheck(listing: int, check: Check, count: int | None) -> tuple[dict[int, int | None], int]:
-    """What is not as it was, and how many descriptors were read. ``listing`` is ``PID/fd``, open.
-
-    The kernel gives out the lowest number that is free: where a few descriptors are missing from
-    what the directory says there are, they are there. Else the directory is listed.
-    """
-    fds = check.fds
-    changes: dict[int, int | None] = {}
-    known = len(fds)
-    reads = 0
-
-    def look(descriptor: int) -> bool:
-        """Note what the descriptor leads to; whether it is open."""
-        nonlocal known, reads
-        reads += 1
-        inode = _inode(listing, str(descriptor))
-        if inode != fds.get(descriptor):
-            changes[descriptor] = inode
-            known += (inode is not None) - (descriptor in fds)
-        return inode is not None
-
-    for descriptor in check.suspects:
-        look(descriptor)
-    free = 0
-    misses = 0
-    while count is not None and len(fds) > _MANY and known < count and misses < _MOST_MISSES:
-        while free in fds or free in changes:
-            free += 1
-        if not look(free):
-            misses += 1
-        free += 1
-    if known != count or len(fds) <= _MANY:
-        listed = {int(name) for name in os.listdir(listing)}
-        for descriptor in listed - fds.keys():
-            if descriptor not in changes:
-                look(descriptor)
-        for descriptor in fds.keys() - listed:
-            changes[descriptor] = None
-    return {fd: inode for fd, inode in changes.items() if inode is not None or fd in fds}, reads
-
-
-def _inode(directory: int, descriptor: str) -> int | None:
-    """The inode of the descriptor's socket, 0 if it is none, None if it is closed."""
-    try:
-        target = os.readlink(descriptor, dir_fd=directory)
-    except OSError as error:
-        if error.errno in GONE:
-            return None
-        raise
-    return int(target[8:-1]) if target[:8] == _SOCKET else 0

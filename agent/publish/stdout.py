@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
 import threading
 from collections.abc import AsyncIterable
 from queue import SimpleQueue
+
+# That the reader is gone, of a pipe or of a connection, which ends it quietly.
+CLOSED = (BrokenPipeError, ConnectionResetError)
 
 
 class Writer:
@@ -44,7 +48,10 @@ class Writer:
             try:
                 left = memoryview(chunk)
                 while left:
-                    left = left[os.write(self._descriptor, left) :]
+                    try:
+                        left = left[os.write(self._descriptor, left) :]
+                    except BlockingIOError:
+                        _wait(self._descriptor)
             except OSError as error:
                 failure = error
             try:
@@ -59,6 +66,13 @@ class Writer:
             done.set_result(None)
 
 
+def _wait(descriptor: int) -> None:
+    """Wait until it takes more: whoever shares it with us has made it non-blocking."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT)
+    waiting.poll()
+
+
 async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
     """Write the chunks until they end or the reader is gone. Raises OSError on other failures.
 
@@ -69,7 +83,7 @@ async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
     copying = asyncio.ensure_future(_copy(chunks, writer))
     try:
         await asyncio.wait((copying, closed, writer.failed), return_when=asyncio.FIRST_COMPLETED)
-        if writer.failed.done() and not isinstance(writer.failed.result(), BrokenPipeError):
+        if writer.failed.done() and not isinstance(writer.failed.result(), CLOSED):
             raise writer.failed.result()
         if copying.done():
             copying.result()

@@ -25,7 +25,7 @@ DEADLINE = 20.0
 COMMAND = (str(Path(sys.executable).with_name("sockagent")),)
 HOLDER = Path(__file__).with_name("holder.py")
 # Options that choose nothing: with any other one the stream has gaps.
-_UNFILTERED = {"--interval", "--cmdline", "--proc", "--follow", "--all"}
+_UNFILTERED = {"--interval", "--cmdline", "--stats", "--proc", "--follow", "--all"}
 # What `update` does not tell of, and what is a record's own.
 _UNTOLD = {
     "recv_q",
@@ -103,7 +103,11 @@ class Follow:
     """``sockagent --follow``: its stream, folded by (pid, inode), and checked meanwhile."""
 
     def __init__(
-        self, *arguments: str, interval: float = 0.1, command: Sequence[str] = COMMAND
+        self,
+        *arguments: str,
+        interval: float = 0.1,
+        command: Sequence[str] = COMMAND,
+        stderr: int | None = None,
     ) -> None:
         self.fold: dict[Key, Record] = {}
         self.records: list[Record] = []
@@ -117,7 +121,7 @@ class Follow:
             (*command, "--follow", "--interval", str(interval), *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._stderr,
+            stderr=self._stderr if stderr is None else stderr,
         )
         assert self.process.stdout
         self._stdout = self.process.stdout.fileno()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jsonschema
@@ -101,6 +102,44 @@ def test_an_output_that_takes_nothing_is_a_failure_in_one_sentence(mode: str, ou
     done = shell(f'"$1" {mode} {output}')
     assert done.returncode == 1
     assert len(failures(done.stderr)) == 1, done.stderr
+
+
+@pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
+def test_a_document_that_nobody_reads_ends_quietly(what: str) -> None:
+    done = shell(f'"$1" {what} | true')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_a_document_that_cannot_be_written_is_a_failure(output: str) -> None:
+    done = shell(f'"$1" --schema {output}')
+    assert done.returncode == 1
+    assert len(failures(done.stderr)) == 1, done.stderr
+
+
+@pytest.mark.parametrize("mode", ["", "--follow"])
+@pytest.mark.parametrize("limit", ["-n 6", "-n 9", "-v 40000"])
+def test_without_the_means_it_is_a_failure_in_one_sentence(mode: str, limit: str) -> None:
+    done = shell(f'ulimit {limit}; timeout 2 "$1" {mode} >/dev/null')
+    assert done.returncode in (0, 1, 124)  # Few may be enough for a look at what is there.
+    assert len(failures(done.stderr)) == (done.returncode == 1), done.stderr
+
+
+def test_a_stderr_that_nobody_reads_stops_neither_the_stream_nor_the_end(holder: Holder) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    with Follow("--pid", str(holder.pid), "--stats", "0.1", stderr=writing) as follow:
+        follow.started()
+        end = time.monotonic() + 1  # For more lines than stderr takes.
+        follow.until(lambda: time.monotonic() > end)
+        inode = holder.open("late = socket.socket()")
+        follow.wait(event="open", inode=inode)
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize("mode", MODES)

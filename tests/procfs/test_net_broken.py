@@ -85,6 +85,11 @@ def test_an_empty_table(table: str, data: bytes) -> None:
         inet_row(9, queues="00000000"),
         inet_row(9, state="FF"),
         inet_row(-9),
+        inet_row(9, uid=-1),
+        inet_row(9, uid=2**32),
+        inet_row(9, local="0100007F:-001"),
+        inet_row(9, local="0100007F:10000"),
+        inet_row(9, remote="0100007F:10000"),
     ],
 )
 def test_an_odd_row_raises_nothing(row: bytes) -> None:

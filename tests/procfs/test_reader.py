@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.procfs.files import Vanished
+from agent.procfs.files import Vanished, opened
 from agent.procfs.reader import ProcFS
 
 from ..fakeproc import BOOT_TIME, NETNS, FakeProc, inet_row
@@ -186,3 +186,27 @@ def test_a_procfs_that_may_not_be_listed_is_an_error(open_fake: FakeProc) -> Non
         return None
 
     assert as_nobody(pids) == errno.EACCES
+
+
+@pytest.mark.parametrize("btime", ["", "nan", "inf", "-5", "1e300", "9" * 30, "²"])
+def test_a_boot_time_that_is_none_is_not_believed(fake: FakeProc, btime: str) -> None:
+    (fake.root / "stat").write_text(f"btime {btime}\n", "utf-8")
+    assert BOOT_TIME < fake.procfs().boot_time() < 2 * BOOT_TIME
+
+
+def test_names_that_are_no_pids_are_no_processes(fake: FakeProc) -> None:
+    for name in ("0", "01", "²", "12345678", "9" * 40, "-1", "self"):
+        (fake.root / name).mkdir()
+    assert fake.procfs().pids() == [1]
+
+
+@pytest.mark.parametrize(
+    "target", ["net:[abc]", "net:[-1]", "net:[]", f"net:[{'9' * 30}]", "net:["]
+)
+def test_a_namespace_without_a_number_cannot_be_named(fake: FakeProc, target: str) -> None:
+    directory = fake.process(7)
+    (directory / "ns" / "net").unlink()
+    (directory / "ns" / "net").symlink_to(target)
+    fake.table("dev")
+    with opened(str(directory)) as process:
+        assert fake.procfs().netns(process) < 0

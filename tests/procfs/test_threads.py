@@ -101,7 +101,7 @@ def test_another_procfs_is_not_asked_about_our_processes(tmp_path: Path) -> None
     # The same pid there is another process.
     (tmp_path / "task" / "9999999").mkdir(parents=True)
     (tmp_path / "task" / "9999999" / "fd").mkdir()
-    (tmp_path / "fd").mkdir()
+    (tmp_path / "task" / "1" / "fd").mkdir(parents=True)
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert threads.separate_tables(str(tmp_path), 1, directory) == []

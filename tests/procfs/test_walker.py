@@ -1,20 +1,21 @@
-import asyncio
 import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.model import Process
-from agent.procfs.files import Vanished
+from agent.procfs import walker as walker_module
+from agent.procfs.files import Vanished, read
 from agent.procfs.process import parse_stat
 from agent.procfs.reader import ProcFS
-from agent.procfs.walker import Evidence, Walker
+from agent.procfs.walker import Check, Evidence, Walker
 
 from ..fakeproc import BOOT_TIME, FakeProc, stat_line
 from ..unprivileged import as_nobody
@@ -165,11 +166,79 @@ def test_a_process_that_went_while_it_was_read(fake: FakeProc, name: str) -> Non
         fake.walker().look(7)
 
 
-@pytest.mark.parametrize("stat", ["", "7 (a", "7 (app) S 1 2 3"])
-def test_a_process_whose_stat_is_none_any_longer(fake: FakeProc, stat: str) -> None:
+@pytest.mark.parametrize(
+    "stat",
+    [
+        "",
+        "7 (a",
+        "7 (app) S 1 2 3",
+        stat_line(7, comm="app", ppid=-1, start=1, threads=1, image=1),
+        stat_line(7, comm="app", ppid=1, start=10**30, threads=1, image=1),
+        stat_line(7, comm="app", ppid=1, start=-5, threads=1, image=1),
+    ],
+)
+def test_a_process_whose_stat_is_none_is_told_of(fake: FakeProc, stat: str) -> None:
     (fake.process(7) / "stat").write_text(stat)
-    with pytest.raises(Vanished):
-        fake.walker().look(7)
+    assert fake.walker().walk([7]) == ([], {7: "its stat is malformed"})
+
+
+@pytest.mark.parametrize("name", ["9" * 20, "x", "-1", "1_", str(2**31)])
+def test_a_descriptor_that_is_none_is_skipped_and_counted(fake: FakeProc, name: str) -> None:
+    directory = fake.process(7, {3: 11})
+    (directory / "fd" / name).symlink_to("socket:[12]")
+    walked = fake.walker().walk([7])
+    assert walked.looks[0].fds == {3: 11}
+    assert walked.failed == {7: "1 malformed descriptors skipped"}
+
+
+@pytest.mark.parametrize("target", ["socket:[abc]", "socket:[", "socket:[-1]", f"socket:[{2**63}]"])
+def test_a_link_that_leads_nowhere_is_skipped_and_counted(fake: FakeProc, target: str) -> None:
+    fake.process(7, {3: 11, 4: target})
+    walked = fake.walker().walk([7])
+    assert walked.looks[0].fds == {3: 11}
+    assert walked.failed == {7: "1 malformed descriptors skipped"}
+
+
+def test_a_fifo_in_place_of_a_file_does_not_make_it_wait(fake: FakeProc) -> None:
+    directory = fake.process(7)
+    (directory / "stat").unlink()
+    os.mkfifo(directory / "stat")
+    assert fake.walker().walk([7]).failed == {7: "its stat is malformed"}
+
+
+LEADERLESS = """
+import ctypes, socket, sys, threading
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.fileno(), flush=True)
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_on_though_its_main_thread_ended(walker: Walker) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LEADERLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        fd = int(process.stdout.readline())
+        stat = Path(f"/proc/{process.pid}/stat")
+        for _ in range(2000):
+            if parse_stat(stat.read_bytes()).state == "Z":
+                break
+            time.sleep(0.005)
+        look = walker.look(process.pid)
+        assert look.fds[fd] > 0
+        assert look.netns == walker.look(US).netns
+        assert look.process.exe == os.readlink("/proc/self/exe")
+        assert look.process.pid == process.pid
+        found = walker.glance([process.pid])[process.pid]
+        assert found == look.glance
+        # No evidence shows what its threads do: it is looked at as a whole each time.
+        assert walker.check([Check(process.pid, look.directory, look.fds, ())])[1] == [process.pid]
+        tables = walker.procfs.tables([process.pid], ["tcp"])
+        assert isinstance(tables["tcp"], bytes)
+        process.communicate()
+        assert walker.walk([process.pid]) == ([], {})
 
 
 def test_a_zombie_holds_nothing(walker: Walker) -> None:
@@ -196,17 +265,20 @@ def test_a_walk_tells_why_a_look_failed(fake: FakeProc) -> None:
     assert walked.failed == {7: os.strerror(errno.ELOOP)}
 
 
-async def test_a_look_never_leads_to_a_process_that_got_the_same_pid(fake: FakeProc) -> None:
-    old = fake.process(7, {3: 11})
-    (old / "stat").unlink()
-    os.mkfifo(old / "stat")
-    looking = asyncio.ensure_future(asyncio.to_thread(fake.walker().look, 7))
-    # The pipe opens when the look is under way.
-    with await asyncio.to_thread(open, old / "stat", "w") as stat:
-        old.rename(old.with_name("old"))
-        fake.process(7, {3: 99}, start=900)
-        stat.write(stat_line(7, comm="old", ppid=1, start=100, threads=1, image=1))
-    look = await looking
+def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = fake.process(7, {3: 11}, comm="old")
+
+    def read_late(path: str, directory: int | None = None) -> bytes:
+        data = read(path, directory)
+        if path == "stat":
+            old.rename(old.with_name("old"))
+            fake.process(7, {3: 99}, comm="new", start=900)
+        return data
+
+    monkeypatch.setattr(walker_module, "read", read_late)
+    look = fake.walker().look(7)
     assert (look.process.start_ticks, look.process.comm) == (100, "old")
     assert look.fds == {3: 11}
 

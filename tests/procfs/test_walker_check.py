@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.procfs import descriptors as descriptors_module
 from agent.procfs import walker as walker_module
+from agent.procfs.descriptors import rechecked
 from agent.procfs.reader import ProcFS
-from agent.procfs.walker import Check, Checked, Look, Walker, _recheck
+from agent.procfs.walker import Check, Checked, Look, Walker
 
 from ..fakeproc import FakeProc
 from ..unprivileged import as_nobody
@@ -245,8 +247,11 @@ def test_of_many_that_the_kernel_does_not_count_all_are_listed(
     walker: Walker, many: Many, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = walker.look(many.pid)
-    real = _recheck
-    monkeypatch.setattr(walker_module, "_recheck", lambda fd, check, _: real(fd, check, 0))
+    monkeypatch.setattr(
+        walker_module,
+        "rechecked",
+        lambda fd, fds, suspects, _count: rechecked(fd, fds, suspects, 0),
+    )
     many.do("os.close(500); os.close(501); one = socket.socket()")
     assert check(walker, again(look)).changes == {501: None}  # That 500 is another is not seen.
     assert check(walker, again(look, [500])).changes == {500: many.inode(500), 501: None}
@@ -274,9 +279,9 @@ def test_changes_lead_to_what_is(
         (listing / str(fd)).symlink_to(f"socket:[{inode}]" if inode else "/dev/null")
     directory = os.open(listing, os.O_RDONLY | os.O_DIRECTORY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walker_module, "_MANY", most)
-        wanted = Check(1, 0, dict(before), list(before))
-        changes, _reads = _recheck(directory, wanted, len(after) if counted else 0)
+        patch.setattr(descriptors_module, "_MANY", most)
+        count = len(after) if counted else 0
+        changes, _reads = rechecked(directory, dict(before), list(before), count)
     os.close(directory)
     folded = {**before, **changes}
     assert {fd: inode for fd, inode in folded.items() if inode is not None} == after

@@ -4,6 +4,7 @@ import fcntl
 import gc
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -181,3 +182,25 @@ async def test_a_writer_goes_on_after_a_failure(full: int) -> None:
         await asyncio.wait_for(writer.write(b"x"), PATIENCE)
         assert writer.failed.result().errno == errno.ENOSPC
     writer.close()
+
+
+async def test_a_pipe_that_another_made_non_blocking_is_waited_for(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writing, False)
+    data = b"".join(b"%07d\n" % number for number in range(20_000))
+    publishing = asyncio.ensure_future(publish(then_the_end(data), pipe.writing))
+    heard = b""
+    while len(heard) < len(data):
+        heard += await read(pipe)
+    await publishing
+    assert heard == data
+
+
+async def test_a_connection_that_was_reset_ends_it_quietly() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        peer, _address = server.accept()
+    with client:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        printing = publish(then_nothing(b"one\n", b"two\n"), client.fileno())
+        await asyncio.wait_for(printing, PATIENCE)

@@ -1,0 +1,48 @@
+"""Filter values that match nothing on this machine, mostly misspelled: told, but not refused. A
+protocol's module may be loaded later, a user be added.
+
+It knows filters and what the kernel calls its protocols. Blocking.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Iterator
+
+from .filters import Filter, is_glob
+from .model import INET_FAMILIES, INET_PROTOS
+from .procfs.files import read_or_empty
+from .procfs.net import unlisted
+
+_HEADED = 1  # Lines before the first protocol in /proc/net/protocols.
+
+
+def hints(filter: Filter, proc: str) -> Iterator[str]:
+    """One sentence for each value of ``filter`` that matches nothing; ``proc`` is the procfs."""
+    values = dict(filter.values)
+    for user in sorted(values.get("user", ())):
+        if not (user.isdigit() or is_glob(user)) and not _is_user(user):
+            yield f"there is no user {user!r} here"
+    if values.keys() & {"proto", "family"}:
+        known = {"proto": _protocols(proc)}
+        known["family"] = (known["proto"] - set(INET_PROTOS)) | INET_FAMILIES
+        for name, names in known.items():
+            for value in sorted(values.get(name, ())):
+                if value.lower() not in names and not is_glob(value):
+                    yield f"this kernel has no {name} {value!r}; it has {', '.join(sorted(names))}"
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _protocols(proc: str) -> set[str]:
+    """The protocols that this kernel has, as records name them."""
+    lines = read_or_empty(f"{proc}/self/net/protocols").splitlines()[_HEADED:]
+    names = [line.split()[0] for line in lines if line.split()]
+    protocols = {proto for name in names if (proto := unlisted(0, name).proto) is not None}
+    return {*protocols, *INET_PROTOS, "unix", "netlink", "packet"}

@@ -1,0 +1,54 @@
+"""What a poll could see, and what not: coverage, in short sentences for people.
+
+It knows the holders, and nothing of files, asyncio and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .holders import Holders
+from .model import Coverage
+
+HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
+# Processes that a sentence names; with more it tells how many.
+MOST_NAMED = 3
+
+
+def coverage(
+    holders: Holders,
+    namespaces: int,
+    failed: Mapping[int, str],
+    *,
+    hidden: bool,
+    unread: Iterable[str],
+) -> Coverage:
+    """The coverage of a poll that read so many network ``namespaces``.
+
+    ``failed`` says of processes why they could not be looked at; ``unread``, in sentences, what
+    could not be read of the tables. ``hidden``: other users' processes are not listed.
+    """
+    watched = holders.watched
+    unreadable = [pid for pid, known in watched.items() if not known.readable]
+    missing = []
+    if unreadable:
+        whose = named({pid: watched[pid].process.comm for pid in unreadable})
+        missing.append(f"the descriptors of {whose} may not be read")
+    if hidden:
+        missing.append(HIDDEN)
+    reasons: dict[str, list[int]] = {}
+    for pid, why in failed.items():
+        reasons.setdefault(why, []).append(pid)
+    for why, pids in sorted(reasons.items()):
+        names = {pid: watched[pid].process.comm if pid in watched else None for pid in pids}
+        missing.append(f"{named(names, exactly=True)} could not be read ({why})")
+    missing += unread
+    return Coverage(len(watched), len(unreadable), namespaces, tuple(missing))
+
+
+def named(processes: Mapping[int, str | None], *, exactly: bool = False) -> str:
+    """These processes in a sentence; many of them by their number only if that matters."""
+    if len(processes) > MOST_NAMED:
+        return f"{len(processes)} processes" if exactly else "some processes"
+    names = [f"{pid} ({comm})" if comm else str(pid) for pid, comm in sorted(processes.items())]
+    return f"process{'es' if len(names) > 1 else ''} {', '.join(names)}"

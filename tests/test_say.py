@@ -1,0 +1,64 @@
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from agent.say import MOST_WAITING, Voice
+
+PATIENCE = 10.0  # Seconds until what does not come has failed.
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_lines_are_said_in_their_order(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    voice = Voice(writing)
+    voice.say("one")
+    voice.say("\udce9 two")
+    voice.finish(PATIENCE)
+    assert os.read(reading, 100) == b"sockagent: one\nsockagent: \\udce9 two\n"
+
+
+def test_who_does_not_listen_makes_nobody_wait(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    voice = Voice(writing)
+    line = "x" * 4096
+    for _ in range(10 * MOST_WAITING):  # Far more than a pipe holds.
+        voice.say(line)
+    voice.finish(0.01)
+    # Those that waited are all said, and said whole, as soon as somebody listens.
+    heard = bytearray()
+    while heard.count(b"\n") < MOST_WAITING:
+        heard += os.read(reading, 65536)
+    voice.finish(PATIENCE)
+    assert set(heard.decode().splitlines()) == {f"sockagent: {line}"}
+
+
+def test_a_stderr_that_is_closed_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    voice = Voice(writing)
+    voice.say("one")
+    voice.finish(PATIENCE)
+    os.close(writing)
+
+
+def test_without_a_thread_it_is_said_all_the_same(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    voice = Voice(pipe[1])
+    for word in ("one", "two"):
+        voice.say(word)
+    voice.finish(0)
+    assert os.read(pipe[0], 100) == b"sockagent: one\nsockagent: two\n"

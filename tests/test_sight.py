@@ -1,0 +1,44 @@
+from agent.holders import Holders
+from agent.model import Coverage, Process
+from agent.sight import HIDDEN, coverage, named
+
+
+def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
+    holders = Holders()
+    for pid in pids:
+        process = Process(pid, 1, f"app{pid}", 1, 0.0)
+        holders.take(process, 1, pid, None if pid in denied else {}, ())
+    return holders
+
+
+def test_where_all_is_seen_nothing_is_missing() -> None:
+    found = coverage(watching(1, 2), 3, {}, hidden=False, unread=())
+    assert found == Coverage(2, 0, 3)
+
+
+def test_what_is_missing_is_told_in_sentences() -> None:
+    holders = watching(1, 2, 3, denied=(2,))
+    failed = {3: "no", 4: "no", 1: "never"}
+    found = coverage(holders, 1, failed, hidden=True, unread=["tcp is gone"])
+    assert (found.processes, found.unreadable) == (3, 1)
+    assert found.missing == (
+        "the descriptors of process 2 (app2) may not be read",
+        HIDDEN,
+        "process 1 (app1) could not be read (never)",
+        "processes 3 (app3), 4 could not be read (no)",
+        "tcp is gone",
+    )
+
+
+def test_many_are_not_named() -> None:
+    holders = watching(1, 2, 3, 4, denied=(1, 2, 3, 4))
+    failed = dict.fromkeys((1, 2, 3, 4), "no")
+    assert coverage(holders, 1, failed, hidden=False, unread=()).missing == (
+        "the descriptors of some processes may not be read",
+        "4 processes could not be read (no)",
+    )
+
+
+def test_names() -> None:
+    assert named({7: None}) == "process 7"
+    assert named({9: "b", 8: "a"}) == "processes 8 (a), 9 (b)"
