@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from .helpers import Follow, Holder, by_key, need_root, snapshot
@@ -40,6 +42,45 @@ def test_a_killed_process_that_nobody_reaped_has_exited(holder: Holder) -> None:
         closed = follow.wait(event="close", inode=inode)
         assert holder.process.returncode is None
         assert closed["reason"] == "exited"
+
+
+LEADERLESS = """
+import ctypes, os, socket, sys, threading
+first = socket.create_server(("127.0.0.1", 0))
+def work():
+    sys.stdin.readline()
+    second = socket.create_server(("127.0.0.1", 0))
+    print(os.fstat(second.fileno()).st_ino, flush=True)
+    sys.stdin.readline()
+    first.close()
+    sys.stdin.readline()
+print(os.fstat(first.fileno()).st_ino, flush=True)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_main_thread_ended_is_followed_on() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LEADERLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        first = int(process.stdout.readline())
+        with Follow("--pid", str(process.pid)) as follow:
+            follow.started()
+            follow.until(lambda: " Z " in Path(f"/proc/{process.pid}/stat").read_text())
+            assert list(follow.of(process.pid)) == [first]
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            second = int(process.stdout.readline())
+            follow.wait(event="open", inode=second)
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert follow.wait(event="close", inode=first)["reason"] == "closed"
+            assert list(follow.of(process.pid)) == [second]
+            process.kill()
+            assert follow.wait(event="close", inode=second)["reason"] == "exited"
 
 
 def test_a_forked_process_holds_the_socket_too(holder: Holder) -> None:

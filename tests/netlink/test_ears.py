@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -138,3 +139,25 @@ async def test_a_socket_that_fails_is_left_in_doubt(ears: Ears) -> None:
         await until(lambda: 7 not in ears.namespaces)
         # What ends from now on is not heard.
         assert 7 in ears.take()[1]
+
+
+async def test_an_overrun_is_doubt(ears: Ears, hearing: socket.socket) -> None:
+    hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # As little as the kernel grants.
+    async with asyncio.timeout(20):
+        while True:
+            ended = [end_a_socket() for _ in range(100)]
+            time.sleep(0.05)  # noqa: ASYNC251 (the kernel tells meanwhile, and nobody reads)
+            await asyncio.sleep(0.01)
+            assert ears.doubted() == {NETNS}
+            heard, overrun = ears.take()
+            assert len(heard.get(NETNS, ())) < len(ended)
+            if overrun == {NETNS}:
+                break
+    assert list(ears.namespaces) == [NETNS]  # It goes on to hear.
+    assert ears.doubted() == set()
+    port = end_a_socket()
+    found: list[int] = []
+    async with asyncio.timeout(20):
+        while port not in found:
+            await until(lambda: bool(ears.doubted()))
+            found += ports(ears)
