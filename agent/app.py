@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .config import Config
 from .errors import RuntimeFailure
-from .hints import hints
 from .lines import chunks, snapshot_lines
 from .netlink.reader import NetlinkReader
 from .poller import Poller
@@ -86,8 +85,11 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         config.interval,
     )
     walker = Walker(procfs, cmdline=config.cmdline)
-    for hint in hints(config.filter, config.proc) if config.filter.values else ():
-        say(f"warning: {hint}")
+    if config.filter.values:
+        from .hints import hints  # Only here: most ask for everything.
+
+        for hint in hints(config.filter, config.proc):
+            say(f"warning: {hint}")
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     async with asyncio.TaskGroup() as group:
         if config.follow:

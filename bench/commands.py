@@ -93,6 +93,9 @@ def _become(argv: tuple[str, ...], output: int) -> None:
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(null, 2)
+        # What pip installs is compiled, and so is this checkout once it ran: unless Python is told
+        # not to keep what it compiled, and compiles all of it at each start.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.execvp(argv[0], argv)
     finally:
         os._exit(127)

@@ -143,12 +143,13 @@ class Walker:
         ValueError when its stat is none."""
         with self._process(pid) as directory:
             stat = _living(read("stat", directory))
-            inode = os.stat("fd", dir_fd=directory).st_ino
+            found = os.stat("fd", dir_fd=directory)
             tid = pid if stat.state not in _DEAD else _living_thread(directory)
             # What a main thread held that ended before the others only those show.
             by = "" if tid == pid else f"task/{tid}/"
+            count = found.st_size if self._counts and not by else 0
             try:
-                fds, malformed = listed(directory, f"{by}fd", chdir=self.may_chdir)
+                fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
             except OSError as error:
                 if error.errno not in DENIED:
                     raise
@@ -157,7 +158,9 @@ class Walker:
                 readable, more = True, self._more(tid, directory, stat)
             facts = self._facts(pid, directory, stat, by)
             netns = self.procfs.netns(directory, by)
-            return Look(facts, _glance(stat), fds, tuple(more), readable, netns, inode, malformed)
+            return Look(
+                facts, _glance(stat), fds, tuple(more), readable, netns, found.st_ino, malformed
+            )
 
     def _more(self, tid: int, directory: int, stat: Stat) -> list[tuple[int, int]]:
         """(descriptor, inode) of the threads whose descriptor table is not that of ``tid``."""
