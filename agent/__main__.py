@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -165,10 +164,6 @@ def entry() -> NoReturn:
 
     The process ends without the interpreter's farewell: that would free every object one by one.
     """
-    # Until the agent listens to signals, they simply end it: SIGINT as an exception inside an
-    # import could leave the interpreter's import lock held, for threads to wait for in vain.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: os._exit(DONE))
     # Loading modules and building the first snapshot makes no garbage that is worth looking for;
     # following looks for it again.
     gc.disable()
@@ -176,11 +171,16 @@ def entry() -> NoReturn:
         status = main()
     except SystemExit as end:  # argparse has said what there is to say.
         status = end.code if isinstance(end.code, int) else FAILED
-    if sys.stdout is not None:
-        with suppress(OSError):
-            sys.stdout.flush()
+        try:
+            _print("")
+        except RuntimeFailure as error:
+            if status == DONE:
+                _complain(str(error))
+                status = FAILED
     os._exit(status)
 
 
 if __name__ == "__main__":
-    entry()
+    from .entry import entry as begin
+
+    begin()

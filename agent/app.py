@@ -17,6 +17,7 @@ from .errors import RuntimeFailure
 from .lines import chunks, snapshot_lines
 from .netlink.reader import NetlinkReader
 from .poller import Poller
+from .privilege import privileged
 from .procfs.forked import ForkedWalk
 from .procfs.reader import ProcFS
 from .procfs.walker import Walker
@@ -88,7 +89,7 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     if config.filter.values:
         from .hints import hints  # Only here: most ask for everything.
 
-        for hint in hints(config.filter, config.proc):
+        for hint in hints(config.filter, config.proc, all_rows=config.all):
             say(f"warning: {hint}")
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
     async with asyncio.TaskGroup() as group:
@@ -121,7 +122,11 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
         None
         if procfs.own is None
         else NetlinkReader(
-            procfs.own[0], unheld=config.all, cgroups=os.geteuid() != 0, hear=config.follow
+            procfs.own[0],
+            unheld=config.all,
+            cgroups=not privileged(),
+            hear=config.follow,
+            required=config.source == "netlink",
         )
     )
     if reader is not None and (config.source == "auto" or reader.works()):

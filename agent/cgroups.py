@@ -22,6 +22,8 @@ class Cgroups:
     def __init__(self, mounts: tuple[str, ...] = MOUNTS) -> None:
         unified = [path for path in mounts if os.path.exists(f"{path}/cgroup.controllers")]
         self._root = unified[-1] if unified else None
+        # Beside v1, where processes are somewhere else, its root tells nothing.
+        self._beside = len(mounts) > 1 and self._root == mounts[1]
         self._paths: dict[int, str] = {}
         self._looked = -RETRY_SECONDS
 
@@ -43,5 +45,7 @@ class Cgroups:
                 inode = os.stat(directory).st_ino
             except OSError:  # It was removed meanwhile.
                 continue
-            paths[inode] = text(os.fsencode(directory[len(self._root) :])) or "/"
+            path = text(os.fsencode(directory[len(self._root) :]))
+            if path or not self._beside:
+                paths[inode] = path or "/"
         return paths

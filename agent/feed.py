@@ -181,7 +181,9 @@ class Subscription:
             await feed.news(feed.heartbeat)
         # Sequence and snapshot are taken together: at each yield newer ones may be published.
         resumed, snapshot = self._can_resume(), feed.snapshot
-        yield feed.encoder.hello(self._seq, feed.clock(), snapshot.coverage, resumed=resumed)
+        # A snapshot that follows is no older.
+        now = feed.clock() if resumed else snapshot.time
+        yield feed.encoder.hello(self._seq, now, snapshot.coverage, resumed=resumed)
         if not resumed and self._wants_snapshot:
             for chunk in self._snapshot(snapshot):
                 yield chunk
@@ -204,7 +206,7 @@ class Subscription:
         feed = self._feed
         snapshot = feed.snapshot
         if snapshot is not None and not feed.history.holds(self._seq):
-            yield self._lost()
+            yield self._lost(snapshot.time)
             yield from self._snapshot(snapshot)
         elif (batch := feed.history.after(self._seq)) is not None:
             first, self._seq = self._seq + 1, batch.last
@@ -221,9 +223,9 @@ class Subscription:
         self._seq = seq
         return True
 
-    def _lost(self) -> bytes:
+    def _lost(self, now: float) -> bytes:
         first, self._seq = self._seq + 1, self._feed.seq
-        return self._feed.encoder.lost(self._seq, self._feed.clock(), first, self._seq)
+        return self._feed.encoder.lost(self._seq, now, first, self._seq)
 
     def _snapshot(self, snapshot: Snapshot) -> Iterator[bytes]:
         """The snapshot's records, encoded as they are taken."""
@@ -270,7 +272,7 @@ def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> 
             event, passes = "open", chosen.matches(holding)
         case Closed(holding):
             event, passes = "close", chosen.matches(holding)
-        case Updated(holding, before):
+        case Updated(holding, before, seconds):
             after, passes = chosen.matches(holding), chosen.matches(before)
             if after and passes:
                 event = "update"
@@ -281,5 +283,5 @@ def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> 
             else:
                 if not passes or "close" not in chosen.events:
                     return None
-                return encoder.closed(before, "filtered", None, entry.seq, now)
+                return encoder.closed(before, "filtered", seconds, entry.seq, now)
     return entry.line if passes and event in chosen.events else None

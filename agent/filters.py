@@ -144,8 +144,11 @@ def _ports(name: str, values: list[str]) -> Test:
     chosen: set[int] = set()
     for value in values:
         low_text, dash, high_text = value.partition("-")
-        low = _number(name, low_text, 0, _MAX_PORT, "port or range of ports")
-        high = _number(name, high_text, 0, _MAX_PORT, "port or range of ports") if dash else low
+        try:
+            low = _number(name, low_text, 0, _MAX_PORT, "port")
+            high = _number(name, high_text, 0, _MAX_PORT, "port") if dash else low
+        except FilterError:
+            raise FilterError(name, f"{value!r} is no port or range of ports") from None
         if high < low:
             raise FilterError(name, f"{value!r} is an empty range")
         chosen.update(range(low, high + 1))

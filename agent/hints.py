@@ -17,9 +17,14 @@ from .procfs.net import unlisted
 _HEADED = 1  # Lines before the first protocol in /proc/net/protocols.
 
 
-def hints(filter: Filter, proc: str) -> Iterator[str]:
-    """One sentence for each value of ``filter`` that matches nothing; ``proc`` is the procfs."""
+def hints(filter: Filter, proc: str, *, all_rows: bool = False) -> Iterator[str]:
+    """One sentence for each value of ``filter`` that matches nothing; ``proc`` is the procfs.
+
+    ``all_rows``: whether those are told too that no process can hold.
+    """
     values = dict(filter.values)
+    if not all_rows and any(value.upper() == "TIME_WAIT" for value in values.get("state", ())):
+        yield "sockets in TIME_WAIT belong to no process: they come with --all only"
     for user in sorted(values.get("user", ())):
         if not (user.isdigit() or is_glob(user)) and not _is_user(user):
             yield f"there is no user {user!r} here"

@@ -180,10 +180,14 @@ class Opened(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """What is told of a holding changed; ``before`` is the holding as it was."""
+    """What is told of a holding changed; ``before`` is the holding as it was.
+
+    ``seconds`` is how long the socket has been open, None when it was before the agent looked.
+    """
 
     holding: Holding
     before: Holding
+    seconds: float | None = None
 
 
 class Closed(NamedTuple):
@@ -210,6 +214,18 @@ def accepted(socket: Socket, listening: AbstractSet[str]) -> Socket:
     """The unix socket, inbound if it bears a listener's path: then it was accepted by it."""
     if socket[9] in listening and socket[4] == "CONNECTED":
         return socket._replace(direction="inbound")
+    return socket
+
+
+def inbound_inodes(sockets: Iterable[Socket]) -> set[int]:
+    """The inodes of those that were accepted."""
+    return {row[0] for row in sockets if row[10] == "inbound"}
+
+
+def connected(socket: Socket, inbound: AbstractSet[int]) -> Socket:
+    """The unix socket, outbound if the one at its other end was accepted."""
+    if socket[16] in inbound and socket[10] is None:
+        return socket._replace(direction="outbound")
     return socket
 
 

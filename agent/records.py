@@ -168,7 +168,7 @@ class Encoder:
         match delta:
             case Opened(holding):
                 return self.holding(self.head("open", seq, time), holding)
-            case Updated(holding, before):
+            case Updated(holding, before, _):
                 return self.updated(holding, before, seq, time)
             case Closed(holding, reason, seconds):
                 return self.closed(holding, reason, seconds, seq, time)

@@ -13,6 +13,7 @@ from collections import deque
 from contextlib import suppress
 
 from .model import Coverage
+from .privilege import privileged
 
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 _STDERR = 2
@@ -87,6 +88,6 @@ def warn(coverage: Coverage) -> None:
     missing = "; ".join(coverage.missing)
     if coverage.unreadable:
         missing += f" ({coverage.unreadable} of {coverage.processes} processes)"
-        if os.geteuid():
+        if not privileged():
             missing += f"; {_PRIVILEGE}"
     say(f"warning: {missing}")

@@ -209,7 +209,7 @@ class Sources:
                     self._failed.pop((netns, name), None)
             tables.update(reading.tables)
             self._failed.update(reading.failed)
-        if self._ears.namespaces:
+        if self._netlink is not None and self._netlink.hears:
             self._note_cookies(tables)
         return self._tables.update(tables)
 
@@ -297,6 +297,12 @@ class Sources:
             for place, table in self._tables.items()
             if table.malformed
         ]
+        if self._netlink is not None:
+            sentences += [
+                f"{self._name(netns)} may not be entered, which takes CAP_SYS_ADMIN: "
+                "its tables are read as text"
+                for netns in self._netlink.refused()
+            ]
         if self._unheard:
             sentences.append("more sockets ended at once than could be heard of")
         if self._tables.clashes:

@@ -40,7 +40,7 @@ class Tracker:
                 ended.append((key, was))
                 begun.append((key, holding))
             elif is_changed(was, holding):
-                updated.append(Updated(holding, was))
+                updated.append(Updated(holding, was, self._seconds(key, current.time)))
         if is_other_sight(last.coverage, current.coverage):
             deltas.append(current.coverage)
         deltas += self._closes(ended, current)
@@ -51,6 +51,10 @@ class Tracker:
         for holding in current.brief:
             deltas += (Opened(holding), Closed(holding, "closed", None))
         return deltas
+
+    def _seconds(self, key: Key, now: float) -> float | None:
+        opened_at = self._opened_at.get(key)
+        return None if opened_at is None else now - opened_at
 
     def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
         closes = []
@@ -64,8 +68,8 @@ class Tracker:
             else:
                 lives = current.processes.get(process.pid) == process.start_ticks
                 reason = "closed" if lives else "exited"
-            opened_at = self._opened_at.pop(key, None)
-            seconds = None if opened_at is None else current.time - opened_at
+            seconds = self._seconds(key, current.time)
+            self._opened_at.pop(key, None)
             closes.append(Closed(was, reason, seconds))
         return closes
 

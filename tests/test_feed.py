@@ -215,6 +215,30 @@ async def test_what_enters_or_leaves_a_filter_opens_or_closes(source: Source) ->
     source.poll(closed)
     (left,) = await subscriber.told()
     assert (left["event"], left["reason"], left["state"]) == ("close", "filtered", "LISTEN")
+    assert left["duration_ms"] is None  # It was open before we looked.
+
+
+async def test_what_leaves_a_filter_tells_how_long_it_was_open(source: Source) -> None:
+    source.poll()
+    subscriber = source.subscribe(Filter({"state": ["LISTEN"]}))
+    await subscriber.told()
+    source.show(snapshot(holding(tcp(state="LISTEN")), time=10.0))
+    source.show(snapshot(holding(tcp(state="CLOSE")), time=12.5))
+    (_opened, left) = await subscriber.told()
+    assert (left["event"], left["reason"], left["duration_ms"]) == ("close", "filtered", 2500)
+
+
+async def test_no_record_is_older_than_the_one_before() -> None:
+    source = Source(history_records=2)
+    source.show(snapshot(ONE, time=-2.0))
+    subscriber = source.subscribe()
+    told = await subscriber.told()
+    for time, held in enumerate(((ONE, TWO), (ONE, TWO, THREE), (TWO,), ())):
+        source.show(snapshot(*held, time=time - 1.5))
+    told += await subscriber.told()
+    assert "lost" in events(told)
+    times = [record["time"] for record in told]
+    assert times == sorted(times)
 
 
 async def test_an_update_inside_the_filter_stays_one(source: Source) -> None:

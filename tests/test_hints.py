@@ -55,5 +55,10 @@ def test_what_there_is_not_is_told(proc: str, name: str, value: str, begins: str
     assert hint.startswith(begins)
 
 
+@pytest.mark.parametrize(("all_rows", "count"), [(False, 1), (True, 0)])
+def test_time_wait_comes_with_all_only(proc: str, all_rows: bool, count: int) -> None:
+    assert len(list(hints(Filter({"state": ["time_wait"]}), proc, all_rows=all_rows))) == count
+
+
 def test_a_procfs_that_tells_nothing_of_protocols(tmp_path: Path) -> None:
     assert list(hints(Filter({"proto": ["tcp"]}), str(tmp_path))) == []

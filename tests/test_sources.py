@@ -32,6 +32,8 @@ class Answers:
     """Netlink where the test says what it shows: inodes by the tables they stand for; None where
     the dump fails. A socket's peer is the inode after a stroke: ``11/12``."""
 
+    hears = False
+
     def __init__(self, **shown: list[str] | None) -> None:
         self.shown = shown
 
@@ -48,6 +50,9 @@ class Answers:
 
     def keep(self, _namespaces: Collection[int]) -> None:
         pass
+
+    def refused(self) -> list[int]:
+        return []
 
     def reader(self) -> NetlinkReader:
         return cast("NetlinkReader", self)

@@ -10,7 +10,15 @@ from functools import partial
 from socket import AF_NETLINK, AF_PACKET, AF_UNIX
 from struct import Struct
 
-from ..model import Socket, accepted, listening_paths, netlink_protocol, packet_protocol
+from ..model import (
+    Socket,
+    accepted,
+    connected,
+    inbound_inodes,
+    listening_paths,
+    netlink_protocol,
+    packet_protocol,
+)
 from ..tables import Scope, Table, reread
 from ..text import text
 from .diag import LISTEN, SOCK_DIAG_BY_FAMILY, SOURCE, Dump, attributes, request
@@ -43,7 +51,9 @@ _NETLINK_SHOW_MEMORY, _NETLINK_MEMORY = 1, 0
 _PACKET_REQUEST = Struct("=BBHII8s")
 # Family, type, EtherType; inode, cookie.
 _PACKET = Struct("=16xxxHI8x")
-_PACKET_SHOW_INFO, _PACKET_INFO, _PACKET_UID = 1, 0, 5
+_PACKET_SHOW_INFO, _PACKET_SHOW_MEMORY = 1, 0x10
+_PACKET_SHOW = _PACKET_SHOW_INFO | _PACKET_SHOW_MEMORY
+_PACKET_INFO, _PACKET_UID, _PACKET_MEMORY = 0, 5, 6
 
 
 def unix() -> Dump:
@@ -58,8 +68,11 @@ def _read_unix(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
         decoded = list(_unix(fresh, scope.netns))
         listening = listening_paths(before.rows.values())
         listening |= listening_paths(socket for _row, socket in decoded)
+        decoded = [(row, accepted(socket, listening)) for row, socket in decoded]
+        inbound = inbound_inodes(before.rows.values())
+        inbound |= inbound_inodes(socket for _row, socket in decoded)
         for row, socket in decoded:
-            yield row, accepted(socket, listening)
+            yield row, connected(socket, inbound)
 
     return reread(rows, before, decode)
 
@@ -161,7 +174,7 @@ def _netlink(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, 
 
 def packet() -> Dump:
     """The dump of packet."""
-    body = _PACKET_REQUEST.pack(AF_PACKET, 0, 0, 0, _PACKET_SHOW_INFO, _NO_COOKIE)
+    body = _PACKET_REQUEST.pack(AF_PACKET, 0, 0, 0, _PACKET_SHOW, _NO_COOKIE)
     asked = request(SOCK_DIAG_BY_FAMILY, body)
     return Dump(("packet",), (asked,), partial(_read_plain, _packet))
 
@@ -171,12 +184,14 @@ def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
         if len(row) < _PACKET.size:
             continue
         number, inode = _PACKET.unpack_from(row)
-        interface = uid = None
+        interface = uid = recv_q = None
         for attribute, value in attributes(row, _PACKET.size):
             if attribute == _PACKET_INFO and len(value) >= 4:
                 interface = _U32.unpack_from(value)[0] or None
             elif attribute == _PACKET_UID and len(value) == 4:
                 (uid,) = _U32.unpack(value)
+            elif attribute == _PACKET_MEMORY and len(value) >= 4:
+                (recv_q,) = _U32.unpack_from(value)
         yield (
             row,
             Socket(
@@ -187,6 +202,7 @@ def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
                 state="UNCONNECTED",
                 local_addr=packet_protocol(number),
                 local_port=interface,
+                recv_q=recv_q,
                 uid=uid,
                 netns=netns,
                 source=SOURCE,

@@ -72,13 +72,21 @@ class NetlinkReader:
 
     ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode;
     ``cgroups``: with the cgroup of each socket. ``hear``: to be told of the ends of sockets.
+    ``required``: where it may not be opened, that is worth telling.
     """
 
     def __init__(
-        self, own: int, *, unheld: bool = False, cgroups: bool = False, hear: bool = False
+        self,
+        own: int,
+        *,
+        unheld: bool = False,
+        cgroups: bool = False,
+        hear: bool = False,
+        required: bool = False,
     ) -> None:
         self._own = own
-        self._hear = hear
+        self.hears = hear
+        self._required = required
         self._dumps = (
             *(inet(name, unheld=unheld, cgroups=cgroups) for name in ("tcp", "udp", "udplite")),
             unix(),
@@ -130,7 +138,11 @@ class NetlinkReader:
         return None if link is None else link.hearing
 
     def _sockets(self) -> Callable[[], tuple[socket.socket, socket.socket | None]]:
-        return (lambda: (_asking(), _hearing())) if self._hear else (lambda: (_asking(), None))
+        return (lambda: (_asking(), _hearing())) if self.hears else (lambda: (_asking(), None))
+
+    def refused(self) -> list[int]:
+        """The namespaces that may not be entered, if that is worth telling."""
+        return [at for at, link in self._links.items() if link is None] if self._required else []
 
     def works(self) -> bool:
         """Whether sock_diag answers in our own namespace."""

@@ -127,7 +127,10 @@ KINDS = {
         {**UNIX, "type": "stream", "state": "CONNECTED", "direction": "inbound"},
         {"path": "x.getsockname()"},
     ),
-    "unix_client": Kind("s = y", {**UNIX, "type": "stream", "state": "CONNECTED", "path": None}),
+    "unix_client": Kind(
+        "s = y",
+        {**UNIX, "type": "stream", "state": "CONNECTED", "path": None, "direction": "outbound"},
+    ),
     "unix_abstract": Kind(
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('\\0here %d' % os.getpid())",
         {**UNIX, "type": "dgram", "state": "UNCONNECTED", "direction": None},

@@ -12,7 +12,7 @@ from .asking import SCOPE, read, rows, sockets
     ("inode", "kind", "state", "path", "direction"),
     [
         (4341095, "stream", "LISTEN", "main.sock", "listen"),
-        (4341096, "stream", "CONNECTED", None, None),
+        (4341096, "stream", "CONNECTED", None, "outbound"),
         (4341097, "stream", "CONNECTED", "main.sock", "inbound"),
         (4341098, "stream", "LISTEN", "with  two spaces .sock", "listen"),
         (4341099, "stream", "LISTEN", "with\nnewline.sock", "listen"),
@@ -53,6 +53,14 @@ def test_a_connection_to_a_listener_that_was_there_before_is_inbound() -> None:
     before = others.unix().read([row for row in every if row != accepted], SCOPE, EMPTY)
     table = others.unix().read(every, SCOPE, before)
     assert table.rows[accepted].direction == "inbound"
+
+
+def test_the_other_end_of_what_was_accepted_before_is_outbound() -> None:
+    every = rows("unix")
+    whole = read("unix")
+    connecting = next(row for row, one in whole.rows.items() if one.direction == "outbound")
+    before = others.unix().read([row for row in every if row != connecting], SCOPE, EMPTY)
+    assert others.unix().read(every, SCOPE, before).rows[connecting].direction == "outbound"
 
 
 def test_netlink_sockets() -> None:

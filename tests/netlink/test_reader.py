@@ -238,6 +238,19 @@ def test_a_namespace_that_may_not_be_entered_has_no_dumps() -> None:
         assert as_nobody(dumped) == set()
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_that_netlink_was_required_and_is_refused_is_worth_telling(required: bool) -> None:
+    with elsewhere() as (netns, path, _inode):
+        entered = path.replace("self", str(os.getpid()))
+
+        def refused() -> set[int]:
+            reader = NetlinkReader(OWN, required=required)
+            inodes(reader, netns, entered, "tcp")
+            return set(reader.refused())
+
+        assert as_nobody(refused) == ({netns} if required else set())
+
+
 def test_leaving_a_namespace_closes_what_keeps_it_alive() -> None:
     need_root()
     reader = NetlinkReader(OWN, hear=True)
