@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 CLOSED = "standard output is closed"
+# How long an end waits for a reader of stderr.
+GRACE_SECONDS = 0.5
 NO_THREAD = "can't start new thread"  # As the interpreter says it.
 
 _FILTER_HELP = {
@@ -41,9 +42,9 @@ _FILTER_HELP = {
 
 def parser() -> ArgumentParser:
     """The command line's grammar."""
-    from argparse import ArgumentParser
+    from .usage import Parser
 
-    parser = ArgumentParser(
+    parser = Parser(
         prog="sockagent",
         description="Tells which process opened or closed which socket, as it happens. "
         "Prints one snapshot of all sockets as NDJSON, or follows them.",
@@ -72,15 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Wrong usage raises SystemExit, as argparse does."""
     if arguments is None:
         arguments = sys.argv[1:]
-    options: dict[str, Any] = {}
-    if arguments:  # Without any, the grammar need not be loaded.
-        options = {
-            name: value
-            for name, value in vars(parser().parse_args(arguments)).items()
-            if value is not None
-        }
     try:
-        return _run(options)
+        return _run(_options(arguments))
     except UsageError as error:
         parser().error(f"argument --{error.argument}: {error}")
     except RuntimeFailure as error:
@@ -89,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"it cannot work here: {error.strerror or error}")
     except MemoryError:
         _complain("it cannot work here: not enough memory")
+    except ImportError as error:  # A part of it is missing, or cannot be loaded into memory.
+        _complain(f"it cannot work here: {error}")
     except RuntimeError as error:
         if str(error) != NO_THREAD:
             raise
@@ -96,6 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # Before the agent listens to signals.
         return DONE
     return FAILED
+
+
+def _options(arguments: Sequence[str]) -> dict[str, Any]:
+    if not arguments:  # The grammar need not be loaded.
+        return {}
+    given = vars(parser().parse_args(arguments))
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _run(options: dict[str, Any]) -> int:
@@ -154,9 +157,11 @@ def _print(text: str) -> None:
 
 
 def _complain(message: str) -> None:
-    if sys.stderr is not None:  # Closed: print() would write to stdout instead.
-        with suppress(OSError):
-            print(f"sockagent: {message}", file=sys.stderr)
+    """Say it on stderr, waiting a little for whoever reads that."""
+    from .say import finish, say
+
+    say(message)
+    finish(GRACE_SECONDS)
 
 
 def entry() -> NoReturn:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from .config import Config
 from .errors import RuntimeFailure
@@ -34,6 +36,8 @@ GRACE_SECONDS = 0.5
 
 # What an agent needs at the least: the event loop's, and a few to read with.
 DESCRIPTORS = 12
+# What is left to reading when sockets are opened in other namespaces, two in each.
+RESERVED_DESCRIPTORS = 64
 
 
 class _Abandoned(ThreadPoolExecutor):
@@ -72,12 +76,25 @@ def _want(descriptors: int) -> None:
             os.close(descriptor)
 
 
-async def _main(config: Config, walk: ForkedWalk | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(_Abandoned())
+def _stopped() -> asyncio.Event:
+    """What SIGINT and SIGTERM set.
+
+    They are handled to the very end: the event loop's own handlers would go before it does.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stopped(_number: int, _frame: object) -> None:
+        with suppress(RuntimeError):  # The loop is closed: it stops already.
+            loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        signal.signal(number, stopped)
+    return stop
+
+
+async def _main(config: Config, walk: ForkedWalk | None) -> None:
+    stop = _stopped()
+    asyncio.get_running_loop().set_default_executor(_Abandoned())
     procfs = ProcFS(config.proc)
     agent = Agent(
         text(os.fsencode(os.uname().nodename)),
@@ -114,6 +131,15 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         stopping.cancel()
 
 
+def _descriptors() -> int:
+    """How many descriptors we may have, now that it is as many as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
 def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
     """The netlink source, where it is wanted and works. Raises RuntimeFailure."""
     if config.source == "procfs":
@@ -127,6 +153,7 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
             cgroups=not privileged(),
             hear=config.follow,
             required=config.source == "netlink",
+            most=max(0, _descriptors() - RESERVED_DESCRIPTORS) // 2,
         )
     )
     if reader is not None and (config.source == "auto" or reader.works()):

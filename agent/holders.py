@@ -206,7 +206,7 @@ class Holders:
                     fds.pop(descriptor, None)
                 else:
                     fds[descriptor] = inode
-            known.fds, known.held = fds, held_by(fds, known.more)
+            known.fds, known.held = fds, held_by(dict(sorted(fds.items())), known.more)
             self._note(pid, before, known.held)
             return
         inodes = {known.fds.get(fd, 0) for fd in changes} | {new or 0 for new in changes.values()}

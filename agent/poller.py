@@ -74,6 +74,8 @@ class Poller:
         except OSError as error:
             return self._blind(error)
         self._users.expire()
+        while self._procfs.moved:  # To another namespace: they are looked at whole.
+            self._holders.failed(self._procfs.moved.pop())
         failed = await self._looking.what_changed(pids, self._join.unlisted())
         namespaces = self._namespaces()
         doubted = namespaces if self._join.doubts else ()

@@ -22,7 +22,7 @@ MOST_WAITING = 100
 
 
 class Voice:
-    """Says lines on a descriptor, in their order."""
+    """Says what is to be said on a descriptor, in order."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -31,11 +31,15 @@ class Voice:
         self._speaks = False
 
     def say(self, message: str) -> None:
-        """One line, as soon as it is taken. Never blocks, but where no thread is to be had."""
+        """One line; see ``tell``."""
+        self.tell(f"sockagent: {printable(message)}\n")
+
+    def tell(self, text: str) -> None:
+        """Whole lines, as soon as they are taken. Blocks only where no thread is to be had."""
         with self._changed:
             if len(self._lines) >= MOST_WAITING:
                 return
-            self._lines.append(f"sockagent: {message}\n".encode(errors="backslashreplace"))
+            self._lines.append(text.encode(errors="backslashreplace"))
             if self._speaks:
                 self._changed.notify_all()
                 return
@@ -67,6 +71,15 @@ class Voice:
                 left = left[os.write(self._descriptor, left) :]
 
 
+def printable(message: str) -> str:
+    """A message in which nothing moves a terminal's cursor: names in it are anybody's choice."""
+    if message.isprintable():
+        return message
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in message
+    )
+
+
 _stderr = Voice(_STDERR)
 
 
@@ -74,6 +87,12 @@ def say(message: str) -> None:
     """One line on stderr, if there is one. Never blocks."""
     if sys.stderr is not None:  # Closed from the start: what is number 2 now is something else.
         _stderr.say(message)
+
+
+def tell(text: str) -> None:
+    """Whole lines on stderr, the same way."""
+    if sys.stderr is not None:
+        _stderr.tell(text)
 
 
 def finish(seconds: float) -> None:

@@ -136,7 +136,7 @@ class Sources:
         counted: dict[int, counters.Counted] = {}
         for netns, pids in namespaces.items():
             try:
-                read = self._procfs.tables(pids, counters.FILES)
+                read = self._procfs.tables(netns, pids, counters.FILES)
             except Vanished:
                 continue
             contents = tuple(read.get(name, b"") for name in counters.FILES)
@@ -171,10 +171,12 @@ class Sources:
         change = await self._run(jobs, gone)
         if self._netlink is not None:
             self._ears.leave([netns for netns in self._ears.namespaces if netns not in namespaces])
-            for netns in due:
+            for netns in {*due, *self._ears.namespaces}:
                 hearing = self._netlink.hearing(netns)
                 if hearing is not None:
                     self._ears.listen(netns, hearing)
+                else:  # It was dropped, and is closed next.
+                    self._ears.leave([netns])
             self._netlink.keep(namespaces)
         return change
 
@@ -231,7 +233,7 @@ class Sources:
         left = list(names)
         if self._netlink is not None and netns_id is not None:
             path = f"{self._procfs.root}/{pids[0]}/ns/net"
-            scope = Scope(netns_id, self._ephemeral, partial(self._interface, pids))
+            scope = Scope(netns_id, self._ephemeral, partial(self._interface, netns, pids))
             for dump, rows in self._netlink.dumps(netns_id, path, names):
                 place: Place = (netns, dump.tables)
                 before = self._tables.get(place)
@@ -240,7 +242,7 @@ class Sources:
                 # What was read as text before is in here now.
                 reading.tables.update(self._replaced((netns, name) for name in dump.tables))
         try:
-            texts = self._procfs.tables(pids, left) if left else {}
+            texts = self._procfs.tables(netns, pids, left) if left else {}
         except Vanished:
             return reading  # With its last process a namespace's sockets are gone.
         for name, data in texts.items():
@@ -258,10 +260,10 @@ class Sources:
                 reading.tables.update(self._without(place, table, texts))
         return reading
 
-    def _interface(self, pids: Sequence[int], index: int) -> str:
+    def _interface(self, netns: int, pids: Sequence[int], index: int) -> str:
         """The name of an interface of a namespace, or its index in digits."""
         try:
-            texts = self._procfs.tables(pids, net.INTERFACES)
+            texts = self._procfs.tables(netns, pids, net.INTERFACES)
         except Vanished:
             return str(index)
         readable = [data for data in texts.values() if isinstance(data, bytes)]

@@ -96,6 +96,7 @@ def is_changed(was: Holding, now: Holding) -> bool:
     time, and the command line, which some programs rewrite all the time."""
     return (
         was.socket[4:11] != now.socket[4:11]  # State, endpoints, path, direction.
+        or was.socket[14] != now.socket[14]  # Namespace.
         or was.socket[16:19] != now.socket[16:19]  # Peer, backlog, interface.
         or was.fds != now.fds
         or was.owner != now.owner

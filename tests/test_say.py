@@ -26,6 +26,15 @@ def test_lines_are_said_in_their_order(pipe: tuple[int, int]) -> None:
     assert os.read(reading, 100) == b"sockagent: one\nsockagent: \\udce9 two\n"
 
 
+def test_names_move_no_cursor(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    voice = Voice(writing)
+    voice.say("näme a\nsockagent: \x1b[2J\x07 b")
+    voice.finish(PATIENCE)
+    told = os.read(reading, 100).decode()
+    assert told == "sockagent: näme a\\nsockagent: \\x1b[2J\\x07 b\n"
+
+
 def test_who_does_not_listen_makes_nobody_wait(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     voice = Voice(writing)

@@ -148,6 +148,11 @@ def test_what_came_and_went_is_opened_and_closed() -> None:
     assert told == [Opened(one), Opened(brief), Closed(brief, "closed", None)]
 
 
+def test_another_namespace_is_told() -> None:
+    was, now = holding(tcp(netns=None)), holding(tcp(netns=5))
+    assert deltas(snapshot(was), snapshot(now)) == [Updated(now, was)]
+
+
 def test_coverage_comes_first() -> None:
     sight = SIGHT._replace(unreadable=1)
     assert deltas(snapshot(), snapshot(holding(), coverage=sight)) == [sight, Opened(holding())]

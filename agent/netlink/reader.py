@@ -67,12 +67,17 @@ class _Link:
             self.hearing.close()
 
 
+# Namespaces in which sockets are opened, two in each, where nobody says how many.
+MOST_NAMESPACES = 300
+
+
 class NetlinkReader:
     """The sock_diag tables of the namespaces in which a netlink socket could be opened.
 
     ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode;
     ``cgroups``: with the cgroup of each socket. ``hear``: to be told of the ends of sockets.
-    ``required``: where it may not be opened, that is worth telling.
+    ``required``: where it may not be opened, that is worth telling. ``most`` are the namespaces in
+    which it opens sockets: descriptors are needed elsewhere too.
     """
 
     def __init__(
@@ -83,7 +88,9 @@ class NetlinkReader:
         cgroups: bool = False,
         hear: bool = False,
         required: bool = False,
+        most: int = MOST_NAMESPACES,
     ) -> None:
+        self._most = most
         self._own = own
         self.hears = hear
         self._required = required
@@ -151,6 +158,8 @@ class NetlinkReader:
     def _link(self, netns: int, path: str) -> _Link | None:
         with self._opening:
             if netns not in self._links:
+                if len(self._links) >= self._most and netns != self._own:
+                    return None
                 try:
                     self._links[netns] = self._open(netns, path)
                 except PermissionError:  # The text tables tell, for as long as it is there.

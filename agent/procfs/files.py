@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # Files are read in pieces of this many bytes; the kernel hands out 4 KiB at a time anyway.
 _READ_SIZE = 1 << 16
+# Behind so many pieces, 1 MiB, it is made sure that it is a file: a device may have no end.
+_CHECKED_READS = 16
 
 
 class Vanished(Exception):
@@ -41,6 +44,8 @@ def read(path: str, directory: int | None = None) -> bytes:
         chunks = []
         while chunk := os.read(descriptor, _READ_SIZE):
             chunks.append(chunk)
+            if len(chunks) == _CHECKED_READS and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EFBIG, "it is no file, and has no end", path)
         return b"".join(chunks)
     finally:
         os.close(descriptor)

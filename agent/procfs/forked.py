@@ -80,7 +80,8 @@ class ForkedWalk:
             looks, failed = marshal.loads(data)  # noqa: S302 (from our own child)
         except (EOFError, ValueError, TypeError):
             self._file.close()
-            os.waitpid(self._child, 0)
+            with suppress(ChildProcessError):  # Whoever started us has SIGCHLD ignored.
+                os.waitpid(self._child, 0)
             self._child = 0
             return None
         return Found([(Process._make(process), *rest) for process, *rest in looks], failed)
@@ -88,7 +89,8 @@ class ForkedWalk:
     def stop(self) -> None:
         """End the child, if it still walks; ``batch`` returns then."""
         if self._child:
-            os.kill(self._child, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
 
 
 def _walk_and_exit(walker: Walker, writing: int) -> None:

@@ -29,6 +29,7 @@ class ProcFS:
         self.root = os.path.abspath(root)
         self._netns_by_device: dict[int, int] = {}
         self._named: set[int] = set()
+        self.moved: set[int] = set()  # Processes found to be in another namespace than was said.
         # (namespace, our pid); None where this procfs does not show us. Our own namespace is
         # always ours to name, also for the processes in it that we may not read.
         self.own = self._own_namespace()
@@ -90,32 +91,60 @@ class ProcFS:
         except (OSError, ValueError):
             return None
 
-    def tables(self, pids: Sequence[int], names: Sequence[str]) -> dict[str, bytes | OSError]:
-        """The text of the named tables of one namespace, which all of ``pids`` are in.
+    def tables(
+        self, netns: int, pids: Sequence[int], names: Sequence[str]
+    ) -> dict[str, bytes | OSError]:
+        """The text of the named tables of one namespace, which ``pids`` were in when last seen.
 
         A table that this kernel has not is left out; one that cannot be read gives its error.
         Raises Vanished when none of the processes is there any longer.
         """
-        for way in self._ways(pids):
-            tables: dict[str, bytes | OSError] = {}
-            for name in names:
-                try:
-                    tables[name] = read(f"{self.root}/{way}/net/{name}")
-                except OSError as error:
-                    if error.errno not in GONE:
-                        tables[name] = error
-                    elif not self._exists(f"{way}/net/dev"):
-                        break  # It is gone, or a zombie: ask the next.
-            else:
+        for pid, way in self._ways(pids):
+            try:
+                with opened(f"{self.root}/{way}") as directory:
+                    tables = self._tables(directory, names)
+                    # It may have left for another namespace at any moment before.
+                    if tables is not None and not self._is_in(netns, directory):
+                        self.moved.add(pid)
+                        continue
+            except OSError:
+                continue
+            if tables is not None:
                 return tables
         raise Vanished
 
-    def _ways(self, pids: Sequence[int]) -> Iterator[str]:
-        """The directories below which the tables of a namespace may be found."""
-        yield from map(str, pids)
+    def _tables(self, directory: int, names: Sequence[str]) -> dict[str, bytes | OSError] | None:
+        """The tables that a process shows; None when it is gone, or a zombie."""
+        tables: dict[str, bytes | OSError] = {}
+        for name in names:
+            try:
+                tables[name] = read(f"net/{name}", directory)
+            except OSError as error:
+                if error.errno not in GONE:
+                    tables[name] = error
+                    continue
+                try:
+                    os.stat("net/dev", dir_fd=directory)
+                except OSError:
+                    return None
+        return tables
+
+    def _is_in(self, netns: int, directory: int) -> bool:
+        try:
+            now = self.netns(directory)
+        except OSError:
+            return False
+        return now == netns or (
+            self.netns_id(now) is not None and self.netns_id(now) == self.netns_id(netns)
+        )
+
+    def _ways(self, pids: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """The directories below which the tables of a namespace may be found, and whose."""
+        yield from ((pid, str(pid)) for pid in pids)
         for pid in pids:  # The main thread of a process may have ended before the others.
             with suppress(OSError):
-                yield from (f"{pid}/task/{tid}" for tid in os.listdir(f"{self.root}/{pid}/task"))
+                for tid in os.listdir(f"{self.root}/{pid}/task"):
+                    yield pid, f"{pid}/task/{tid}"
 
     def _exists(self, name: str) -> bool:
         try:

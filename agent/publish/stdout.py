@@ -9,15 +9,17 @@ the other processes that write to it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import stat
 import threading
 from collections.abc import AsyncIterable
+from fcntl import F_GETFL, fcntl
 from queue import SimpleQueue
 
 # That the reader is gone, of a pipe or of a connection, which ends it quietly.
-CLOSED = (BrokenPipeError, ConnectionResetError)
+CLOSED = frozenset({errno.EPIPE, errno.ECONNRESET})
 
 
 class Writer:
@@ -83,7 +85,7 @@ async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
     copying = asyncio.ensure_future(_copy(chunks, writer))
     try:
         await asyncio.wait((copying, closed, writer.failed), return_when=asyncio.FIRST_COMPLETED)
-        if writer.failed.done() and not isinstance(writer.failed.result(), CLOSED):
+        if writer.failed.done() and not _is_closed(writer.failed.result(), descriptor):
             raise writer.failed.result()
         if copying.done():
             copying.result()
@@ -92,6 +94,13 @@ async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:
         copying.cancel()
         writer.close()
         await asyncio.gather(closed, copying, return_exceptions=True)
+
+
+def _is_closed(error: OSError, descriptor: int) -> bool:
+    """Whether it failed because the reader is gone: of a terminal, because it was hung up."""
+    return error.errno in CLOSED or (
+        error.errno == errno.EIO and stat.S_ISCHR(os.fstat(descriptor).st_mode)
+    )
 
 
 async def _copy(chunks: AsyncIterable[bytes], writer: Writer) -> None:
@@ -109,7 +118,9 @@ async def reader_closed(descriptor: int) -> None:
     """Wait until the reader of a pipe is gone; for ever on what is no pipe."""
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[None] = loop.create_future()
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    # One that is open for reading too (1<>fifo) always has a reader: ourselves.
+    mode = fcntl(descriptor, F_GETFL) & os.O_ACCMODE
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode) or mode != os.O_WRONLY:
         await gone
     # The writing end of a pipe is never readable: only its error condition wakes this.
     loop.add_reader(descriptor, lambda: None if gone.done() else gone.set_result(None))

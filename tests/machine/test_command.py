@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -88,6 +89,44 @@ def test_a_signal_at_the_start_leaves_no_traceback(
         assert b"Traceback" not in process.stderr.read()
 
 
+def test_a_second_signal_changes_nothing() -> None:
+    for _ in range(5):
+        with subprocess.Popen(
+            (*COMMAND, "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout
+            assert process.stderr
+            process.stdout.read(1)
+            threading.Thread(target=process.stdout.read).start()
+            while process.poll() is None:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    process.send_signal(number)
+                    time.sleep(0.001)
+            assert process.returncode == 0
+            assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_snapshot_is_whole_though_children_are_nobodys(holder: Holder) -> None:
+    inode = holder.open("s = socket.socket()")
+    done = shell("trap '' CHLD; exec \"$1\"")
+    assert (done.returncode, failures(done.stderr)) == (0, [])
+    assert str(inode) in done.stdout
+
+
+@pytest.mark.parametrize("arguments", ["--proc /nowhere", "--pid x", "--nonsense"])
+def test_a_failure_waits_for_no_reader_of_stderr(arguments: str) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    with subprocess.Popen((*COMMAND, *arguments.split()), stderr=writing) as process:
+        assert process.wait(DEADLINE) in (1, 2)
+    os.close(reading)
+    os.close(writing)
+
+
 def test_a_closed_pipe_ends_it_though_nothing_happens(holder: Holder) -> None:
     with Follow("--pid", str(holder.pid), interval=3600) as follow:
         follow.started()
@@ -110,9 +149,10 @@ def test_a_document_that_nobody_reads_ends_quietly(what: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
-def test_a_document_that_cannot_be_written_is_a_failure(output: str) -> None:
-    done = shell(f'"$1" --schema {output}')
+def test_a_document_that_cannot_be_written_is_a_failure(output: str, what: str) -> None:
+    done = shell(f'"$1" {what} {output}')
     assert done.returncode == 1
     assert len(failures(done.stderr)) == 1, done.stderr
 

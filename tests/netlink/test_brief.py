@@ -60,3 +60,24 @@ async def test_what_a_reading_showed_did_not_come_and_go(readings: int) -> None:
     finally:
         await sources.read({}, [])
     assert not told & ports
+
+
+async def test_a_link_that_broke_is_heard_anew() -> None:
+    procfs = ProcFS("/proc")
+    assert procfs.own
+    own, pid = procfs.own
+    reader = NetlinkReader(own, hear=True)
+    sources = Sources(procfs, reader)
+    await sources.read({own: [pid]}, [own])
+    for due in ([own], []):  # Whether or not it is asked again at once.
+        broken = reader.hearing(own)
+        reader._drop(own)
+        await sources.read({own: [pid]}, due)
+        assert broken
+        assert broken.fileno() == -1
+        await sources.read({own: [pid]}, [own])
+        unseen = connection()
+        port = unseen[0].getsockname()[1]
+        reset(*unseen)
+        await told_until(sources, {port})
+    await sources.read({}, [])

@@ -169,6 +169,16 @@ def test_it_hears_only_if_it_is_to() -> None:
         assert reader.hearing(OWN) is None
 
 
+def test_of_other_namespaces_only_so_many_are_entered() -> None:
+    reader = NetlinkReader(OWN, most=1)
+    with elsewhere() as (netns, path, inode):
+        assert inode in inodes(reader, netns, path, "tcp")
+        assert names_of(reader, "udp")  # Our own always is.
+        assert inodes(reader, netns + 1, path, "tcp") == set()
+        reader.keep([OWN])
+    reader.keep([])
+
+
 # Other namespaces.
 
 

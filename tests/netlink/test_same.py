@@ -79,7 +79,7 @@ def of_every_kind(directory: Path) -> Iterator[dict[str, set[int]]]:
 
 def test_both_readers_see_the_same_sockets(reader: NetlinkReader, tmp_path: Path) -> None:
     with of_every_kind(tmp_path) as wanted:
-        texts = ProcFS().tables([os.getpid()], TABLES)
+        texts = ProcFS().tables(OWN, [os.getpid()], TABLES)
         dumps = [(dump, list(rows)) for dump, rows in reader.dumps(OWN, "", list(TABLES))]
     as_text, as_rows = {}, {}
     for name, data in texts.items():

@@ -235,7 +235,7 @@ def test_a_process_lives_on_though_its_main_thread_ended(walker: Walker) -> None
         assert found == look.glance
         # No evidence shows what its threads do: it is looked at as a whole each time.
         assert walker.check([Check(process.pid, look.directory, look.fds, ())])[1] == [process.pid]
-        tables = walker.procfs.tables([process.pid], ["tcp"])
+        tables = walker.procfs.tables(look.netns, [process.pid], ["tcp"])
         assert isinstance(tables["tcp"], bytes)
         process.communicate()
         assert walker.walk([process.pid]) == ([], {})

@@ -128,6 +128,21 @@ async def test_a_reader_of_a_socket_that_is_gone_ends_it_quietly() -> None:
         await publish(then_the_end(b"one\n", b"two\n"), writing.fileno())
 
 
+async def test_a_pipe_that_is_open_for_reading_too_has_a_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    both = os.open(tmp_path / "fifo", os.O_RDWR)
+    await asyncio.wait_for(publish(then_the_end(*[b"line\n"] * 100), both), PATIENCE)
+    assert os.read(both, 1000) == b"line\n" * 100
+    os.close(both)
+
+
+async def test_a_terminal_that_is_hung_up_ends_it_quietly() -> None:
+    master, terminal = os.openpty()
+    os.close(master)
+    await asyncio.wait_for(publish(then_nothing(b"one\n", b"two\n"), terminal), PATIENCE)
+    os.close(terminal)
+
+
 async def test_the_flags_of_the_descriptor_stay_as_they_were(pipe: Pipe) -> None:
     before = fcntl.fcntl(pipe.writing, fcntl.F_GETFL)
     printing = asyncio.ensure_future(publish(then_nothing(b"one\n"), pipe.writing))

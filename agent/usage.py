@@ -1,0 +1,22 @@
+"""argparse, but for how it tells of wrong usage: a stderr that nobody reads stops nothing."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from .say import finish, tell
+
+# How long to wait for a reader of stderr.
+GRACE_SECONDS = 0.5
+WRONG_USAGE = 2
+
+
+class Parser(ArgumentParser):
+    """A parser of arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end with the status that tells so."""
+        tell(f"{self.format_usage()}{self.prog}: error: {message}\n")
+        finish(GRACE_SECONDS)
+        raise SystemExit(WRONG_USAGE)
