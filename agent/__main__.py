@@ -12,7 +12,7 @@ from . import __version__
 from .errors import RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, _ArgumentGroup
 
     from .config import Config
     from .procfs.forked import ForkedWalk
@@ -63,10 +63,32 @@ def parser() -> ArgumentParser:
     add("--source", choices=("auto", "procfs", "netlink"), help="where to read the tables (auto)")
     add("--schema", action="store_true", help="print the JSON Schema of the records and exit")
     add("--version", action="version", version=f"sockagent {__version__}")
+    _add_serving(parser.add_argument_group("over the network"))
     filters = parser.add_argument_group("filters")
     for name, (metavar, text) in _FILTER_HELP.items():
         filters.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
     return parser
+
+
+def _add_serving(group: _ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--listen", action="append", metavar="ADDR", help="HOST:PORT, [V6]:PORT or unix:PATH")
+    add("--connect", action="append", metavar="URL", help="follow the agent at ws://HOST:PORT")
+    add("--token-file", metavar="PATH", help="tokens, one a line, of which a client needs one")
+    add("--tls-cert", metavar="PATH", help="our certificate, with those that lead to its CA")
+    add("--tls-key", metavar="PATH", help="its key")
+    add("--tls-ca", metavar="PATH", help="the CA that the other side's certificate is from")
+    add("--allow-host", action="append", metavar="NAME", help="another name of this agent")
+    add("--allow-origin", action="append", metavar="ORIGIN", help="a site whose pages may read")
+    add("--insecure", action="store_true", default=None, help="let others in without token, TLS")
+    add("--socket-mode", type=_octal, metavar="MODE", help="mode of a unix socket's file (600)")
+    add("--max-clients", type=int, metavar="N", help="clients in all (1000)")
+    add("--max-clients-per-address", type=int, metavar="N", help="of one address or user (250)")
+    add("--max-handshakes", type=int, metavar="N", help="handshakes under way (200)")
+
+
+def _octal(text: str) -> int:
+    return int(text, 8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +136,7 @@ def _run(options: dict[str, Any]) -> int:
     # What is wrong with the arguments is said before anything starts; without any, the walk
     # starts before what it does not need is loaded.
     config = _config(options) if options else None
-    walk = None if config and config.follow else _start_walk(config)
+    walk = None if config and config.polls else _start_walk(config)
     from .app import run
 
     run(config or _config({}), walk)
@@ -122,11 +144,19 @@ def _run(options: dict[str, Any]) -> int:
 
 
 def _config(options: dict[str, Any]) -> Config:
-    from .config import Config
+    from .config import Config, Network
     from .filters import FILTERS, Filter
 
     chosen = {name: options.pop(name) for name in FILTERS if name in options}
-    return Config(filter=Filter(chosen), **options)
+    names = [name for name in Network.__dataclass_fields__ if name in options]
+    network = {name: options.pop(name) for name in names}
+    if "listen" in network:
+        from .publish.listening import parse
+
+        network["listen"] = map(parse, network["listen"])
+    for name in ("listen", "connect", "allow_host", "allow_origin"):
+        network[name] = tuple(network.get(name, ()))
+    return Config(filter=Filter(chosen), network=Network(**network), **options)
 
 
 def _start_walk(config: Config | None) -> ForkedWalk | None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import RuntimeFailure
@@ -27,6 +28,9 @@ from .publish import stdout
 from .records import Agent, Encoder
 from .say import finish, say, warn
 from .text import text
+
+if TYPE_CHECKING:
+    from .publish.websocket import Server
 
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
@@ -55,7 +59,7 @@ def run(config: Config, walk: ForkedWalk | None = None) -> None:
     """
     try:
         _want(DESCRIPTORS)
-        asyncio.run(_main(config, walk))
+        asyncio.run(_connected(config) if config.network.connect else _main(config, walk))
     except BaseExceptionGroup as group:
         failure: BaseException = group
         while isinstance(failure, BaseExceptionGroup):
@@ -92,6 +96,22 @@ def _stopped() -> asyncio.Event:
     return stop
 
 
+async def _connected(config: Config) -> None:
+    """Print what other agents tell."""
+    from .connect import merged
+    from .serving import remotes
+
+    stop = _stopped()
+    asyncio.get_running_loop().set_default_executor(_Abandoned())
+    printing = asyncio.create_task(_print(merged(remotes(config))))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    printing.cancel()
+    with suppress(asyncio.CancelledError):
+        await printing
+
+
 async def _main(config: Config, walk: ForkedWalk | None) -> None:
     stop = _stopped()
     asyncio.get_running_loop().set_default_executor(_Abandoned())
@@ -109,14 +129,22 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         for hint in hints(config.filter, config.proc, all_rows=config.all):
             say(f"warning: {hint}")
     poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
+    server: Server | None = None
     async with asyncio.TaskGroup() as group:
-        if config.follow:
+        if config.polls:
             # Only here: what following takes need not be loaded for a snapshot.
             from .following import Following
 
             following = Following(poller, agent, config)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
-            printing = group.create_task(_print(feed.subscribe(config.filter)))
+            if config.network.listen:
+                from .serving import serve
+
+                server = await serve(config, feed)
+                tasks.append(group.create_task(server.run()))
+            printing = group.create_task(
+                _print(feed.subscribe(config.filter)) if config.follow else _until_stopped(stop)
+            )
         else:
             feed, tasks = None, []
             printing = group.create_task(_print(_snapshot(poller, walk, config, Encoder(agent))))
@@ -126,6 +154,8 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             task.cancel()
         if feed is not None:
             feed.stop()
+            if server is not None:
+                await server.stop()
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
@@ -151,7 +181,7 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
             procfs.own[0],
             unheld=config.all,
             cgroups=not privileged(),
-            hear=config.follow,
+            hear=config.polls,
             required=config.source == "netlink",
             most=max(0, _descriptors() - RESERVED_DESCRIPTORS) // 2,
         )
@@ -179,6 +209,10 @@ async def _snapshot(
         if walk:
             walk.stop()
     warn(poller.coverage)
+
+
+async def _until_stopped(stop: asyncio.Event) -> None:
+    await stop.wait()
 
 
 async def _print(chunks: AsyncIterable[bytes]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .errors import UsageError
 from .filters import Filter
+from .publish.listening import Listen
 
 INTERVAL_SECONDS = 1.0
 # Below this a poll of a large machine takes longer than the time between two.
@@ -16,8 +17,84 @@ SHORTEST_STATS_SECONDS = 0.1
 
 # In so many seconds every descriptor is read again, whatever the evidence says.
 SWEEP_SECONDS = 60.0
+SOCKET_MODE = 0o600
+
 # Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
 SOURCES = ("auto", "procfs", "netlink")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How WebSocket subscribers are served, or others' feeds asked for. The files are paths.
+
+    Raises UsageError.
+    """
+
+    listen: tuple[Listen, ...] = ()
+    connect: tuple[str, ...] = ()  # URLs: then others are asked, and nothing is read here.
+    token_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_ca: str | None = None
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
+    insecure: bool = False
+    socket_mode: int = SOCKET_MODE
+    max_clients: int = 1000
+    max_clients_per_address: int = 250
+    max_handshakes: int = 200
+
+    def __post_init__(self) -> None:
+        if self.listen and self.connect:
+            raise UsageError("connect", "it does not go with --listen")
+        useless = ["allow_host", "allow_origin", "insecure"]
+        if not self.connect:
+            useless += ["token_file", "tls_cert", "tls_ca"]
+        for name in () if self.listen else useless:
+            if getattr(self, name):
+                raise UsageError(name.replace("_", "-"), "it goes with --listen")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls-cert" if self.tls_cert is None else "tls-key"
+            raise UsageError(missing, "certificate and key are given together")
+        if self.listen and self.tls_ca is not None and self.tls_cert is None:
+            raise UsageError("tls-ca", "it takes --tls-cert and --tls-key")
+        for name in ("max_clients", "max_clients_per_address", "max_handshakes"):
+            if getattr(self, name) < 1:
+                raise UsageError(name.replace("_", "-"), "must be at least 1")
+        if not 0 <= self.socket_mode <= 0o777:
+            raise UsageError("socket-mode", "must be an octal number up to 777")
+        for url in self.connect:
+            _check_url(url)
+        for listen in self.listen:
+            if not (listen.is_local or self.insecure):
+                self._check_exposed(listen)
+
+    def _check_exposed(self, listen: Listen) -> None:
+        missing = [] if self.token_file else ["--token-file"]
+        if self.tls_cert is None:
+            missing += ["--tls-cert", "--tls-key"]
+        if missing:
+            raise UsageError(
+                "listen",
+                f"other machines reach {listen}: that takes {' and '.join(missing)}; "
+                "--insecure does without",
+            )
+
+
+def _check_url(url: str) -> None:
+    if url.startswith("unix:") and len(url) > len("unix:"):
+        return
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or parts.fragment:
+        raise UsageError("connect", f"{url!r} is none of ws://HOST:PORT, wss://… and unix:PATH")
+    if parts.username is not None:
+        raise UsageError("connect", "a URL shows in every list of processes: --token-file is safe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +110,12 @@ class Config:
     proc: str = "/proc"
     source: str = "auto"  # One of SOURCES.
     filter: Filter = field(default_factory=Filter)
+    network: Network = field(default_factory=Network)
+
+    @property
+    def polls(self) -> bool:
+        """Whether it goes on after the first snapshot."""
+        return self.follow or bool(self.network.listen or self.network.connect)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.interval) and self.interval >= SHORTEST_INTERVAL_SECONDS):
@@ -48,9 +131,14 @@ class Config:
             raise UsageError(
                 "stats", f"must be a number of seconds, at least {SHORTEST_STATS_SECONDS}"
             )
-        if self.stats is not None and not self.follow:
-            raise UsageError("stats", "there are polls to tell of only with --follow")
-        if "snapshot" not in self.filter.events and not self.follow:
+        if self.stats is not None and not self.polls:
+            raise UsageError("stats", "there are polls to tell of only with --follow or --listen")
+        if "snapshot" not in self.filter.events and not self.polls:
             raise UsageError("event", "without --follow there are only snapshot records")
-        if self.all and self.follow:
+        if self.network.connect:
+            settings = Config.__dataclass_fields__
+            for name in ("interval", "sweep", "stats", "all", "cmdline", "proc", "source"):
+                if getattr(self, name) != settings[name].default:
+                    raise UsageError(name, "it is for the agent that reads, not for --connect")
+        if self.all and self.polls:
             raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

@@ -1,94 +1,36 @@
 """The live feed: one stream of records, numbered, with a bounded history; and its subscriptions.
 
-A subscription is a cursor into the history and an async iterator of chunks of NDJSON. It costs
-nothing while it lags; when it lags behind the history it is told what it lost and gets a fresh
-snapshot. The feed knows neither sockets nor transports.
+A subscription is a cursor into the history. It costs nothing while it lags; when it lags behind
+the history it is told what it lost and gets a fresh snapshot. The feed knows neither sockets nor
+transports.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from weakref import WeakValueDictionary
 
 from .filters import Filter
-from .lines import chunks, snapshot_lines
-from .model import Closed, Coverage, Delta, Opened, Snapshot, Updated
+from .history import Batch, History
+from .kept import Kept
+from .lines import CHUNK_BYTES
+from .model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
 from .records import Agent, Encoder
+from .views import KEPT_BYTES, Key, View, Wrap, as_is
 from .vitals import Vitals
 
-# The history is bounded in both; a record is about 600 bytes, and as much again for its data.
+# The history is bounded in both: minutes of a busy machine.
 HISTORY_RECORDS = 20_000
-HISTORY_BYTES = 8 * 1024 * 1024
+HISTORY_BYTES = 24 * 1024 * 1024
 HEARTBEAT_SECONDS = 15.0
 
 _EVERYTHING = Filter()
-
-
-class Entry(NamedTuple):
-    """One delta in the history, as data and as its record."""
-
-    seq: int
-    delta: Delta
-    line: bytes
-
-
-class Batch(NamedTuple):
-    """The deltas of one poll, never empty: numbered ``first`` to ``last``, ``size`` bytes."""
-
-    time: float
-    entries: tuple[Entry, ...]
-    first: int
-    last: int
-    size: int
-
-
-def batch_of(time: float, entries: tuple[Entry, ...]) -> Batch:
-    """The batch of these entries."""
-    size = sum(len(entry.line) for entry in entries)
-    return Batch(time, entries, entries[0].seq, entries[-1].seq, size)
-
-
-class History:
-    """The newest batches, bounded in records and in bytes."""
-
-    def __init__(self, records: int, size: int) -> None:
-        self._most_records, self._most_bytes = records, size
-        self._batches: list[Batch] = []
-        self._start = 0  # The oldest one that is still held; those before it are cleared in bulk.
-        self._records = self._bytes = 0
-        self._dropped = 0  # The newest seq that is no longer held.
-
-    def append(self, batch: Batch) -> None:
-        """Add the newest batch; the oldest ones make room."""
-        self._batches.append(batch)
-        self._records += len(batch.entries)
-        self._bytes += batch.size
-        while self._records > self._most_records or self._bytes > self._most_bytes:
-            oldest = self._batches[self._start]
-            self._batches[self._start] = oldest._replace(entries=())
-            self._start += 1
-            self._records -= len(oldest.entries)
-            self._bytes -= oldest.size
-            self._dropped = oldest.last
-        if self._start > len(self._batches) // 2:
-            del self._batches[: self._start]
-            self._start = 0
-
-    def holds(self, seq: int) -> bool:
-        """Whether everything behind ``seq`` is still held."""
-        return seq >= self._dropped
-
-    def after(self, seq: int) -> Batch | None:
-        """The oldest batch with something behind ``seq``; None when there is none."""
-        at = bisect_right(self._batches, seq, lo=self._start, key=_last)
-        return self._batches[at] if at < len(self._batches) else None
-
-
-def _last(batch: Batch) -> int:
-    return batch.last
+_EVENTS: dict[type, str] = {
+    Opened: "open", Updated: "update", Closed: "close", Coverage: "coverage"
+}  # fmt: skip
 
 
 class Feed:
@@ -113,21 +55,30 @@ class Feed:
         self.seq = 0
         self.snapshot: Snapshot | None = None
         self.stopped = False
+        self.records: Counter[str] = Counter()  # Changes since the start, by event.
+        self.lost = 0  # How often a subscriber was told that it lost records.
+        self._holdings: tuple[Holding, ...] | None = None  # Of the snapshot, once asked for.
+        self._kept = Kept[Key](KEPT_BYTES)
+        self._views: WeakValueDictionary[tuple[Filter, Wrap, int], View] = WeakValueDictionary()
         self._news = asyncio.Event()
+        self._published = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the last publication, or the start."""
+        return time.monotonic() - self._published
 
     def publish(self, snapshot: Snapshot, deltas: Sequence[Delta]) -> None:
         """Make ``snapshot`` the newest state, which ``deltas`` lead to from the one before."""
         self.encoder.forget_all_but(snapshot.processes.keys())
         if deltas:
-            encode, now = self.encoder.delta, snapshot.time
-            entries = tuple(
-                Entry(seq, delta, encode(delta, seq, now))
-                for seq, delta in enumerate(deltas, self.seq + 1)
-            )
-            self.seq = entries[-1].seq
-            self.history.append(batch_of(now, entries))
+            batch = Batch(snapshot.time, deltas, self.seq + 1)
+            self.seq = batch.last
+            self.history.append(batch)
+            for kind, count in Counter(map(type, deltas)).items():
+                self.records[_EVENTS[kind]] += count
         first = self.snapshot is None
-        self.snapshot = snapshot
+        self._published = time.monotonic()
+        self.snapshot, self._holdings = snapshot, None
         if deltas or first:
             self._wake()
 
@@ -142,10 +93,27 @@ class Feed:
         *,
         resume: tuple[str, int] | None = None,
         snapshot: bool = True,
+        wrap: Wrap = as_is,
+        page_bytes: int = CHUNK_BYTES,
     ) -> Subscription:
         """A new subscription. ``resume`` is the (epoch, seq) to go on behind; ``snapshot`` whether
-        one is wanted where that cannot be."""
-        return Subscription(self, chosen, resume, snapshot)
+        one is wanted where that cannot be.
+
+        ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
+        ``page_bytes``. What is equal in all these is encoded once for all subscriptions.
+        """
+        key = (chosen, wrap, page_bytes)
+        view = self._views.get(key)
+        if view is None:
+            view = View(chosen, self.encoder, self._kept, wrap, page_bytes)
+            self._views[key] = view
+        return Subscription(self, view, resume, snapshot)
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Those of the newest snapshot, in a row."""
+        if self._holdings is None:
+            self._holdings = () if self.snapshot is None else tuple(self.snapshot.holdings.values())
+        return self._holdings
 
     async def news(self, seconds: float) -> bool:
         """Wait for the next publication or the end; False when there was none for so long."""
@@ -162,126 +130,94 @@ class Feed:
 
 
 class Subscription:
-    """One subscriber's cursor: an async iterator of chunks, each of whole records."""
+    """One subscriber's cursor. ``take`` gives what is to be sent, chunk by chunk, each of whole
+    records; iterated over, it waits for more, and says so when there is nothing to say."""
 
     def __init__(
-        self, feed: Feed, chosen: Filter, resume: tuple[str, int] | None, snapshot: bool
+        self, feed: Feed, view: View, resume: tuple[str, int] | None, snapshot: bool
     ) -> None:
+        self.view = view
+        self.seq = 0  # The newest delta that was sent, or that the snapshot sent included.
+        view.readers += 1
         self._feed = feed
-        self._filter = chosen
         self._resume = resume
         self._wants_snapshot = snapshot
-        self._seq = 0  # The newest delta that was sent, or that the snapshot sent included.
+        self._chunks = self._stream()
+
+    def take(self) -> bytes | None:
+        """The next chunk; empty when it takes another turn to find it; None when there is none."""
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """Let go of everything: there is nobody to send to any more."""
+        self._chunks.close()
+        self.view.readers -= 1
+
+    def heartbeat(self) -> bytes:
+        """The record to say that there is nothing to say."""
+        feed = self._feed
+        return self.view.wrap(feed.encoder.heartbeat(self.seq, feed.clock(), feed.vitals.figures()))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         feed = self._feed
-        while feed.snapshot is None:
-            if feed.stopped:
-                return
-            await feed.news(feed.heartbeat)
-        # Sequence and snapshot are taken together: at each yield newer ones may be published.
-        resumed, snapshot = self._can_resume(), feed.snapshot
-        # A snapshot that follows is no older.
-        now = feed.clock() if resumed else snapshot.time
-        yield feed.encoder.hello(self._seq, now, snapshot.coverage, resumed=resumed)
-        if not resumed and self._wants_snapshot:
-            for chunk in self._snapshot(snapshot):
-                yield chunk
         clock = asyncio.get_running_loop().time
         said = clock()
         while True:
-            for chunk in self._next():
+            chunk = self.take()
+            if chunk:
                 yield chunk
                 said = clock()
-            if self._seq < feed.seq:
-                continue
-            if feed.stopped:
+            elif chunk is not None:
+                await asyncio.sleep(0)
+            elif feed.stopped:
                 return
-            if not await feed.news(said + feed.heartbeat - clock()):
-                yield feed.encoder.heartbeat(self._seq, feed.clock(), feed.vitals.figures())
+            elif not await feed.news(said + feed.heartbeat - clock()) and feed.snapshot:
+                yield self.heartbeat()
                 said = clock()
 
-    def _next(self) -> Iterator[bytes]:
-        """What is to be said next: a batch, or what was lost with a snapshot, or nothing."""
-        feed = self._feed
-        snapshot = feed.snapshot
-        if snapshot is not None and not feed.history.holds(self._seq):
-            yield self._lost(snapshot.time)
-            yield from self._snapshot(snapshot)
-        elif (batch := feed.history.after(self._seq)) is not None:
-            first, self._seq = self._seq + 1, batch.last
-            yield from chunks(self._lines(batch, first))
+    def _stream(self) -> Generator[bytes | None, None, None]:
+        """What ``take`` gives, for ever."""
+        feed, wrap = self._feed, self.view.wrap
+        while (snapshot := feed.snapshot) is None:
+            yield None
+        # Sequence and snapshot are taken together: at each yield newer ones may be published.
+        resumed = self._can_resume()
+        # A snapshot that follows is no older.
+        now = feed.clock() if resumed else snapshot.time
+        pages = None
+        if not resumed and self._wants_snapshot:
+            pages = self.view.snapshot(snapshot, feed.holdings(), self.seq)
+        yield wrap(feed.encoder.hello(self.seq, now, snapshot.coverage, resumed=resumed))
+        if pages is not None:
+            yield from pages
+        while True:
+            if not feed.history.holds(self.seq):
+                yield from self._lost()
+            elif (batch := feed.history.after(self.seq)) is not None:
+                first, self.seq = self.seq + 1, batch.last
+                yield from self.view.deltas(batch, first)
+            else:
+                yield None
 
     def _can_resume(self) -> bool:
         """Settle where the subscription begins; whether that is where it asked to resume."""
-        self._seq = self._feed.seq
+        self.seq = self._feed.seq
         if self._resume is None:
             return False
         epoch, seq = self._resume
-        if epoch != self._feed.epoch or seq > self._seq or not self._feed.history.holds(seq):
+        if epoch != self._feed.epoch or seq > self.seq or not self._feed.history.holds(seq):
             return False
-        self._seq = seq
+        self.seq = seq
         return True
 
-    def _lost(self, now: float) -> bytes:
-        first, self._seq = self._seq + 1, self._feed.seq
-        return self._feed.encoder.lost(self._seq, now, first, self._seq)
-
-    def _snapshot(self, snapshot: Snapshot) -> Iterator[bytes]:
-        """The snapshot's records, encoded as they are taken."""
-        encoder, seq = self._feed.encoder, self._seq
-        count = 0
-        if "snapshot" not in self._filter.events:
-            return iter(())
-
-        def lines() -> Iterator[bytes]:
-            nonlocal count
-            for line in snapshot_lines(
-                encoder, snapshot.holdings.values(), self._filter, seq, snapshot.time
-            ):
-                count += 1
-                yield line
-            yield encoder.snapshot_end(seq, snapshot.time, count)
-
-        return chunks(lines())
-
-    def _lines(self, batch: Batch, first: int) -> Iterator[bytes]:
-        """The records of a batch from ``first`` on, as this subscriber's filter shows them."""
-        everything = self._filter.passes_all and len(self._filter.events) == 4
-        for entry in batch.entries:
-            if entry.seq < first:
-                continue
-            if everything:
-                yield entry.line
-            else:
-                line = seen_through(self._filter, entry, batch.time, self._feed.encoder)
-                if line is not None:
-                    yield line
-
-
-def seen_through(chosen: Filter, entry: Entry, now: float, encoder: Encoder) -> bytes | None:
-    """The record of a delta as a filter shows it; None when it is hidden.
-
-    What an update brings into the filter opens, what it takes out closes: the fold stays right.
-    """
-    delta = entry.delta
-    match delta:
-        case Coverage():
-            return entry.line
-        case Opened(holding):
-            event, passes = "open", chosen.matches(holding)
-        case Closed(holding):
-            event, passes = "close", chosen.matches(holding)
-        case Updated(holding, before, seconds):
-            after, passes = chosen.matches(holding), chosen.matches(before)
-            if after and passes:
-                event = "update"
-            elif after:
-                if "open" not in chosen.events:
-                    return None
-                return encoder.holding(encoder.head("open", entry.seq, now), holding)
-            else:
-                if not passes or "close" not in chosen.events:
-                    return None
-                return encoder.closed(before, "filtered", seconds, entry.seq, now)
-    return entry.line if passes and event in chosen.events else None
+    def _lost(self) -> Iterator[bytes]:
+        """What was lost, and a fresh snapshot."""
+        feed = self._feed
+        assert feed.snapshot is not None  # Nothing is lost before the first.
+        feed.lost += 1
+        first, self.seq = self.seq + 1, feed.seq
+        now = feed.snapshot.time
+        pages = self.view.snapshot(feed.snapshot, feed.holdings(), self.seq)
+        yield self.view.wrap(feed.encoder.lost(self.seq, now, first, self.seq))
+        if pages is not None:
+            yield from pages

@@ -54,6 +54,14 @@ class Filter:
     def __hash__(self) -> int:
         return hash(self.values)
 
+    def __and__(self, other: Filter) -> Filter:
+        """What both let through."""
+        both = Filter()
+        both.values = self.values | other.values
+        both._tests = self._tests + other._tests
+        both.events = self.events & other.events
+        return both
+
     @property
     def passes_all(self) -> bool:
         """Whether every holding matches, so that asking is needless."""

@@ -173,7 +173,7 @@ def schema() -> Schema:
             *_sockets("update", _CHANGED),
             *_sockets("close", _ENDED),
             _record("coverage", _COVERAGE),
-            _record("lost", {"from": _COUNT, "to": _COUNT}),
+            _record("lost", {"from": _COUNT, "to": {**_COUNT, "type": ["integer", "null"]}}),
             _record("heartbeat", _FIGURES),
         ],
     }

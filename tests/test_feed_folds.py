@@ -27,16 +27,22 @@ async def test_a_subscriber_behind_the_history_is_told_what_it_lost() -> None:
     assert [(one["event"], one["seq"]) for one in await subscriber.told()] == [("close", 5)]
 
 
-async def test_a_poll_larger_than_the_history_is_lost_to_all_that_wait() -> None:
-    source = Source(history_bytes=1000)
+async def test_a_poll_larger_than_the_history_is_told_to_who_keeps_up() -> None:
+    source = Source(history_bytes=1000, history_records=3)
     source.poll()
-    subscriber = source.subscribe()
-    await subscriber.told()
-    source.poll(*(holding(tcp(inode)) for inode in range(1, 10)))
-    told = await subscriber.told()
+    prompt, slow = source.subscribe(), source.subscribe()
+    await prompt.told()
+    await slow.told()
+    for count in (9, 0, 5):
+        held = [holding(tcp(inode)) for inode in range(1, count + 1)]
+        before = source.feed.seq
+        source.poll(*held)
+        told = await prompt.told()
+        assert seqs(told) == list(range(before + 1, source.feed.seq + 1))
+        assert tracked(prompt.fold) == tracked(source.state())
+    told = await slow.told()
     assert events(told)[:2] == ["lost", "snapshot"]
-    assert (told[0]["from"], told[0]["to"]) == (1, 9)
-    assert tracked(subscriber.fold) == tracked(source.state())
+    assert tracked(slow.fold) == tracked(source.state())
 
 
 async def test_a_slow_subscriber_delays_no_other() -> None:

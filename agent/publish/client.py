@@ -1,0 +1,236 @@
+"""One connection: the handshake, and then a subscription's chunks as WebSocket frames.
+
+The protocol is that of the websockets library, without its tasks and queues: what a subscriber
+costs is a cursor and, when it does not read, one message. What a client sends is discarded. It
+knows subscriptions, and nothing of who else there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from ..feed import Subscription
+from ..logs import quiet
+from .access import PROTOCOL
+
+# A client has nothing to say; more than this in one message ends it (1009).
+MESSAGE_BYTES = 4096
+# What a client may send without end: seconds of silence pay for it.
+INBOUND_BYTES_A_SECOND = 4096
+INBOUND_BYTES = 64 * 1024
+# Chunks that are sent in one turn of the event loop.
+_CHUNKS = 4
+
+
+class Peer(NamedTuple):
+    """Who connects. ``origin`` is what they have in common whose number is limited: an address,
+    or a user. ``uid`` is known over unix sockets only."""
+
+    name: str
+    origin: str
+    uid: int | None = None
+
+
+class House(Protocol):
+    """What a connection needs of the server."""
+
+    def arrived(self, client: Client) -> bool:
+        """It is there, and may begin its handshake."""
+
+    def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
+        """What it asks for: an answer, a subscription, or why it is closed at once."""
+
+    def subscribed(self, client: Client) -> None:
+        """It is a subscriber now."""
+
+    def gone(self, client: Client) -> None:
+        """It is there no more."""
+
+
+def frame(chunk: bytes) -> bytes:
+    """A chunk as one text frame."""
+    return Frame(Opcode.TEXT, chunk).serialize(mask=False)
+
+
+def _choose(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return Subprotocol(PROTOCOL) if PROTOCOL in offered else None
+
+
+class Client(asyncio.Protocol):
+    """One connection, from its first byte to its end."""
+
+    __slots__ = (
+        "_budget",
+        "_clock",
+        "_house",
+        "_loop",
+        "_protocol",
+        "_transport",
+        "closing",
+        "ends",
+        "peer",
+        "peer_of",
+        "said",
+        "since",
+        "stalled",
+        "subscription",
+    )
+
+    def __init__(self, house: House, peer_of: Callable[[asyncio.BaseTransport], Peer]) -> None:
+        self._house = house
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(
+            select_subprotocol=_choose, max_size=MESSAGE_BYTES, logger=quiet
+        )
+        self._transport: asyncio.Transport | None = None
+        self._budget = float(INBOUND_BYTES)
+        self.peer_of = peer_of
+        self.peer = Peer("", "")
+        self.since = self._loop.time()  # When it came, or sent something last.
+        self.said = 0.0  # When it was sent something last.
+        self.stalled: float | None = None  # Since when it takes nothing.
+        self.closing = False
+        self.ends: float | None = None  # When it is cut off, at the latest.
+        self.subscription: Subscription | None = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = self.peer_of(transport)
+        # Whatever the kernel does not take counts as stalling. With 0, TLS would always pause.
+        transport.set_write_buffer_limits(high=1, low=0)
+        if not self._house.arrived(self):
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """It sent something: its request, or what is discarded."""
+        now = self._loop.time()
+        self._budget += (now - self.since) * INBOUND_BYTES_A_SECOND - len(data)
+        self._budget = min(self._budget, INBOUND_BYTES)
+        self.since = now
+        if self._budget < 0:
+            self.close(CloseCode.POLICY_VIOLATION, "it sends too much")
+            return
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                self._answer(event)
+        self._flush()
+
+    def eof_received(self) -> None:
+        """It says no more."""
+        self._protocol.receive_eof()
+        self._protocol.events_received()
+        self._flush()
+
+    def pause_writing(self) -> None:
+        """It does not take what was sent, for now."""
+        self.stalled = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """It has taken everything."""
+        self.stalled = None
+        self._loop.call_soon(self.pump)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """It is gone."""
+        self._transport = None
+        self._house.gone(self)
+        if self.subscription is not None:
+            self.subscription.close()
+            self.subscription = None
+
+    # What the server calls.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be sent something."""
+        return self._protocol.state is OPEN and not self.closing and self._transport is not None
+
+    def pump(self) -> None:
+        """Send what there is, as long as it is taken."""
+        subscription = self.subscription
+        if subscription is None or self.stalled is not None or not self.is_open:
+            return
+        for _ in range(_CHUNKS):
+            chunk = subscription.take()
+            if chunk is None:
+                return
+            if chunk and not self.send(chunk):
+                return
+        self._loop.call_soon(self.pump)
+
+    def send(self, framed: bytes) -> bool:
+        """Send a frame; whether there may be another."""
+        assert self._transport is not None
+        self._transport.write(framed)
+        self.said = self._loop.time()
+        return self.stalled is None
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """End it: with a close frame where it can be sent, in any case soon."""
+        if self.closing or self._transport is None:
+            return
+        self.closing = True
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(code, reason)
+            self._flush()
+        else:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The handshake.
+
+    def _answer(self, request: Request) -> None:
+        answer = self._house.asked(self, request)
+        protocol = self._protocol
+        if isinstance(answer, Response):
+            protocol.send_response(answer)
+            self.closing = True
+            return
+        response = protocol.accept(request)
+        protocol.send_response(response)
+        if response.status_code != 101:
+            self.closing = True
+            return
+        self._flush()
+        if isinstance(answer, tuple):
+            code, reason = answer
+            self.close(CloseCode(code), reason)
+            return
+        self.subscription = answer
+        self._house.subscribed(self)
+        self.pump()
+
+    def reject(self, status: int, sentence: str) -> Response:
+        """An answer in words."""
+        return self._protocol.reject(status, f"{sentence}\n")
+
+    def _flush(self) -> None:
+        """Send what the protocol has to say."""
+        transport = self._transport
+        for data in self._protocol.data_to_send():
+            if transport is None:
+                return
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()

@@ -1,0 +1,329 @@
+"""The WebSocket server: who connects, how many, and what is sent to whom when.
+
+One task serves all subscribers: it sends what is new to those that are through with what came
+before; the others go on by themselves as they take what was sent. It knows the feed, and nothing
+of procfs and the tracker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from websockets.datastructures import Headers
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from ..errors import UsageError
+from ..feed import Feed, Subscription
+from ..filters import Filter
+from ..say import say
+from ..views import View
+from . import query
+from .access import Access
+from .client import Client, Peer, frame
+from .listening import BACKLOG, Listener
+
+# Pages of a snapshot: what the kernel takes at a time from one that reads, and what one costs that
+# does not.
+PAGE_BYTES = 64 * 1024
+# How long a request may take to come, and a message to be taken.
+HANDSHAKE_SECONDS = 10.0
+STALL_SECONDS = 30.0
+# How long a client that is told to go may take; an end of the agent waits for no more.
+CLOSE_SECONDS = 1.0
+# How often deadlines are looked at.
+_SWEEP_SECONDS = 0.5
+# Clients that are served in one turn of the event loop: about 2 ms.
+_TURN = 100
+# Connections that are accepted in one turn.
+_ACCEPTED = 64
+# What is said of clients in so many seconds, in lines.
+_LOG_SECONDS, _LOG_LINES = 10.0, 20
+
+# Served without a token.
+FREE = frozenset({"/healthz"})
+Answer = Callable[[], tuple[int, str, bytes]]  # Status, content type, content.
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many there may be: clients in all, of one address, and handshakes under way."""
+
+    clients: int = 1000
+    clients_per_address: int = 250
+    handshakes: int = 200
+
+
+class Server:
+    """Serves subscribers of one feed. ``answers`` are what is to be had besides it, by path;
+    those in ``FREE`` without a token. ``narrowed``: nobody sees more than this."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        access: Access,
+        limits: Limits,
+        answers: dict[str, Answer],
+        narrowed: Filter,
+    ) -> None:
+        self.access = access
+        self.evicted = 0  # Clients that were cut off because they did not keep up.
+        self.refused: Counter[int] = Counter()  # Requests, by status.
+        self._feed = feed
+        self._limits = limits
+        self._answers = answers
+        self._narrowed = narrowed
+        self._clients: set[Client] = set()
+        self._handshakes: dict[Client, None] = {}  # In the order in which they came.
+        self._origins: Counter[str] = Counter()
+        self._subscribers: dict[View, set[Client]] = {}
+        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._empty = asyncio.Event()
+        self._log = _Log()
+
+    @property
+    def subscribers(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._subscribers.values()))
+
+    async def listen(self, listeners: Sequence[Listener], tls: ssl.SSLContext | None) -> None:
+        """Begin to accept connections, over TCP with TLS if there is any."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            self._listeners.append(listener)
+            local = listener.socket.family == socket.AF_UNIX
+            make = _unix_peer if local else _tcp_peer
+            self._servers.append(
+                await loop.create_server(
+                    lambda make=make: Client(self, make),
+                    sock=listener.socket,
+                    ssl=None if local else tls,
+                    ssl_handshake_timeout=None if local or tls is None else HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=None if local or tls is None else CLOSE_SECONDS,
+                    backlog=_ACCEPTED,
+                )
+            )
+            # asyncio accepts as many in one turn as may wait: fewer of the one, more of the other.
+            listener.socket.listen(BACKLOG)
+
+    async def run(self) -> None:
+        """Serve, until it is cancelled."""
+        sweeping = asyncio.get_running_loop().create_task(self._sweep_for_ever())
+        try:
+            while True:
+                if await self._feed.news(_SWEEP_SECONDS):
+                    await self._pump()
+        finally:
+            sweeping.cancel()
+
+    async def stop(self) -> None:
+        """End all, the stalled ones too; those that read are told that the agent stops."""
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:
+            listener.remove()
+        await self._pump()
+        for client in list(self._clients):
+            client.close(CloseCode.GOING_AWAY, "the agent stops")
+        if self._clients:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._empty.wait()
+        for client in list(self._clients):
+            client.abort()
+        await asyncio.sleep(0)
+
+    async def _pump(self) -> None:
+        """Send what is new to all who are through with what came before."""
+        served = 0
+        for clients in list(self._subscribers.values()):
+            for client in list(clients):
+                client.pump()
+                served += 1
+                if served % _TURN == 0:
+                    await asyncio.sleep(0)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """See to deadlines and heartbeats."""
+        now = asyncio.get_running_loop().time()
+        quiet = now - self._feed.heartbeat
+        beats: dict[int, bytes] = {}
+        for served, client in enumerate(list(self._clients), 1):
+            subscription = client.subscription
+            if client.ends is not None:
+                if now >= client.ends:
+                    client.abort()
+            elif not client.is_open and (client.closing or client not in self._handshakes):
+                client.ends = now + CLOSE_SECONDS
+            elif client in self._handshakes:
+                if now - client.since >= HANDSHAKE_SECONDS:
+                    client.abort()
+            elif client.stalled is not None:
+                if now - client.stalled >= STALL_SECONDS:
+                    self._evict(client, "too slow: it took nothing of a message in time")
+            elif client.said <= quiet and subscription is not None and self._feed.snapshot:
+                beat = beats.get(subscription.seq)
+                if beat is None:
+                    beat = beats[subscription.seq] = subscription.heartbeat()
+                client.send(beat)
+            if served % (10 * _TURN) == 0:
+                await asyncio.sleep(0)
+
+    def _evict(self, client: Client, reason: str) -> None:
+        self.evicted += 1
+        self._log.say(f"{client.peer.name} is cut off: {reason}")
+        client.close(CloseCode.TRY_AGAIN_LATER, reason)
+
+    # What a client calls.
+
+    def arrived(self, client: Client) -> bool:
+        """Take it in; the oldest handshake makes room where there are too many."""
+        self._clients.add(client)
+        self._empty.clear()
+        self._origins[client.peer.origin] += 1
+        self._handshakes[client] = None
+        if len(self._handshakes) > self._limits.handshakes:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            self._log.say(f"{oldest.peer.name} is cut off: too many handshakes are under way")
+            oldest.abort()
+        # Beyond all bounds not even a refusal is worth it.
+        return len(self._clients) <= self._limits.clients + self._limits.handshakes
+
+    def gone(self, client: Client) -> None:
+        """Forget it."""
+        if client not in self._clients:
+            return
+        self._clients.discard(client)
+        self._handshakes.pop(client, None)
+        origin = client.peer.origin
+        self._origins[origin] -= 1
+        if not self._origins[origin]:
+            del self._origins[origin]
+        if not self._clients:
+            self._empty.set()
+        if client.subscription is not None:
+            view = client.subscription.view
+            clients = self._subscribers.get(view)
+            if clients is not None:
+                clients.discard(client)
+                if not clients:
+                    del self._subscribers[view]
+
+    def subscribed(self, client: Client) -> None:
+        """It is a subscriber from now on."""
+        assert client.subscription is not None
+        self._subscribers.setdefault(client.subscription.view, set()).add(client)
+
+    def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
+        """Answer a request."""
+        self._handshakes.pop(client, None)
+        path, _, parameters = request.path.partition("?")
+        response = self._refusal(client, request, path)
+        if response is not None:
+            self.refused[response.status_code] += 1
+            return response
+        if path in self._answers:
+            status, kind, content = self._answers[path]()
+            response = client.reject(status, "")
+            response.headers = _headers(kind, len(content))
+            response.body = content
+            return response
+        try:
+            wanted = query.parse(parameters)
+        except UsageError as error:
+            self.refused[400] += 1
+            return client.reject(400, f"{error.argument}: {error}")
+        if self._origins[client.peer.origin] > self._limits.clients_per_address:
+            return self._full(client, f"{self._limits.clients_per_address} clients of one address")
+        if self.subscribers >= self._limits.clients:
+            return self._full(client, f"{self._limits.clients} clients")
+        return self._feed.subscribe(
+            wanted.filter & self._narrowed,
+            resume=wanted.resume,
+            snapshot=wanted.snapshot,
+            wrap=frame,
+            page_bytes=PAGE_BYTES,
+        )
+
+    def _full(self, client: Client, what: str) -> tuple[int, str]:
+        reason = f"full: there are {what} already"
+        self._log.say(f"{client.peer.name} is turned away: {reason}")
+        return CloseCode.TRY_AGAIN_LATER, reason
+
+    def _refusal(self, client: Client, request: Request, path: str) -> Response | None:
+        if request.method != "GET":
+            response = client.reject(405, "only GET is to be had here")
+            response.headers["Allow"] = "GET"
+            return response
+        uid = client.peer.uid
+        refusal = self.access.refusal(
+            request.headers,
+            local=uid is not None,
+            trusted=uid in (0, os.geteuid()),
+            free=path in FREE,
+        )
+        if refusal is None:
+            if path == "/events" or path in self._answers:
+                return None
+            return client.reject(404, "there is /events, " + ", ".join(sorted(self._answers)))
+        self._log.say(f"{client.peer.name} is refused: {refusal.sentence}")
+        response = client.reject(refusal.status, refusal.sentence)
+        if refusal.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+def _headers(kind: str, size: int) -> Headers:
+    return Headers([("Connection", "close"), ("Content-Length", str(size)), ("Content-Type", kind)])
+
+
+def _tcp_peer(transport: asyncio.BaseTransport) -> Peer:
+    name = transport.get_extra_info("peername")
+    if not name:  # It is gone already.
+        return Peer("a client", "")
+    host, port = name[:2]
+    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host)
+
+
+# struct ucred of socket(7): pid, uid, gid.
+_UCRED = struct.Struct("=iII")
+
+
+def _unix_peer(transport: asyncio.BaseTransport) -> Peer:
+    connection = transport.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(credentials)
+    return Peer(f"process {pid} of user {uid}", f"user {uid}", uid)
+
+
+class _Log:
+    """Says what happens to clients, so much of it that a hostile one does not drown the rest."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._lines = 0
+
+    def say(self, message: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._began >= _LOG_SECONDS:
+            if self._lines > _LOG_LINES:
+                say(f"and {self._lines - _LOG_LINES} more lines about clients")
+            self._began, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= _LOG_LINES:
+            say(message)

@@ -1,0 +1,419 @@
+"""What subscribers get, over real connections."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from agent.filters import Filter
+from agent.lines import CHUNK_BYTES
+from agent.publish import websocket
+from agent.publish.access import Access
+from agent.publish.websocket import PAGE_BYTES, Limits
+
+from ..feeding import ONE, THREE, TWO, events, seqs
+from ..make import holding, process, records, tcp
+from .serving import HANGS_SECONDS, UPGRADE, message, serving, told
+
+MANY = [holding(tcp(inode, local_port=inode)) for inode in range(1, 1001)]
+TOKEN = "0123456789abcdef"
+
+
+async def status_of(connecting: object) -> tuple[int, str]:
+    """How a handshake is refused."""
+    with pytest.raises(InvalidStatus) as raised:
+        async with connecting:  # type: ignore[attr-defined]
+            pass
+    response = raised.value.response
+    return response.status_code, (response.body or b"").decode()
+
+
+async def end_of(connection: object) -> tuple[int, str]:
+    """Code and reason of a connection's end."""
+    async with asyncio.timeout(HANGS_SECONDS):
+        with pytest.raises(ConnectionClosed) as raised:
+            while True:
+                await connection.recv()  # type: ignore[attr-defined]
+    closed = raised.value.rcvd
+    assert closed
+    return closed.code, closed.reason
+
+
+async def test_a_subscriber_gets_the_snapshot_and_what_follows() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        async with there.client() as connection:
+            assert events(await told(connection, "snapshot_end")) == [
+                "hello", "snapshot", "snapshot_end"
+            ]  # fmt: skip
+            there.poll(TWO, THREE)
+            assert events(await message(connection)) == ["close", "open", "open"]
+            there.poll(TWO)
+            assert seqs(await message(connection)) == [4]
+
+
+async def test_one_before_the_first_poll_waits_for_it() -> None:
+    async with serving() as there, there.client() as connection:
+        await asyncio.sleep(0.05)
+        there.poll(ONE)
+        assert events(await told(connection, "snapshot_end"))[0] == "hello"
+
+
+async def test_messages_are_bounded_and_of_whole_records() -> None:
+    async with serving() as there:
+        there.poll(*MANY)
+        async with there.client() as connection:
+
+            async def sizes(until: tuple[str, int]) -> list[int]:
+                found = []
+                last = None
+                while last != until:
+                    text = await connection.recv()
+                    assert isinstance(text, str)
+                    found.append(len(text))
+                    record = records(text.encode())[-1]
+                    last = (record["event"], record["seq"])
+                return found
+
+            assert max(await sizes(("snapshot_end", 0))) <= PAGE_BYTES
+            there.poll()
+            # A poll's deltas go in as few messages as there may be.
+            closes = await sizes(("close", len(MANY)))
+            assert max(closes) <= CHUNK_BYTES
+            assert len(closes) <= sum(closes) // CHUNK_BYTES + 2
+
+
+async def test_filters_and_what_they_may_not_see() -> None:
+    async with serving(narrowed=Filter({"port": ["1,2"]})) as there:
+        there.poll(ONE, TWO, THREE)
+        async with there.client("?port=2,3") as connection:
+            got = await told(connection, "snapshot_end")
+            assert [one["inode"] for one in got if one["event"] == "snapshot"] == [2]
+
+
+async def test_resuming() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        there.poll(ONE, TWO)
+        there.poll(TWO)
+        async with there.client("?epoch=epoch&since=1") as connection:
+            hello, close = await message(connection) + await message(connection)
+            assert (hello["resumed"], hello["seq"]) == (True, 1)
+            assert (close["event"], close["seq"]) == ("close", 2)
+        async with there.client("?epoch=other&since=1") as connection:
+            got = await told(connection, "snapshot_end")
+            assert (got[0]["resumed"], got[0]["seq"]) == (False, 2)
+
+
+async def test_deltas_only() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        async with there.client("?snapshot=0") as connection:
+            assert events(await message(connection)) == ["hello"]
+            there.poll()
+            assert events(await message(connection)) == ["close"]
+
+
+async def test_heartbeats() -> None:
+    async with serving(heartbeat=0.1) as there:
+        there.poll(ONE)
+        async with there.client() as connection:
+            got = await told(connection, "heartbeat")
+            assert (events(got)[-2:], got[-1]["seq"]) == (["snapshot_end", "heartbeat"], 0)
+            assert events(await message(connection)) == ["heartbeat"]
+
+
+async def test_both_families_and_a_unix_socket(tmp_path: Path) -> None:
+    addresses = ("127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/feed.sock")
+    async with serving(*addresses) as there:
+        there.poll(ONE)
+        for listener in there.listeners:
+            if listener.listen.path is not None:
+                async with there.unix() as connection:
+                    assert events(await message(connection)) == ["hello"]
+                continue
+            port = listener.socket.getsockname()[1]
+            async with there.client(host=listener.listen.host, port=port) as connection:
+                assert events(await message(connection)) == ["hello"]
+    assert not (tmp_path / "feed.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [("?what=1", "what: there is no such parameter\n"), ("?port=x", "port: 'x' is no port or ")],
+)
+async def test_a_query_that_is_not_understood(query: str, sentence: str) -> None:
+    async with serving() as there:
+        status, body = await status_of(there.client(query))
+        assert (status, body[: len(sentence)]) == (400, sentence)
+        assert there.server.refused == {400: 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "expected"),
+    [
+        ("/", "GET", 404),
+        ("/Events", "GET", 404),
+        ("/events", "GET", 426),
+        ("/events", "POST", 405),
+        ("/events", "HEAD", 405),
+        ("/healthz", "DELETE", 405),
+    ],
+)
+async def test_what_is_no_subscription(path: str, method: str, expected: int) -> None:
+    async with serving() as there:
+        status, body = await there.get(path, method=method)
+        assert status == expected
+        assert body.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "request_", ["\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\x02\x00", "GET / HTTP/0.9\r\n\r\n"]
+)
+async def test_what_is_no_request(request_: str) -> None:
+    async with serving() as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        writer.write(request_.encode("latin-1"))
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+        writer.close()
+
+
+async def test_a_request_without_end_is_cut_off() -> None:
+    async with serving() as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(HANGS_SECONDS):
+                while True:
+                    writer.write(b"GET /" + b"x" * 65536)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        writer.close()
+        del reader
+
+
+# Who may.
+
+
+async def test_a_token_in_the_header_or_among_the_subprotocols() -> None:
+    async with serving(access=Access(tokens=(TOKEN,))) as there:
+        there.poll(ONE)
+        assert await status_of(there.client()) == (401, "a token is needed\n")
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        async with there.client(additional_headers=bearer) as connection:
+            assert connection.subprotocol is None
+            assert events(await message(connection)) == ["hello"]
+        offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{TOKEN}")]
+        async with there.client(subprotocols=offered) as connection:
+            assert connection.subprotocol == "sockagent.v1"
+            assert connection.response
+            assert TOKEN not in str(connection.response.headers)
+        assert (await there.get("/healthz"))[0] == 404  # No token is needed; it is not there.
+
+
+async def test_a_wrong_token_is_told_of_but_not_told(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving(access=Access(tokens=(TOKEN,))) as there:
+        wrong = {"Authorization": "Bearer wrong-token-0123456"}
+        assert await status_of(there.client(additional_headers=wrong)) == (
+            401, "the token is wrong\n"
+        )  # fmt: skip
+    await asyncio.sleep(0.1)
+    said = capfd.readouterr().err
+    assert "is refused: the token is wrong" in said
+    assert "wrong-token" not in said
+    assert TOKEN not in said
+
+
+async def test_a_foreign_page_and_a_rebound_name() -> None:
+    async with serving(access=Access(origins=frozenset({"https://dash.example"}))) as there:
+        there.poll(ONE)
+        status, _ = await status_of(there.client(origin="https://evil.example"))
+        assert status == 403
+        async with there.client(origin="https://dash.example") as connection:
+            assert events(await message(connection)) == ["hello"]
+        for path in ("/events", "/healthz"):
+            assert (await there.get(path, "Host: evil.example"))[0] == 403
+
+
+async def test_over_a_unix_socket_the_agents_own_user_needs_no_token(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/feed.sock"
+    async with serving(address, access=Access(tokens=(TOKEN,))) as there:
+        there.poll(ONE)
+        async with there.unix() as connection:
+            assert events(await message(connection)) == ["hello"]
+
+
+# How many.
+
+
+async def test_there_is_an_end_to_how_many() -> None:
+    async with serving(limits=Limits(clients=2)) as there:
+        there.poll(ONE)
+        async with there.client() as one, there.client():
+            async with there.client() as third:
+                assert await end_of(third) == (1013, "full: there are 2 clients already")
+            await message(one)
+        await there.subscribed(0)
+        async with there.client() as again:
+            assert events(await message(again)) == ["hello"]
+
+
+async def test_and_of_one_address() -> None:
+    async with serving(limits=Limits(clients_per_address=1)) as there:
+        there.poll(ONE)
+        async with there.client(), there.client() as second:
+            code, reason = await end_of(second)
+            assert (code, reason) == (1013, "full: there are 1 clients of one address already")
+
+
+async def test_the_oldest_handshake_makes_room() -> None:
+    async with serving(limits=Limits(handshakes=10)) as there:
+        there.poll(ONE)
+        waiting = [there.raw("GET /events HTTP/1.1\r\n") for _ in range(50)]
+        async with there.client() as connection:
+            assert events(await message(connection)) == ["hello"]
+        for one in waiting:
+            one.close()
+
+
+async def test_a_handshake_that_stops_midway_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "HANDSHAKE_SECONDS", 0.2)
+    async with serving() as there:
+        stuck = there.raw("GET /events HTTP/1.1\r\nHost: loc")
+        async with asyncio.timeout(HANGS_SECONDS):
+            assert await asyncio.get_running_loop().sock_recv(stuck, 1) == b""
+        stuck.close()
+
+
+# Who does not behave.
+
+
+async def test_one_that_reads_nothing_delays_nobody_and_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(websocket, "STALL_SECONDS", 0.5)
+    async with serving() as there:
+        there.poll(*MANY)
+        there.feed.history._most_bytes = 10**9
+        stuck = there.raw(UPGRADE.format(path="/events"))
+        name = "{}:{}".format(*stuck.getsockname())
+        async with there.client() as connection:
+            await told(connection, "snapshot_end")
+            await there.subscribed(2)
+            for turn in range(1, 20):
+                there.poll(*MANY[turn * 50 :])
+                got: list[int] = []
+                while len(got) < 50:
+                    got += seqs(await message(connection))
+                assert got == list(range(turn * 50 - 49, turn * 50 + 1))
+            await there.subscribed(1)
+        assert there.server.evicted == 1
+        stuck.close()
+    await asyncio.sleep(0.1)
+    lines = [line for line in capfd.readouterr().err.splitlines() if name in line]
+    assert lines == [
+        f"sockagent: {name} is cut off: too slow: it took nothing of a message in time"
+    ]
+
+
+async def test_one_that_falls_behind_is_told_what_it_lost() -> None:
+    async with serving(history_records=100) as there:
+        there.poll(*MANY)
+        slow = there.raw(UPGRADE.format(path="/events"))
+        await there.subscribed(1)
+        await asyncio.sleep(0.2)
+        for turn in range(1, 40):
+            there.poll(*MANY[turn * 20 :])
+            await asyncio.sleep(0.01)
+        got = b""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(HANGS_SECONDS):
+            while got.count(b'"snapshot_end"') < 2:
+                got += await loop.sock_recv(slow, 65536)
+        slow.close()
+        assert got.count(b'"event":"lost"') >= 1
+        assert there.feed.lost >= 1
+        assert there.server.evicted == 0
+
+
+async def test_one_that_says_too_much_at_once() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        async with there.client() as connection:
+            await connection.send(b"x" * 50_000)
+            assert (await end_of(connection))[0] == 1009
+
+
+async def test_one_that_floods() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        async with there.client() as connection, there.client() as other:
+            await told(other, "snapshot_end")
+            with pytest.raises(ConnectionClosed) as raised:
+                while True:
+                    await connection.send("x" * 1000)
+                    await asyncio.sleep(0)
+            assert raised.value.rcvd
+            assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (1008, "it sends too much")
+            there.poll()
+            assert events(await message(other)) == ["close"]
+
+
+async def test_what_a_client_says_is_discarded() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        async with there.client() as connection:
+            for _ in range(100):
+                await connection.send("hello")
+            await (await connection.ping())
+            there.poll()
+            assert "close" in events(await told(connection, "close"))
+
+
+async def test_one_that_leaves_is_forgotten() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        for abrupt in (False, True):
+            connection = await there.client()
+            await there.subscribed(1)
+            if abrupt:
+                connection.transport.abort()
+            else:
+                await connection.close()
+            await there.subscribed(0)
+        assert not there.server._clients
+        assert not there.server._origins
+
+
+async def test_one_that_half_closes_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        half = there.raw(UPGRADE.format(path="/events"))
+        await there.subscribed(1)
+        half.shutdown(socket.SHUT_WR)
+        await there.subscribed(0)
+        half.close()
+
+
+async def test_the_end_is_told_and_waits_for_nobody() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving() as there:
+        there.poll(*(holding(tcp(inode), process(comm="x" * 900)) for inode in range(5000)))
+        stuck = [there.raw(UPGRADE.format(path="/events")) for _ in range(5)]
+        midway = there.raw("GET /events HTTP/1.1\r\n")
+        async with there.client("?snapshot=0") as connection:
+            await there.subscribed(6)
+            there.feed.stop()
+            stopping = asyncio.create_task(there.server.stop())
+            assert await end_of(connection) == (1001, "the agent stops")
+            begun = loop.time()
+            await asyncio.wait_for(stopping, HANGS_SECONDS)
+        assert not there.server._clients
+        assert loop.time() - begun < HANGS_SECONDS
+        with pytest.raises(OSError):
+            there.raw()
+        for one in (*stuck, midway):
+            one.close()

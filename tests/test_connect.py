@@ -1,0 +1,287 @@
+"""Following remote agents: real servers, which are cut off, restarted and refuse."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent import connect
+from agent.connect import Remote, merged
+from agent.errors import RuntimeFailure
+from agent.publish.access import Access
+from agent.publish.websocket import Limits
+
+from .feeding import ONE, THREE, TWO, events
+from .make import Record, records
+from .publish.serving import HANGS_SECONDS, Serving, serving
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(connect, "MOST_SECONDS", 0.1)
+
+
+class Told:
+    """What is told of remote agents."""
+
+    def __init__(self, *remotes: Remote) -> None:
+        self._chunks: AsyncIterator[bytes] = merged(remotes)
+        self.records: list[Record] = []
+
+    async def until(self, event: str, *, times: int = 1) -> list[Record]:
+        """What comes up to so many records of an event."""
+        new: list[Record] = []
+        async with asyncio.timeout(HANGS_SECONDS):
+            while events(new).count(event) < times:
+                new += records(await anext(self._chunks))
+        self.records += new
+        return new
+
+    async def failure(self) -> str:
+        async with asyncio.timeout(HANGS_SECONDS):
+            with pytest.raises(RuntimeFailure) as raised:
+                while True:
+                    await anext(self._chunks)
+        return str(raised.value)
+
+    async def close(self) -> None:
+        await self._chunks.aclose()  # type: ignore[attr-defined]
+
+
+def remote(there: Serving, **more: object) -> Remote:
+    return Remote(f"ws://127.0.0.1:{there.port}", (), **more)  # type: ignore[arg-type]
+
+
+def cut(there: Serving) -> None:
+    """Break all connections."""
+    for client in list(there.server._clients):
+        client.abort()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://h:1", "ws://h:1/events?proto=tcp&epoch=e&since=5"),
+        ("ws://h:1/", "ws://h:1/events?proto=tcp&epoch=e&since=5"),
+        ("wss://h/agents/1?port=80", "wss://h/agents/1?port=80&proto=tcp&epoch=e&since=5"),
+        ("unix:/run/feed.sock", "ws://localhost/events?proto=tcp&epoch=e&since=5"),
+    ],
+)
+def test_where_to_connect(url: str, expected: str) -> None:
+    one = Remote(url, (("proto", "tcp"),))
+    assert one.address(("e", 5)) == expected
+    assert one.address(None) == expected.removesuffix("&epoch=e&since=5")
+
+
+async def test_a_remote_stream_is_passed_on() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        assert events(await told.until("snapshot_end")) == ["hello", "snapshot", "snapshot_end"]
+        there.poll(ONE, TWO)
+        assert [(one["event"], one["seq"]) for one in await told.until("open")] == [("open", 1)]
+        await told.close()
+        await there.subscribed(0)
+
+
+async def test_after_an_interruption_it_goes_on_without_loss() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        for turn in range(5):
+            cut(there)
+            there.poll(ONE, *([TWO] if turn % 2 == 0 else []))
+            new = await told.until("open" if turn % 2 == 0 else "close")
+            assert [one.get("resumed") for one in new] == [True, None]
+        assert [one["seq"] for one in told.records if one["event"] in ("open", "close")] == [
+            1, 2, 3, 4, 5
+        ]  # fmt: skip
+        await told.close()
+
+
+async def test_what_history_no_longer_holds_is_told_as_lost() -> None:
+    async with serving(history_records=2) as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        cut(there)
+        for held in ([ONE, TWO], [TWO], [THREE], [ONE]):
+            there.poll(*held)
+        new = await told.until("snapshot_end")
+        assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
+        assert (new[0]["from"], new[0]["to"]) == (1, there.feed.seq)
+        await told.close()
+
+
+async def test_an_agent_that_restarts(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        port = there.port
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        there.feed.stop()
+    await asyncio.sleep(0.2)  # There is nobody for a while.
+    async with serving(f"127.0.0.1:{port}") as again:
+        again.feed.epoch = "another"
+        again.feed.encoder._agent = again.feed.encoder._agent._replace(epoch="another")
+        again.poll(TWO)
+        new = await told.until("snapshot_end")
+        assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
+        assert (new[0]["to"], new[1]["epoch"], new[2]["inode"]) == (None, "another", 2)
+        await told.close()
+    await asyncio.sleep(0.1)
+    url = f"ws://127.0.0.1:{port}"
+    lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
+    assert lines == [
+        f"sockagent: {url}: it closed the connection: 1001 the agent stops; trying again",
+        f"sockagent: {url}: connected again",
+    ]
+
+
+async def test_an_agent_that_is_not_there_yet() -> None:
+    async with serving() as there:
+        port = there.port
+    told = Told(Remote(f"ws://127.0.0.1:{port}", ()))
+    waiting = asyncio.create_task(told.until("snapshot_end"))
+    await asyncio.sleep(0.1)
+    async with serving(f"127.0.0.1:{port}") as there:
+        there.poll(ONE)
+        assert events(await waiting) == ["hello", "snapshot", "snapshot_end"]
+        await told.close()
+
+
+async def test_several_agents_in_one_stream(tmp_path: Path) -> None:
+    async with serving() as one, serving("127.0.0.1:0", f"unix:{tmp_path}/feed.sock") as two:
+        one.poll(ONE)
+        two.poll(TWO)
+        told = Told(remote(one), Remote(f"unix:{tmp_path}/feed.sock", ()))
+        new = await told.until("snapshot_end", times=2)
+        assert sorted(events(new)) == sorted(["hello", "snapshot", "snapshot_end"] * 2)
+        cut(one)
+        two.poll()
+        one.poll(ONE, THREE)
+        new = await told.until("open")
+        if "close" not in events(new):
+            new += await told.until("close")
+        assert {("open", 3), ("close", 2)} <= {(one["event"], one.get("inode")) for one in new}
+        await told.close()
+
+
+async def test_filters_and_the_token_are_passed_on() -> None:
+    async with serving(access=Access(tokens=(TOKEN,))) as there:
+        there.poll(ONE, TWO)
+        url = f"ws://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (("port", "2"), ("port", "7")), TOKEN))
+        new = await told.until("snapshot_end")
+        assert [one["inode"] for one in new if one["event"] == "snapshot"] == [2]
+        await told.close()
+        assert await Told(Remote(url, ())).failure() == f"{url}: 401 a token is needed"
+        wrong = Remote(url, (("port", "x"),), TOKEN)
+        assert (await Told(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
+
+
+async def test_an_agent_that_is_full_is_asked_again() -> None:
+    async with serving(limits=Limits(clients=1)) as there:
+        there.poll(ONE)
+        async with there.client():
+            await there.subscribed(1)
+            told = Told(remote(there))
+            waiting = asyncio.create_task(told.until("snapshot_end"))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        assert events(await waiting)[-1] == "snapshot_end"
+        await told.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"])
+async def test_what_is_no_agent_is_asked_again(answer: bytes) -> None:
+    asked = 0
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(1000)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    told = Told(Remote(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
+    waiting = asyncio.create_task(told.until("hello"))
+    async with asyncio.timeout(HANGS_SECONDS):
+        while asked < 3:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await told.close()
+    server.close()
+
+
+async def test_a_silent_agent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "SILENT_SECONDS", 0.2)
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        new = await told.until("hello", times=3)
+        assert [one["resumed"] for one in new if one["event"] == "hello"] == [False, True, True]
+        await told.close()
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    directory = tmp_path_factory.mktemp("tls")
+    key, cert = str(directory / "key.pem"), str(directory / "cert.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_tls_is_verified(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    async with serving(tls=served) as there:
+        there.poll(ONE)
+        url = f"wss://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (), None, trusting))
+        assert events(await told.until("snapshot_end"))[0] == "hello"
+        there.poll(TWO)
+        await told.until("open")
+        await told.close()
+        failure = await Told(Remote(url, (), None, ssl.create_default_context())).failure()
+        assert failure.startswith(f"{url}: self-signed certificate")
+
+
+async def test_a_clients_certificate(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate[0])
+    served.load_cert_chain(*certificate)
+    served.verify_mode = ssl.CERT_REQUIRED
+    bare = ssl.create_default_context(cafile=certificate[0])
+    known = ssl.create_default_context(cafile=certificate[0])
+    known.load_cert_chain(*certificate)
+    async with serving(tls=served) as there:
+        there.poll(ONE)
+        url = f"wss://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (), None, known))
+        await told.until("snapshot_end")
+        await told.close()
+        refused = Told(Remote(url, (), None, bare))
+        waiting = asyncio.create_task(refused.until("hello"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await refused.close()
