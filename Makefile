@@ -4,6 +4,9 @@
 #   make test    the whole test suite; ARGS="-k feed" chooses from it
 #   make lint    ruff and mypy
 #   make bench   compare with ss, netstat, lsof and psutil; POLLS="--soak 10" adds to what polls cost
+#   make install    a service of systemd, with a virtual environment in PREFIX; DESTDIR stages it
+#   make uninstall  removes that, but for what you configured
+#   make deb        a Debian package, in dist/
 #   make clean   remove what these have made
 
 PYTHON ?= python3
@@ -11,9 +14,13 @@ ARGS ?=
 POLLS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PREFIX ?= /opt/sockagent
+BINDIR ?= /usr/local/bin
+UNITDIR ?= /etc/systemd/system
+EXAMPLES ?= $(PREFIX)/share
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
-.PHONY: help run test lint bench clean FORCE
+.PHONY: help run test lint bench install uninstall deb clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +40,35 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.polls $(POLLS)
+	@$(BIN)/python -m bench.feed
+
+# A virtual environment names its own place: under DESTDIR it is told the one it will have.
+install:
+	@$(PYTHON) -m venv --clear $(DESTDIR)$(PREFIX)
+	@$(DESTDIR)$(PREFIX)/bin/python -m pip -qq --disable-pip-version-check install '.[metrics]'
+	@$(if $(DESTDIR),sed -i 's|$(DESTDIR)||g' $(DESTDIR)$(PREFIX)/pyvenv.cfg)
+	@$(if $(DESTDIR),grep -rlIZ '$(DESTDIR)' $(DESTDIR)$(PREFIX)/bin | xargs -0r sed -i 's|$(DESTDIR)||g')
+	@install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLES) $(DESTDIR)/etc/default
+	@ln -sf $(PREFIX)/bin/sockagent $(DESTDIR)$(BINDIR)/sockagent
+	@sed 's|/opt/sockagent|$(PREFIX)|' systemd/sockagent.service >$(DESTDIR)$(UNITDIR)/sockagent.service
+	@install -m 644 systemd/sockagent.socket $(DESTDIR)$(UNITDIR)/
+	@install -m 644 systemd/sockagent.service.d/*.example $(DESTDIR)$(EXAMPLES)/
+	@test -e $(DESTDIR)/etc/default/sockagent || \
+	    install -m 644 systemd/sockagent.default $(DESTDIR)/etc/default/sockagent
+	@$(if $(DESTDIR),:,systemctl daemon-reload)
+	@$(if $(DESTDIR),:,echo 'Now: systemctl enable --now sockagent')
+
+uninstall:
+	@$(if $(DESTDIR),:,systemctl disable --quiet --now sockagent.service sockagent.socket 2>/dev/null || :)
+	@rm -rf $(DESTDIR)$(PREFIX)
+	@rm -f $(DESTDIR)$(BINDIR)/sockagent $(DESTDIR)$(UNITDIR)/sockagent.service \
+	    $(DESTDIR)$(UNITDIR)/sockagent.socket
+	@cmp -s systemd/sockagent.default $(DESTDIR)/etc/default/sockagent && \
+	    rm -f $(DESTDIR)/etc/default/sockagent || :
+	@$(if $(DESTDIR),:,systemctl daemon-reload)
+
+deb:
+	@systemd/debian/build '$(PYTHON)'
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .errors import RuntimeFailure, UsageError
+from .errors import ConfigFailure, RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _ArgumentGroup
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .procfs.forked import ForkedWalk
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+# EX_CONFIG of sysexits.h: what systemd must not start again and again.
+WRONG_CONFIG = 78
 CLOSED = "standard output is closed"
 # How long an end waits for a reader of stderr.
 GRACE_SECONDS = 0.5
@@ -75,6 +77,7 @@ def _add_serving(group: _ArgumentGroup) -> None:
     add("--listen", action="append", metavar="ADDR", help="HOST:PORT, [V6]:PORT or unix:PATH")
     add("--connect", action="append", metavar="URL", help="follow the agent at ws://HOST:PORT")
     add("--token-file", metavar="PATH", help="tokens, one a line, of which a client needs one")
+    add("--filter-file", metavar="PATH", help="what clients may see at most: name=values lines")
     add("--tls-cert", metavar="PATH", help="our certificate, with those that lead to its CA")
     add("--tls-key", metavar="PATH", help="its key")
     add("--tls-ca", metavar="PATH", help="the CA that the other side's certificate is from")
@@ -99,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(_options(arguments))
     except UsageError as error:
         parser().error(f"argument --{error.argument}: {error}")
+    except ConfigFailure as error:
+        _complain(str(error))
+        return WRONG_CONFIG
     except RuntimeFailure as error:
         _complain(str(error))
     except OSError as error:  # Descriptors, mostly: even to import takes them.
@@ -152,8 +158,10 @@ def _config(options: dict[str, Any]) -> Config:
     network = {name: options.pop(name) for name in names}
     if "listen" in network:
         from .publish.listening import parse
+        from .systemd import credentials
 
         network["listen"] = map(parse, network["listen"])
+        network = {**credentials(os.environ.get("CREDENTIALS_DIRECTORY")), **network}
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
     return Config(filter=Filter(chosen), network=Network(**network), **options)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .config import Config
-from .errors import RuntimeFailure
+from .errors import ConfigFailure, RuntimeFailure
 from .lines import chunks, snapshot_lines
 from .netlink.reader import NetlinkReader
 from .poller import Poller
@@ -30,6 +30,7 @@ from .say import finish, say, warn
 from .text import text
 
 if TYPE_CHECKING:
+    from .following import Following
     from .publish.websocket import Server
 
 STDOUT = 1
@@ -138,10 +139,7 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             following = Following(poller, agent, config)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             if config.network.listen:
-                from .serving import serve
-
-                server = await serve(config, feed)
-                tasks.append(group.create_task(server.run()))
+                server = await _serve(config, following, group, tasks)
             printing = group.create_task(
                 _print(feed.subscribe(config.filter)) if config.follow else _until_stopped(stop)
             )
@@ -209,6 +207,40 @@ async def _snapshot(
         if walk:
             walk.stop()
     warn(poller.coverage)
+
+
+async def _serve(
+    config: Config, following: Following, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
+) -> Server:
+    """Begin to serve subscribers, and to tell systemd of it where that started us."""
+    from .service import Service
+    from .serving import Serving
+    from .systemd import Notifier
+
+    serving = Serving(config, following.feed)
+    await serving.listen()
+    tasks.append(group.create_task(serving.server.run()))
+    service = Service(
+        Notifier(os.environ),
+        following.feed,
+        lambda: serving.server.subscribers,
+        config.interval,
+    )
+    following.polled = service.polled
+
+    def reload() -> None:
+        service.reloading()
+        try:
+            serving.reload()
+            say("tokens, certificates and filters are read again")
+        except ConfigFailure as error:
+            say(f"nothing is changed: {error}")
+        service.reloaded()
+
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
+    serving.server.stopping = service.stopping
+    return serving.server
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:

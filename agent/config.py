@@ -36,6 +36,7 @@ class Network:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_ca: str | None = None
+    filter_file: str | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
@@ -47,7 +48,7 @@ class Network:
     def __post_init__(self) -> None:
         if self.listen and self.connect:
             raise UsageError("connect", "it does not go with --listen")
-        useless = ["allow_host", "allow_origin", "insecure"]
+        useless = ["filter_file", "allow_host", "allow_origin", "insecure"]
         if not self.connect:
             useless += ["token_file", "tls_cert", "tls_ca"]
         for name in () if self.listen else useless:

@@ -3,6 +3,7 @@
 SockagentError
 ├── UsageError      wrong usage; names the argument at fault (exit status 2)
 │   └── FilterError     a filter's value
+├── ConfigFailure   files that the configuration names cannot be used (exit status 78)
 └── RuntimeFailure  the agent cannot work here (exit status 1)
 """
 
@@ -23,6 +24,10 @@ class UsageError(SockagentError):
 
 class FilterError(UsageError):
     """A filter that cannot be understood; ``argument`` is the filter's name."""
+
+
+class ConfigFailure(SockagentError):
+    """What the configuration names cannot be used: it takes a person to mend it."""
 
 
 class RuntimeFailure(SockagentError):

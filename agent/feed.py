@@ -23,8 +23,8 @@ from .views import KEPT_BYTES, Key, View, Wrap, as_is
 from .vitals import Vitals
 
 # The history is bounded in both: minutes of a busy machine.
-HISTORY_RECORDS = 20_000
-HISTORY_BYTES = 24 * 1024 * 1024
+HISTORY_RECORDS = 10_000
+HISTORY_BYTES = 12 * 1024 * 1024
 HEARTBEAT_SECONDS = 15.0
 
 _EVERYTHING = Filter()
@@ -102,12 +102,16 @@ class Feed:
         ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
         ``page_bytes``. What is equal in all these is encoded once for all subscriptions.
         """
+        return Subscription(self, self.view(chosen, wrap, page_bytes), resume, snapshot)
+
+    def view(self, chosen: Filter, wrap: Wrap, page_bytes: int) -> View:
+        """The view through this filter, which all share who want the same."""
         key = (chosen, wrap, page_bytes)
         view = self._views.get(key)
         if view is None:
             view = View(chosen, self.encoder, self._kept, wrap, page_bytes)
             self._views[key] = view
-        return Subscription(self, view, resume, snapshot)
+        return view
 
     def holdings(self) -> tuple[Holding, ...]:
         """Those of the newest snapshot, in a row."""
@@ -152,6 +156,14 @@ class Subscription:
         """Let go of everything: there is nobody to send to any more."""
         self._chunks.close()
         self.view.readers -= 1
+
+    def look_through(self, view: View) -> None:
+        """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
+        self.close()
+        view.readers += 1
+        self.view = view
+        self._resume = None
+        self._chunks = self._stream()
 
     def heartbeat(self) -> bytes:
         """The record to say that there is nothing to say."""

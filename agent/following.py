@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from .cadence import snapshots
 from .config import Config
@@ -23,11 +23,16 @@ from .vitals import Vitals, sentence
 GC_THRESHOLD = 100_000
 
 
+def _nothing() -> None:
+    pass
+
+
 class Following:
     """The feed of an agent that polls; ``work`` is what must run for it."""
 
     def __init__(self, poller: Poller, agent: Agent, config: Config) -> None:
         self.feed = Feed(agent, vitals=Vitals())
+        self.polled: Callable[[], None] = _nothing  # Called after each poll.
         self._poller = poller
         self._config = config
 
@@ -42,6 +47,7 @@ class Following:
             async for snapshot in snapshots(self._poller, self._config.interval, feed.vitals):
                 first = feed.snapshot is None
                 feed.publish(snapshot, tracker.advance(snapshot))
+                self.polled()
                 if first:
                     warn(snapshot.coverage)
                     gc.freeze()

@@ -39,7 +39,8 @@ class Position:
         try:
             first = loads(lines[0])
             last = first if len(lines) == 1 else loads(lines[-1])
-            if not self._greeted:
+            # In the midst of a stream: the agent's own filters changed.
+            if not self._greeted or first["event"] == "hello":
                 return self._hello(first) + message
             if last["event"] == "snapshot_end":
                 self._whole = True

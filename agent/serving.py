@@ -8,62 +8,146 @@ from __future__ import annotations
 import os
 import ssl
 import stat
+from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from .config import Config, Network
 from .connect import Remote
-from .errors import RuntimeFailure
+from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .feed import Feed
+from .filters import Filter
 from .publish.access import Access, parse_tokens
 from .publish.health import health
 from .publish.listening import Listen, Listener, opened
 from .publish.websocket import Answer, Limits, Server
 from .say import say
+from .systemd import credentials, inherited
 
-# A longer file is none of tokens.
-_TOKEN_FILE_BYTES = 64 * 1024
+# A longer file is none of tokens or filters.
+_FILE_BYTES = 64 * 1024
+# Where the service's credentials come from, as its unit tells.
+CREDENTIALS_VARIABLE = "SOCKAGENT_CREDENTIALS"
 # Where a token for --connect may be, too.
 TOKEN_VARIABLE = "SOCKAGENT_TOKEN"  # noqa: S105 (a name)
 # A token that can be guessed is none.
 SHORTEST_TOKEN = 16
 
 
-async def serve(config: Config, feed: Feed) -> Server:
-    """A server that listens. Raises RuntimeFailure."""
-    network = config.network
-    access, tls = access_of(network), tls_of(network)
-    limits = Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
-    answers: dict[str, Answer] = {"/healthz": partial(health, feed, config.interval)}
-    server = Server(feed, access, limits, answers, narrowed=config.filter)
-    try:
-        from .publish.metrics import metrics
+class Serving:
+    """A server with the rules that it was given, which may be read again."""
 
-        answers["/metrics"] = metrics(feed, server)
-    except ImportError:
-        answers["/metrics"] = lambda: (
-            501,
-            "text/plain; charset=utf-8",
-            b"metrics take the extra: pip install 'sockagent[metrics]'\n",
+    def __init__(self, config: Config, feed: Feed) -> None:
+        """Raises ConfigFailure."""
+        self._config = config
+        network = config.network
+        self._tls = tls_of(network)
+        limits = Limits(
+            network.max_clients, network.max_clients_per_address, network.max_handshakes
         )
-    listeners = listeners_of(network)
-    await server.listen(listeners, tls)
-    for listener in listeners:
-        scheme = "" if listener.listen.path else "wss://" if tls else "ws://"
-        say(f"listening on {scheme}{listener.url}{'' if listener.listen.path else '/events'}")
-    for listen in network.listen:
-        if not listen.is_local and not (network.token_file and tls):
-            say(f"warning: whoever reaches {listen} may read the feed, or listen in (--insecure)")
-    return server
+        answers: dict[str, Answer] = {"/healthz": partial(health, feed, config.interval)}
+        self.server = Server(
+            feed, access_of(network), limits, answers, narrowed=config.filter & filter_of(network)
+        )
+        try:
+            from .publish.metrics import metrics
+
+            answers["/metrics"] = metrics(feed, self.server)
+        except ImportError:
+            answers["/metrics"] = lambda: (
+                501,
+                "text/plain; charset=utf-8",
+                b"metrics take the extra: pip install 'sockagent[metrics]'\n",
+            )
+
+    async def listen(self) -> None:
+        """Begin to serve. Raises RuntimeFailure and ConfigFailure."""
+        network, tls = self._config.network, self._tls
+        listeners = listeners_of(network, tls)
+        await self.server.listen(listeners, tls)
+        for listener in listeners:
+            address = listener.address
+            if address.path is not None:
+                say(f"listening on {address}")
+            else:
+                say(f"listening on {'wss' if tls else 'ws'}://{address}/events")
+            if not (address.is_local or (network.token_file and tls)):
+                say(f"warning: whoever reaches {address} may read the feed, or listen in")
+
+    def reload(self) -> None:
+        """Read tokens and certificates again, for who connects from now on, and filters, for all.
+
+        What cannot be used leaves all as it was. Raises ConfigFailure.
+        """
+        network = self._reread()
+        access, narrowed = access_of(network), filter_of(network)
+        if self._tls is not None:
+            tls_of(network)  # First into another one, lest half of it counts.
+            load(self._tls, network)
+        self.server.access = access
+        self.server.narrow(self._config.filter & narrowed)
+
+    def _reread(self) -> Network:
+        """The settings, with credentials from where systemd took them when it started us: it hands
+        over no new ones."""
+        network = self._config.network
+        given = os.environ.get("CREDENTIALS_DIRECTORY")
+        fresh = credentials(os.environ.get(CREDENTIALS_VARIABLE)) if given else {}
+
+        def now(path: str | None, setting: str) -> str | None:
+            """Where a setting is read; what is no credential is the administrator's own choice."""
+            ours = path is None or os.path.dirname(path) == given
+            return fresh.get(setting, path) if ours else path
+
+        return replace(
+            network,
+            token_file=now(network.token_file, "token_file"),
+            tls_cert=now(network.tls_cert, "tls_cert"),
+            tls_key=now(network.tls_key, "tls_key"),
+            tls_ca=now(network.tls_ca, "tls_ca"),
+        )
 
 
-def listeners_of(network: Network) -> list[Listener]:
-    """The listening sockets. Raises RuntimeFailure."""
+def filter_of(network: Network) -> Filter:
+    """What subscribers may see at the most. Raises ConfigFailure."""
+    path = network.filter_file
+    if path is None:
+        return Filter()
+    values: dict[str, list[str]] = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file.read(_FILE_BYTES).splitlines():
+                if line.strip() and not line.startswith("#"):
+                    name, _, value = line.partition("=")
+                    values.setdefault(name.strip(), []).append(value)
+        return Filter(values)
+    except OSError as error:
+        raise ConfigFailure(f"the filter file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigFailure(f"the filter file {path}: it is no UTF-8") from error
+    except FilterError as error:
+        raise ConfigFailure(f"the filter file {path}: {error.argument}: {error}") from error
+
+
+def listeners_of(network: Network, tls: ssl.SSLContext | None) -> list[Listener]:
+    """The listening sockets. Raises RuntimeFailure and ConfigFailure."""
+    handed = inherited(os.environ)
     listeners: list[Listener] = []
     try:
         for listen in network.listen:
-            listeners += opened(listen, network.socket_mode)
-    except RuntimeFailure:
+            if listen.name is None:
+                listeners += opened(listen, network.socket_mode)
+            elif listen.name in handed:
+                listeners += (Listener(listen, made) for made in handed[listen.name])
+            else:
+                raise ConfigFailure(f"systemd hands over no socket named {listen.name!r}")
+        for listener in listeners:
+            address = listener.address
+            if not (address.is_local or network.insecure or (network.token_file and tls)):
+                raise ConfigFailure(
+                    f"other machines reach {address}: that takes a token file and a certificate"
+                )
+    except (RuntimeFailure, ConfigFailure):
         for listener in listeners:
             listener.socket.close()
             listener.remove()
@@ -72,7 +156,7 @@ def listeners_of(network: Network) -> list[Listener]:
 
 
 def access_of(network: Network) -> Access:
-    """The rules. Raises RuntimeFailure where the tokens cannot be read."""
+    """The rules. Raises ConfigFailure where the tokens cannot be read."""
     hosts = {"localhost", os.uname().nodename.lower(), *map(str.lower, network.allow_host)}
     hosts |= {listen.host.lower() for listen in network.listen if listen.path is None}
     return Access(
@@ -86,16 +170,16 @@ def _tokens(path: str) -> tuple[str, ...]:
     try:
         with open(path, encoding="ascii") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_TOKEN_FILE_BYTES)
+            content = file.read(_FILE_BYTES)
     except OSError as error:
-        raise RuntimeFailure(f"the token file {path}: {error.strerror}") from error
+        raise ConfigFailure(f"the token file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RuntimeFailure(f"the token file {path}: tokens are ASCII") from error
+        raise ConfigFailure(f"the token file {path}: tokens are ASCII") from error
     tokens = parse_tokens(content)
     if not tokens:
-        raise RuntimeFailure(f"the token file {path}: there is no token in it")
+        raise ConfigFailure(f"the token file {path}: there is no token in it")
     if any(len(token) < SHORTEST_TOKEN or not token.isprintable() for token in tokens):
-        raise RuntimeFailure(
+        raise ConfigFailure(
             f"the token file {path}: a token has at least {SHORTEST_TOKEN} printable characters"
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
@@ -104,17 +188,17 @@ def _tokens(path: str) -> tuple[str, ...]:
 
 
 def tls_of(network: Network) -> ssl.SSLContext | None:
-    """What TLS takes; None without. Raises RuntimeFailure."""
+    """What TLS takes; None without. Raises ConfigFailure."""
     if network.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if network.tls_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-    _load(context, network)
+    load(context, network)
     return context
 
 
-def _load(context: ssl.SSLContext, network: Network) -> None:
+def load(context: ssl.SSLContext, network: Network) -> None:
     """Load our certificate and the CA of the others', where there are any."""
     what = ""
     try:
@@ -125,11 +209,11 @@ def _load(context: ssl.SSLContext, network: Network) -> None:
             what = network.tls_ca
             context.load_verify_locations(what)
     except ssl.SSLError as error:
-        raise RuntimeFailure(f"the certificate {what}: {error.reason or error}") from error
+        raise ConfigFailure(f"the certificate {what}: {error.reason or error}") from error
     except OSError as error:
-        raise RuntimeFailure(f"the certificate {what}: {error.strerror}") from error
+        raise ConfigFailure(f"the certificate {what}: {error.strerror}") from error
     except ValueError as error:
-        raise RuntimeFailure(f"the certificate {what}: {error}") from error
+        raise ConfigFailure(f"the certificate {what}: {error}") from error
 
 
 def _no_password() -> str:
@@ -137,7 +221,7 @@ def _no_password() -> str:
 
 
 def remotes(config: Config) -> list[Remote]:
-    """The agents to follow. Raises RuntimeFailure."""
+    """The agents to follow. Raises ConfigFailure."""
     network = config.network
     token = os.environ.get(TOKEN_VARIABLE)
     if network.token_file is not None:
@@ -162,5 +246,5 @@ def is_local(url: str) -> bool:
 
 def _client_tls(network: Network) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    _load(context, network)
+    load(context, network)
     return context

@@ -1,11 +1,13 @@
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
-from agent.config import Config
+from agent.config import Config, Network
 from agent.errors import UsageError
 from agent.filters import Filter
+from agent.publish.listening import parse
 
 
 def test_by_default_it_is_one_snapshot_of_everything() -> None:
@@ -51,3 +53,76 @@ def test_all_is_for_one_snapshot() -> None:
 def test_it_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().follow = True  # type: ignore[misc]
+
+
+# The network.
+
+LOCAL = (parse("127.0.0.1:1"),)
+FOREIGN = (parse("0.0.0.0:1"),)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listen": LOCAL},
+        {"listen": (*LOCAL, parse("unix:x")), "socket_mode": 0o660},
+        {"listen": LOCAL, "token_file": "t", "allow_origin": ("https://a",), "allow_host": ("a",)},
+        {"listen": FOREIGN, "token_file": "t", "tls_cert": "c", "tls_key": "k"},
+        {"listen": FOREIGN, "insecure": True},
+        {"connect": ("ws://h:1", "wss://h", "ws://[::1]:1/path?proto=tcp", "unix:/x")},
+        {"connect": ("wss://h",), "token_file": "t", "tls_ca": "a", "tls_cert": "c",
+         "tls_key": "k"},
+    ],
+)  # fmt: skip
+def test_networks(settings: dict[str, Any]) -> None:
+    assert Config(network=Network(**settings)).polls
+
+
+@pytest.mark.parametrize(
+    ("settings", "argument"),
+    [
+        ({"listen": FOREIGN}, "listen"),
+        ({"listen": FOREIGN, "token_file": "t"}, "listen"),
+        ({"listen": FOREIGN, "tls_cert": "c", "tls_key": "k"}, "listen"),
+        ({"listen": (*LOCAL, *FOREIGN)}, "listen"),
+        ({"listen": (parse("name.example:1"),)}, "listen"),
+        ({"listen": LOCAL, "tls_cert": "c"}, "tls-key"),
+        ({"listen": LOCAL, "tls_key": "k"}, "tls-cert"),
+        ({"listen": LOCAL, "tls_ca": "a"}, "tls-ca"),
+        ({"listen": LOCAL, "max_clients": 0}, "max-clients"),
+        ({"listen": LOCAL, "max_handshakes": -1}, "max-handshakes"),
+        ({"listen": LOCAL, "socket_mode": 0o1000}, "socket-mode"),
+        ({"token_file": "t"}, "token-file"),
+        ({"insecure": True}, "insecure"),
+        ({"allow_host": ("h",), "connect": ("ws://h",)}, "allow-host"),
+        ({"listen": LOCAL, "connect": ("ws://h",)}, "connect"),
+        ({"connect": ("http://h",)}, "connect"),
+        ({"connect": ("h:1",)}, "connect"),
+        ({"connect": ("ws://",)}, "connect"),
+        ({"connect": ("ws://h:0",)}, "connect"),
+        ({"connect": ("ws://h:99999",)}, "connect"),
+        ({"connect": ("ws://h/#x",)}, "connect"),
+        ({"connect": ("ws://user:secret@h",)}, "connect"),
+        ({"connect": ("unix:",)}, "connect"),
+    ],
+)
+def test_networks_that_are_wrong(settings: dict[str, Any], argument: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Config(network=Network(**settings))
+    assert raised.value.argument == argument
+    assert "secret" not in str(raised.value)
+
+
+def test_what_is_missing_to_be_exposed_is_said() -> None:
+    with pytest.raises(UsageError, match=r"takes --token-file and --tls-cert and --tls-key; "):
+        Network(listen=FOREIGN)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"interval": 2.0}, {"sweep": 5.0}, {"stats": 1.0}, {"all": True},
+                 {"cmdline": True}, {"proc": "/x"}, {"source": "procfs"}]
+)  # fmt: skip
+def test_what_is_read_elsewhere_is_not_set_here(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as raised:
+        Config(network=Network(connect=("ws://h",)), **settings)
+    assert raised.value.argument == next(iter(settings))

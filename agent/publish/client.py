@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -18,8 +18,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from ..feed import Subscription
+from ..filters import Filter
 from ..logs import quiet
 from .access import PROTOCOL
+from .peers import Peer
 
 # A client has nothing to say; more than this in one message ends it (1009).
 MESSAGE_BYTES = 4096
@@ -28,15 +30,6 @@ INBOUND_BYTES_A_SECOND = 4096
 INBOUND_BYTES = 64 * 1024
 # Chunks that are sent in one turn of the event loop.
 _CHUNKS = 4
-
-
-class Peer(NamedTuple):
-    """Who connects. ``origin`` is what they have in common whose number is limited: an address,
-    or a user. ``uid`` is known over unix sockets only."""
-
-    name: str
-    origin: str
-    uid: int | None = None
 
 
 class House(Protocol):
@@ -82,6 +75,7 @@ class Client(asyncio.Protocol):
         "since",
         "stalled",
         "subscription",
+        "wanted",
     )
 
     def __init__(self, house: House, peer_of: Callable[[asyncio.BaseTransport], Peer]) -> None:
@@ -100,6 +94,7 @@ class Client(asyncio.Protocol):
         self.closing = False
         self.ends: float | None = None  # When it is cut off, at the latest.
         self.subscription: Subscription | None = None
+        self.wanted: Filter | None = None  # What it asked for.
 
     # What the event loop calls.
 

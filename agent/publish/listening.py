@@ -23,16 +23,21 @@ _LONGEST_PATH = 107  # Bytes; unix(7).
 
 
 class Listen(NamedTuple):
-    """An address to listen on: of TCP, or the ``path`` of a unix socket."""
+    """An address to listen on: of TCP, the ``path`` of a unix socket, or the ``name`` of sockets
+    that systemd hands over."""
 
     host: str
     port: int
     path: str | None = None
+    name: str | None = None
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it; a name other than localhost may be any."""
-        if self.path is not None or self.host == "localhost":
+        """Whether only this machine reaches it; a name other than localhost may be any.
+
+        Of what systemd hands over it is not known yet.
+        """
+        if self.path is not None or self.name is not None or self.host == "localhost":
             return True
         from ipaddress import ip_address
 
@@ -44,6 +49,8 @@ class Listen(NamedTuple):
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
+        if self.name is not None:
+            return f"systemd:{self.name}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -55,6 +62,8 @@ def parse(address: str) -> Listen:
         if not path or len(os.fsencode(path)) > _LONGEST_PATH or "\0" in path:
             raise UsageError("listen", f"{address!r} is no path of 1 to {_LONGEST_PATH} bytes")
         return Listen("", 0, path)
+    if address.startswith("systemd:") and len(address) > len("systemd:"):
+        return Listen("", 0, name=address.removeprefix("systemd:"))
     host, colon, port = address.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise UsageError("listen", f"{address!r} is none of HOST:PORT, [V6]:PORT and unix:PATH")
@@ -76,16 +85,16 @@ class Listener(NamedTuple):
     file: tuple[int, int, int] | None = None
 
     @property
-    def url(self) -> str:
+    def address(self) -> Listen:
         """Where a client finds it."""
-        if self.listen.path is not None:
-            return f"unix:{self.listen.path}"
+        if self.socket.family == socket.AF_UNIX:
+            return Listen("", 0, self.socket.getsockname())
         host, port = self.socket.getsockname()[:2]
-        return f"{Listen(host, port)}"
+        return Listen(host, port)
 
     def remove(self) -> None:
         """Remove the file of a unix socket, unless another has taken its place."""
-        if self.listen.path is not None:
+        if self.listen.path is not None and self.file is not None:
             with suppress(OSError):
                 if _identity(self.listen.path) == self.file:
                     os.unlink(self.listen.path)

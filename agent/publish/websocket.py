@@ -11,7 +11,6 @@ import asyncio
 import os
 import socket
 import ssl
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,8 +27,9 @@ from ..say import say
 from ..views import View
 from . import query
 from .access import Access
-from .client import Client, Peer, frame
+from .client import Client, frame
 from .listening import BACKLOG, Listener
+from .peers import tcp_peer, unix_peer
 
 # Pages of a snapshot: what the kernel takes at a time from one that reads, and what one costs that
 # does not.
@@ -75,6 +75,7 @@ class Server:
         narrowed: Filter,
     ) -> None:
         self.access = access
+        self.stopping: Callable[[], None] = _nothing  # Called as it begins to stop.
         self.evicted = 0  # Clients that were cut off because they did not keep up.
         self.refused: Counter[int] = Counter()  # Requests, by status.
         self._feed = feed
@@ -101,7 +102,7 @@ class Server:
         for listener in listeners:
             self._listeners.append(listener)
             local = listener.socket.family == socket.AF_UNIX
-            make = _unix_peer if local else _tcp_peer
+            make = unix_peer if local else tcp_peer
             self._servers.append(
                 await loop.create_server(
                     lambda make=make: Client(self, make),
@@ -127,6 +128,7 @@ class Server:
 
     async def stop(self) -> None:
         """End all, the stalled ones too; those that read are told that the agent stops."""
+        self.stopping()
         for server in self._servers:
             server.close()
         for listener in self._listeners:
@@ -141,6 +143,19 @@ class Server:
         for client in list(self._clients):
             client.abort()
         await asyncio.sleep(0)
+
+    def narrow(self, narrowed: Filter) -> None:
+        """Let nobody see more than this from now on: subscribers begin anew."""
+        if narrowed == self._narrowed:
+            return
+        self._narrowed = narrowed
+        for client in list(self._clients):
+            if client.subscription is not None and client.wanted is not None:
+                self._unsubscribe(client)
+                chosen = client.wanted & narrowed
+                client.subscription.look_through(self._feed.view(chosen, frame, PAGE_BYTES))
+                self.subscribed(client)
+                client.pump()
 
     async def _pump(self) -> None:
         """Send what is new to all who are through with what came before."""
@@ -216,13 +231,17 @@ class Server:
             del self._origins[origin]
         if not self._clients:
             self._empty.set()
-        if client.subscription is not None:
-            view = client.subscription.view
-            clients = self._subscribers.get(view)
-            if clients is not None:
-                clients.discard(client)
-                if not clients:
-                    del self._subscribers[view]
+        self._unsubscribe(client)
+
+    def _unsubscribe(self, client: Client) -> None:
+        if client.subscription is None:
+            return
+        view = client.subscription.view
+        clients = self._subscribers.get(view)
+        if clients is not None:
+            clients.discard(client)
+            if not clients:
+                del self._subscribers[view]
 
     def subscribed(self, client: Client) -> None:
         """It is a subscriber from now on."""
@@ -252,6 +271,7 @@ class Server:
             return self._full(client, f"{self._limits.clients_per_address} clients of one address")
         if self.subscribers >= self._limits.clients:
             return self._full(client, f"{self._limits.clients} clients")
+        client.wanted = wanted.filter
         return self._feed.subscribe(
             wanted.filter & self._narrowed,
             resume=wanted.resume,
@@ -288,27 +308,12 @@ class Server:
         return response
 
 
+def _nothing() -> None:
+    pass
+
+
 def _headers(kind: str, size: int) -> Headers:
     return Headers([("Connection", "close"), ("Content-Length", str(size)), ("Content-Type", kind)])
-
-
-def _tcp_peer(transport: asyncio.BaseTransport) -> Peer:
-    name = transport.get_extra_info("peername")
-    if not name:  # It is gone already.
-        return Peer("a client", "")
-    host, port = name[:2]
-    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host)
-
-
-# struct ucred of socket(7): pid, uid, gid.
-_UCRED = struct.Struct("=iII")
-
-
-def _unix_peer(transport: asyncio.BaseTransport) -> Peer:
-    connection = transport.get_extra_info("socket")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, _gid = _UCRED.unpack(credentials)
-    return Peer(f"process {pid} of user {uid}", f"user {uid}", uid)
 
 
 class _Log:

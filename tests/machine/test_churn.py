@@ -44,10 +44,10 @@ def session(leaders: set[int]) -> set[int]:
     return members
 
 
-def churner(directory: Path, seed: int) -> subprocess.Popen[bytes]:
+def churner(directory: Path, seed: int, seconds: float = SECONDS) -> subprocess.Popen[bytes]:
     module = f"{__package__}.churner"
     return subprocess.Popen(
-        (sys.executable, "-m", module, str(directory), str(seed), str(SECONDS)),
+        (sys.executable, "-m", module, str(directory), str(seed), str(seconds)),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         cwd=Path(__file__).parents[2],

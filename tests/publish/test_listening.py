@@ -23,6 +23,7 @@ from agent.publish.listening import Listen, opened, parse
         ("localhost.example:8765", Listen("localhost.example", 8765), False),
         ("unix:/run/sockagent.sock", Listen("", 0, "/run/sockagent.sock"), True),
         ("unix:relative", Listen("", 0, "relative"), True),
+        ("systemd:feed", Listen("", 0, name="feed"), True),
     ],
 )
 def test_an_address(text: str, expected: Listen, local: bool) -> None:
@@ -33,8 +34,8 @@ def test_an_address(text: str, expected: Listen, local: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "8765", ":8765", "127.0.0.1", "127.0.0.1:", "h:65536", "h:-1", "h:x", "::1:8765",
-     "unix:", "unix:" + "x" * 108, "unix:a\0b", "h:²"],
+    ["", "8765", ":8765", "systemd:", "127.0.0.1", "127.0.0.1:", "h:65536", "h:-1", "h:x",
+     "::1:8765", "unix:", "unix:" + "x" * 108, "unix:a\0b", "h:²"],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError):
@@ -44,7 +45,7 @@ def test_what_is_no_address(text: str) -> None:
 def test_a_port_of_ones_own_choice_is_told() -> None:
     (listener,) = opened(parse("127.0.0.1:0"), 0o600)
     with listener.socket:
-        assert listener.url == f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        assert str(listener.address) == f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
 
 def test_an_address_that_is_taken() -> None:
@@ -53,7 +54,7 @@ def test_an_address_that_is_taken() -> None:
         listener.socket,
         pytest.raises(RuntimeFailure, match=r"cannot listen on \[::1\]:\d+: "),
     ):
-        opened(parse(listener.url), 0o600)
+        opened(listener.address, 0o600)
 
 
 def test_a_name_that_leads_nowhere() -> None:
@@ -67,7 +68,7 @@ def test_a_unix_socket_has_its_mode_and_goes(tmp_path: Path, mode: int) -> None:
     (listener,) = opened(parse(f"unix:{path}"), mode)
     with listener.socket:
         assert stat.S_IMODE(path.stat().st_mode) == mode
-        assert listener.url == f"unix:{path}"
+        assert str(listener.address) == f"unix:{path}"
         listener.remove()
         assert not path.exists()
         listener.remove()

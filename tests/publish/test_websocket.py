@@ -94,6 +94,23 @@ async def test_filters_and_what_they_may_not_see() -> None:
             assert [one["inode"] for one in got if one["event"] == "snapshot"] == [2]
 
 
+async def test_who_may_see_less_from_now_on_begins_anew() -> None:
+    async with serving() as there:
+        there.poll(ONE, TWO, THREE)
+        async with there.client("?port=1,2") as connection:
+            got = await told(connection, "snapshot_end")
+            assert [one["inode"] for one in got if one["event"] == "snapshot"] == [1, 2]
+            there.server.narrow(Filter({"port": ["2-3"]}))
+            got = await told(connection, "snapshot_end")
+            assert (events(got)[0], got[0]["resumed"]) == ("hello", False)
+            assert [one["inode"] for one in got if one["event"] == "snapshot"] == [2]
+            there.server.narrow(Filter({"port": ["2-3"]}))  # That is no change.
+            there.poll()
+            assert [one.get("inode") for one in await message(connection)] == [2]
+        await there.subscribed(0)
+        assert not there.server._subscribers
+
+
 async def test_resuming() -> None:
     async with serving() as there:
         there.poll(ONE)

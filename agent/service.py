@@ -1,0 +1,67 @@
+"""What running as a systemd service takes: that it is ready, how it does, and that it still polls.
+
+It knows the feed and who serves it, and nothing of how polls are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .feed import Feed
+from .systemd import Notifier
+
+# How often the status is told anew.
+STATUS_SECONDS = 5.0
+# Intervals that a watchdog waits at the least.
+WATCHDOG_INTERVALS = 3.0
+
+
+class Service:
+    """Tells systemd of each poll. ``subscribers`` counts them; ``interval`` is in seconds."""
+
+    def __init__(
+        self, notifier: Notifier, feed: Feed, subscribers: Callable[[], int], interval: float
+    ) -> None:
+        self._notifier = notifier
+        self._feed = feed
+        self._subscribers = subscribers
+        self._ready = False
+        self._told = 0.0
+        patience = interval * WATCHDOG_INTERVALS
+        if notifier.watchdog is not None and notifier.watchdog < patience:
+            notifier.tell(WATCHDOG_USEC=int(patience * 1_000_000))
+
+    def polled(self) -> None:
+        """A poll is through: the watchdog need not bark."""
+        if self._notifier.watchdog is not None:
+            self._notifier.tell(WATCHDOG=1)
+        now = time.monotonic()
+        if self._ready and now - self._told < STATUS_SECONDS:
+            return
+        ready = {} if self._ready else {"READY": 1}
+        self._ready, self._told = True, now
+        self._notifier.tell(**ready, STATUS=self.status())
+
+    def reloaded(self) -> None:
+        """What ``reloading`` began is done."""
+        self._notifier.tell(READY=1, STATUS=self.status())
+
+    def reloading(self) -> None:
+        """The configuration is read again."""
+        self._notifier.reloading()
+
+    def stopping(self) -> None:
+        """It is about to end."""
+        self._notifier.tell(STOPPING=1, STATUS="Stopping")
+
+    def status(self) -> str:
+        """One line for ``systemctl status``."""
+        figures = self._feed.vitals.figures()
+        snapshot = self._feed.snapshot
+        sockets = 0 if snapshot is None else len(snapshot.holdings)
+        processes = 0 if snapshot is None else snapshot.coverage.processes
+        return (
+            f"{sockets} sockets of {processes} processes, {self._subscribers()} subscribers; "
+            f"{figures.polls} polls, of {figures.poll_ms} ms each, {figures.late_polls} late"
+        )

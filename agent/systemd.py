@@ -1,0 +1,90 @@
+"""What a service and systemd tell each other: sd_notify(3), sd_listen_fds(3), the watchdog.
+
+It knows environment variables and their sockets, and nothing of what is told.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+
+# The first descriptor that is handed over; sd_listen_fds(3).
+_FIRST = 3
+# A pipe of systemd's that is full makes nobody wait for long.
+_SEND_SECONDS = 0.5
+
+
+class Notifier:
+    """Tells systemd how the service does. Where nobody listens it does nothing."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):  # Abstract.
+            self._address = f"\0{self._address[1:]}"
+        elif not self._address.startswith("/"):
+            self._address = ""
+        self.watchdog = _watchdog(environment) if self._address else None  # Seconds.
+
+    def tell(self, **variables: str | int) -> None:
+        """Send these variables; what cannot be sent is not worth an end."""
+        if not self._address:
+            return
+        state = "\n".join(f"{name}={value}" for name, value in variables.items())
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
+            telling.settimeout(_SEND_SECONDS)
+            telling.sendto(state.encode(errors="replace"), self._address)
+
+    def reloading(self) -> None:
+        """The configuration is read again; to be followed by READY."""
+        self.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+
+
+def _watchdog(environment: Mapping[str, str]) -> float | None:
+    """Seconds in which systemd wants to hear of us; None when it does not care."""
+    text = environment.get("WATCHDOG_USEC", "")
+    pid = environment.get("WATCHDOG_PID", "")
+    if not (text.isascii() and text.isdigit()) or (pid and pid != str(os.getpid())):
+        return None
+    return int(text) / 1_000_000 or None
+
+
+def inherited(environment: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
+    """The listening sockets that systemd handed over, by name.
+
+    The variables that tell of them go, so that no child takes them for its own. Raises OSError
+    when one of them is no socket.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+        return {}
+    sockets: dict[str, list[socket.socket]] = {}
+    for index in range(int(count)):
+        descriptor = _FIRST + index
+        os.set_inheritable(descriptor, False)
+        name = names[index] if index < len(names) and names[index] else "unknown"
+        sockets.setdefault(name, []).append(socket.socket(fileno=descriptor))
+    return sockets
+
+
+# Credentials of the service, by the setting that they stand for.
+_CREDENTIALS = (
+    ("token_file", "tokens"),
+    ("tls_cert", "tls.crt"),
+    ("tls_key", "tls.key"),
+    ("tls_ca", "tls-ca.crt"),
+)
+
+
+def credentials(directory: str | None) -> dict[str, str]:
+    """The files in a directory of credentials that are there and not empty, by setting."""
+    found: dict[str, str] = {}
+    for setting, name in _CREDENTIALS if directory else ():
+        path = f"{directory}/{name}"
+        with suppress(OSError):
+            if os.path.getsize(path):
+                found[setting] = path
+    return found
