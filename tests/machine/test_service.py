@@ -1,0 +1,415 @@
+"""The service under a real systemd: installed, used, hurt, and removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .container import ROOT, SHARED, Container, prepare
+from .helpers import must_have, need_root, need_tool
+
+# The exposure that systemd-analyze tells, at the most.
+MOST_EXPOSURE = 1.0
+PYTHON = "/opt/sockagent/bin/python"
+TOKEN, ANOTHER = "0123456789abcdef", "fedcba9876543210"
+# Prints the snapshot's records, or the status that refuses it: URL, token.
+CLIENT = """
+import asyncio, json, sys
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+async def main(url, token):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with connect(url, additional_headers=headers) as feed:
+            while True:
+                for line in (await feed.recv()).splitlines():
+                    print(line)
+                    if json.loads(line)["event"] == "snapshot_end":
+                        return
+    except InvalidStatus as error:
+        print(error.response.status_code)
+asyncio.run(main(*sys.argv[1:]))
+"""
+# Subscribes and never reads; tells when it is through with the handshake.
+STALLED = """
+import socket, sys, time
+one = socket.socket()
+one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+one.connect(("127.0.0.1", 8765))
+one.sendall(b"GET /events HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\n"
+            b"Connection: Upgrade\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n"
+            b"Sec-WebSocket-Version: 13\\r\\n\\r\\n")
+print(one.recv(12), flush=True)
+time.sleep(60)
+"""
+# The agent, whose poll loop hangs once it gets SIGUSR1.
+WEDGED = """
+import asyncio, signal
+from agent.entry import entry
+from agent.poller import Poller
+poll, hangs = Poller.poll, []
+signal.signal(signal.SIGUSR1, lambda *_: hangs.append(1))
+async def hanging(self):
+    if hangs:
+        await asyncio.sleep(3600)
+    return await poll(self)
+Poller.poll = hanging
+entry()
+"""
+# What the fences must keep in, tried from within; prints what was possible.
+FENCES = """
+import ctypes, glob, json, os, socket, sys
+pid = int(open("/proc/1/stat").read().split()[0])
+libc = ctypes.CDLL(None, use_errno=True)
+possible = []
+def attempt(name, act):
+    try:
+        if act() is not False:
+            possible.append(name)
+    except OSError:
+        pass
+for path in ("/etc/x", "/usr/x", "/var/lib/x", "/run/x", "/root/x", "/home/x", "/opt/sockagent/x",
+             "/proc/1/root/etc/x", "/sys/kernel/x", "/dev/shm/../x"):
+    attempt(f"write {path}", lambda: open(path, "w"))
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET):
+    attempt(f"socket {family}", lambda: socket.socket(family, socket.SOCK_RAW
+                                                      if family > 10 else socket.SOCK_STREAM))
+attempt("write memory", lambda: open("/proc/1/mem", "r+b"))
+iov = (ctypes.c_size_t * 2)(ctypes.addressof(ctypes.create_string_buffer(8)), 8)
+attempt("process_vm_writev", lambda: libc.process_vm_writev(1, iov, 1, iov, 1, 0) >= 0)
+attempt("ptrace", lambda: libc.ptrace(16, 1, 0, 0) == 0)
+attempt("setns", lambda: libc.setns(os.open("/proc/1/ns/net", 0), 0) == 0)
+attempt("setuid", lambda: os.setuid(0))
+attempt("mount", lambda: libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0) == 0)
+readable = len(glob.glob("/proc/1/fd/*"))
+print("FENCES", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid()}),
+      file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    need_root()
+    for tool in ("mmdebstrap", "systemd-nspawn", "nsenter", "git"):
+        need_tool(tool)
+    root = prepare(tmp_path_factory.mktemp("container"))
+    shared = root.parent / "shared"
+    for name, text in (("client", CLIENT), ("stalled", STALLED), ("wedged", WEDGED),
+                       ("fences", FENCES)):  # fmt: skip
+        (shared / f"{name}.py").write_text(text)
+    with Container(root) as booted:
+        yield booted
+
+
+def files(box: Container) -> set[str]:
+    """What there is where software is installed, but for what is compiled."""
+    found = box.run(
+        "find /etc /opt /usr /lib/systemd /var/lib /run/systemd/system ! -name '*.pyc' "
+        "! -name __pycache__ ! -path '/var/lib/systemd/*' ! -path '/var/lib/private*' "
+        "! -path '/etc/.*' ! -path '/var/lib/dpkg/*' ! -path '/var/lib/apt/*'"
+    )
+    return set(found.stdout.splitlines())
+
+
+# The package, while nothing else is installed.
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    for tool in ("dpkg-buildpackage", "dh", "lintian"):
+        need_tool(tool)
+    must_have(Path("/usr/bin/python3").exists(), "there is no Python of Debian's")
+    done = subprocess.run(
+        ["make", "--no-print-directory", "deb"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / done.stdout.splitlines()[-1]
+
+
+def test_lintian_finds_no_errors(package: Path) -> None:
+    done = subprocess.run(
+        ["lintian", "--fail-on", "error", "--allow-root", str(package)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_package_installs_upgrades_and_purges(box: Container, package: Path) -> None:
+    shutil.copy(package, Path(f"/proc/{box._leader}/root/tmp/sockagent.deb"))
+    before = files(box)
+    box.run("dpkg -i /tmp/sockagent.deb")
+    box.until("systemctl is-active sockagent.service")
+    python = "/usr/lib/sockagent/bin/python"
+    first = box.show("MainPID")
+    told = box.run(f"{python} {SHARED}/client.py ws://127.0.0.1:8765/events ''").stdout
+    assert '"snapshot_end"' in told
+    box.run("echo '# mine' >>/etc/default/sockagent; dpkg -i /tmp/sockagent.deb")
+    box.until("systemctl is-active sockagent.service")
+    assert box.show("MainPID") != first
+    assert "# mine" in box.run("cat /etc/default/sockagent").stdout
+    box.run("dpkg --remove sockagent")
+    assert box.run("systemctl is-active sockagent.service", check=False).returncode != 0
+    box.run("dpkg --purge sockagent")
+    assert files(box) - before == set()
+
+
+# The rest by ``make install``.
+
+
+@pytest.fixture(scope="module")
+def installed(box: Container) -> Iterator[Container]:
+    """With the service, by ``make install``, twice: it is the same the second time."""
+    before = files(box)
+    make = (
+        f"cp -r {SHARED}/project /tmp/project; cd /tmp/project; export PIP_NO_INDEX=1"
+        f" PIP_FIND_LINKS={SHARED}/wheels; make install PYTHON=python3"
+    )
+    box.run(make)
+    once = files(box)
+    box.run(f"rm -rf /tmp/project; {make}")
+    assert files(box) == once
+    box.run("systemctl enable --now sockagent")
+    yield box
+    box.run("cd /tmp/project; make uninstall; make uninstall; rm -rf /tmp/project")
+    left = files(box) - before
+    assert {one for one in left if not one.startswith("/etc/sockagent")} == set()
+    assert box.run("systemctl is-active sockagent.socket", check=False).returncode != 0
+
+
+def client(box: Container, token: str = "", query: str = "") -> list[dict[str, object]] | int:
+    """The snapshot that a client gets, or how it is refused."""
+    done = box.run(f"{PYTHON} {SHARED}/client.py 'ws://127.0.0.1:8765/events{query}' '{token}'")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return int(lines[0]) if isinstance(lines[0], int) else lines
+
+
+def test_it_is_ready_and_tells_how_it_does(installed: Container) -> None:
+    assert installed.show("ActiveState") == "active"
+    assert installed.show("SubState") == "running"
+    status = installed.show("StatusText")
+    assert " sockets of " in status
+    assert " subscribers; " in status
+    assert installed.show("User") or installed.show("DynamicUser") == "yes"
+
+
+def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Container) -> None:
+    listen = "import socket, time; s = socket.create_server(('127.0.0.1', {})); time.sleep(60)"
+    processes = [
+        installed.start(f'exec {PYTHON} -c "{listen.format(7001)}"'),
+        installed.start(
+            f'exec setpriv --reuid=65534 --clear-groups {PYTHON} -c "{listen.format(7002)}"'
+        ),
+        installed.start(
+            f"exec unshare -n sh -c 'ip link set lo up; exec {PYTHON} -c \"{listen.format(7003)}\"'"
+        ),
+    ]
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            told = client(installed, query="?port=7001-7003")
+            assert isinstance(told, list)
+            sockets = {one["local_port"]: one for one in told if one["event"] == "snapshot"}
+            if len(sockets) == 3 and all(one["pid"] for one in sockets.values()):
+                break
+            assert time.monotonic() < deadline, told
+            time.sleep(0.5)
+        assert {port: one["user"] for port, one in sockets.items()} == {
+            7001: "root", 7002: "nobody", 7003: "root"
+        }  # fmt: skip
+        assert sockets[7001]["netns"] != sockets[7003]["netns"]
+        assert {one["comm"] for one in sockets.values()} == {"python"}
+    finally:
+        installed.run("pkill -f create_server", check=False)
+        for process in processes:
+            process.wait(10)
+            assert process.stdout
+            process.stdout.close()
+
+
+def test_a_client_stays_through_a_restart(installed: Container) -> None:
+    follow = installed.start(
+        "exec timeout 60 /usr/local/bin/sockagent --connect ws://127.0.0.1:8765 --proto tcp"
+    )
+    try:
+        assert follow.stdout
+        lines: list[str] = []
+        ends = 0
+        while ends < 2:
+            line = follow.stdout.readline()
+            assert line, lines
+            lines.append(line)
+            if '"snapshot_end"' in line:
+                ends += 1
+                if ends == 1:
+                    installed.run("systemctl restart sockagent")
+        assert not any("refused" in line for line in lines), lines
+        events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
+        # What the new run cannot know is said, and what there is now follows.
+        assert events.count("hello") == 2
+        assert events.count("lost") == 1
+    finally:
+        installed.run("pkill -f -- '--connect ws'", check=False)
+        follow.wait(10)
+        assert follow.stdout
+        follow.stdout.close()
+
+
+def test_nobody_is_refused_while_it_restarts(installed: Container) -> None:
+    installed.run("systemctl stop sockagent.service")
+    # It listens all the same: who comes starts it.
+    assert isinstance(client(installed), list)
+    assert installed.show("ActiveState") == "active"
+
+
+def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> None:
+    installed.run(
+        f"mkdir -p /etc/sockagent; echo {TOKEN} >/etc/sockagent/tokens;"
+        "chmod 600 /etc/sockagent/tokens; systemctl restart sockagent"
+    )
+    assert client(installed) == 401
+    assert client(installed, "wrong-token-0123456") == 401
+    assert isinstance(client(installed, TOKEN), list)
+    main = installed.show("MainPID")
+    stays = installed.start(
+        f"SOCKAGENT_TOKEN={TOKEN} exec timeout 60 /usr/local/bin/sockagent"
+        " --connect ws://127.0.0.1:8765 --state LISTEN"
+    )
+    try:
+        assert stays.stdout
+        while '"snapshot_end"' not in stays.stdout.readline():
+            pass
+        installed.run(f"echo {ANOTHER} >/etc/sockagent/tokens; systemctl reload sockagent")
+        installed.until("journalctl -u sockagent --no-pager | grep -q 'are read again'")
+        assert client(installed, TOKEN) == 401
+        assert isinstance(client(installed, ANOTHER), list)
+        assert installed.show("MainPID") == main
+        assert stays.poll() is None
+        assert "1 subscribers" in installed.show("StatusText") or stays.poll() is None
+        assert TOKEN not in installed.run("journalctl -u sockagent --no-pager").stdout
+    finally:
+        installed.run("pkill -f -- '--connect ws'", check=False)
+        stays.wait(10)
+        stays.stdout.close() if stays.stdout else None
+        installed.run("rm -r /etc/sockagent; systemctl restart sockagent")
+
+
+def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
+    stalled = installed.start(f"exec {PYTHON} {SHARED}/stalled.py")
+    try:
+        assert stalled.stdout
+        assert "HTTP/1.1 101" in stalled.stdout.readline()
+        begun = time.monotonic()
+        installed.run("systemctl stop sockagent.service sockagent.socket")
+        assert time.monotonic() - begun < 3.0  # The promise.
+        assert installed.show("Result") == "success"
+    finally:
+        stalled.kill()
+        stalled.wait()
+        assert stalled.stdout
+        stalled.stdout.close()
+        installed.run("systemctl start sockagent")
+
+
+def drop_in(box: Container, text: str) -> None:
+    """Change the service for a test."""
+    box.run(
+        "mkdir -p /run/systemd/system/sockagent.service.d; "
+        f"printf '%s\\n' '[Service]' '{text}' "
+        ">/run/systemd/system/sockagent.service.d/test.conf; "
+        "systemctl daemon-reload"
+    )
+
+
+@pytest.fixture
+def changed(installed: Container) -> Iterator[Container]:
+    """One whose service is as it was afterwards."""
+    yield installed
+    installed.run(
+        "rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload; "
+        "systemctl reset-failed sockagent.service || :; systemctl restart sockagent"
+    )
+
+
+def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
+    command = f"{PYTHON} {SHARED}/wedged.py --listen systemd:feed"
+    drop_in(changed, f"ExecStart=' 'ExecStart={command}' 'WatchdogSec=3")
+    changed.run("systemctl restart sockagent")
+    main = changed.show("MainPID")
+    time.sleep(5)
+    assert changed.show("MainPID") == main  # Fed, it lets it be.
+    changed.run(f"kill -USR1 {main}")
+    changed.until(f'test "$(systemctl show --value -p MainPID sockagent)" != {main}')
+    changed.until("systemctl is-active sockagent")
+    assert changed.show("NRestarts") == "1"
+    assert "watchdog" in changed.run("journalctl -u sockagent --no-pager").stdout.lower()
+
+
+def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
+    drop_in(changed, 'Environment="SOCKAGENT_OPTIONS=--filter-file /nowhere"')
+    changed.run("systemctl restart sockagent", check=False)
+    time.sleep(4)
+    assert changed.show("ActiveState") == "failed"
+    assert (changed.show("ExecMainStatus"), changed.show("NRestarts")) == ("78", "0")
+    said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
+    assert "sockagent: the filter file /nowhere: No such file or directory" in said
+
+
+def test_the_fences_hold(changed: Container) -> None:
+    drop_in(changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={PYTHON} {SHARED}/fences.py")
+    changed.run("systemctl restart sockagent", check=False)
+    said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("FENCES ")]
+    found = json.loads(line.removeprefix("FENCES "))
+    assert found["possible"] == []
+    assert found["readable"] > 0  # What it is there for.
+    assert found["uid"] > 60_000
+
+
+def test_the_journals_lines_are_whole(installed: Container) -> None:
+    said = installed.run("journalctl -u sockagent -t sockagent -o cat --no-pager").stdout
+    lines = said.splitlines()
+    assert lines
+    assert "Traceback" not in said
+    assert all(line.startswith(("sockagent: ", "FENCES ")) for line in lines), lines
+
+
+def test_the_units_are_fine_and_expose_little(installed: Container) -> None:
+    units = "/etc/systemd/system/sockagent.service /etc/systemd/system/sockagent.socket"
+    checked = installed.run(f"systemd-analyze verify --man=no {units}")
+    assert checked.stderr == ""
+    score = exposure(installed)
+    assert score <= MOST_EXPOSURE
+    readme = (ROOT / "README.md").read_text()
+    assert f"{score:.1f}" in readme
+    # With host networking: what its file says.
+    example = ROOT / "systemd" / "sockagent.service.d" / "host-network.conf.example"
+    drop_in(installed, "#")
+    installed.run(
+        f"cp {SHARED}/project/systemd/sockagent.service.d/{example.name} "
+        "/run/systemd/system/sockagent.service.d/test.conf; systemctl daemon-reload"
+    )
+    try:
+        open_score = exposure(installed)
+        assert f"{open_score:.1f}, instead of {score:.1f}" in example.read_text()
+        installed.run("systemctl restart sockagent")
+        installed.until("systemctl is-active sockagent")
+        told = client(installed, query="?proto=tcp")
+        assert isinstance(told, list)
+        assert "netlink" in {one["source"] for one in told if one["event"] == "snapshot"}
+    finally:
+        installed.run(
+            "rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload; "
+            "systemctl restart sockagent"
+        )
+
+
+def exposure(box: Container) -> float:
+    said = box.run("systemd-analyze security --no-pager sockagent.service", check=False).stdout
+    return float(said.rsplit("sockagent.service: ", 1)[1].split()[0])
