@@ -218,8 +218,11 @@ class Sources:
     def _note_cookies(self, tables: Mapping[Place, Table]) -> None:
         for (netns, names), table in tables.items():
             if isinstance(names, tuple) and names[0] in _WITH_COOKIES:
+                noted = (netns, names) in self._noted
+                if noted and table is self._tables.get((netns, names)):
+                    continue  # It reads as before.
                 # What was read before anything was heard counts too.
-                new = table.fresh if (netns, names) in self._noted else table.rows
+                new = table.fresh if noted else table.rows
                 self._noted.add((netns, names))
                 seen = self._cookies.setdefault(netns, {})
                 seen.update(dict.fromkeys(map(cookie, new)))
