@@ -1,6 +1,6 @@
 """A process that opens, connects, shares and closes sockets at random for a while, then rests.
 
-Usage: python -m tests.machine.churner DIRECTORY SEED SECONDS.
+Usage: python -m tests.machine.churner DIRECTORY SEED SECONDS [PAUSE].
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class Churn:
         if child:
             self.children.append(child)
             return
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.01  # Seconds, at the most.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
         self.random.seed(seed)
@@ -136,7 +137,7 @@ def main() -> None:
     churn = Churn(directory, seed)
     while time.monotonic() < end:
         churn.step()
-        time.sleep(churn.random.random() * 0.01)
+        time.sleep(churn.random.random() * pause)
     while True:
         signal.pause()
 

@@ -18,8 +18,13 @@ class Agent:
     """``sockagent --listen``, on a port of its own choice unless another is given."""
 
     def __init__(
-        self, *arguments: str, listen: str = "127.0.0.1:0", command: Sequence[str] = COMMAND
+        self,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        command: Sequence[str] = COMMAND,
+        stdout: int = subprocess.DEVNULL,
     ) -> None:
+        self._stdout = stdout
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed at exit)
         self._arguments = (*command, "--listen", listen, "--interval", "0.1", *arguments)
         self.process = self._started()
@@ -27,7 +32,7 @@ class Agent:
     def _started(self) -> subprocess.Popen[bytes]:
         self._from = self._stderr.seek(0, 2)
         process = subprocess.Popen(
-            self._arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            self._arguments, stdin=subprocess.DEVNULL, stdout=self._stdout,
             stderr=self._stderr,
         )  # fmt: skip
         end = time.monotonic() + DEADLINE

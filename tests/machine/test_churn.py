@@ -44,10 +44,12 @@ def session(leaders: set[int]) -> set[int]:
     return members
 
 
-def churner(directory: Path, seed: int, seconds: float = SECONDS) -> subprocess.Popen[bytes]:
+def churner(
+    directory: Path, seed: int, seconds: float = SECONDS, pause: float = 0.01
+) -> subprocess.Popen[bytes]:
     module = f"{__package__}.churner"
     return subprocess.Popen(
-        (sys.executable, "-m", module, str(directory), str(seed), str(seconds)),
+        (sys.executable, "-m", module, str(directory), str(seed), str(seconds), str(pause)),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         cwd=Path(__file__).parents[2],

@@ -342,9 +342,9 @@ def test_another_user_of_a_unix_socket_needs_a_token(tmp_path: Path, token_file:
 
 def test_an_agent_that_was_killed_leaves_a_socket_that_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
-    agent = Agent(listen=f"unix:{path}")
-    agent.process.kill()
-    agent.process.wait()
+    with Agent(listen=f"unix:{path}") as agent:
+        agent.process.kill()
+        agent.process.wait()
     assert path.exists()
     with Agent(listen=f"unix:{path}"), unix_connect(str(path), "ws://localhost/events") as feed:
         assert "hello" in str(feed.recv(DEADLINE))
