@@ -115,8 +115,7 @@ class Churn:
         if child:
             self.children.append(child)
             return
-        pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.01  # Seconds, at the most.
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
         self.random.seed(seed)
@@ -132,6 +131,7 @@ class Churn:
 def main() -> None:
     """Churn, then rest."""
     directory, seed, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.01  # Seconds, at the most.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     end = time.monotonic() + seconds
     churn = Churn(directory, seed)

@@ -230,6 +230,9 @@ def test_whatever_subscribers_do_their_folds_are_right(tmp_path: Path) -> None:
         records = [loads(line) for line in lines]
     assert not any(record["event"] == "lost" for record in records)
     check(records, samples)
+    # The churn was one: besides the subscribers' own connections there were others.
+    protos = Counter(record["proto"] for record in records if record["event"] == "open")
+    assert min(protos["udp"], protos["unix"]) > 50, protos
     # It was a chaos.
     assert len(samples) > SUBSCRIBERS
     assert counts["resumed"] > 50, counts
