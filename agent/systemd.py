@@ -79,12 +79,16 @@ _CREDENTIALS = (
 )
 
 
+# A unit's default for a file that is not there may not be empty: one byte stands for none.
+_PLACEHOLDER_BYTES = 1
+
+
 def credentials(directory: str | None) -> dict[str, str]:
-    """The files in a directory of credentials that are there and not empty, by setting."""
+    """The files in a directory of credentials that are there and hold something, by setting."""
     found: dict[str, str] = {}
     for setting, name in _CREDENTIALS if directory else ():
         path = f"{directory}/{name}"
         with suppress(OSError):
-            if os.path.getsize(path):
+            if os.path.getsize(path) > _PLACEHOLDER_BYTES:
                 found[setting] = path
     return found

@@ -146,6 +146,7 @@ print([os.get_inheritable(one.fileno()) for sockets in found.values() for one in
 
 def test_credentials_are_those_that_are_not_empty(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("x\n")
-    (tmp_path / "tls.crt").write_text("")
+    (tmp_path / "tls.crt").write_text("#")
+    (tmp_path / "tls.key").write_text("")
     assert credentials(str(tmp_path)) == {"token_file": f"{tmp_path}/tokens"}
     assert credentials(None) == credentials("/nowhere") == {}

@@ -48,6 +48,12 @@ one.sendall(b"GET /events HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\
 print(one.recv(12), flush=True)
 time.sleep(60)
 """
+# Listens on a port of loopback.
+LISTENER = """
+import socket, sys, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(60)
+"""
 # The agent, whose poll loop hangs once it gets SIGUSR1.
 WEDGED = """
 import asyncio, signal
@@ -100,8 +106,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
         need_tool(tool)
     root = prepare(tmp_path_factory.mktemp("container"))
     shared = root.parent / "shared"
-    for name, text in (("client", CLIENT), ("stalled", STALLED), ("wedged", WEDGED),
-                       ("fences", FENCES)):  # fmt: skip
+    scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "fences": FENCES}
+    for name, text in {**scripts, "listener": LISTENER}.items():
         (shared / f"{name}.py").write_text(text)
     with Container(root) as booted:
         yield booted
@@ -183,6 +189,13 @@ def installed(box: Container) -> Iterator[Container]:
     assert box.run("systemctl is-active sockagent.socket", check=False).returncode != 0
 
 
+def restart(box: Container) -> None:
+    """Start the service anew, however often that was done within the minute."""
+    box.run(
+        "systemctl reset-failed sockagent.service sockagent.socket; systemctl restart sockagent"
+    )
+
+
 def client(box: Container, token: str = "", query: str = "") -> list[dict[str, object]] | int:
     """The snapshot that a client gets, or how it is refused."""
     done = box.run(f"{PYTHON} {SHARED}/client.py 'ws://127.0.0.1:8765/events{query}' '{token}'")
@@ -200,15 +213,13 @@ def test_it_is_ready_and_tells_how_it_does(installed: Container) -> None:
 
 
 def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Container) -> None:
-    listen = "import socket, time; s = socket.create_server(('127.0.0.1', {})); time.sleep(60)"
+    listen = f"{PYTHON} {SHARED}/listener.py"
     processes = [
-        installed.start(f'exec {PYTHON} -c "{listen.format(7001)}"'),
+        installed.start(f"exec {listen} 7001"),
         installed.start(
-            f'exec setpriv --reuid=65534 --clear-groups {PYTHON} -c "{listen.format(7002)}"'
+            f"exec setpriv --reuid=65534 --clear-groups {listen.removeprefix('exec ')} 7002"
         ),
-        installed.start(
-            f"exec unshare -n sh -c 'ip link set lo up; exec {PYTHON} -c \"{listen.format(7003)}\"'"
-        ),
+        installed.start(f"exec unshare -n sh -c 'ip link set lo up; exec {listen} 7003'"),
     ]
     try:
         deadline = time.monotonic() + 30
@@ -226,7 +237,7 @@ def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Containe
         assert sockets[7001]["netns"] != sockets[7003]["netns"]
         assert {one["comm"] for one in sockets.values()} == {"python"}
     finally:
-        installed.run("pkill -f create_server", check=False)
+        installed.run("pkill -f listener.py", check=False)
         for process in processes:
             process.wait(10)
             assert process.stdout
@@ -248,7 +259,7 @@ def test_a_client_stays_through_a_restart(installed: Container) -> None:
             if '"snapshot_end"' in line:
                 ends += 1
                 if ends == 1:
-                    installed.run("systemctl restart sockagent")
+                    restart(installed)
         assert not any("refused" in line for line in lines), lines
         events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
         # What the new run cannot know is said, and what there is now follows.
@@ -262,7 +273,7 @@ def test_a_client_stays_through_a_restart(installed: Container) -> None:
 
 
 def test_nobody_is_refused_while_it_restarts(installed: Container) -> None:
-    installed.run("systemctl stop sockagent.service")
+    installed.run("systemctl reset-failed sockagent; systemctl stop sockagent.service")
     # It listens all the same: who comes starts it.
     assert isinstance(client(installed), list)
     assert installed.show("ActiveState") == "active"
@@ -271,8 +282,9 @@ def test_nobody_is_refused_while_it_restarts(installed: Container) -> None:
 def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> None:
     installed.run(
         f"mkdir -p /etc/sockagent; echo {TOKEN} >/etc/sockagent/tokens;"
-        "chmod 600 /etc/sockagent/tokens; systemctl restart sockagent"
+        "chmod 600 /etc/sockagent/tokens"
     )
+    restart(installed)
     assert client(installed) == 401
     assert client(installed, "wrong-token-0123456") == 401
     assert isinstance(client(installed, TOKEN), list)
@@ -297,7 +309,8 @@ def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> 
         installed.run("pkill -f -- '--connect ws'", check=False)
         stays.wait(10)
         stays.stdout.close() if stays.stdout else None
-        installed.run("rm -r /etc/sockagent; systemctl restart sockagent")
+        installed.run("rm -r /etc/sockagent")
+        restart(installed)
 
 
 def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
@@ -314,7 +327,7 @@ def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
         stalled.wait()
         assert stalled.stdout
         stalled.stdout.close()
-        installed.run("systemctl start sockagent")
+        restart(installed)
 
 
 def drop_in(box: Container, text: str) -> None:
@@ -331,16 +344,14 @@ def drop_in(box: Container, text: str) -> None:
 def changed(installed: Container) -> Iterator[Container]:
     """One whose service is as it was afterwards."""
     yield installed
-    installed.run(
-        "rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload; "
-        "systemctl reset-failed sockagent.service || :; systemctl restart sockagent"
-    )
+    installed.run("rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload")
+    restart(installed)
 
 
 def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
     command = f"{PYTHON} {SHARED}/wedged.py --listen systemd:feed"
     drop_in(changed, f"ExecStart=' 'ExecStart={command}' 'WatchdogSec=3")
-    changed.run("systemctl restart sockagent")
+    restart(changed)
     main = changed.show("MainPID")
     time.sleep(5)
     assert changed.show("MainPID") == main  # Fed, it lets it be.
@@ -353,7 +364,7 @@ def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
 
 def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
     drop_in(changed, 'Environment="SOCKAGENT_OPTIONS=--filter-file /nowhere"')
-    changed.run("systemctl restart sockagent", check=False)
+    changed.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
     time.sleep(4)
     assert changed.show("ActiveState") == "failed"
     assert (changed.show("ExecMainStatus"), changed.show("NRestarts")) == ("78", "0")
@@ -363,7 +374,7 @@ def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
 
 def test_the_fences_hold(changed: Container) -> None:
     drop_in(changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={PYTHON} {SHARED}/fences.py")
-    changed.run("systemctl restart sockagent", check=False)
+    changed.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
     (line,) = [line for line in said.splitlines() if line.startswith("FENCES ")]
     found = json.loads(line.removeprefix("FENCES "))
@@ -398,16 +409,14 @@ def test_the_units_are_fine_and_expose_little(installed: Container) -> None:
     try:
         open_score = exposure(installed)
         assert f"{open_score:.1f}, instead of {score:.1f}" in example.read_text()
-        installed.run("systemctl restart sockagent")
+        restart(installed)
         installed.until("systemctl is-active sockagent")
         told = client(installed, query="?proto=tcp")
         assert isinstance(told, list)
         assert "netlink" in {one["source"] for one in told if one["event"] == "snapshot"}
     finally:
-        installed.run(
-            "rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload; "
-            "systemctl restart sockagent"
-        )
+        installed.run("rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload")
+        restart(installed)
 
 
 def exposure(box: Container) -> float:
