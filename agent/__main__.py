@@ -91,7 +91,12 @@ def _add_serving(group: _ArgumentGroup) -> None:
 
 
 def _octal(text: str) -> int:
-    return int(text, 8)
+    from argparse import ArgumentTypeError
+
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no octal number") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -213,6 +213,7 @@ async def _serve(
     config: Config, following: Following, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
 ) -> Server:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
+    from .say import Troubles
     from .service import Service
     from .serving import Serving
     from .systemd import Notifier
@@ -238,6 +239,7 @@ async def _serve(
         service.reloaded()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(Troubles())
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
     serving.server.stopping = service.stopping
     return serving.server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from .errors import UsageError
@@ -18,6 +19,8 @@ SHORTEST_STATS_SECONDS = 0.1
 # In so many seconds every descriptor is read again, whatever the evidence says.
 SWEEP_SECONDS = 60.0
 SOCKET_MODE = 0o600
+_HOST = re.compile(r"[\w.-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
 # Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
 SOURCES = ("auto", "procfs", "netlink")
@@ -48,12 +51,8 @@ class Network:
     def __post_init__(self) -> None:
         if self.listen and self.connect:
             raise UsageError("connect", "it does not go with --listen")
-        useless = ["filter_file", "allow_host", "allow_origin", "insecure"]
-        if not self.connect:
-            useless += ["token_file", "tls_cert", "tls_ca"]
-        for name in () if self.listen else useless:
-            if getattr(self, name):
-                raise UsageError(name.replace("_", "-"), "it goes with --listen")
+        self._check_places()
+        self._check_names()
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls-cert" if self.tls_cert is None else "tls-key"
             raise UsageError(missing, "certificate and key are given together")
@@ -69,6 +68,26 @@ class Network:
         for listen in self.listen:
             if not (listen.is_local or self.insecure):
                 self._check_exposed(listen)
+
+    def _check_places(self) -> None:
+        """Each setting is for one side, or for both."""
+        ours = ["token_file", "tls_cert", "tls_key", "tls_ca"]  # Of a client, too.
+        for name, setting in Network.__dataclass_fields__.items():
+            if self.listen or name in ("listen", "connect") or (self.connect and name in ours):
+                continue
+            if getattr(self, name) != setting.default:
+                which = "--listen or --connect" if name in ours else "--listen"
+                raise UsageError(name.replace("_", "-"), f"it goes with {which}")
+
+    def _check_names(self) -> None:
+        if len(set(self.connect)) < len(self.connect):
+            raise UsageError("connect", "the same URL is given twice")
+        for origin in self.allow_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError("allow-origin", f"{origin!r} is none, as https://dash.example is")
+        for host in self.allow_host:
+            if not _HOST.fullmatch(host):
+                raise UsageError("allow-host", f"{host!r} is no name, which has no port")
 
     def _check_exposed(self, listen: Listen) -> None:
         missing = [] if self.token_file else ["--token-file"]

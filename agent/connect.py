@@ -14,7 +14,12 @@ from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    WebSocketException,
+)
 
 from . import __version__
 from .errors import RuntimeFailure
@@ -31,6 +36,8 @@ SILENT_SECONDS = 45.0
 FIRST_SECONDS, MOST_SECONDS = 0.5, 30.0
 # Messages that wait for stdout, of all agents together.
 MOST_WAITING = 32
+# Of what an agent answers, so much is told.
+_SENTENCE_BYTES = 200
 # Answers that another attempt would not change.
 _FINAL = frozenset({400, 401, 403, 404, 405, 426, 501, 505})
 
@@ -63,7 +70,8 @@ class Remote(NamedTuple):
 async def merged(remotes: Sequence[Remote]) -> AsyncIterator[bytes]:
     """What these agents tell, in chunks of whole records. Raises RuntimeFailure."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
-    following = [asyncio.create_task(follow(remote, chunks)) for remote in remotes]
+    hosts: dict[str, str] = {}
+    following = [asyncio.create_task(follow(remote, chunks, hosts)) for remote in remotes]
     try:
         while True:
             getting = asyncio.ensure_future(chunks.get())
@@ -81,8 +89,8 @@ async def merged(remotes: Sequence[Remote]) -> AsyncIterator[bytes]:
         await asyncio.gather(*following, return_exceptions=True)
 
 
-async def follow(remote: Remote, chunks: asyncio.Queue[bytes]) -> None:
-    """Follow one agent for ever. Raises RuntimeFailure where that cannot be."""
+async def follow(remote: Remote, chunks: asyncio.Queue[bytes], hosts: dict[str, str]) -> None:
+    """Follow one agent for ever; ``hosts`` are the URLs by host. Raises RuntimeFailure."""
     position = Position(snapshots=remote.snapshots)
     wait, failing = FIRST_SECONDS, False
     while True:
@@ -93,8 +101,11 @@ async def follow(remote: Remote, chunks: asyncio.Queue[bytes]) -> None:
                     say(f"{remote.url}: connected again")
                 async for message in _messages(connection):
                     await chunks.put(position.take(message))
+                    if hosts.setdefault(position.host, remote.url) != remote.url:
+                        say(f"warning: {remote.url} has the name of another: {position.host}")
+                        hosts[position.host] = remote.url
                     wait, failing = FIRST_SECONDS, False
-        except (OSError, WebSocketException, NoStream) as error:
+        except (OSError, WebSocketException, ValueError) as error:
             reason, final = _why(error)
             if final:
                 raise RuntimeFailure(f"{remote.url}: {reason}") from error
@@ -134,21 +145,26 @@ async def _messages(connection: ClientConnection) -> AsyncIterator[bytes]:
 
 def _why(error: Exception) -> tuple[str, bool]:
     """What went wrong, and whether another attempt is in vain."""
+    reason, final = str(error), False
     match error:
         case InvalidStatus(response=response):
-            body = (response.body or b"").decode(errors="replace").strip()
+            body = (response.body or b"")[:_SENTENCE_BYTES].decode(errors="replace").strip()
             status = response.status_code
-            return f"{status} {body or response.reason_phrase}", status in _FINAL
+            reason, final = f"{status} {body or response.reason_phrase}", status in _FINAL
         case ssl.SSLCertVerificationError():
-            return error.verify_message, True
+            reason, final = error.verify_message, True
         case NoStream():
-            return "this is no feed of sockagent", True
+            reason, final = "this is no feed of sockagent", True
         case ConnectionClosed(rcvd=close) if close is not None:
-            return f"it closed the connection: {close.code} {close.reason}".rstrip(), False
+            reason = f"it closed the connection: {close.code} {close.reason}".rstrip()
         case ConnectionClosed():
-            return "the connection broke", False
+            reason = "the connection broke"
         case TimeoutError():
-            return "it does not answer", False
+            reason = "it does not answer"
         case OSError():
-            return error.strerror or str(error), False
-    return str(error), False
+            reason = error.strerror or str(error)
+        case ValueError():  # The library's, of a URL that a redirect leads to.
+            reason, final = "it leads on to what is no URL", True
+        case InvalidMessage():
+            reason = "no HTTP comes back: it may take TLS (wss://), or a client certificate"
+    return reason, final

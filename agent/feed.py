@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from itertools import repeat
 from weakref import WeakValueDictionary
 
 from .filters import Filter
@@ -142,11 +143,11 @@ class Subscription:
     ) -> None:
         self.view = view
         self.seq = 0  # The newest delta that was sent, or that the snapshot sent included.
-        view.readers += 1
+        view.enter()
         self._feed = feed
         self._resume = resume
         self._wants_snapshot = snapshot
-        self._chunks = self._stream()
+        self._chunks: Iterator[bytes | None] = self._stream()
 
     def take(self) -> bytes | None:
         """The next chunk; empty when it takes another turn to find it; None when there is none."""
@@ -154,13 +155,15 @@ class Subscription:
 
     def close(self) -> None:
         """Let go of everything: there is nobody to send to any more."""
-        self._chunks.close()
-        self.view.readers -= 1
+        chunks, self._chunks = self._chunks, repeat(None)
+        if isinstance(chunks, Generator):
+            chunks.close()
+            self.view.leave()
 
     def look_through(self, view: View) -> None:
         """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
         self.close()
-        view.readers += 1
+        view.enter()
         self.view = view
         self._resume = None
         self._chunks = self._stream()

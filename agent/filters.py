@@ -8,6 +8,7 @@ holdings, and nothing of transports.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from functools import lru_cache
@@ -112,7 +113,7 @@ def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Ca
         globs = [re.compile(translate(value)).match for value in values if is_glob(value)]
         beginnings = tuple(value for value in values if not is_glob(value)) if prefix else ()
 
-        @lru_cache(maxsize=4096)  # A few hundred names recur for thousands of sockets.
+        @lru_cache(maxsize=512)  # A few hundred names recur for thousands of sockets.
         def chosen(text: str) -> bool:
             return (
                 text in exact
@@ -149,7 +150,7 @@ def _numbers(field: Callable[[Holding], int | None], what: str) -> Callable[...,
 
 
 def _ports(name: str, values: list[str]) -> Test:
-    chosen: set[int] = set()
+    ranges: list[tuple[int, int]] = []
     for value in values:
         low_text, dash, high_text = value.partition("-")
         try:
@@ -159,7 +160,22 @@ def _ports(name: str, values: list[str]) -> Test:
             raise FilterError(name, f"{value!r} is no port or range of ports") from None
         if high < low:
             raise FilterError(name, f"{value!r} is an empty range")
-        chosen.update(range(low, high + 1))
+        ranges.append((low, high))
+    # Those that overlap become one: the first ports of all, and the last ones.
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for low, high in sorted(ranges):
+        if lasts and low <= lasts[-1] + 1:
+            lasts[-1] = max(lasts[-1], high)
+        else:
+            firsts.append(low)
+            lasts.append(high)
+
+    def chosen(port: int | None) -> bool:
+        if port is None:
+            return False
+        at = bisect_right(firsts, port)
+        return at > 0 and port <= lasts[at - 1]
 
     def test(holding: Holding) -> bool:
         socket = holding.socket
@@ -167,7 +183,7 @@ def _ports(name: str, values: list[str]) -> Test:
         return (
             socket.family in INET_FAMILIES
             and socket.proto != "raw"
-            and (socket.local_port in chosen or socket.remote_port in chosen)
+            and (chosen(socket.local_port) or chosen(socket.remote_port))
         )
 
     return test
@@ -184,7 +200,7 @@ def _addresses(name: str, values: list[str]) -> Test:
         except ValueError:
             raise FilterError(name, f"{value!r} is no address and no CIDR") from None
 
-    @lru_cache(maxsize=65_536)
+    @lru_cache(maxsize=2048)
     def chosen(text: str) -> bool:
         address = ip_address(text)
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -18,6 +18,7 @@ class Position:
     """
 
     def __init__(self, *, snapshots: bool = True) -> None:
+        self.host = ""  # Of the agent, once it greeted.
         self._snapshots = snapshots
         self._epoch: str | None = None
         self._seq = 0
@@ -35,10 +36,15 @@ class Position:
 
     def take(self, message: bytes) -> bytes:
         """What is to be passed on of a message. Raises NoStream."""
-        lines = message.splitlines()
         try:
-            first = loads(lines[0])
-            last = first if len(lines) == 1 else loads(lines[-1])
+            records = [loads(line) for line in message.split(b"\n") if line]
+            for record in records:
+                if not isinstance(record["event"], str):
+                    raise NoStream
+                _number(record["seq"])
+            first, last = records[0], records[-1]
+            if not message.endswith(b"\n"):
+                message += b"\n"
             # In the midst of a stream: the agent's own filters changed.
             if not self._greeted or first["event"] == "hello":
                 return self._hello(first) + message
@@ -74,12 +80,13 @@ class Position:
                 )
             self._whole = not self._snapshots
             self._seq = seq
+        self.host = str(hello["host"])
         self._epoch = epoch
         self._greeted = True
         return gap
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError
     return value

@@ -11,12 +11,18 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from .model import Coverage
 from .privilege import privileged
 
+if TYPE_CHECKING:
+    import asyncio
+
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 _STDERR = 2
+# Seconds between two lines on troubles that go on.
+TROUBLE_SECONDS = 10.0
 # Lines that wait for a reader; what is said while there are so many is lost.
 MOST_WAITING = 100
 
@@ -110,3 +116,23 @@ def warn(coverage: Coverage) -> None:
         if not privileged():
             missing += f"; {_PRIVILEGE}"
     say(f"warning: {missing}")
+
+
+class Troubles:
+    """Says what goes wrong in the event loop with nobody to tell, now and then: for asyncio, which
+    would print a traceback each time. Mostly there are no descriptors left to accept with."""
+
+    def __init__(self) -> None:
+        self._said = -TROUBLE_SECONDS
+        self._more = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Asyncio's exception handler."""
+        self._more += 1
+        if loop.time() - self._said < TROUBLE_SECONDS:
+            return
+        error = context.get("exception")
+        what = str(context.get("message", "")).strip() or "an error"
+        reason = getattr(error, "strerror", None) or repr(error)
+        say(f"{what}: {reason} ({self._more} times since this was said)")
+        self._said, self._more = loop.time(), 0

@@ -265,7 +265,9 @@ async def test_tls_is_verified(certificate: tuple[str, str]) -> None:
         assert failure.startswith(f"{url}: self-signed certificate")
 
 
-async def test_a_clients_certificate(certificate: tuple[str, str]) -> None:
+async def test_a_clients_certificate(
+    certificate: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate[0])
     served.load_cert_chain(*certificate)
     served.verify_mode = ssl.CERT_REQUIRED
@@ -285,3 +287,71 @@ async def test_a_clients_certificate(certificate: tuple[str, str]) -> None:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await refused.close()
+    assert "it may take TLS (wss://), or a client certificate" in capfd.readouterr().err
+
+
+async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    async with serving(tls=served, limits=Limits(handshakes=5)) as there:
+        there.poll(ONE)
+        idle = [there.raw() for _ in range(30)]  # Not a byte of a handshake.
+        told = Told(Remote(f"wss://127.0.0.1:{there.port}", (), None, trusting))
+        await told.until("snapshot_end")
+        assert len(there.server._clients) <= 6
+        plain = there.raw("GET /events HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(HANGS_SECONDS):
+            loop = asyncio.get_running_loop()
+            while await loop.sock_recv(plain, 100):  # An alert, perhaps, and the end.
+                pass
+        await told.close()
+        for one in (*idle, plain):
+            one.close()
+
+
+# What is no agent.
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("302 Found\r\nLocation: ws://[::1", "it leads on to what is no URL"),
+        ("302 Found\r\nLocation: ws://127.0.0.1:x/", "it leads on to what is no URL"),
+        ("302 Found\r\nLocation: ws://a..b/", "it leads on to what is no URL"),
+        ("403 No\r\nContent-Length: 100000\r\n\r\n" + "x" * 100_000, "403 " + "x" * 200),
+        ("101 Switching\r\n\r\n", None),
+    ],
+)
+async def test_what_a_hostile_server_answers(answer: str, reason: str | None) -> None:
+    asked = asyncio.Event()
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    told = Told(Remote(url, ()))
+    if reason is not None:
+        assert await told.failure() == f"{url}: {reason}"
+    else:
+        waiting = asyncio.create_task(told.until("hello"))
+        await asyncio.wait_for(asked.wait(), HANGS_SECONDS)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await told.close()
+    server.close()
+
+
+async def test_two_agents_with_one_name_are_warned_of(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as one, serving() as two:
+        one.poll(ONE)
+        two.poll(TWO)
+        told = Told(remote(one), remote(two))
+        await told.until("snapshot_end", times=2)
+        await told.close()
+    await asyncio.sleep(0.1)
+    assert "has the name of another: host" in capfd.readouterr().err

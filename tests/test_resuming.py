@@ -114,6 +114,28 @@ def test_what_is_no_stream(message: bytes) -> None:
         position.take(message)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [line("open", 6) + b"garbage\n" + line("open", 7), line("open", 6) + b'{"event":1,"seq":7}\n',
+     b'{"event":"open","seq":true}\n'],
+)  # fmt: skip
+def test_what_is_no_record_is_not_passed_on(position: Position, message: bytes) -> None:
+    with pytest.raises(NoStream):
+        position.take(message)
+
+
+def test_a_message_ends_its_last_line(position: Position) -> None:
+    assert position.take(line("open", 6).rstrip()) == line("open", 6)
+
+
+def test_an_agent_whose_filters_changed_begins_anew(position: Position) -> None:
+    position.take(line("open", 6))
+    assert told(position.take(hello(8)))["event"] == "lost"
+    assert position.resume is None
+    position.take(line("snapshot_end", 8))
+    assert position.resume == ("e", 8)
+
+
 @given(st.lists(st.binary()))
 def test_no_bytes_raise_anything_else(messages: list[bytes]) -> None:
     position = Position()

@@ -1,10 +1,12 @@
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from agent.say import MOST_WAITING, Voice
+from agent import say as say_module
+from agent.say import MOST_WAITING, Troubles, Voice
 
 PATIENCE = 10.0  # Seconds until what does not come has failed.
 
@@ -71,3 +73,16 @@ def test_without_a_thread_it_is_said_all_the_same(
         voice.say(word)
     voice.finish(0)
     assert os.read(pipe[0], 100) == b"sockagent: one\nsockagent: two\n"
+
+
+async def test_troubles_that_go_on_are_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(say_module, "say", said.append)
+    troubles = Troubles()
+    loop = asyncio.get_running_loop()
+    for _ in range(1000):
+        troubles(loop, {"message": "accept()", "exception": OSError(24, "Too many open files")})
+    assert said == ["accept(): Too many open files (1 times since this was said)"]
+    troubles._said -= 60
+    troubles(loop, {"message": "accept()", "exception": ValueError("x")})
+    assert said[1:] == ["accept(): ValueError('x') (1000 times since this was said)"]

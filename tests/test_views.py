@@ -141,11 +141,17 @@ def test_a_filter_that_hides_nearly_everything_takes_several_turns(
     assert told[-1]["count"] == 1
 
 
-def test_a_view_that_nobody_looks_through_is_forgotten() -> None:
+@pytest.mark.parametrize("turns", [(), ((ONE, TWO), ())])
+def test_a_view_that_nobody_looks_through_is_forgotten(turns: tuple[tuple[Holding, ...]]) -> None:
     source = Source()
     source.poll(ONE)
     subscription = source.feed.subscribe(Filter({"port": ["1"]}))
+    for held in turns:
+        while subscription.take() is not None:
+            pass
+        source.poll(*held)
     assert len(source.feed._views) == 1
+    subscription.close()
     subscription.close()
     del subscription
     assert len(source.feed._views) == 0

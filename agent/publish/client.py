@@ -28,8 +28,8 @@ MESSAGE_BYTES = 4096
 # What a client may send without end: seconds of silence pay for it.
 INBOUND_BYTES_A_SECOND = 4096
 INBOUND_BYTES = 64 * 1024
-# Chunks that are sent in one turn of the event loop.
-_CHUNKS = 4
+# Chunks that are taken in one turn: a poll's changes, and that there is nothing more.
+_CHUNKS = 2
 
 
 class House(Protocol):
@@ -43,6 +43,9 @@ class House(Protocol):
 
     def subscribed(self, client: Client) -> None:
         """It is a subscriber now."""
+
+    def has_more(self, client: Client) -> None:
+        """It is to be pumped, when there is time."""
 
     def gone(self, client: Client) -> None:
         """It is there no more."""
@@ -62,7 +65,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_budget",
-        "_clock",
+        "_early",
         "_house",
         "_loop",
         "_protocol",
@@ -86,6 +89,7 @@ class Client(asyncio.Protocol):
         )
         self._transport: asyncio.Transport | None = None
         self._budget = float(INBOUND_BYTES)
+        self._early: bytes | None = None  # What came before TLS was told to be ready.
         self.peer_of = peer_of
         self.peer = Peer("", "")
         self.since = self._loop.time()  # When it came, or sent something last.
@@ -101,15 +105,30 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is connected."""
         assert isinstance(transport, asyncio.Transport)
+        early, self._early = self._early, None
+        if early is None:
+            self._transport = transport
+            self.peer = self.peer_of(transport)
+            if not self._house.arrived(self):
+                transport.abort()
         self._transport = transport
-        self.peer = self.peer_of(transport)
         # Whatever the kernel does not take counts as stalling. With 0, TLS would always pause.
         transport.set_write_buffer_limits(high=1, low=0)
-        if not self._house.arrived(self):
-            transport.abort()
+        if early:
+            self.data_received(early)
+
+    def begins_tls(self, transport: asyncio.Transport) -> bool:
+        """It is connected, and its TLS handshake is about to begin; whether it may."""
+        self._early = b""
+        self._transport = transport
+        self.peer = self.peer_of(transport)
+        return self._house.arrived(self)
 
     def data_received(self, data: bytes) -> None:
         """It sent something: its request, or what is discarded."""
+        if self._early is not None:
+            self._early += data
+            return
         now = self._loop.time()
         self._budget += (now - self.since) * INBOUND_BYTES_A_SECOND - len(data)
         self._budget = min(self._budget, INBOUND_BYTES)
@@ -137,7 +156,7 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has taken everything."""
         self.stalled = None
-        self._loop.call_soon(self.pump)
+        self._house.has_more(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """It is gone."""
@@ -155,7 +174,7 @@ class Client(asyncio.Protocol):
         return self._protocol.state is OPEN and not self.closing and self._transport is not None
 
     def pump(self) -> None:
-        """Send what there is, as long as it is taken."""
+        """Send some of what there is; for the rest it is the server who finds the time."""
         subscription = self.subscription
         if subscription is None or self.stalled is not None or not self.is_open:
             return
@@ -165,7 +184,7 @@ class Client(asyncio.Protocol):
                 return
             if chunk and not self.send(chunk):
                 return
-        self._loop.call_soon(self.pump)
+        self._house.has_more(self)
 
     def send(self, framed: bytes) -> bool:
         """Send a frame; whether there may be another."""
@@ -211,7 +230,7 @@ class Client(asyncio.Protocol):
             return
         self.subscription = answer
         self._house.subscribed(self)
-        self.pump()
+        self._house.has_more(self)
 
     def reject(self, status: int, sentence: str) -> Response:
         """An answer in words."""

@@ -5,6 +5,7 @@ It knows nothing of who connects and what for.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -173,7 +174,7 @@ def _remove_stale(path: str) -> None:
     """Remove a socket's file that nobody listens on. Raises OSError when somebody does."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind() will say that it is there.
+            raise FileExistsError(errno.EEXIST, "it is there, and no socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as asking:

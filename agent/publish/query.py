@@ -9,6 +9,8 @@ from ..errors import UsageError
 from ..filters import FILTERS, Filter
 
 MOST_PARAMETERS = 100
+# Values of all filters together: each costs a little of every record.
+MOST_VALUES = 100
 _OWN = ("epoch", "since", "snapshot")
 
 
@@ -45,6 +47,8 @@ def parse(query: str) -> Wanted:
     snapshot = given.pop("snapshot", ["1"])[0]
     if snapshot not in ("0", "1"):
         raise UsageError("snapshot", "it is 0 or 1")
+    if sum(value.count(",") + 1 for values in given.values() for value in values) > MOST_VALUES:
+        raise UsageError("query", f"there are more than {MOST_VALUES} values in it")
     return Wanted(Filter(given), resume, snapshot == "1")
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
@@ -30,6 +31,7 @@ from .access import Access
 from .client import Client, frame
 from .listening import BACKLOG, Listener
 from .peers import tcp_peer, unix_peer
+from .tls import Handshake
 
 # Pages of a snapshot: what the kernel takes at a time from one that reads, and what one costs that
 # does not.
@@ -41,8 +43,10 @@ STALL_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 # How often deadlines are looked at.
 _SWEEP_SECONDS = 0.5
-# Clients that are served in one turn of the event loop: about 2 ms.
-_TURN = 100
+# How long clients are served in one turn of the event loop, while others wait.
+_TURN_SECONDS = 0.003
+# Clients whose deadlines are looked at in one turn.
+_LOOKED_AT = 1000
 # Connections that are accepted in one turn.
 _ACCEPTED = 64
 # What is said of clients in so many seconds, in lines.
@@ -88,6 +92,8 @@ class Server:
         self._subscribers: dict[View, set[Client]] = {}
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
+        self._behind: dict[Client, None] = {}  # Who is to be pumped, in the order of their turns.
+        self._work = asyncio.Event()  # That there is somebody.
         self._empty = asyncio.Event()
         self._log = _Log()
 
@@ -102,29 +108,28 @@ class Server:
         for listener in listeners:
             self._listeners.append(listener)
             local = listener.socket.family == socket.AF_UNIX
-            make = unix_peer if local else tcp_peer
+            factory: Callable[[], asyncio.Protocol] = partial(
+                Client, self, unix_peer if local else tcp_peer
+            )
+            if tls is not None and not local:
+                factory = partial(Handshake, self, tls, HANDSHAKE_SECONDS)
             self._servers.append(
-                await loop.create_server(
-                    lambda make=make: Client(self, make),
-                    sock=listener.socket,
-                    ssl=None if local else tls,
-                    ssl_handshake_timeout=None if local or tls is None else HANDSHAKE_SECONDS,
-                    ssl_shutdown_timeout=None if local or tls is None else CLOSE_SECONDS,
-                    backlog=_ACCEPTED,
-                )
+                await loop.create_server(factory, sock=listener.socket, backlog=_ACCEPTED)
             )
             # asyncio accepts as many in one turn as may wait: fewer of the one, more of the other.
             listener.socket.listen(BACKLOG)
 
     async def run(self) -> None:
         """Serve, until it is cancelled."""
-        sweeping = asyncio.get_running_loop().create_task(self._sweep_for_ever())
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(work) for work in (self._sweep_for_ever(), self._catch_up())]
         try:
             while True:
                 if await self._feed.news(_SWEEP_SECONDS):
                     await self._pump()
         finally:
-            sweeping.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def stop(self) -> None:
         """End all, the stalled ones too; those that read are told that the agent stops."""
@@ -133,7 +138,9 @@ class Server:
             server.close()
         for listener in self._listeners:
             listener.remove()
-        await self._pump()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pump()
         for client in list(self._clients):
             client.close(CloseCode.GOING_AWAY, "the agent stops")
         if self._clients:
@@ -155,17 +162,38 @@ class Server:
                 chosen = client.wanted & narrowed
                 client.subscription.look_through(self._feed.view(chosen, frame, PAGE_BYTES))
                 self.subscribed(client)
-                client.pump()
+                self.has_more(client)
 
     async def _pump(self) -> None:
         """Send what is new to all who are through with what came before."""
-        served = 0
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         for clients in list(self._subscribers.values()):
             for client in list(clients):
                 client.pump()
-                served += 1
-                if served % _TURN == 0:
+                if clock() - begun >= _TURN_SECONDS:
                     await asyncio.sleep(0)
+                    begun = clock()
+
+    def has_more(self, client: Client) -> None:
+        """It is to be pumped, when there is time."""
+        self._behind[client] = None
+        self._work.set()
+
+    async def _catch_up(self) -> None:
+        """Send the rest to those for whom one turn was not enough, each in its turn, for ever."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await self._work.wait()
+            begun = clock()
+            while self._behind:
+                client = next(iter(self._behind))
+                del self._behind[client]
+                client.pump()
+                if clock() - begun >= _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    begun = clock()
+            self._work.clear()
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -195,7 +223,7 @@ class Server:
                 if beat is None:
                     beat = beats[subscription.seq] = subscription.heartbeat()
                 client.send(beat)
-            if served % (10 * _TURN) == 0:
+            if served % _LOOKED_AT == 0:
                 await asyncio.sleep(0)
 
     def _evict(self, client: Client, reason: str) -> None:
@@ -225,6 +253,7 @@ class Server:
             return
         self._clients.discard(client)
         self._handshakes.pop(client, None)
+        self._behind.pop(client, None)
         origin = client.peer.origin
         self._origins[origin] -= 1
         if not self._origins[origin]:

@@ -48,6 +48,8 @@ def test_what_is_wanted(query: str, expected: Wanted) -> None:
         ("snapshot=no", "snapshot"),
         ("snapshot=0&snapshot=1", "snapshot"),
         ("&".join(["pid=1"] * 101), "query"),
+        ("port=" + ",".join(["0-65535"] * 101), "query"),
+        ("addr=" + ",".join(["10.0.0.1"] * 60) + "&pid=" + ",".join(["1"] * 60), "query"),
     ],
 )
 def test_what_is_not_understood_is_named(query: str, argument: str) -> None:

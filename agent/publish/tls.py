@@ -1,0 +1,54 @@
+"""A connection whose TLS handshake is still to come: counted among the handshakes, as any other.
+
+asyncio by itself tells of a connection only when its handshake is through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from .client import Client, House
+from .peers import tcp_peer
+
+# How long the end of TLS may take.
+_SHUTDOWN_SECONDS = 1.0
+
+
+class Handshake(asyncio.Protocol):
+    """What a connection begins with."""
+
+    def __init__(self, house: House, context: ssl.SSLContext, seconds: float) -> None:
+        self._house = house
+        self._context = context
+        self._seconds = seconds
+        self._shaking: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is connected."""
+        assert isinstance(transport, asyncio.Transport)
+        client = Client(self._house, tcp_peer)
+        if client.begins_tls(transport):
+            loop = asyncio.get_running_loop()
+            self._shaking = loop.create_task(self._shake(transport, client))
+        else:
+            transport.abort()
+            self._house.gone(client)
+
+    async def _shake(self, transport: asyncio.Transport, client: Client) -> None:
+        try:
+            safe = await asyncio.get_running_loop().start_tls(
+                transport,
+                client,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=self._seconds,
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+        except OSError:  # It is no TLS, or without the certificate that is asked for, or gone.
+            safe = None
+        if safe is None:
+            transport.abort()
+            self._house.gone(client)
+        else:
+            client.connection_made(safe)
