@@ -8,6 +8,7 @@ knows subscriptions, and nothing of who else there is.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -93,7 +94,7 @@ class Client(asyncio.Protocol):
         self.peer_of = peer_of
         self.peer = Peer("", "")
         self.since = self._loop.time()  # When it came, or sent something last.
-        self.said = 0.0  # When it was sent something last.
+        self.said = math.inf  # When it was sent something last; nothing precedes ``hello``.
         self.stalled: float | None = None  # Since when it takes nothing.
         self.closing = False
         self.ends: float | None = None  # When it is cut off, at the latest.

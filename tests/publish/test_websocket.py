@@ -12,6 +12,7 @@ from agent.filters import Filter
 from agent.lines import CHUNK_BYTES
 from agent.publish import websocket
 from agent.publish.access import Access
+from agent.publish.client import Client
 from agent.publish.websocket import PAGE_BYTES, Limits
 
 from ..feeding import ONE, THREE, TWO, events, seqs
@@ -141,6 +142,19 @@ async def test_heartbeats() -> None:
             got = await told(connection, "heartbeat")
             assert (events(got)[-2:], got[-1]["seq"]) == (["snapshot_end", "heartbeat"], 0)
             assert events(await message(connection)) == ["heartbeat"]
+
+
+async def test_no_heartbeat_comes_before_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(heartbeat=0.01) as there:
+        there.poll(ONE)
+        waiting: list[Client] = []
+        monkeypatch.setattr(there.server, "has_more", waiting.append)
+        async with there.client() as connection:
+            while not waiting:  # noqa: ASYNC110 (nothing tells of it)
+                await asyncio.sleep(0.01)
+            await there.server._sweep()
+            waiting.pop().pump()
+            assert events(await message(connection)) == ["hello"]
 
 
 async def test_both_families_and_a_unix_socket(tmp_path: Path) -> None:
