@@ -31,7 +31,10 @@ from .text import text
 
 if TYPE_CHECKING:
     from .following import Following
+    from .handover import Left
     from .publish.websocket import Server
+    from .service import Service
+    from .serving import Serving
 
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
@@ -117,12 +120,10 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     stop = _stopped()
     asyncio.get_running_loop().set_default_executor(_Abandoned())
     procfs = ProcFS(config.proc)
-    agent = Agent(
-        text(os.fsencode(os.uname().nodename)),
-        procfs.boot_id(),
-        os.urandom(8).hex(),
-        config.interval,
-    )
+    machine = (text(os.fsencode(os.uname().nodename)), procfs.boot_id())
+    handed, left = _handed(machine) if config.network.listen else ({}, None)
+    epoch = os.urandom(8).hex() if left is None else left.epoch
+    agent = Agent(*machine, epoch, config.interval)
     walker = Walker(procfs, cmdline=config.cmdline)
     if config.filter.values:
         from .hints import hints  # Only here: most ask for everything.
@@ -136,10 +137,13 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             # Only here: what following takes need not be loaded for a snapshot.
             from .following import Following
 
-            following = Following(poller, agent, config)
+            following = Following(poller, agent, config, left)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             if config.network.listen:
-                server = await _serve(config, following, group, tasks)
+                serving, service = await _serve(config, following, handed)
+                server = serving.server
+                tasks.append(group.create_task(server.run()))
+                server.stopped = lambda: service.leave(following.left(), machine)
             printing = group.create_task(
                 _print(feed.subscribe(config.filter)) if config.follow else _until_stopped(stop)
             )
@@ -209,9 +213,26 @@ async def _snapshot(
     warn(poller.coverage)
 
 
+def _handed(
+    machine: tuple[str, str | None],
+) -> tuple[dict[str, list[int]], Left | None]:
+    """What systemd hands over: descriptors by name, and what an earlier run left."""
+    from .handover import NAME, unpack
+    from .systemd import Notifier, inherited
+
+    handed = inherited(os.environ)
+    left = None
+    for descriptor in handed.pop(NAME, ()):
+        left = unpack(descriptor, machine)
+        os.close(descriptor)
+        # It counts once: after a crash it would be of the past.
+        Notifier(os.environ).tell(FDSTOREREMOVE=1, FDNAME=NAME)
+    return handed, left
+
+
 async def _serve(
-    config: Config, following: Following, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
-) -> Server:
+    config: Config, following: Following, handed: dict[str, list[int]]
+) -> tuple[Serving, Service]:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
     from .say import Troubles
     from .service import Service
@@ -219,8 +240,7 @@ async def _serve(
     from .systemd import Notifier
 
     serving = Serving(config, following.feed)
-    await serving.listen()
-    tasks.append(group.create_task(serving.server.run()))
+    await serving.listen(handed)
     service = Service(
         Notifier(os.environ),
         following.feed,
@@ -242,7 +262,7 @@ async def _serve(
     loop.set_exception_handler(Troubles())
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
     serving.server.stopping = service.stopping
-    return serving.server
+    return serving, service
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:

@@ -64,6 +64,11 @@ class Feed:
         self._news = asyncio.Event()
         self._published = time.monotonic()
 
+    def restore(self, seq: int, batches: Sequence[Batch]) -> None:
+        """Go on behind ``seq``, with the history of an earlier run of the same epoch."""
+        self.seq = seq
+        self.history.restore(batches, seq)
+
     def age(self) -> float:
         """Seconds since the last publication, or the start."""
         return time.monotonic() - self._published

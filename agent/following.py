@@ -13,6 +13,7 @@ from .cadence import snapshots
 from .config import Config
 from .errors import RuntimeFailure
 from .feed import Feed
+from .handover import Left, batches
 from .poller import Poller
 from .records import Agent
 from .say import say, warn
@@ -30,8 +31,15 @@ def _nothing() -> None:
 class Following:
     """The feed of an agent that polls; ``work`` is what must run for it."""
 
-    def __init__(self, poller: Poller, agent: Agent, config: Config) -> None:
+    def __init__(
+        self, poller: Poller, agent: Agent, config: Config, left: Left | None = None
+    ) -> None:
+        """``left`` is what an earlier run of the same epoch left."""
         self.feed = Feed(agent, vitals=Vitals())
+        self._tracker = Tracker()
+        if left is not None:
+            self.feed.restore(left.seq, batches(left))
+            self._tracker = Tracker(left.snapshot, left.opened_at)
         self.polled: Callable[[], None] = _nothing  # Called after each poll.
         self._poller = poller
         self._config = config
@@ -41,8 +49,16 @@ class Following:
         telling = [] if self._config.stats is None else [self._tell(self._config.stats)]
         return [self._poll(), *telling]
 
+    def left(self) -> Left | None:
+        """What is left to a later run; None before the first poll."""
+        feed = self.feed
+        if feed.snapshot is None:
+            return None
+        held = [(one.time, one.deltas, one.first) for one in feed.history.batches]
+        return Left(feed.epoch, feed.seq, feed.snapshot, self._tracker.opened_at, held)
+
     async def _poll(self) -> None:
-        tracker, feed = Tracker(), self.feed
+        tracker, feed = self._tracker, self.feed
         try:
             async for snapshot in snapshots(self._poller, self._config.interval, feed.vitals):
                 first = feed.snapshot is None

@@ -80,6 +80,17 @@ class History:
             self._dropped = oldest.last
         del self._batches[:gone]
 
+    @property
+    def batches(self) -> list[Batch]:
+        """Those that are held, the oldest first."""
+        return list(self._batches)
+
+    def restore(self, batches: Sequence[Batch], seq: int) -> None:
+        """Hold what an earlier run held, whose newest delta is ``seq``."""
+        for batch in batches:
+            self.append(batch)
+        self._dropped = max(self._dropped, batches[0].first - 1 if batches else seq)
+
     def holds(self, seq: int) -> bool:
         """Whether everything behind ``seq`` is still held."""
         return seq >= self._dropped

@@ -5,10 +5,13 @@ It knows the feed and who serves it, and nothing of how polls are made.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from .feed import Feed
+from .handover import NAME, Left, pack
 from .systemd import Notifier
 
 # How often the status is told anew.
@@ -50,6 +53,14 @@ class Service:
     def reloading(self) -> None:
         """The configuration is read again."""
         self._notifier.reloading()
+
+    def leave(self, left: Left | None, machine: tuple[str, str | None]) -> None:
+        """Leave this to the next run, where systemd started us and keeps such things."""
+        if left is not None and self._notifier.listens:
+            with suppress(OSError):
+                descriptor = pack(left, machine)
+                self._notifier.store(NAME, descriptor)
+                os.close(descriptor)
 
     def stopping(self) -> None:
         """It is about to end."""

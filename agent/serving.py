@@ -6,8 +6,10 @@ It knows the configuration and the feed, and nothing of polls and records.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
@@ -22,7 +24,7 @@ from .publish.health import health
 from .publish.listening import Listen, Listener, opened
 from .publish.websocket import Answer, Limits, Server
 from .say import say
-from .systemd import credentials, inherited
+from .systemd import credentials
 
 # A longer file is none of tokens or filters.
 _FILE_BYTES = 64 * 1024
@@ -60,10 +62,13 @@ class Serving:
                 b"metrics take the extra: pip install 'sockagent[metrics]'\n",
             )
 
-    async def listen(self) -> None:
-        """Begin to serve. Raises RuntimeFailure and ConfigFailure."""
+    async def listen(self, handed: Mapping[str, Sequence[int]]) -> None:
+        """Begin to serve; ``handed`` are the descriptors that systemd handed over, by name.
+
+        Raises RuntimeFailure and ConfigFailure.
+        """
         network, tls = self._config.network, self._tls
-        listeners = listeners_of(network, tls)
+        listeners = listeners_of(network, tls, handed)
         await self.server.listen(listeners, tls)
         for listener in listeners:
             address = listener.address
@@ -129,16 +134,19 @@ def filter_of(network: Network) -> Filter:
         raise ConfigFailure(f"the filter file {path}: {error.argument}: {error}") from error
 
 
-def listeners_of(network: Network, tls: ssl.SSLContext | None) -> list[Listener]:
+def listeners_of(
+    network: Network, tls: ssl.SSLContext | None, handed: Mapping[str, Sequence[int]]
+) -> list[Listener]:
     """The listening sockets. Raises RuntimeFailure and ConfigFailure."""
-    handed = inherited(os.environ)
     listeners: list[Listener] = []
     try:
         for listen in network.listen:
             if listen.name is None:
                 listeners += opened(listen, network.socket_mode)
             elif listen.name in handed:
-                listeners += (Listener(listen, made) for made in handed[listen.name])
+                listeners += (
+                    Listener(listen, socket.socket(fileno=one)) for one in handed[listen.name]
+                )
             else:
                 raise ConfigFailure(f"systemd hands over no socket named {listen.name!r}")
         for listener in listeners:

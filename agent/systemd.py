@@ -28,6 +28,11 @@ class Notifier:
             self._address = ""
         self.watchdog = _watchdog(environment) if self._address else None  # Seconds.
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody does."""
+        return bool(self._address)
+
     def tell(self, **variables: str | int) -> None:
         """Send these variables; what cannot be sent is not worth an end."""
         if not self._address:
@@ -36,6 +41,14 @@ class Notifier:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
             telling.settimeout(_SEND_SECONDS)
             telling.sendto(state.encode(errors="replace"), self._address)
+
+    def store(self, name: str, descriptor: int) -> None:
+        """Give a descriptor into systemd's keeping, for the next run of this unit."""
+        if self._address:
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
+                telling.settimeout(_SEND_SECONDS)
+                telling.connect(self._address)
+                socket.send_fds(telling, [f"FDSTORE=1\nFDNAME={name}".encode()], [descriptor])
 
     def reloading(self) -> None:
         """The configuration is read again; to be followed by READY."""
@@ -51,23 +64,22 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
     return int(text) / 1_000_000 or None
 
 
-def inherited(environment: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
-    """The listening sockets that systemd handed over, by name.
+def inherited(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """The descriptors that systemd handed over, by name.
 
-    The variables that tell of them go, so that no child takes them for its own. Raises OSError
-    when one of them is no socket.
+    The variables that tell of them go, so that no child takes them for its own.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return {}
-    sockets: dict[str, list[socket.socket]] = {}
+    handed: dict[str, list[int]] = {}
     for index in range(int(count)):
         descriptor = _FIRST + index
         os.set_inheritable(descriptor, False)
         name = names[index] if index < len(names) and names[index] else "unknown"
-        sockets.setdefault(name, []).append(socket.socket(fileno=descriptor))
-    return sockets
+        handed.setdefault(name, []).append(descriptor)
+    return handed
 
 
 # Credentials of the service, by the setting that they stand for.

@@ -12,9 +12,13 @@ from .model import Closed, Coverage, Delta, Holding, Key, Opened, Process, Snaps
 class Tracker:
     """The deltas from one snapshot to the next. The first snapshot has none."""
 
-    def __init__(self) -> None:
-        self._last: Snapshot | None = None
-        self._opened_at: dict[Key, float] = {}  # Only of what opened under our eyes.
+    def __init__(
+        self, last: Snapshot | None = None, opened_at: dict[Key, float] | None = None
+    ) -> None:
+        """``last`` is the newest snapshot of an earlier run, if the stream goes on from that."""
+        self._last = last
+        self._restored = last is not None
+        self.opened_at = dict(opened_at or {})  # Only of what opened under our eyes.
 
     def advance(self, current: Snapshot) -> list[Delta]:
         """What changed since the snapshot before, in the order in which it is to be told."""
@@ -26,7 +30,9 @@ class Tracker:
         begun: list[tuple[Key, Holding]] = []
         deltas: list[Delta] = []
         updated: list[Delta] = []
-        keys = before.keys() | after.keys() if current.changed is None else current.changed
+        # What differs from an earlier run nobody knows yet.
+        whole, self._restored = self._restored or current.changed is None, False
+        keys = before.keys() | after.keys() if whole else current.changed or ()
         for key in keys:
             was, holding = before.get(key), after.get(key)
             if was is holding:
@@ -46,14 +52,14 @@ class Tracker:
         deltas += self._closes(ended, current)
         deltas += updated
         for key, holding in begun:
-            self._opened_at[key] = current.time
+            self.opened_at[key] = current.time
             deltas.append(Opened(holding))
         for holding in current.brief:
             deltas += (Opened(holding), Closed(holding, "closed", None))
         return deltas
 
     def _seconds(self, key: Key, now: float) -> float | None:
-        opened_at = self._opened_at.get(key)
+        opened_at = self.opened_at.get(key)
         return None if opened_at is None else now - opened_at
 
     def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
@@ -69,7 +75,7 @@ class Tracker:
                 lives = current.processes.get(process.pid) == process.start_ticks
                 reason = "closed" if lives else "exited"
             seconds = self._seconds(key, current.time)
-            self._opened_at.pop(key, None)
+            self.opened_at.pop(key, None)
             closes.append(Closed(was, reason, seconds))
         return closes
 

@@ -105,10 +105,11 @@ def test_where_nobody_listens_nothing_happens(address: str) -> None:
 
 def test_what_systemd_hands_over() -> None:
     script = """
-import os, sys
+import os, socket, sys
 from agent.systemd import inherited
 os.environ["LISTEN_PID"] = os.environ.get("LISTEN_PID") or str(os.getpid())
-found = inherited(os.environ)
+found = {name: [socket.socket(fileno=one) for one in descriptors]
+         for name, descriptors in inherited(os.environ).items()}
 print({name: [one.getsockname()[1] for one in sockets] for name, sockets in found.items()})
 print(sorted(name for name in os.environ if name.startswith("LISTEN_")))
 print([os.get_inheritable(one.fileno()) for sockets in found.values() for one in sockets])

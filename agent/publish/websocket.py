@@ -79,7 +79,8 @@ class Server:
         narrowed: Filter,
     ) -> None:
         self.access = access
-        self.stopping: Callable[[], None] = _nothing  # Called as it begins to stop.
+        self.stopping: Callable[[], None] = _nothing  # Called as it begins to stop,
+        self.stopped: Callable[[], None] = _nothing  # and once all are gone.
         self.evicted = 0  # Clients that were cut off because they did not keep up.
         self.refused: Counter[int] = Counter()  # Requests, by status.
         self._feed = feed
@@ -150,6 +151,7 @@ class Server:
         for client in list(self._clients):
             client.abort()
         await asyncio.sleep(0)
+        self.stopped()
 
     def narrow(self, narrowed: Filter) -> None:
         """Let nobody see more than this from now on: subscribers begin anew."""

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from .helpers import must_have, need_root, need_tool
 MOST_EXPOSURE = 1.0
 PYTHON = "/opt/sockagent/bin/python"
 TOKEN, ANOTHER = "0123456789abcdef", "fedcba9876543210"
+DELTAS = ("open", "update", "close", "coverage")
 # Prints the snapshot's records, or the status that refuses it: URL, token.
 CLIENT = """
 import asyncio, json, sys
@@ -244,32 +245,41 @@ def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Containe
             process.stdout.close()
 
 
-def test_a_client_stays_through_a_restart(installed: Container) -> None:
+def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> None:
     follow = installed.start(
-        "exec timeout 60 /usr/local/bin/sockagent --connect ws://127.0.0.1:8765 --proto tcp"
+        "exec timeout 60 /usr/local/bin/sockagent --connect ws://127.0.0.1:8765 2>/dev/null"
     )
+    listening = installed.start(f"exec {PYTHON} {SHARED}/listener.py 7005")
     try:
         assert follow.stdout
-        lines: list[str] = []
-        ends = 0
-        while ends < 2:
-            line = follow.stdout.readline()
-            assert line, lines
-            lines.append(line)
-            if '"snapshot_end"' in line:
-                ends += 1
-                if ends == 1:
-                    restart(installed)
-        assert not any("refused" in line for line in lines), lines
-        events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
-        # What the new run cannot know is said, and what there is now follows.
-        assert events.count("hello") == 2
-        assert events.count("lost") == 1
+        told: list[dict[str, object]] = []
+
+        def until(holds: Callable[[dict[str, object]], bool]) -> None:
+            assert follow.stdout
+            while not told or not holds(told[-1]):
+                line = follow.stdout.readline()
+                assert line, told[-5:]
+                told.append(json.loads(line))
+
+        until(lambda one: one.get("local_port") == 7005)
+        units = "sockagent.service sockagent.socket"
+        installed.run(f"systemctl reset-failed {units}")
+        # Something happens while nobody looks, too.
+        installed.run("(sleep 0.2; pkill -f [l]istener.py) & systemctl restart sockagent; wait")
+        until(lambda one: one.get("local_port") == 7005 and one["event"] == "close")
+        hellos = [one for one in told if one["event"] == "hello"]
+        assert [one["resumed"] for one in hellos] == [False, True]
+        assert hellos[0]["epoch"] == hellos[1]["epoch"]
+        assert not any(one["event"] == "lost" for one in told)
+        deltas = [one["seq"] for one in told if one["event"] in DELTAS]
+        assert deltas == list(range(int(str(deltas[0])), int(str(deltas[0])) + len(deltas)))
+        assert told[-1]["reason"] == "exited"
     finally:
-        installed.run("pkill -f -- '--connect ws'", check=False)
-        follow.wait(10)
-        assert follow.stdout
-        follow.stdout.close()
+        installed.run("pkill -f -- '--connect ws'; pkill -f listener.py", check=False)
+        for process in (follow, listening):
+            process.wait(10)
+            assert process.stdout
+            process.stdout.close()
 
 
 def test_nobody_is_refused_while_it_restarts(installed: Container) -> None:
