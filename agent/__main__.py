@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from .config import Config
     from .procfs.forked import ForkedWalk
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE, FAILED = 0, 1  # 2 is wrong usage: the parser ends with it.
 # EX_CONFIG of sysexits.h: what systemd must not start again and again.
 WRONG_CONFIG = 78
 CLOSED = "standard output is closed"
-# How long an end waits for a reader of stderr.
-GRACE_SECONDS = 0.5
 NO_THREAD = "can't start new thread"  # As the interpreter says it.
 
 _FILTER_HELP = {
@@ -204,7 +202,7 @@ def _complain(message: str) -> None:
     from .say import finish, say
 
     say(message)
-    finish(GRACE_SECONDS)
+    finish()
 
 
 def entry() -> NoReturn:

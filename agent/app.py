@@ -26,7 +26,7 @@ from .procfs.reader import ProcFS
 from .procfs.walker import Walker
 from .publish import stdout
 from .records import Agent, Encoder
-from .say import finish, say, warn
+from .say import GRACE_SECONDS, Troubles, finish, say, warn
 from .text import text
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
 SNAPSHOT_CHUNK_BYTES = 1 << 20
-# How long an end waits for a reader that is there to take what is under way.
-GRACE_SECONDS = 0.5
-
 # What an agent needs at the least: the event loop's, and a few to read with.
 DESCRIPTORS = 12
 # What is left to reading when sockets are opened in other namespaces, two in each.
@@ -70,7 +67,7 @@ def run(config: Config, walk: ForkedWalk | None = None) -> None:
             failure = failure.exceptions[0]
         raise failure from group
     finally:
-        finish(GRACE_SECONDS)
+        finish()
 
 
 def _want(descriptors: int) -> None:
@@ -84,12 +81,14 @@ def _want(descriptors: int) -> None:
             os.close(descriptor)
 
 
-def _stopped() -> asyncio.Event:
-    """What SIGINT and SIGTERM set.
+def _prepared() -> asyncio.Event:
+    """Prepare the event loop; what SIGINT and SIGTERM set.
 
     They are handled to the very end: the event loop's own handlers would go before it does.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(_Abandoned())
+    loop.set_exception_handler(Troubles())
 
     def stopped(_number: int, _frame: object) -> None:
         with suppress(RuntimeError):  # The loop is closed: it stops already.
@@ -105,8 +104,7 @@ async def _connected(config: Config) -> None:
     from .connect import merged
     from .serving import remotes
 
-    stop = _stopped()
-    asyncio.get_running_loop().set_default_executor(_Abandoned())
+    stop = _prepared()
     printing = asyncio.create_task(_print(merged(remotes(config))))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -117,8 +115,8 @@ async def _connected(config: Config) -> None:
 
 
 async def _main(config: Config, walk: ForkedWalk | None) -> None:
-    stop = _stopped()
-    asyncio.get_running_loop().set_default_executor(_Abandoned())
+    stop = _prepared()
+    descriptors = _raised_limit()
     procfs = ProcFS(config.proc)
     machine = (text(os.fsencode(os.uname().nodename)), procfs.boot_id())
     handed, left = _handed(machine) if config.network.listen else ({}, None)
@@ -130,7 +128,7 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
 
         for hint in hints(config.filter, config.proc, all_rows=config.all):
             say(f"warning: {hint}")
-    poller = Poller(walker, netlink=_netlink(config, procfs), sweep=config.sweep)
+    poller = Poller(walker, netlink=_netlink(config, procfs, descriptors), sweep=config.sweep)
     server: Server | None = None
     async with asyncio.TaskGroup() as group:
         if config.polls:
@@ -163,8 +161,8 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         stopping.cancel()
 
 
-def _descriptors() -> int:
-    """How many descriptors we may have, now that it is as many as the system lets us."""
+def _raised_limit() -> int:
+    """Let us have as many descriptors as the system allows; how many these are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -172,8 +170,11 @@ def _descriptors() -> int:
     return soft
 
 
-def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
-    """The netlink source, where it is wanted and works. Raises RuntimeFailure."""
+def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkReader | None:
+    """The netlink source, where it is wanted and works, with what subscribers leave it of so many
+    descriptors. Raises RuntimeFailure."""
+    network = config.network
+    clients = network.max_clients + network.max_handshakes if network.listen else 0
     if config.source == "procfs":
         return None
     reader = (
@@ -185,7 +186,7 @@ def _netlink(config: Config, procfs: ProcFS) -> NetlinkReader | None:
             cgroups=not privileged(),
             hear=config.polls,
             required=config.source == "netlink",
-            most=max(0, _descriptors() - RESERVED_DESCRIPTORS) // 2,
+            most=max(0, descriptors - RESERVED_DESCRIPTORS - clients) // 2,
         )
     )
     if reader is not None and (config.source == "auto" or reader.works()):
@@ -223,10 +224,10 @@ def _handed(
     handed = inherited(os.environ)
     left = None
     for descriptor in handed.pop(NAME, ()):
-        left = unpack(descriptor, machine)
-        os.close(descriptor)
         # It counts once: after a crash it would be of the past.
         Notifier(os.environ).tell(FDSTOREREMOVE=1, FDNAME=NAME)
+        left = unpack(descriptor, machine)
+        os.close(descriptor)
     return handed, left
 
 
@@ -234,7 +235,6 @@ async def _serve(
     config: Config, following: Following, handed: dict[str, list[int]]
 ) -> tuple[Serving, Service]:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
-    from .say import Troubles
     from .service import Service
     from .serving import Serving
     from .systemd import Notifier
@@ -259,7 +259,6 @@ async def _serve(
         service.reloaded()
 
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(Troubles())
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
     serving.server.stopping = service.stopping
     return serving, service

@@ -31,7 +31,8 @@ def pack(left: Left, machine: tuple[str, str | None]) -> int:
     """A descriptor of memory that holds it. Raises OSError."""
     descriptor = os.memfd_create("sockagent", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
-        pickle.dump((__version__, machine, tuple(left)), file, pickle.HIGHEST_PROTOCOL)
+        file.write(_mark(machine))
+        pickle.dump(tuple(left), file, pickle.HIGHEST_PROTOCOL)
     return descriptor
 
 
@@ -40,10 +41,17 @@ def unpack(descriptor: int, machine: tuple[str, str | None]) -> Left | None:
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         with open(descriptor, "rb", closefd=False) as file:
-            version, where, left = pickle.load(file)  # noqa: S301 (our own)
-        return Left(*left) if (version, where) == (__version__, machine) else None
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError):
+            # What another version wrote may be of types that are no more: it is not looked into.
+            if file.read(len(mark := _mark(machine))) != mark:
+                return None
+            return Left(*pickle.load(file))  # noqa: S301 (our own)
+    except (OSError, pickle.UnpicklingError, EOFError, TypeError):
         return None
+
+
+def _mark(machine: tuple[str, str | None]) -> bytes:
+    """What comes first: whose it is."""
+    return f"sockagent {__version__} {machine!r}\n".encode(errors="backslashreplace")
 
 
 def batches(left: Left) -> list[Batch]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 _STDERR = 2
+# How long an end waits for a reader that is there to take what is under way.
+GRACE_SECONDS = 0.5
 # Seconds between two lines on troubles that go on.
 TROUBLE_SECONDS = 10.0
 # Lines that wait for a reader; what is said while there are so many is lost.
@@ -101,7 +103,7 @@ def tell(text: str) -> None:
         _stderr.tell(text)
 
 
-def finish(seconds: float) -> None:
+def finish(seconds: float = GRACE_SECONDS) -> None:
     """Wait until all is said, for so long at the most."""
     _stderr.finish(seconds)
 

@@ -7,8 +7,6 @@ from typing import NoReturn
 
 from .say import finish, tell
 
-# How long to wait for a reader of stderr.
-GRACE_SECONDS = 0.5
 WRONG_USAGE = 2
 
 
@@ -18,5 +16,5 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with the status that tells so."""
         tell(f"{self.format_usage()}{self.prog}: error: {message}\n")
-        finish(GRACE_SECONDS)
+        finish()
         raise SystemExit(WRONG_USAGE)

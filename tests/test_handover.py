@@ -90,9 +90,15 @@ def test_another_version_has_another_stream(monkeypatch: pytest.MonkeyPatch) -> 
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x05", b"N."])
+# The last one names a module that there is not: what another version may have written.
+UNKNOWN = b"cno.such\nthing\n."
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x05", b"N.", UNKNOWN])
 def test_what_is_nothing_of_ours(content: bytes) -> None:
-    descriptor = os.memfd_create("test")
-    os.write(descriptor, content)
-    assert unpack(descriptor, MACHINE) is None
-    os.close(descriptor)
+    marks = [b""] if content == UNKNOWN else [b"", handover._mark(MACHINE)]
+    for mark in marks:
+        descriptor = os.memfd_create("test")
+        os.write(descriptor, mark + content)
+        assert unpack(descriptor, MACHINE) is None
+        os.close(descriptor)

@@ -107,8 +107,10 @@ class ProcFS:
                     if tables is not None and not self._is_in(netns, directory):
                         self.moved.add(pid)
                         continue
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                return dict.fromkeys(names, error)
             if tables is not None:
                 return tables
         raise Vanished

@@ -139,14 +139,15 @@ class Server:
             server.close()
         for listener in self._listeners:
             listener.remove()
+        until = asyncio.get_running_loop().time() + CLOSE_SECONDS
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout_at(until - CLOSE_SECONDS / 2):
                 await self._pump()
         for client in list(self._clients):
             client.close(CloseCode.GOING_AWAY, "the agent stops")
         if self._clients:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with asyncio.timeout_at(until):
                     await self._empty.wait()
         for client in list(self._clients):
             client.abort()

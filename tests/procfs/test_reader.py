@@ -108,6 +108,19 @@ def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> 
         procfs.tables(NETNS, [6], ["tcp"])
 
 
+def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object, **_options: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    procfs = fake.procfs()
+    monkeypatch.setattr(os, "open", refused)
+    (error,) = procfs.tables(NETNS, [1], ["tcp"]).values()
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+
+
 def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
     table = fake.root / "1" / "net" / "tcp"
     table.unlink(missing_ok=True)
