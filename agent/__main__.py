@@ -55,7 +55,12 @@ def parser() -> ArgumentParser:
     add = parser.add_argument
     add("-f", "--follow", action="store_true", help="go on with what opens, changes and closes")
     add("--interval", type=float, metavar="SECONDS", help="seconds between polls (1.0)")
-    add("--sweep", type=float, metavar="SECONDS", help="seconds to read everything again in (60)")
+    add(
+        "--sweep",
+        type=float,
+        metavar="SECONDS",
+        help="seconds to read everything again in that may have changed (60)",
+    )
     add("--stats", type=float, metavar="SECONDS", help="tell on stderr what the polls cost")
     add("--all", action="store_true", help="with sockets that no process holds: TIME_WAIT, orphans")
     add("--cmdline", action="store_true", help="with command lines, which may hold secrets")

@@ -20,14 +20,27 @@ NEW_POLLS = 5
 # In so many polls each process is glanced at once.
 GLANCE_POLLS = 10
 
+# Turns of the sweep in a row in which a process that has not run is passed over. There is no way
+# known in which its descriptors change meanwhile; were there one, this is how long it goes unseen.
+MOST_RESTS = 9
+
+
+class Turn(NamedTuple):
+    """What the sweep is to read of a process: the ``first`` ones, or further ones."""
+
+    fds: list[int]
+    first: bool
+
 
 class Plan(NamedTuple):
-    """What a poll reads: some processes as a whole; of others the descriptors in doubt; and those
-    that it glances at, whether they are still the same program."""
+    """What a poll reads: some processes as a whole; of others the descriptors in doubt; those that
+    it glances at, whether they are still the same program; and those whose turn it is in the sweep,
+    which are read unless they rest."""
 
     whole: list[int]
     parts: dict[int, Collection[int]]
     glances: list[int]
+    turns: dict[int, Turn]
 
 
 class Watched:
@@ -48,8 +61,11 @@ class Watched:
         "netns",
         "new_until",
         "process",
+        "ran",
         "readable",
+        "rests",
         "searched",
+        "shares",
     )
 
     def __init__(self, process: Process, poll: int, new_until: int) -> None:
@@ -62,6 +78,9 @@ class Watched:
         self.netns = 0
         self.readable = True
         self.failed = False  # Whether the last look at it failed, or showed not all of it.
+        self.ran: bytes | None = None  # What showed at its last turn whether it had run.
+        self.rests = 0  # Turns in a row in which it was passed over.
+        self.shares = False  # Whether its table of descriptors is another process's too.
         self.fds: dict[int, int] = {}
         self.more: More = ()
         self.held: dict[int, tuple[int, ...]] = {}
@@ -102,16 +121,19 @@ class Holders:
                 parts[pid] = ()
                 if len(known.fds) != count:
                     known.changed, known.searched = self._poll, 0
-        self._plan_sweep(budget, whole, parts)
+        turns = self._plan_sweep(budget, whole)
         glances = [
             pid
             for pid in self.watched
-            if pid % GLANCE_POLLS == self._poll % GLANCE_POLLS and pid not in parts
+            if pid % GLANCE_POLLS == self._poll % GLANCE_POLLS
+            and pid not in parts
+            and pid not in turns
         ]
-        return Plan(whole, parts, glances)
+        return Plan(whole, parts, glances, turns)
 
-    def _plan_sweep(self, budget: int, whole: list[int], parts: dict[int, Collection[int]]) -> None:
-        """Add what the sweep reads: so many descriptors; a process without any counts as one."""
+    def _plan_sweep(self, budget: int, whole: list[int]) -> dict[int, Turn]:
+        """What the sweep reads: so many descriptors; a process without any counts as one."""
+        turns: dict[int, Turn] = {}
         if not self._sweep:
             self._sweep, self._swept = list(self.watched), 0
         while budget > 0 and self._sweep:
@@ -121,12 +143,34 @@ class Holders:
                 whole.append(known.process.pid)  # It may be read by now.
             elif known is not None:
                 chosen = list(islice(known.fds, self._swept, self._swept + budget))
-                parts[known.process.pid] = chosen
+                turns[known.process.pid] = Turn(chosen, self._swept == 0)
             self._swept += len(chosen)
             budget -= max(1, len(chosen))
             if known is None or not known.readable or self._swept >= len(known.fds):
                 self._sweep.pop()
                 self._swept = 0
+        return turns
+
+    def rests(self, pid: int, turn: Turn, ran: bytes | None) -> bool:
+        """Whether what this turn would read is as it was when it was read last.
+
+        ``ran`` differs when the process has run in between, and is None where there is no telling.
+        It was read before the descriptors are: what runs meanwhile shows at the next turn.
+        """
+        known = self.watched[pid]
+        same = ran is not None and ran == known.ran and not known.shares
+        if turn.first:
+            known.rests = known.rests + 1 if same and known.rests < MOST_RESTS else 0
+            known.ran = ran
+        return same and known.rests > 0
+
+    def shares(self, pid: int) -> None:
+        """The process and its parent have one table of descriptors: either changes that of both."""
+        known = self.watched[pid]
+        known.shares = True
+        parent = self.watched.get(known.process.ppid)
+        if parent is not None:
+            parent.shares = True
 
     def suspects(self, gone: Iterable[int]) -> dict[int, Collection[int]]:
         """pid → the descriptors on sockets that left the tables."""

@@ -11,12 +11,14 @@ import math
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from aiofiles.base import wrap
 
-from .holders import Holders
+from .holders import Holders, Turn
 from .model import Socket
-from .procfs.walker import Check, Look, Walker
+from .procfs.rest import Asked, ran
+from .procfs.walker import Check, Evidence, Look, Walker
 
 # Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
 WALKERS = min(2, os.cpu_count() or 1)
@@ -24,6 +26,9 @@ WALKERS = min(2, os.cpu_count() or 1)
 SEARCH_DESCRIPTORS = 4000
 # In so many seconds everything is read again, whatever the evidence says.
 SWEEP_SECONDS = 60.0
+# A process that runs on and on shows it at each tick: on a processor without ticks once a second.
+# Only where turns of the sweep are further apart than this is it asked whether it has run.
+_SURE_SECONDS = 5.0
 
 
 class Looking:
@@ -41,6 +46,9 @@ class Looking:
         self._walk_soon = wrap(walker.walk)
         self._check_soon = wrap(walker.check)
         self._glance_soon = wrap(walker.glance)
+        self._ran_soon = wrap(partial(ran, walker.procfs.root))
+        # The kernels whose directories count are younger than those on which it proves nothing.
+        self._may_rest = walker.counts and sweep >= _SURE_SECONDS
         self._evidence_soon = wrap(walker.evidence)
 
     async def what_changed(self, pids: Sequence[int], unlisted: Iterable[int]) -> dict[int, str]:
@@ -54,14 +62,37 @@ class Looking:
         total = sum(max(1, len(known.fds)) for known in self._holders.watched.values())
         budget = math.ceil(total * min(1.0, passed / self._sweep))
         plan = self._holders.plan(evidence, budget)
-        parts = dict(plan.parts)
-        for pid, fds in self._holders.suspects(unlisted).items():
-            parts[pid] = {*parts.get(pid, ()), *fds}
+        parts = await self._due(plan.turns, evidence)
+        for pid, fds in (*plan.parts.items(), *self._holders.suspects(unlisted).items()):
+            parts[pid] = {*(parts.get(pid) or ()), *fds}
         lost = await self._check(parts, facts=True)
         watched = self._holders.watched
         glances = await self._glance_soon(plan.glances)
         other = [pid for pid, glance in glances.items() if glance != watched[pid].glance]
         return await self.walk([*plan.whole, *lost, *other])
+
+    async def _due(
+        self, turns: Mapping[int, Turn], evidence: Mapping[int, Evidence]
+    ) -> dict[int, Collection[int] | None]:
+        """The descriptors that the sweep reads; None of a process that has not run since its last
+        turn: only what others may have changed is read then."""
+        if not self._may_rest:
+            return {pid: turn.fds for pid, turn in turns.items()}
+        watched = self._holders.watched
+        asked = []
+        for pid in turns:
+            parent = watched[pid].process.ppid
+            there = evidence.get(parent)
+            # Who has another number of descriptors has another table.
+            same = there is not None and there.descriptors == evidence[pid].descriptors
+            asked.append(Asked(pid, len(watched[pid].fds), parent if same else 0))
+        shown, sharing = await self._ran_soon(asked)
+        for pid in sharing:
+            self._holders.shares(pid)
+        return {
+            pid: None if self._holders.rests(pid, turn, shown.get(pid)) else turn.fds
+            for pid, turn in turns.items()
+        }
 
     async def walk(self, pids: Sequence[int]) -> dict[int, str]:
         """Look at whole processes; why some could not be looked at."""
@@ -110,7 +141,7 @@ class Looking:
         self._holders.watched[look.process.pid].glance = look.glance
 
     async def _check(
-        self, parts: Mapping[int, Collection[int]], *, facts: bool = False
+        self, parts: Mapping[int, Collection[int] | None], *, facts: bool = False
     ) -> list[int]:
         """Look at descriptors of processes; those that have to be looked at as a whole."""
         if not parts:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from agent.looking import SWEEP_SECONDS
+
 from .agent import following
 from .load import Shape, running
 
 INTERVAL = 1.0  # Seconds.
 POLLS = 12
+# By then each process has had its turn in the sweep: in the next it is read if it has run since.
+WARM_UP = SWEEP_SECONDS + 8 * INTERVAL
 # Sockets in 100 processes, and processes with few sockets each.
 SHAPES = (
     Shape(processes=100, tcp_pairs=2, unix_pairs=2, plain=4),
@@ -36,7 +40,7 @@ def growth() -> list[Point]:
     points = []
     for shape in SHAPES:
         with running(shape), following("--interval", str(INTERVAL)) as agent:
-            time.sleep(8 * INTERVAL)
+            time.sleep(WARM_UP)
             cost = agent.cpu_per_poll(POLLS, INTERVAL) * 1000
             sockets = shape.tcp + shape.unix
             points.append(

@@ -1,12 +1,12 @@
 """What of the processes is read again, and what is kept of it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.holders import GLANCE_POLLS, NEW_POLLS, Holders
+from agent.holders import GLANCE_POLLS, MOST_RESTS, NEW_POLLS, Holders, Turn
 from agent.model import Key, held_by
 
 from .make import process, tcp
@@ -52,10 +52,10 @@ def seen(holders: Holders) -> dict[int, tuple[int, int]]:
     return {pid: (known.directory, len(known.fds)) for pid, known in holders.watched.items()}
 
 
-def sweep(holders: Holders, budget: int) -> dict[int, Collection[int]]:
+def sweep(holders: Holders, budget: int) -> dict[int, list[int]]:
     plan = holders.plan(seen(holders), budget)
     assert plan.whole == []
-    return plan.parts
+    return {pid: turn.fds for pid, turn in plan.turns.items()}
 
 
 # What to read.
@@ -131,7 +131,7 @@ def test_every_process_is_glanced_at_in_turn() -> None:
 def test_what_is_looked_into_needs_no_glance() -> None:
     holders = settled(p7={3: 11})
     for _ in range(GLANCE_POLLS):
-        assert holders.plan({7: (directory(7), 2)}, 0)[1:] == ({7: ()}, [])
+        assert holders.plan({7: (directory(7), 2)}, 0)[1:] == ({7: ()}, [], {})
 
 
 # The sweep.
@@ -164,7 +164,7 @@ def test_a_sweep_goes_on_past_what_may_no_longer_be_read() -> None:
     for pid in (7, 9):
         deny(holders, pid)
     plans = [holders.plan(seen(holders), 2) for _ in range(8)]
-    read = [fd for plan in plans for fd in plan.parts.get(8, ())]
+    read = [fd for plan in plans if 8 in plan.turns for fd in plan.turns[8].fds]
     assert {3, 4} <= set(read)
 
 
@@ -184,6 +184,47 @@ def test_a_sweep_never_reads_more_than_it_may_and_misses_none(
         assert sum(map(len, parts.values())) <= budget
         left -= {(pid, fd) for pid, fds in parts.items() for fd in fds}
     assert not left
+
+
+def turn_of(holders: Holders, pid: int, ran: bytes | None, *, first: bool = True) -> bool:
+    return holders.rests(pid, Turn([], first), ran)
+
+
+def test_who_has_not_run_since_its_turn_rests() -> None:
+    holders = settled(p7={3: 11})
+    assert [turn_of(holders, 7, ran) for ran in (b"1", b"1", b"2", b"2")] == [
+        False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_where_there_is_no_telling_nobody_rests() -> None:
+    holders = settled(p7={3: 11})
+    assert not any(turn_of(holders, 7, None) for _ in range(3))
+
+
+def test_no_turn_rests_that_began_with_reading() -> None:
+    holders = settled(p7=dict.fromkeys(range(10), 0))
+    assert not turn_of(holders, 7, b"1")
+    assert not turn_of(holders, 7, b"1", first=False)
+    assert turn_of(holders, 7, b"1")
+    assert turn_of(holders, 7, b"1", first=False)
+    # It ran in the middle of a turn: the rest of that is read, and all of the next.
+    assert not turn_of(holders, 7, b"2", first=False)
+    assert not turn_of(holders, 7, b"2")
+
+
+def test_after_so_many_rests_it_is_read_in_any_case() -> None:
+    holders = settled(p7={3: 11})
+    rests = [turn_of(holders, 7, b"1") for _ in range(MOST_RESTS + 2)]
+    assert rests == [False, *[True] * MOST_RESTS, False]
+
+
+def test_who_shares_its_descriptors_never_rests_nor_does_its_parent() -> None:
+    holders = settled(p1={3: 11}, p7={3: 11}, p8={3: 11})
+    holders.shares(7)
+    for _ in range(2):
+        rests = {pid: turn_of(holders, pid, b"1") for pid in (1, 7, 8)}
+    assert rests == {1: False, 7: False, 8: True}
 
 
 # Suspects, and where to look first.

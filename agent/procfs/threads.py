@@ -1,4 +1,5 @@
-"""Finds threads whose descriptor table is not their process's: they unshared it, unshare(2).
+"""Tells whose descriptor table is whose: of threads that unshared it, unshare(2), and of processes
+that share one, clone(2).
 
 What such a thread opens is under ``/proc/PID/task/TID/fd`` only. kcmp(2) answers exactly, at one
 system call a thread; where it may not be used (no privilege, a seccomp filter, a procfs of another
@@ -33,6 +34,12 @@ def separate_tables(root: str, than: int, directory: int) -> list[int]:
             return [tid for tid, same in compared if not same]
     whole = os.stat(f"task/{than}/fd", dir_fd=directory).st_size
     return [tid for tid in tids if _size(directory, tid, whole) != whole]
+
+
+def may_share(root: str, pid: int, parent: int) -> bool:
+    """Whether two processes have one descriptor table, clone(2) with CLONE_FILES; True as well
+    where there is no telling."""
+    return not _is_own_pid_namespace(root) or _kcmp_files(parent, pid) is not False
 
 
 def _list(directory: int, name: str) -> list[str]:

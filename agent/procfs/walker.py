@@ -79,12 +79,13 @@ class Evidence(NamedTuple):
 
 class Check(NamedTuple):
     """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
-    its number of descriptors shows to be new or gone. ``facts``: its facts too."""
+    its number of descriptors shows to be new or gone; nothing of them where there are no suspects
+    but None. ``facts``: its facts too."""
 
     pid: int
     directory: int
     fds: dict[int, int]
-    suspects: Collection[int]
+    suspects: Collection[int] | None
     facts: bool = False
 
 
@@ -111,7 +112,7 @@ class Walker:
         self._cmdline = cmdline
         self._boot_time = procfs.boot_time()
         # Since Linux 6.2 the size of PID/fd is the number of open descriptors; before it is 0.
-        self._counts = self._directories_count()
+        self.counts = self._directories_count()
 
     def _directories_count(self) -> bool:
         try:
@@ -147,7 +148,7 @@ class Walker:
             tid = pid if stat.state not in _DEAD else _living_thread(directory)
             # What a main thread held that ended before the others only those show.
             by = "" if tid == pid else f"task/{tid}/"
-            count = found.st_size if self._counts and not by else 0
+            count = found.st_size if self.counts and not by else 0
             try:
                 fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
             except OSError as error:
@@ -197,7 +198,7 @@ class Walker:
     def evidence(self, pids: Iterable[int]) -> dict[int, Evidence]:
         """What is cheap to see of each process; those that are gone are left out."""
         seen = {}
-        root, stat, counts = self._root, os.stat, self._counts
+        root, stat, counts = self._root, os.stat, self.counts
         for pid in pids:
             path = f"{root}/{pid}/fd"
             try:
@@ -241,8 +242,11 @@ class Walker:
                 found = os.fstat(listing)
                 if found.st_ino != check.directory:
                     raise Vanished
-                count = found.st_size if self._counts else None
-                changes, reads = rechecked(listing, check.fds, check.suspects, count)
+                count = found.st_size if self.counts else None
+                changes: dict[int, int | None] = {}
+                reads = 0
+                if check.suspects is not None:
+                    changes, reads = rechecked(listing, check.fds, check.suspects, count)
             glance = process = netns = None
             if check.facts or None in changes.values():
                 # What a dead process closed it did not close: it exited.
