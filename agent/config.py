@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from .errors import UsageError
 from .filters import Filter
+from .holders import SWEEP_SECONDS
+from .publish.limits import LIMITS
 from .publish.listening import Listen
 
 INTERVAL_SECONDS = 1.0
@@ -16,8 +18,6 @@ SHORTEST_INTERVAL_SECONDS = 0.05
 # Below this the lines are of no use to a reader.
 SHORTEST_STATS_SECONDS = 0.1
 
-# In so many seconds every descriptor is read again, whatever the evidence says.
-SWEEP_SECONDS = 60.0
 SOCKET_MODE = 0o600
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
@@ -44,9 +44,9 @@ class Network:
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
     socket_mode: int = SOCKET_MODE
-    max_clients: int = 1000
-    max_clients_per_address: int = 250
-    max_handshakes: int = 200
+    max_clients: int = LIMITS.clients
+    max_clients_per_address: int = LIMITS.clients_per_address
+    max_handshakes: int = LIMITS.handshakes
 
     def __post_init__(self) -> None:
         if self.listen and self.connect:

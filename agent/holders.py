@@ -17,6 +17,9 @@ from .model import Key, More, Process, Socket, held_by
 # Polls for which a process is new: it may still exec, or be moved to its own cgroup.
 NEW_POLLS = 5
 
+# In so many seconds the sweep reads everything again, whatever the evidence says.
+SWEEP_SECONDS = 60.0
+
 # In so many polls each process is glanced at once.
 GLANCE_POLLS = 10
 

@@ -29,14 +29,9 @@ class Kept(Generic[K]):
 
     def put(self, key: K, chunk: bytes) -> None:
         """Keep it; others make room."""
-        self.drop(key)
+        self.size -= len(self._chunks.pop(key, b""))
         self._chunks[key] = chunk
         self.size += len(chunk)
         while self.size > self._most:
             _, oldest = self._chunks.popitem(last=False)
             self.size -= len(oldest)
-
-    def drop(self, key: K) -> None:
-        """Keep that no more."""
-        if (chunk := self._chunks.pop(key, None)) is not None:
-            self.size -= len(chunk)

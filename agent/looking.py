@@ -24,8 +24,6 @@ from .procfs.walker import Check, Evidence, Look, Walker
 WALKERS = min(2, os.cpu_count() or 1)
 # Descriptors that one poll may read in search of the holders of new sockets.
 SEARCH_DESCRIPTORS = 4000
-# In so many seconds everything is read again, whatever the evidence says.
-SWEEP_SECONDS = 60.0
 # A process that runs on and on shows it at each tick: on a processor without ticks once a second.
 # Only where turns of the sweep are further apart than this is it asked whether it has run.
 _SURE_SECONDS = 5.0

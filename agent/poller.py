@@ -20,9 +20,9 @@ from collections.abc import (
 from aiofiles.base import wrap
 
 from .cgroups import Cgroups
-from .holders import Holders
+from .holders import SWEEP_SECONDS, Holders
 from .join import Descriptor, Join
-from .looking import SWEEP_SECONDS, Looking
+from .looking import Looking
 from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .procfs import net

@@ -20,9 +20,10 @@ from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .feed import Feed
 from .filters import Filter
 from .publish.access import Access, parse_tokens
-from .publish.health import health
+from .publish.health import PLAIN, health
+from .publish.limits import Limits
 from .publish.listening import Listen, Listener, opened
-from .publish.websocket import Answer, Limits, Server
+from .publish.websocket import Answer, Server
 from .say import say
 from .systemd import credentials
 
@@ -58,8 +59,8 @@ class Serving:
         except ImportError:
             answers["/metrics"] = lambda: (
                 501,
-                "text/plain; charset=utf-8",
-                b"metrics take the extra: pip install 'sockagent[metrics]'\n",
+                PLAIN,
+                b"metrics take the extra: pip install '.[metrics]'\n",
             )
 
     async def listen(self, handed: Mapping[str, Sequence[int]]) -> None:

@@ -5,6 +5,7 @@ It knows deltas, snapshots and their records, and nothing of who subscribes, and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from weakref import ref
@@ -104,7 +105,7 @@ class View:
         return line
 
 
-class Pages:
+class Pages(ABC):
     """Records in chunks, encoded as they are asked for, and kept if there is more than one reader.
 
     ``_begins`` has, of each page that is known, where it begins and how many records come before
@@ -140,9 +141,9 @@ class Pages:
             view.kept.put((self._serial, number), page)
         return page
 
+    @abstractmethod
     def _encode(self, begin: int, before: int) -> tuple[list[bytes], tuple[int, int] | None]:
         """The records of a page, and where the next one begins."""
-        raise NotImplementedError
 
 
 class _Deltas(Pages):

@@ -12,7 +12,7 @@ from agent import connect
 from agent.connect import Remote, merged
 from agent.errors import RuntimeFailure
 from agent.publish.access import Access
-from agent.publish.websocket import Limits
+from agent.publish.limits import Limits
 
 from .feeding import ONE, THREE, TWO, events
 from .make import Record, records
@@ -305,6 +305,8 @@ async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, st
             loop = asyncio.get_running_loop()
             while await loop.sock_recv(plain, 100):  # An alert, perhaps, and the end.
                 pass
+        assert there.server.tally.refusals == {"tls": 1}
+        assert there.server.tally.evictions["handshake"] >= 25
         await told.close()
         for one in (*idle, plain):
             one.close()

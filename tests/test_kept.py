@@ -31,11 +31,3 @@ def test_what_is_too_large_is_not_kept() -> None:
     kept.put("a", b"1")
     kept.put("b", b"01234567890")
     assert (kept.get("b"), kept.size) == (None, 0)
-
-
-def test_what_is_dropped_is_not_kept() -> None:
-    kept = Kept[str](10)
-    kept.put("a", b"1")
-    kept.drop("a")
-    kept.drop("a")
-    assert (kept.get("a"), kept.size) == (None, 0)

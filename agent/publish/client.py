@@ -23,6 +23,7 @@ from ..filters import Filter
 from ..logs import quiet
 from .access import PROTOCOL
 from .peers import Peer
+from .tally import FLOOD, MALFORMED, Eviction
 
 # A client has nothing to say; more than this in one message ends it (1009).
 MESSAGE_BYTES = 4096
@@ -47,6 +48,12 @@ class House(Protocol):
 
     def has_more(self, client: Client) -> None:
         """It is to be pumped, when there is time."""
+
+    def refused(self, client: Client, reason: str, sentence: str | None = None) -> None:
+        """It is not let in, for a reason that is counted and a sentence that is said, if any."""
+
+    def evict(self, client: Client, why: Eviction) -> None:
+        """It is to be cut off."""
 
     def gone(self, client: Client) -> None:
         """It is there no more."""
@@ -135,20 +142,21 @@ class Client(asyncio.Protocol):
         self._budget = min(self._budget, INBOUND_BYTES)
         self.since = now
         if self._budget < 0:
-            self.close(CloseCode.POLICY_VIOLATION, "it sends too much")
+            if not self.closing:
+                self._house.evict(self, FLOOD)
             return
         protocol = self._protocol
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Request):
                 self._answer(event)
-        self._flush()
+        self._heard()
 
     def eof_received(self) -> None:
         """It says no more."""
         self._protocol.receive_eof()
         self._protocol.events_received()
-        self._flush()
+        self._heard()
 
     def pause_writing(self) -> None:
         """It does not take what was sent, for now."""
@@ -207,6 +215,7 @@ class Client(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once."""
+        self.closing = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -223,6 +232,9 @@ class Client(asyncio.Protocol):
         protocol.send_response(response)
         if response.status_code != 101:
             self.closing = True
+            self._house.refused(self, str(response.status_code))
+            if isinstance(answer, Subscription):
+                answer.close()
             return
         self._flush()
         if isinstance(answer, tuple):
@@ -236,6 +248,13 @@ class Client(asyncio.Protocol):
     def reject(self, status: int, sentence: str) -> Response:
         """An answer in words."""
         return self._protocol.reject(status, f"{sentence}\n")
+
+    def _heard(self) -> None:
+        """What it sent is worked off: reply."""
+        if self._protocol.handshake_exc is not None and not self.closing:
+            self.closing = True  # That was no request.
+            self._house.refused(self, MALFORMED)
+        self._flush()
 
     def _flush(self) -> None:
         """Send what the protocol has to say."""

@@ -95,13 +95,16 @@ class _Collector:
             "sockagent_lost", "Times a subscriber was told that it lost records.",
             value=self._feed.lost,
         )  # fmt: skip
-        yield CounterMetricFamily(
-            "sockagent_evictions", "Subscribers cut off because they took nothing.",
-            value=server.evicted,
-        )  # fmt: skip
-        refused = CounterMetricFamily(
-            "sockagent_refused_requests", "Requests that were refused.", labels=["status"]
+        evictions = CounterMetricFamily(
+            "sockagent_evictions", "Clients that were cut off.", labels=["kind"]
         )
-        for status, count in server.refused.items():
-            refused.add_metric([str(status)], count)
-        yield refused
+        for kind, count in server.tally.evictions.items():
+            evictions.add_metric([kind], count)
+        yield evictions
+        refusals = CounterMetricFamily(
+            "sockagent_refusals", "Clients not let in, by HTTP status, close code or word.",
+            labels=["reason"],
+        )  # fmt: skip
+        for reason, count in server.tally.refusals.items():
+            refusals.add_metric([reason], count)
+        yield refusals

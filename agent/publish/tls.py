@@ -10,6 +10,7 @@ import ssl
 
 from .client import Client, House
 from .peers import tcp_peer
+from .tally import NO_TLS
 
 # How long the end of TLS may take.
 _SHUTDOWN_SECONDS = 1.0
@@ -48,6 +49,8 @@ class Handshake(asyncio.Protocol):
         except OSError:  # It is no TLS, or without the certificate that is asked for, or gone.
             safe = None
         if safe is None:
+            if not client.closing:  # It is not we who ended it.
+                self._house.refused(client, NO_TLS)
             transport.abort()
             self._house.gone(client)
         else:

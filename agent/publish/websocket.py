@@ -14,7 +14,6 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from websockets.datastructures import Headers
@@ -24,13 +23,14 @@ from websockets.http11 import Request, Response
 from ..errors import UsageError
 from ..feed import Feed, Subscription
 from ..filters import Filter
-from ..say import say
 from ..views import View
 from . import query
 from .access import Access
 from .client import Client, frame
+from .limits import Limits
 from .listening import BACKLOG, Listener
 from .peers import tcp_peer, unix_peer
+from .tally import CROWDED, LATE, SLOW, Eviction, Tally
 from .tls import Handshake
 
 # Pages of a snapshot: what the kernel takes at a time from one that reads, and what one costs that
@@ -49,21 +49,10 @@ _TURN_SECONDS = 0.003
 _LOOKED_AT = 1000
 # Connections that are accepted in one turn.
 _ACCEPTED = 64
-# What is said of clients in so many seconds, in lines.
-_LOG_SECONDS, _LOG_LINES = 10.0, 20
 
 # Served without a token.
 FREE = frozenset({"/healthz"})
 Answer = Callable[[], tuple[int, str, bytes]]  # Status, content type, content.
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many there may be: clients in all, of one address, and handshakes under way."""
-
-    clients: int = 1000
-    clients_per_address: int = 250
-    handshakes: int = 200
 
 
 class Server:
@@ -81,8 +70,7 @@ class Server:
         self.access = access
         self.stopping: Callable[[], None] = _nothing  # Called as it begins to stop,
         self.stopped: Callable[[], None] = _nothing  # and once all are gone.
-        self.evicted = 0  # Clients that were cut off because they did not keep up.
-        self.refused: Counter[int] = Counter()  # Requests, by status.
+        self.tally = Tally()
         self._feed = feed
         self._limits = limits
         self._answers = answers
@@ -96,7 +84,6 @@ class Server:
         self._behind: dict[Client, None] = {}  # Who is to be pumped, in the order of their turns.
         self._work = asyncio.Event()  # That there is somebody.
         self._empty = asyncio.Event()
-        self._log = _Log()
 
     @property
     def subscribers(self) -> int:
@@ -217,10 +204,10 @@ class Server:
                 client.ends = now + CLOSE_SECONDS
             elif client in self._handshakes:
                 if now - client.since >= HANDSHAKE_SECONDS:
-                    client.abort()
+                    self.evict(client, LATE)
             elif client.stalled is not None:
                 if now - client.stalled >= STALL_SECONDS:
-                    self._evict(client, "too slow: it took nothing of a message in time")
+                    self.evict(client, SLOW)
             elif client.said <= quiet and subscription is not None and self._feed.snapshot:
                 beat = beats.get(subscription.seq)
                 if beat is None:
@@ -229,12 +216,20 @@ class Server:
             if served % _LOOKED_AT == 0:
                 await asyncio.sleep(0)
 
-    def _evict(self, client: Client, reason: str) -> None:
-        self.evicted += 1
-        self._log.say(f"{client.peer.name} is cut off: {reason}")
-        client.close(CloseCode.TRY_AGAIN_LATER, reason)
-
     # What a client calls.
+
+    def evict(self, client: Client, why: Eviction) -> None:
+        """Cut it off."""
+        self.tally.evicted(client.peer.name, why)
+        self._handshakes.pop(client, None)
+        if why.code is None:
+            client.abort()
+        else:
+            client.close(why.code, why.sentence)
+
+    def refused(self, client: Client, reason: str, sentence: str | None = None) -> None:
+        """It is not let in."""
+        self.tally.refused(client.peer.name, reason, sentence)
 
     def arrived(self, client: Client) -> bool:
         """Take it in; the oldest handshake makes room where there are too many."""
@@ -243,10 +238,7 @@ class Server:
         self._origins[client.peer.origin] += 1
         self._handshakes[client] = None
         if len(self._handshakes) > self._limits.handshakes:
-            oldest = next(iter(self._handshakes))
-            del self._handshakes[oldest]
-            self._log.say(f"{oldest.peer.name} is cut off: too many handshakes are under way")
-            oldest.abort()
+            self.evict(next(iter(self._handshakes)), CROWDED)
         # Beyond all bounds not even a refusal is worth it.
         return len(self._clients) <= self._limits.clients + self._limits.handshakes
 
@@ -286,7 +278,6 @@ class Server:
         path, _, parameters = request.path.partition("?")
         response = self._refusal(client, request, path)
         if response is not None:
-            self.refused[response.status_code] += 1
             return response
         if path in self._answers:
             status, kind, content = self._answers[path]()
@@ -297,8 +288,7 @@ class Server:
         try:
             wanted = query.parse(parameters)
         except UsageError as error:
-            self.refused[400] += 1
-            return client.reject(400, f"{error.argument}: {error}")
+            return self._reject(client, 400, f"{error.argument}: {error}", said=False)
         if self._origins[client.peer.origin] > self._limits.clients_per_address:
             return self._full(client, f"{self._limits.clients_per_address} clients of one address")
         if self.subscribers >= self._limits.clients:
@@ -314,12 +304,17 @@ class Server:
 
     def _full(self, client: Client, what: str) -> tuple[int, str]:
         reason = f"full: there are {what} already"
-        self._log.say(f"{client.peer.name} is turned away: {reason}")
+        self.refused(client, str(int(CloseCode.TRY_AGAIN_LATER)), reason)
         return CloseCode.TRY_AGAIN_LATER, reason
+
+    def _reject(self, client: Client, status: int, sentence: str, *, said: bool) -> Response:
+        """Refuse a request; ``said``: it is worth a line."""
+        self.refused(client, str(status), sentence if said else None)
+        return client.reject(status, sentence)
 
     def _refusal(self, client: Client, request: Request, path: str) -> Response | None:
         if request.method != "GET":
-            response = client.reject(405, "only GET is to be had here")
+            response = self._reject(client, 405, "only GET is to be had here", said=False)
             response.headers["Allow"] = "GET"
             return response
         uid = client.peer.uid
@@ -332,9 +327,9 @@ class Server:
         if refusal is None:
             if path == "/events" or path in self._answers:
                 return None
-            return client.reject(404, "there is /events, " + ", ".join(sorted(self._answers)))
-        self._log.say(f"{client.peer.name} is refused: {refusal.sentence}")
-        response = client.reject(refusal.status, refusal.sentence)
+            there = "there is /events, " + ", ".join(sorted(self._answers))
+            return self._reject(client, 404, there, said=False)
+        response = self._reject(client, refusal.status, refusal.sentence, said=True)
         if refusal.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
@@ -346,21 +341,3 @@ def _nothing() -> None:
 
 def _headers(kind: str, size: int) -> Headers:
     return Headers([("Connection", "close"), ("Content-Length", str(size)), ("Content-Type", kind)])
-
-
-class _Log:
-    """Says what happens to clients, so much of it that a hostile one does not drown the rest."""
-
-    def __init__(self) -> None:
-        self._began = 0.0
-        self._lines = 0
-
-    def say(self, message: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._began >= _LOG_SECONDS:
-            if self._lines > _LOG_LINES:
-                say(f"and {self._lines - _LOG_LINES} more lines about clients")
-            self._began, self._lines = now, 0
-        self._lines += 1
-        if self._lines <= _LOG_LINES:
-            say(message)

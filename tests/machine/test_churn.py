@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from agent.config import SWEEP_SECONDS
+from agent.holders import SWEEP_SECONDS
 
 from .helpers import DEADLINE, Follow, Key, Record, snapshot
 

@@ -15,8 +15,9 @@ from agent.feed import Feed
 from agent.filters import Filter
 from agent.model import Coverage, Holding
 from agent.publish.access import Access
+from agent.publish.limits import Limits
 from agent.publish.listening import Listener, opened, parse
-from agent.publish.websocket import Answer, Limits, Server
+from agent.publish.websocket import Answer, Server
 from agent.tracker import Tracker
 
 from ..feeding import AGENT

@@ -6,6 +6,7 @@ import pytest
 from agent.feed import Feed
 from agent.publish.health import health
 from agent.publish.metrics import metrics
+from agent.publish.tally import SLOW
 
 from ..feeding import AGENT, ONE, TWO
 from ..make import SIGHT, snapshot
@@ -42,6 +43,7 @@ async def test_what_is_counted() -> None:
             await there.subscribed(1)
             there.poll(TWO)
             await there.get("/nowhere")
+            there.server.tally.evicted("somebody", SLOW)
             status, text = await there.get("/metrics")
             await asyncio.sleep(0)
     assert status == 200
@@ -55,8 +57,8 @@ async def test_what_is_counted() -> None:
         'sockagent_records_total{event="coverage"} 1.0',
         "sockagent_subscribers 1.0",
         "sockagent_lost_total 0.0",
-        "sockagent_evictions_total 0.0",
-        'sockagent_refused_requests_total{status="404"} 1.0',
+        'sockagent_refusals_total{reason="404"} 1.0',
+        'sockagent_evictions_total{kind="slow"} 1.0',
         "sockagent_polls_total 0.0",
     ):
         assert line in lines, line

@@ -12,8 +12,9 @@ from agent.filters import Filter
 from agent.lines import CHUNK_BYTES
 from agent.publish import websocket
 from agent.publish.access import Access
-from agent.publish.client import Client
-from agent.publish.websocket import PAGE_BYTES, Limits
+from agent.publish.client import Client, frame
+from agent.publish.limits import Limits
+from agent.publish.websocket import PAGE_BYTES
 
 from ..feeding import ONE, THREE, TWO, events, seqs
 from ..make import holding, process, records, tcp
@@ -180,7 +181,7 @@ async def test_a_query_that_is_not_understood(query: str, sentence: str) -> None
     async with serving() as there:
         status, body = await status_of(there.client(query))
         assert (status, body[: len(sentence)]) == (400, sentence)
-        assert there.server.refused == {400: 1}
+        assert there.server.tally.refusals == {"400": 1}
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,13 @@ async def test_a_query_that_is_not_understood(query: str, sentence: str) -> None
 )
 async def test_what_is_no_subscription(path: str, method: str, expected: int) -> None:
     async with serving() as there:
+        there.poll(ONE)
+        view = there.feed.view(Filter(), frame, PAGE_BYTES)
         status, body = await there.get(path, method=method)
         assert status == expected
         assert body.endswith("\n")
+        assert there.server.tally.refusals == {str(expected): 1}
+        assert view.readers == 0
 
 
 @pytest.mark.parametrize(
@@ -211,6 +216,10 @@ async def test_what_is_no_request(request_: str) -> None:
         writer.write_eof()
         await asyncio.wait_for(reader.read(), HANGS_SECONDS)
         writer.close()
+        assert there.server.tally.refusals == {"malformed": 1}
+        there.poll(ONE)
+        async with there.client() as connection:
+            assert events(await message(connection)) == ["hello"]
 
 
 async def test_a_request_without_end_is_cut_off() -> None:
@@ -286,6 +295,7 @@ async def test_there_is_an_end_to_how_many() -> None:
         async with there.client() as one, there.client():
             async with there.client() as third:
                 assert await end_of(third) == (1013, "full: there are 2 clients already")
+                assert there.server.tally.refusals == {"1013": 1}
             await message(one)
         await there.subscribed(0)
         async with there.client() as again:
@@ -306,6 +316,7 @@ async def test_the_oldest_handshake_makes_room() -> None:
         waiting = [there.raw("GET /events HTTP/1.1\r\n") for _ in range(50)]
         async with there.client() as connection:
             assert events(await message(connection)) == ["hello"]
+        assert there.server.tally.evictions["handshake"] >= 40
         for one in waiting:
             one.close()
 
@@ -316,6 +327,7 @@ async def test_a_handshake_that_stops_midway_ends(monkeypatch: pytest.MonkeyPatc
         stuck = there.raw("GET /events HTTP/1.1\r\nHost: loc")
         async with asyncio.timeout(HANGS_SECONDS):
             assert await asyncio.get_running_loop().sock_recv(stuck, 1) == b""
+        assert there.server.tally.evictions == {"handshake": 1}
         stuck.close()
 
 
@@ -341,7 +353,7 @@ async def test_one_that_reads_nothing_delays_nobody_and_is_cut_off(
                     got += seqs(await message(connection))
                 assert got == list(range(turn * 50 - 49, turn * 50 + 1))
             await there.subscribed(1)
-        assert there.server.evicted == 1
+        assert there.server.tally.evictions == {"slow": 1}
         stuck.close()
     await asyncio.sleep(0.1)
     lines = [line for line in capfd.readouterr().err.splitlines() if name in line]
@@ -367,7 +379,7 @@ async def test_one_that_falls_behind_is_told_what_it_lost() -> None:
         slow.close()
         assert got.count(b'"event":"lost"') >= 1
         assert there.feed.lost >= 1
-        assert there.server.evicted == 0
+        assert not there.server.tally.evictions
 
 
 async def test_one_that_says_too_much_at_once() -> None:
@@ -389,6 +401,7 @@ async def test_one_that_floods() -> None:
                     await asyncio.sleep(0)
             assert raised.value.rcvd
             assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (1008, "it sends too much")
+            assert there.server.tally.evictions == {"flood": 1}
             there.poll()
             assert events(await message(other)) == ["close"]
 
