@@ -62,7 +62,8 @@ class Container:
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )  # fmt: skip
-        self._leader = ""
+        self.leader = ""
+        self.bin = self.units = ""  # Where what is installed has its commands and its units.
 
     def __enter__(self) -> Self:
         end = time.monotonic() + BOOT_SECONDS
@@ -70,8 +71,8 @@ class Container:
             found = subprocess.run(
                 ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False
             )
-            self._leader = found.stdout.strip()
-            if self._leader:
+            self.leader = found.stdout.strip()
+            if self.leader:
                 state = self.run("systemctl is-system-running", check=False)
                 if state.stdout.strip() in ("running", "degraded"):
                     return self
@@ -108,7 +109,7 @@ class Container:
 
     def enter(self) -> list[str]:
         """What puts a command into the container."""
-        return ["nsenter", "-t", self._leader, "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w", "--"]
+        return ["nsenter", "-t", self.leader, "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w", "--"]
 
     def show(self, name: str, unit: str = "sockagent.service") -> str:
         """A property of a unit."""

@@ -16,7 +16,6 @@ from .helpers import must_have, need_root, need_tool
 
 # The exposure that systemd-analyze tells, at the most.
 MOST_EXPOSURE = 1.0
-PYTHON = "/opt/sockagent/bin/python"
 TOKEN, ANOTHER = "0123456789abcdef", "fedcba9876543210"
 DELTAS = ("open", "update", "close", "coverage")
 # Prints the snapshot's records, or the status that refuses it: URL, token.
@@ -148,32 +147,28 @@ def test_lintian_finds_no_errors(package: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_package_installs_upgrades_and_purges(box: Container, package: Path) -> None:
-    shutil.copy(package, Path(f"/proc/{box._leader}/root/tmp/sockagent.deb"))
-    before = files(box)
+# All that follows is shown of both ways to install it.
+
+
+def by_package(box: Container, package: Path) -> Iterator[None]:
+    """With Debian's tools: installed, upgraded, and purged in the end."""
+    shutil.copy(package, Path(f"/proc/{box.leader}/root/tmp/sockagent.deb"))
     box.run("dpkg -i /tmp/sockagent.deb")
     box.until("systemctl is-active sockagent.service")
-    python = "/usr/lib/sockagent/bin/python"
     first = box.show("MainPID")
-    told = box.run(f"{python} {SHARED}/client.py ws://127.0.0.1:8765/events ''").stdout
-    assert '"snapshot_end"' in told
     box.run("echo '# mine' >>/etc/default/sockagent; dpkg -i /tmp/sockagent.deb")
     box.until("systemctl is-active sockagent.service")
     assert box.show("MainPID") != first
     assert "# mine" in box.run("cat /etc/default/sockagent").stdout
+    box.bin, box.units = "/usr/lib/sockagent/bin", "/lib/systemd/system"
+    yield
     box.run("dpkg --remove sockagent")
     assert box.run("systemctl is-active sockagent.service", check=False).returncode != 0
-    box.run("dpkg --purge sockagent")
-    assert files(box) - before == set()
+    box.run("dpkg --purge sockagent; rm /tmp/sockagent.deb")
 
 
-# The rest by ``make install``.
-
-
-@pytest.fixture(scope="module")
-def installed(box: Container) -> Iterator[Container]:
-    """With the service, by ``make install``, twice: it is the same the second time."""
-    before = files(box)
+def by_make(box: Container) -> Iterator[None]:
+    """With ``make install``, twice: it is the same the second time."""
     make = (
         f"cp -r {SHARED}/project /tmp/project; cd /tmp/project; export PIP_NO_INDEX=1"
         f" PIP_FIND_LINKS={SHARED}/wheels; make install PYTHON=python3"
@@ -183,11 +178,25 @@ def installed(box: Container) -> Iterator[Container]:
     box.run(f"rm -rf /tmp/project; {make}")
     assert files(box) == once
     box.run("systemctl enable --now sockagent")
-    yield box
+    box.bin, box.units = "/opt/sockagent/bin", "/etc/systemd/system"
+    yield
     box.run("cd /tmp/project; make uninstall; make uninstall; rm -rf /tmp/project")
-    left = files(box) - before
-    assert {one for one in left if not one.startswith("/etc/sockagent")} == set()
-    assert box.run("systemctl is-active sockagent.socket", check=False).returncode != 0
+
+
+@pytest.fixture(scope="module", params=["deb", "make"])
+def installed(box: Container, request: pytest.FixtureRequest) -> Iterator[Container]:
+    """With the service, active; nothing of it is left in the end."""
+    before = files(box)
+    if request.param == "deb":
+        way = by_package(box, request.getfixturevalue("package"))
+    else:
+        way = by_make(box)
+    next(way)
+    yield box
+    next(way, None)
+    assert files(box) - before == set()
+    for unit in ("sockagent.service", "sockagent.socket"):
+        assert box.run(f"systemctl is-active {unit}", check=False).returncode != 0
 
 
 def restart(box: Container) -> None:
@@ -199,7 +208,9 @@ def restart(box: Container) -> None:
 
 def client(box: Container, token: str = "", query: str = "") -> list[dict[str, object]] | int:
     """The snapshot that a client gets, or how it is refused."""
-    done = box.run(f"{PYTHON} {SHARED}/client.py 'ws://127.0.0.1:8765/events{query}' '{token}'")
+    done = box.run(
+        f"{box.bin}/python {SHARED}/client.py 'ws://127.0.0.1:8765/events{query}' '{token}'"
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return int(lines[0]) if isinstance(lines[0], int) else lines
 
@@ -214,7 +225,7 @@ def test_it_is_ready_and_tells_how_it_does(installed: Container) -> None:
 
 
 def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Container) -> None:
-    listen = f"{PYTHON} {SHARED}/listener.py"
+    listen = f"{installed.bin}/python {SHARED}/listener.py"
     processes = [
         installed.start(f"exec {listen} 7001"),
         installed.start(
@@ -247,9 +258,9 @@ def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Containe
 
 def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> None:
     follow = installed.start(
-        "exec timeout 60 /usr/local/bin/sockagent --connect ws://127.0.0.1:8765 2>/dev/null"
+        f"exec timeout 60 {installed.bin}/sockagent --connect ws://127.0.0.1:8765 2>/dev/null"
     )
-    listening = installed.start(f"exec {PYTHON} {SHARED}/listener.py 7005")
+    listening = installed.start(f"exec {installed.bin}/python {SHARED}/listener.py 7005")
     try:
         assert follow.stdout
         told: list[dict[str, object]] = []
@@ -300,7 +311,7 @@ def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> 
     assert isinstance(client(installed, TOKEN), list)
     main = installed.show("MainPID")
     stays = installed.start(
-        f"SOCKAGENT_TOKEN={TOKEN} exec timeout 60 /usr/local/bin/sockagent"
+        f"SOCKAGENT_TOKEN={TOKEN} exec timeout 60 {installed.bin}/sockagent"
         " --connect ws://127.0.0.1:8765 --state LISTEN"
     )
     try:
@@ -324,7 +335,7 @@ def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> 
 
 
 def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
-    stalled = installed.start(f"exec {PYTHON} {SHARED}/stalled.py")
+    stalled = installed.start(f"exec {installed.bin}/python {SHARED}/stalled.py")
     try:
         assert stalled.stdout
         assert "HTTP/1.1 101" in stalled.stdout.readline()
@@ -359,7 +370,7 @@ def changed(installed: Container) -> Iterator[Container]:
 
 
 def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
-    command = f"{PYTHON} {SHARED}/wedged.py --listen systemd:feed"
+    command = f"{changed.bin}/python {SHARED}/wedged.py --listen systemd:feed"
     drop_in(changed, f"ExecStart=' 'ExecStart={command}' 'WatchdogSec=3")
     restart(changed)
     main = changed.show("MainPID")
@@ -383,10 +394,12 @@ def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
 
 
 def test_the_fences_hold(changed: Container) -> None:
-    drop_in(changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={PYTHON} {SHARED}/fences.py")
+    drop_in(
+        changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={changed.bin}/python {SHARED}/fences.py"
+    )
     changed.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
-    (line,) = [line for line in said.splitlines() if line.startswith("FENCES ")]
+    *_, line = (line for line in said.splitlines() if line.startswith("FENCES "))
     found = json.loads(line.removeprefix("FENCES "))
     assert found["possible"] == []
     assert found["readable"] > 0  # What it is there for.
@@ -402,7 +415,7 @@ def test_the_journals_lines_are_whole(installed: Container) -> None:
 
 
 def test_the_units_are_fine_and_expose_little(installed: Container) -> None:
-    units = "/etc/systemd/system/sockagent.service /etc/systemd/system/sockagent.socket"
+    units = " ".join(f"{installed.units}/sockagent.{kind}" for kind in ("service", "socket"))
     checked = installed.run(f"systemd-analyze verify --man=no {units}")
     assert checked.stderr == ""
     score = exposure(installed)
