@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
@@ -106,11 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Wrong usage raises SystemExit, as argparse does."""
     if arguments is None:
         arguments = sys.argv[1:]
+    environment = dict(os.environ)
     try:
         return _run(_options(arguments))
     except UsageError as error:
+        _turn_away(environment)
         parser().error(f"argument --{error.argument}: {error}")
     except ConfigFailure as error:
+        _turn_away(environment)
         _complain(str(error))
         return WRONG_CONFIG
     except RuntimeFailure as error:
@@ -128,6 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # Before the agent listens to signals.
         return DONE
     return FAILED
+
+
+def _turn_away(environment: Mapping[str, str]) -> None:
+    if "LISTEN_FDS" in environment:
+        from .systemd import turn_away
+
+        turn_away(environment)
 
 
 def _options(arguments: Sequence[str]) -> dict[str, Any]:
@@ -165,11 +175,11 @@ def _config(options: dict[str, Any]) -> Config:
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
     if "listen" in network:
+        from .credentials import given
         from .publish.listening import parse
-        from .systemd import credentials
 
         network["listen"] = map(parse, network["listen"])
-        network = {**credentials(os.environ.get("CREDENTIALS_DIRECTORY")), **network}
+        network.update(given(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
     return Config(filter=Filter(chosen), network=Network(**network), **options)

@@ -219,13 +219,11 @@ def _handed(
 ) -> tuple[dict[str, list[int]], Left | None]:
     """What systemd hands over: descriptors by name, and what an earlier run left."""
     from .handover import NAME, unpack
-    from .systemd import Notifier, inherited
+    from .systemd import inherited
 
     handed = inherited(os.environ)
     left = None
     for descriptor in handed.pop(NAME, ()):
-        # It counts once: after a crash it would be of the past.
-        Notifier(os.environ).tell(FDSTOREREMOVE=1, FDNAME=NAME)
         left = unpack(descriptor, machine)
         os.close(descriptor)
     return handed, left
@@ -253,10 +251,12 @@ async def _serve(
         service.reloading()
         try:
             serving.reload()
-            say("tokens, certificates and filters are read again")
         except ConfigFailure as error:
             say(f"nothing is changed: {error}")
-        service.reloaded()
+            service.reloaded(str(error))
+        else:
+            say("tokens, certificates and filters are read again")
+            service.reloaded()
 
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 
@@ -18,6 +17,8 @@ SHORTEST_INTERVAL_SECONDS = 0.05
 # Below this the lines are of no use to a reader.
 SHORTEST_STATS_SECONDS = 0.1
 
+# A day: whoever looks less often has no use for an agent.
+LONGEST_SECONDS = 86_400.0
 SOCKET_MODE = 0o600
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
@@ -101,6 +102,11 @@ class Network:
             )
 
 
+def _check_seconds(name: str, seconds: float, least: float) -> None:
+    if not least <= seconds <= LONGEST_SECONDS:
+        raise UsageError(name, f"must be a number of seconds, {least} to {LONGEST_SECONDS:.0f}")
+
+
 def _check_url(url: str) -> None:
     if url.startswith("unix:") and len(url) > len("unix:"):
         return
@@ -138,19 +144,10 @@ class Config:
         return self.follow or bool(self.network.listen or self.network.connect)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.interval) and self.interval >= SHORTEST_INTERVAL_SECONDS):
-            raise UsageError(
-                "interval",
-                f"must be a number of seconds, at least {SHORTEST_INTERVAL_SECONDS}",
-            )
-        if not (math.isfinite(self.sweep) and self.sweep > 0):
-            raise UsageError("sweep", "must be a number of seconds above 0")
-        if self.stats is not None and not (
-            math.isfinite(self.stats) and self.stats >= SHORTEST_STATS_SECONDS
-        ):
-            raise UsageError(
-                "stats", f"must be a number of seconds, at least {SHORTEST_STATS_SECONDS}"
-            )
+        _check_seconds("interval", self.interval, SHORTEST_INTERVAL_SECONDS)
+        _check_seconds("sweep", self.sweep, SHORTEST_INTERVAL_SECONDS)
+        if self.stats is not None:
+            _check_seconds("stats", self.stats, SHORTEST_STATS_SECONDS)
         if self.stats is not None and not self.polls:
             raise UsageError("stats", "there are polls to tell of only with --follow or --listen")
         if "snapshot" not in self.filter.events and not self.polls:

@@ -11,6 +11,10 @@ import signal
 for _number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(_number, lambda _number, _frame: os._exit(0))
 
+# As a service, SIGHUP means to read the configuration again: that is about to be read.
+if "NOTIFY_SOCKET" in os.environ:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
 from .__main__ import entry  # noqa: E402 (the signals come first)
 
 __all__ = ["entry"]

@@ -6,15 +6,33 @@ It is kept by systemd, between the runs of one unit (its descriptor store), and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from typing import NamedTuple
 
-from . import __version__
+from . import __version__, history, model
 from .history import Batch
 from .model import Delta, Key, Snapshot
 
 NAME = "state"  # Of the descriptor.
+# More holdings take too long to be written down: systemd waits for the end. 5 µs each.
+MOST_HOLDINGS = 100_000
+# What pickle raises of what is none of its own.
+_NONE = (
+    OSError, pickle.UnpicklingError, EOFError, TypeError, AttributeError, ImportError, ValueError,
+    LookupError, MemoryError, OverflowError,
+)  # fmt: skip
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes nothing but values of the model."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """Raises UnpicklingError."""
+        if module != model.__name__:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return super().find_class(module, name)
 
 
 class Left(NamedTuple):
@@ -37,21 +55,27 @@ def pack(left: Left, machine: tuple[str, str | None]) -> int:
 
 
 def unpack(descriptor: int, machine: tuple[str, str | None]) -> Left | None:
-    """What a run of the same version left on this machine (host, boot); None if that is not so."""
+    """What a run of the same program left on this machine (host, boot); None if that is not so."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         with open(descriptor, "rb", closefd=False) as file:
             # What another version wrote may be of types that are no more: it is not looked into.
             if file.read(len(mark := _mark(machine))) != mark:
                 return None
-            return Left(*pickle.load(file))  # noqa: S301 (our own)
-    except (OSError, pickle.UnpicklingError, EOFError, TypeError):
+            return Left(*_Unpickler(file).load())
+    except _NONE:
         return None
 
 
 def _mark(machine: tuple[str, str | None]) -> bytes:
-    """What comes first: whose it is."""
-    return f"sockagent {__version__} {machine!r}\n".encode(errors="backslashreplace")
+    """What comes first: whose it is, and what its types were."""
+    types = hashlib.blake2b()
+    for module in (model, history):
+        if module.__file__ is not None:
+            with open(module.__file__, "rb") as source:
+                types.update(source.read())
+    mark = f"sockagent {__version__} {types.hexdigest()} {machine!r}\n"
+    return mark.encode(errors="backslashreplace")
 
 
 def batches(left: Left) -> list[Batch]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .feed import Feed
-from .handover import NAME, Left, pack
+from .handover import MOST_HOLDINGS, NAME, Left, pack
+from .say import say
 from .systemd import Notifier
 
 # How often the status is told anew.
@@ -31,6 +32,7 @@ class Service:
         self._subscribers = subscribers
         self._ready = False
         self._told = 0.0
+        self._problem: str | None = None  # Why the newest reload changed nothing.
         patience = interval * WATCHDOG_INTERVALS
         if notifier.watchdog is not None and notifier.watchdog < patience:
             notifier.tell(WATCHDOG_USEC=int(patience * 1_000_000))
@@ -42,12 +44,16 @@ class Service:
         now = time.monotonic()
         if self._ready and now - self._told < STATUS_SECONDS:
             return
+        if not self._ready:
+            # What an earlier run left counts once: from now on it is of the past.
+            self._notifier.tell(FDSTOREREMOVE=1, FDNAME=NAME)
         ready = {} if self._ready else {"READY": 1}
         self._ready, self._told = True, now
         self._notifier.tell(**ready, STATUS=self.status())
 
-    def reloaded(self) -> None:
-        """What ``reloading`` began is done."""
+    def reloaded(self, problem: str | None = None) -> None:
+        """What ``reloading`` began is done; or nothing was changed, because of a problem."""
+        self._problem = problem
         self._notifier.tell(READY=1, STATUS=self.status())
 
     def reloading(self) -> None:
@@ -56,7 +62,12 @@ class Service:
 
     def leave(self, left: Left | None, machine: tuple[str, str | None]) -> None:
         """Leave this to the next run, where systemd started us and keeps such things."""
-        if left is not None and self._notifier.listens:
+        if left is None or not self._notifier.listens:
+            return
+        count = len(left.snapshot.holdings)
+        if count > MOST_HOLDINGS:
+            say(f"clients begin anew: {count} sockets are too many to be handed on")
+        else:
             with suppress(OSError):
                 descriptor = pack(left, machine)
                 self._notifier.store(NAME, descriptor)
@@ -72,7 +83,9 @@ class Service:
         snapshot = self._feed.snapshot
         sockets = 0 if snapshot is None else len(snapshot.holdings)
         processes = 0 if snapshot is None else snapshot.coverage.processes
+        problem = "" if self._problem is None else f"; the reload changed nothing: {self._problem}"
         return (
             f"{sockets} sockets of {processes} processes, {self._subscribers()} subscribers; "
             f"{figures.polls} polls, of {figures.poll_ms} ms each, {figures.late_polls} late"
+            f"{problem}"
         )

@@ -8,31 +8,29 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from .config import Config, Network
 from .connect import Remote
+from .credentials import is_for_everybody, reread, shown
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .feed import Feed
-from .filters import Filter
+from .filters import FILTERS, Filter
 from .publish.access import Access, parse_tokens
 from .publish.health import PLAIN, health
 from .publish.limits import Limits
 from .publish.listening import Listen, Listener, opened
 from .publish.websocket import Answer, Server
 from .say import say
-from .systemd import credentials
 
 # A longer file is none of tokens or filters.
 _FILE_BYTES = 64 * 1024
-# Where the service's credentials come from, as its unit tells.
-CREDENTIALS_VARIABLE = "SOCKAGENT_CREDENTIALS"
 # Where a token for --connect may be, too.
 TOKEN_VARIABLE = "SOCKAGENT_TOKEN"  # noqa: S105 (a name)
+# What OpenSSL says of a file without a certificate or key.
+_NO_PEM = frozenset({"NO_START_LINE", "NO_CERTIFICATE_OR_CRL_FOUND", "BAD_BASE64_DECODE"})
 # A token that can be guessed is none.
 SHORTEST_TOKEN = 16
 
@@ -73,10 +71,11 @@ class Serving:
         await self.server.listen(listeners, tls)
         for listener in listeners:
             address = listener.address
+            asked = "asks for a token" if self.server.access.tokens else "asks for no token"
             if address.path is not None:
-                say(f"listening on {address}")
+                say(f"listening on {address}, {asked}")
             else:
-                say(f"listening on {'wss' if tls else 'ws'}://{address}/events")
+                say(f"listening on {'wss' if tls else 'ws'}://{address}/events, {asked}")
             if not (address.is_local or (network.token_file and tls)):
                 say(f"warning: whoever reaches {address} may read the feed, or listen in")
 
@@ -85,33 +84,13 @@ class Serving:
 
         What cannot be used leaves all as it was. Raises ConfigFailure.
         """
-        network = self._reread()
+        network = reread(self._config.network)
         access, narrowed = access_of(network), filter_of(network)
         if self._tls is not None:
             tls_of(network)  # First into another one, lest half of it counts.
             load(self._tls, network)
         self.server.access = access
         self.server.narrow(self._config.filter & narrowed)
-
-    def _reread(self) -> Network:
-        """The settings, with credentials from where systemd took them when it started us: it hands
-        over no new ones."""
-        network = self._config.network
-        given = os.environ.get("CREDENTIALS_DIRECTORY")
-        fresh = credentials(os.environ.get(CREDENTIALS_VARIABLE)) if given else {}
-
-        def now(path: str | None, setting: str) -> str | None:
-            """Where a setting is read; what is no credential is the administrator's own choice."""
-            ours = path is None or os.path.dirname(path) == given
-            return fresh.get(setting, path) if ours else path
-
-        return replace(
-            network,
-            token_file=now(network.token_file, "token_file"),
-            tls_cert=now(network.tls_cert, "tls_cert"),
-            tls_key=now(network.tls_key, "tls_key"),
-            tls_ca=now(network.tls_ca, "tls_ca"),
-        )
 
 
 def filter_of(network: Network) -> Filter:
@@ -120,19 +99,35 @@ def filter_of(network: Network) -> Filter:
     if path is None:
         return Filter()
     values: dict[str, list[str]] = {}
+    where = f"the filter file {path}"
+    # Of a file that was named by mistake nothing is told but numbers of lines: it may hold secrets.
+    for number, line in enumerate(_content(path, where).splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, value = line.partition("=")
+        if name.strip() not in FILTERS:
+            raise ConfigFailure(f"{where}, line {number}: it is no filter, as proto=tcp is")
+        values.setdefault(name.strip(), []).append(value)
+    if not values:
+        raise ConfigFailure(f"{where}: there is no filter in it")
     try:
-        with open(path, encoding="utf-8") as file:
-            for line in file.read(_FILE_BYTES).splitlines():
-                if line.strip() and not line.startswith("#"):
-                    name, _, value = line.partition("=")
-                    values.setdefault(name.strip(), []).append(value)
         return Filter(values)
-    except OSError as error:
-        raise ConfigFailure(f"the filter file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigFailure(f"the filter file {path}: it is no UTF-8") from error
     except FilterError as error:
-        raise ConfigFailure(f"the filter file {path}: {error.argument}: {error}") from error
+        raise ConfigFailure(f"{where}: {error.argument}: {error}") from error
+
+
+def _content(path: str, what: str) -> str:
+    """A text file, all of it. Raises ConfigFailure."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+        if len(content) > _FILE_BYTES:
+            raise ConfigFailure(f"{what}: it is longer than {_FILE_BYTES} bytes")
+        return content.decode()
+    except OSError as error:
+        raise ConfigFailure(f"{what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigFailure(f"{what}: it is no UTF-8") from error
 
 
 def listeners_of(
@@ -149,7 +144,10 @@ def listeners_of(
                     Listener(listen, socket.socket(fileno=one)) for one in handed[listen.name]
                 )
             else:
-                raise ConfigFailure(f"systemd hands over no socket named {listen.name!r}")
+                raise ConfigFailure(
+                    f"systemd hands over no socket named {listen.name!r}: "
+                    "systemctl restart sockagent.socket"
+                )
         for listener in listeners:
             address = listener.address
             if not (address.is_local or network.insecure or (network.token_file and tls)):
@@ -158,7 +156,10 @@ def listeners_of(
                 )
     except (RuntimeFailure, ConfigFailure):
         for listener in listeners:
-            listener.socket.close()
+            if listener.listen.name is None:
+                listener.socket.close()
+            else:  # It is systemd's.
+                listener.socket.detach()
             listener.remove()
         raise
     return listeners
@@ -176,23 +177,19 @@ def access_of(network: Network) -> Access:
 
 
 def _tokens(path: str) -> tuple[str, ...]:
-    try:
-        with open(path, encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_FILE_BYTES)
-    except OSError as error:
-        raise ConfigFailure(f"the token file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigFailure(f"the token file {path}: tokens are ASCII") from error
+    name = shown(path)
+    content = _content(path, f"the token file {name}")
+    if not content.isascii():
+        raise ConfigFailure(f"the token file {name}: tokens are ASCII")
     tokens = parse_tokens(content)
     if not tokens:
-        raise ConfigFailure(f"the token file {path}: there is no token in it")
+        raise ConfigFailure(f"the token file {name}: there is no token in it")
     if any(len(token) < SHORTEST_TOKEN or not token.isprintable() for token in tokens):
         raise ConfigFailure(
-            f"the token file {path}: a token has at least {SHORTEST_TOKEN} printable characters"
+            f"the token file {name}: a token has at least {SHORTEST_TOKEN} printable characters"
         )
-    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
-        say(f"warning: everybody may read the token file {path}")
+    if is_for_everybody(path):
+        say(f"warning: everybody may read the token file {name}")
     return tokens
 
 
@@ -212,17 +209,30 @@ def load(context: ssl.SSLContext, network: Network) -> None:
     what = ""
     try:
         if network.tls_cert is not None:
-            what = f"{network.tls_cert} with {network.tls_key}"
+            what = shown(network.tls_cert)
+            if network.tls_key is not None:
+                what += f" with {shown(network.tls_key)}"
+                if is_for_everybody(network.tls_key):
+                    say(f"warning: everybody may read the key {shown(network.tls_key)}")
             context.load_cert_chain(network.tls_cert, network.tls_key, password=_no_password)
         if network.tls_ca is not None:
-            what = network.tls_ca
-            context.load_verify_locations(what)
+            what = shown(network.tls_ca)
+            context.load_verify_locations(network.tls_ca)
     except ssl.SSLError as error:
-        raise ConfigFailure(f"the certificate {what}: {error.reason or error}") from error
+        raise ConfigFailure(f"the certificate {what}: {_reason(error)}") from error
     except OSError as error:
         raise ConfigFailure(f"the certificate {what}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigFailure(f"the certificate {what}: {error}") from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """What OpenSSL means."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    if error.reason in _NO_PEM or "PEM lib" in str(error):
+        return "what it should hold in PEM is not there"
+    return error.reason or str(error)
 
 
 def _no_password() -> str:

@@ -15,6 +15,8 @@ from contextlib import suppress
 _FIRST = 3
 # A pipe of systemd's that is full makes nobody wait for long.
 _SEND_SECONDS = 0.5
+# Connections that may wait on a listening socket: its backlog, and some that come meanwhile.
+_MOST_WAITING = 10_000
 
 
 class Notifier:
@@ -82,25 +84,16 @@ def inherited(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
     return handed
 
 
-# Credentials of the service, by the setting that they stand for.
-_CREDENTIALS = (
-    ("token_file", "tokens"),
-    ("tls_cert", "tls.crt"),
-    ("tls_key", "tls.key"),
-    ("tls_ca", "tls-ca.crt"),
-)
+def turn_away(environment: Mapping[str, str]) -> None:
+    """End the connections that wait on the sockets that systemd handed over.
 
-
-# A unit's default for a file that is not there may not be empty: one byte stands for none.
-_PLACEHOLDER_BYTES = 1
-
-
-def credentials(directory: str | None) -> dict[str, str]:
-    """The files in a directory of credentials that are there and hold something, by setting."""
-    found: dict[str, str] = {}
-    for setting, name in _CREDENTIALS if directory else ():
-        path = f"{directory}/{name}"
-        with suppress(OSError):
-            if os.path.getsize(path) > _PLACEHOLDER_BYTES:
-                found[setting] = path
-    return found
+    For an agent that cannot serve: systemd starts it anew for each that still waits.
+    """
+    pid, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+        return
+    for descriptor in range(_FIRST, _FIRST + int(count)):
+        with suppress(OSError), socket.socket(fileno=descriptor) as listening:
+            listening.setblocking(False)
+            for _ in range(_MOST_WAITING):
+                listening.accept()[0].close()

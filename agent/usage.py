@@ -15,6 +15,6 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with the status that tells so."""
-        tell(f"{self.format_usage()}{self.prog}: error: {message}\n")
+        tell(f"{self.prog}: {message}; {self.prog} --help tells how it is used\n")
         finish()
         raise SystemExit(WRONG_USAGE)

@@ -1,6 +1,7 @@
 """A later run goes on where an earlier one ended."""
 
 import os
+import pickle
 from typing import Any
 
 import pytest
@@ -101,4 +102,26 @@ def test_what_is_nothing_of_ours(content: bytes) -> None:
         descriptor = os.memfd_create("test")
         os.write(descriptor, mark + content)
         assert unpack(descriptor, MACHINE) is None
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps((os.system, "true")),
+        b"cposix\nsystem\n(S'true'\ntR.",
+        b"cagent.model\nNoSuch\n.",
+        pickle.dumps(1),
+        pickle.dumps(("too", "few")),
+        b"\x80\x05\x8c\x02\xff\xff.",
+        b"\x80\x05\x8e" + (1 << 62).to_bytes(8, "little"),
+        b"",
+    ],
+)
+def test_what_is_none_of_ours_is_not_made(content: bytes) -> None:
+    descriptor = os.memfd_create("test")
+    os.write(descriptor, handover._mark(MACHINE) + content)
+    try:
+        assert unpack(descriptor, MACHINE) is None
+    finally:
         os.close(descriptor)

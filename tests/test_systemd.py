@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent import service as service_module
 from agent.feed import Feed
+from agent.handover import Left
 from agent.service import Service
-from agent.systemd import Notifier, credentials
+from agent.systemd import Notifier
 
-from .feeding import AGENT, ONE, Source
+from .feeding import AGENT, ONE, TWO, Source
 from .make import snapshot
 
 
@@ -41,6 +43,10 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     made.close()
 
 
+# Nothing here takes so long, unless it hangs.
+HANGS_SECONDS = 20.0
+
+
 def service(manager: Manager, feed: Feed, **environment: str) -> Service:
     return Service(Notifier({**manager.environment, **environment}), feed, lambda: 3, 1.0)
 
@@ -50,6 +56,8 @@ def test_the_first_poll_makes_it_ready(manager: Manager) -> None:
     one = service(manager, source.feed)
     source.poll(ONE)
     one.polled()
+    # What an earlier run left has been taken up.
+    assert manager.heard() == {"FDSTOREREMOVE": "1", "FDNAME": "state"}
     told = manager.heard()
     assert told["READY"] == "1"
     assert told["STATUS"].startswith("1 sockets of 1 processes, 3 subscribers; ")
@@ -65,8 +73,23 @@ def test_each_poll_feeds_the_watchdog(manager: Manager) -> None:
     for _ in range(3):
         one.polled()
     assert manager.heard() == {"WATCHDOG": "1"}
+    assert "FDSTOREREMOVE" in manager.heard()
     assert manager.heard()["READY"] == "1"
     assert manager.heard() == manager.heard() == {"WATCHDOG": "1"}
+
+
+def test_too_much_to_be_handed_on_is_not(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service_module, "MOST_HOLDINGS", 1)
+    one = service(manager, Feed(AGENT))
+    for held in ((ONE,), (ONE, TWO)):
+        one.leave(Left("epoch", 0, snapshot(*held), {}, []), ("host", "boot"))
+    assert manager.heard() == {"FDSTORE": "1", "FDNAME": "state"}
+    with pytest.raises(BlockingIOError):
+        manager.heard()
+    time.sleep(0.1)
+    assert "clients begin anew: 2 sockets are too many to be handed on" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,6 +114,12 @@ def test_reloading_is_told(manager: Manager) -> None:
     assert abs(int(told["MONOTONIC_USEC"]) / 1e6 - time.monotonic()) < 60
     one.reloaded()
     assert manager.heard()["READY"] == "1"
+    one.reloaded("the token file /x: there is no token in it")
+    assert manager.heard()["STATUS"].endswith(
+        "; the reload changed nothing: the token file /x: there is no token in it"
+    )
+    one.reloaded()
+    assert "reload" not in manager.heard()["STATUS"]
     one.stopping()
     assert manager.heard()["STOPPING"] == "1"
 
@@ -145,9 +174,25 @@ print([os.get_inheritable(one.fileno()) for sockets in found.values() for one in
         assert done.stdout.splitlines()[0] == "{}"
 
 
-def test_credentials_are_those_that_are_not_empty(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text("x\n")
-    (tmp_path / "tls.crt").write_text("#")
-    (tmp_path / "tls.key").write_text("")
-    assert credentials(str(tmp_path)) == {"token_file": f"{tmp_path}/tokens"}
-    assert credentials(None) == credentials("/nowhere") == {}
+def test_who_waits_on_a_listener_is_turned_away() -> None:
+    script = """
+import os, sys
+from agent.systemd import turn_away
+os.dup2(int(sys.argv[1]), 3)
+turn_away({"LISTEN_PID": "1", "LISTEN_FDS": "1"})  # Not ours.
+turn_away({**os.environ, "LISTEN_PID": str(os.getpid())})
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        waiting = [socket.create_connection(listening.getsockname()) for _ in range(3)]
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(listening.fileno())],
+            pass_fds=[listening.fileno()], env={**os.environ, "LISTEN_FDS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0
+        for one in waiting:
+            one.settimeout(HANGS_SECONDS)
+            assert one.recv(1) == b""
+            one.close()
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()

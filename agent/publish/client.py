@@ -225,12 +225,16 @@ class Client(asyncio.Protocol):
         answer = self._house.asked(self, request)
         protocol = self._protocol
         if isinstance(answer, Response):
-            protocol.send_response(answer)
             self.closing = True
+            if not protocol.eof_sent:
+                protocol.send_response(answer)
+            elif self._transport is not None:  # It sent more than its request: that ended it.
+                self._transport.write(answer.serialize())
             return
         response = protocol.accept(request)
-        protocol.send_response(response)
-        if response.status_code != 101:
+        if not protocol.eof_sent:
+            protocol.send_response(response)
+        if response.status_code != 101 or protocol.eof_sent:
             self.closing = True
             self._house.refused(self, str(response.status_code))
             if isinstance(answer, Subscription):

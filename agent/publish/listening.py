@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..errors import RuntimeFailure, UsageError
+from ..errors import ConfigFailure, RuntimeFailure, UsageError
 
 # Connections that may wait to be accepted: a whole fleet that comes back at once.
 BACKLOG = 4096
@@ -104,7 +104,7 @@ class Listener(NamedTuple):
 def opened(listen: Listen, mode: int) -> list[Listener]:
     """The listening sockets of an address; ``mode`` is that of a unix socket's file.
 
-    Raises RuntimeFailure.
+    Raises RuntimeFailure; ConfigFailure where there are no such sockets.
     """
     try:
         if listen.path is not None:
@@ -113,6 +113,10 @@ def opened(listen: Listen, mode: int) -> list[Listener]:
         return [Listener(listen, made) for made in _tcp(listen)]
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno == errno.EAFNOSUPPORT:  # So it is in the service's sandbox.
+            raise ConfigFailure(
+                f"cannot listen on {listen}: {reason}; as a service, change sockagent.socket"
+            ) from error
         raise RuntimeFailure(f"cannot listen on {listen}: {reason}") from error
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
+
+# The part of an IPv6 address that tells networks apart; the rest anyone there chooses.
+_PREFIX = 64
 
 
 class Peer(NamedTuple):
@@ -23,7 +27,17 @@ def tcp_peer(transport: asyncio.BaseTransport) -> Peer:
     if not name:  # It is gone already.
         return Peer("a client", "")
     host, port = name[:2]
-    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host)
+    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", _origin(host))
+
+
+def _origin(host: str) -> str:
+    """What is somebody's as a whole: the loopback addresses, of IPv6 a /64."""
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None and not address.is_loopback:
+            return str(ip_network((int(address), 128)).supernet(new_prefix=_PREFIX))
+        address = address.ipv4_mapped or address
+    return "loopback" if address.is_loopback else str(address)
 
 
 # struct ucred of socket(7): pid, uid, gid.

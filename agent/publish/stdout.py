@@ -23,10 +23,11 @@ CLOSED = frozenset({errno.EPIPE, errno.ECONNRESET})
 
 
 class Writer:
-    """Writes to a descriptor from a thread of its own, one chunk at a time."""
+    """Writes to a descriptor from a thread of its own, one chunk at a time. Raises OSError."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        # Our own: what is still to be written must not go to whatever gets that number next.
+        self._descriptor = os.dup(descriptor)
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[OSError] = self._loop.create_future()
         self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = SimpleQueue()
@@ -44,6 +45,12 @@ class Writer:
         self._jobs.put(None)
 
     def _run(self) -> None:
+        try:
+            self._write()
+        finally:
+            os.close(self._descriptor)
+
+    def _write(self) -> None:
         while (job := self._jobs.get()) is not None:
             chunk, done = job
             failure: OSError | None = None

@@ -11,7 +11,7 @@ from typing import Self
 
 from .helpers import COMMAND, DEADLINE
 
-_LISTENING = re.compile(r"^sockagent: listening on (.*)$", re.MULTILINE)
+_LISTENING = re.compile(r"^sockagent: listening on ([^,\n]*)", re.MULTILINE)
 
 
 class Agent:

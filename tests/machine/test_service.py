@@ -261,6 +261,7 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
         f"exec timeout 60 {installed.bin}/sockagent --connect ws://127.0.0.1:8765 2>/dev/null"
     )
     listening = installed.start(f"exec {installed.bin}/python {SHARED}/listener.py 7005")
+    again: subprocess.Popen[str] | None = None
     try:
         assert follow.stdout
         told: list[dict[str, object]] = []
@@ -285,9 +286,22 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
         deltas = [one["seq"] for one in told if one["event"] in DELTAS]
         assert deltas == list(range(int(str(deltas[0])), int(str(deltas[0])) + len(deltas)))
         assert told[-1]["reason"] == "exited"
+        # A run that had no time for its first poll leaves what it was left.
+        installed.run(f"systemctl reset-failed {units}")
+        for delay in (0.1, 0.2, 0.3):
+            installed.run("systemctl restart --no-block sockagent.service")
+            time.sleep(delay)
+        installed.run("systemctl restart sockagent.service")
+        again = installed.start(f"exec {installed.bin}/python {SHARED}/listener.py 7006")
+        until(lambda one: one.get("local_port") == 7006)
+        assert {one["epoch"] for one in told if one["event"] == "hello"} == {hellos[0]["epoch"]}
+        deltas = [one["seq"] for one in told if one["event"] in DELTAS]
+        assert deltas == list(range(int(str(deltas[0])), int(str(deltas[0])) + len(deltas)))
     finally:
         installed.run("pkill -f -- '--connect ws'; pkill -f listener.py", check=False)
-        for process in (follow, listening):
+        for process in (follow, listening, again):
+            if process is None:
+                continue
             process.wait(10)
             assert process.stdout
             process.stdout.close()

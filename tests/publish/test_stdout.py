@@ -210,6 +210,26 @@ async def test_a_pipe_that_another_made_non_blocking_is_waited_for(pipe: Pipe) -
     assert heard == data
 
 
+async def test_what_is_still_to_be_written_goes_nowhere_else(tmp_path: Path) -> None:
+    pipe = Pipe()
+    writer = Writer(pipe.writing)
+    first, second = b"x" * 100_000, b"two\n"  # More than a pipe holds.
+    writer.write(first)
+    written = writer.write(second)
+    another = os.open(tmp_path / "another", os.O_WRONLY | os.O_CREAT)
+    os.dup2(another, pipe.writing)
+    os.close(another)
+    heard = b""
+    while len(heard) < len(first + second):
+        heard += await read(pipe)
+    await asyncio.wait_for(written, PATIENCE)
+    writer.close()
+    pipe.close_reader()
+    pipe.close_writer()
+    assert heard == first + second
+    assert (tmp_path / "another").read_bytes() == b""
+
+
 async def test_a_connection_that_was_reset_ends_it_quietly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,30 @@ async def test_what_is_no_request(request_: str) -> None:
         there.poll(ONE)
         async with there.client() as connection:
             assert events(await message(connection)) == ["hello"]
+
+
+@pytest.mark.parametrize("more", ["junk", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("path", ["/nowhere", "/events"])
+async def test_what_follows_a_request_does_no_harm(
+    more: str, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving() as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        plain = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        writer.write((plain + more).encode())
+        answer = await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+        writer.close()
+        if path == "/nowhere":
+            assert answer.startswith(b"HTTP/1.1 404 ")
+        upgrade = there.raw(UPGRADE.format(path="/events") + more)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(HANGS_SECONDS):
+                while await asyncio.get_running_loop().sock_recv(upgrade, 65536):
+                    pass
+        upgrade.close()
+        await there.subscribed(0)
+    await asyncio.sleep(0.1)
+    assert "rror" not in capfd.readouterr().err
 
 
 async def test_a_request_without_end_is_cut_off() -> None:
