@@ -42,30 +42,14 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench.polls $(POLLS)
 	@$(BIN)/python -m bench.feed
 
-# A virtual environment names its own place: under DESTDIR it is told the one it will have.
+PLACES = PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' UNITDIR='$(UNITDIR)' \
+    EXAMPLES='$(EXAMPLES)' DESTDIR='$(DESTDIR)'
+
 install:
-	@$(PYTHON) -m venv --clear $(DESTDIR)$(PREFIX)
-	@$(DESTDIR)$(PREFIX)/bin/python -m pip -qq --disable-pip-version-check install '.[metrics]'
-	@$(if $(DESTDIR),sed -i 's|$(DESTDIR)||g' $(DESTDIR)$(PREFIX)/pyvenv.cfg)
-	@$(if $(DESTDIR),grep -rlIZ '$(DESTDIR)' $(DESTDIR)$(PREFIX)/bin | xargs -0r sed -i 's|$(DESTDIR)||g')
-	@install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLES) $(DESTDIR)/etc/default
-	@ln -sf $(PREFIX)/bin/sockagent $(DESTDIR)$(BINDIR)/sockagent
-	@sed 's|/opt/sockagent|$(PREFIX)|' systemd/sockagent.service >$(DESTDIR)$(UNITDIR)/sockagent.service
-	@install -m 644 systemd/sockagent.socket $(DESTDIR)$(UNITDIR)/
-	@install -m 644 systemd/sockagent.service.d/*.example $(DESTDIR)$(EXAMPLES)/
-	@test -e $(DESTDIR)/etc/default/sockagent || \
-	    install -m 644 systemd/sockagent.default $(DESTDIR)/etc/default/sockagent
-	@$(if $(DESTDIR),:,systemctl daemon-reload)
-	@$(if $(DESTDIR),:,echo 'Now: systemctl enable --now sockagent')
+	@$(PLACES) systemd/install
 
 uninstall:
-	@$(if $(DESTDIR),:,systemctl disable --quiet --now sockagent.service sockagent.socket 2>/dev/null || :)
-	@rm -rf $(DESTDIR)$(PREFIX)
-	@rm -f $(DESTDIR)$(BINDIR)/sockagent $(DESTDIR)$(UNITDIR)/sockagent.service \
-	    $(DESTDIR)$(UNITDIR)/sockagent.socket
-	@cmp -s systemd/sockagent.default $(DESTDIR)/etc/default/sockagent && \
-	    rm -f $(DESTDIR)/etc/default/sockagent || :
-	@$(if $(DESTDIR),:,systemctl daemon-reload)
+	@$(PLACES) systemd/uninstall
 
 deb:
 	@systemd/debian/build '$(PYTHON)'

@@ -23,7 +23,7 @@ _NAMES = {
     "tls_ca": "tls-ca.crt",
 }
 # What our unit gives in place of a file that is not there: it may not be empty.
-_NOTHING = b"(there is none)"
+_NOTHING = b"(none)"
 
 
 def given(options: Container[str]) -> dict[str, str]:

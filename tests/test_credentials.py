@@ -29,7 +29,7 @@ class Places:
         """What systemd does as it starts the service; names have ``_`` for dots."""
         for name in ("tokens", "tls.crt", "tls.key"):
             content = secrets.get(name.replace(".", "_"))
-            (self.copies / name).write_text("(there is none)" if content is None else content)
+            (self.copies / name).write_text("(none)" if content is None else content)
             if content is not None:
                 (self.source / name).write_text(content)
 

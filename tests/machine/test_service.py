@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .container import ROOT, SHARED, Container, prepare
+from .container import PREPARATION, ROOT, SHARED, TOOLS, Container
 from .helpers import must_have, need_root, need_tool
 
 # The exposure that systemd-analyze tells, at the most.
@@ -91,6 +91,10 @@ iov = (ctypes.c_size_t * 2)(ctypes.addressof(ctypes.create_string_buffer(8)), 8)
 attempt("process_vm_writev", lambda: libc.process_vm_writev(1, iov, 1, iov, 1, 0) >= 0)
 attempt("ptrace", lambda: libc.ptrace(16, 1, 0, 0) == 0)
 attempt("setns", lambda: libc.setns(os.open("/proc/1/ns/net", 0), 0) == 0)
+for name, number, arguments in (
+    ("io_uring", 425, (8, ctypes.create_string_buffer(120))), ("userfaultfd", 323, (1,))
+):
+    attempt(name, lambda: libc.syscall(number, *arguments) >= 0)
 attempt("setuid", lambda: os.setuid(0))
 attempt("mount", lambda: libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0) == 0)
 readable = len(glob.glob("/proc/1/fd/*"))
@@ -100,11 +104,11 @@ print("FENCES", json.dumps({"possible": possible, "readable": readable, "uid": o
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+def box(request: pytest.FixtureRequest) -> Iterator[Container]:
     need_root()
-    for tool in ("mmdebstrap", "systemd-nspawn", "nsenter", "git"):
+    for tool in TOOLS:
         need_tool(tool)
-    root = prepare(tmp_path_factory.mktemp("container"))
+    root = request.config.stash[PREPARATION].root()
     shared = root.parent / "shared"
     scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "fences": FENCES}
     for name, text in {**scripts, "listener": LISTENER}.items():
@@ -249,7 +253,7 @@ def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Containe
         assert sockets[7001]["netns"] != sockets[7003]["netns"]
         assert {one["comm"] for one in sockets.values()} == {"python"}
     finally:
-        installed.run("pkill -f listener.py", check=False)
+        installed.run("pkill -f [l]istener.py", check=False)
         for process in processes:
             process.wait(10)
             assert process.stdout
@@ -298,7 +302,7 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
         deltas = [one["seq"] for one in told if one["event"] in DELTAS]
         assert deltas == list(range(int(str(deltas[0])), int(str(deltas[0])) + len(deltas)))
     finally:
-        installed.run("pkill -f -- '--connect ws'; pkill -f listener.py", check=False)
+        installed.run("pkill -f -- '[-]-connect ws'; pkill -f [l]istener.py", check=False)
         for process in (follow, listening, again):
             if process is None:
                 continue
@@ -341,7 +345,7 @@ def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> 
         assert "1 subscribers" in installed.show("StatusText") or stays.poll() is None
         assert TOKEN not in installed.run("journalctl -u sockagent --no-pager").stdout
     finally:
-        installed.run("pkill -f -- '--connect ws'", check=False)
+        installed.run("pkill -f -- '[-]-connect ws'", check=False)
         stays.wait(10)
         stays.stdout.close() if stays.stdout else None
         installed.run("rm -r /etc/sockagent")

@@ -1,0 +1,92 @@
+"""``make install`` and ``make uninstall`` where they have to refuse, below a directory of the test.
+
+What they do where all is well test_service.py shows.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .container import ROOT
+from .helpers import need_tool
+
+
+def make(target: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    # No index and nothing to find: whatever has to be fetched cannot be.
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    return subprocess.run(
+        ["make", "--no-print-directory", target, f"PYTHON={sys.executable}",
+         *(f"{name}={value}" for name, value in settings.items())],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def tools() -> None:
+    need_tool("make")
+
+
+@pytest.mark.parametrize("prefix", ["opt/sockagent", "/opt/my app", "/opt/a&b", "/opt/a|b", ""])
+def test_a_prefix_that_is_none(prefix: str, tmp_path: Path) -> None:
+    done = make("install", PREFIX=prefix, DESTDIR=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"sockagent: PREFIX={prefix} m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "usr/local/bin/theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    done = make("install", PREFIX="/usr/local", DESTDIR=str(tmp_path))
+    assert done.returncode != 0
+    assert "is there already and not ours: name a PREFIX of its own" in done.stderr
+    done = make("uninstall", PREFIX="/usr/local", DESTDIR=str(tmp_path))
+    assert done.returncode == 0
+    assert theirs.exists()
+
+
+def test_what_works_stays_where_nothing_can_be_fetched(tmp_path: Path) -> None:
+    home = tmp_path / "opt/sockagent"
+    home.mkdir(parents=True)
+    (home / "sockagent-home").touch()
+    (home / "works").touch()
+    done = make("install", DESTDIR=str(tmp_path))
+    assert done.returncode != 0
+    assert "sockagent: nothing is changed: what it is built on could not be fetched" in done.stderr
+    assert {path.name for path in home.iterdir()} == {"sockagent-home", "works"}
+    assert {path.name for path in tmp_path.iterdir()} == {"opt"}
+    assert {path.name for path in home.parent.iterdir()} == {"sockagent"}
+
+
+def test_uninstalling_from_another_place_says_where_it_is(tmp_path: Path) -> None:
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    text = (ROOT / "systemd/sockagent.service").read_text()
+    (units / "sockagent.service").write_text(text.replace("/opt/sockagent", "/srv/agent"))
+    done = make("uninstall", DESTDIR=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.startswith("sockagent: it is in /srv/agent: make uninstall PREFIX=")
+    assert (units / "sockagent.service").exists()
+
+
+def test_uninstalling_takes_away_what_is_ours(tmp_path: Path) -> None:
+    home = tmp_path / "opt/sockagent"
+    (home / "bin").mkdir(parents=True)
+    (home / "sockagent-home").touch()
+    link = tmp_path / "usr/local/bin/sockagent"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/opt/sockagent/bin/sockagent")
+    changed = tmp_path / "etc/default/sockagent"
+    changed.parent.mkdir(parents=True)
+    changed.write_text("# mine\n")
+    done = make("uninstall", DESTDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert not home.exists()
+    assert not link.is_symlink()
+    assert changed.exists()
