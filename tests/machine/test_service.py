@@ -409,6 +409,17 @@ def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
     assert (changed.show("ExecMainStatus"), changed.show("NRestarts")) == ("78", "0")
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
     assert "sockagent: the filter file /nowhere: No such file or directory" in said
+    # Who connects starts it, once, and is turned away.
+    runs = "journalctl -u sockagent -o cat --no-pager | grep -c 'the filter file /nowhere'"
+    before = int(changed.run(runs).stdout)
+    done = changed.run(
+        f"timeout 20 {changed.bin}/python -c 'import socket;"
+        'print(socket.create_connection(("127.0.0.1", 8765)).recv(1))\''
+    )
+    assert done.stdout == "b''\n"
+    time.sleep(2)
+    assert int(changed.run(runs).stdout) == before + 1
+    assert changed.show("ActiveState", "sockagent.socket") == "active"
 
 
 def test_the_fences_hold(changed: Container) -> None:
