@@ -245,7 +245,7 @@ async def _serve(
         lambda: serving.server.subscribers,
         config.interval,
     )
-    following.polled = service.polled
+    following.polled, following.progressed = service.polled, service.progressed
 
     def reload() -> None:
         service.reloading()

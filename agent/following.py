@@ -40,7 +40,9 @@ class Following:
         if left is not None:
             self.feed.restore(left.seq, batches(left))
             self._tracker = Tracker(left.snapshot, left.opened_at)
-        self.polled: Callable[[], None] = _nothing  # Called after each poll.
+        self.polled: Callable[[], None] = _nothing  # Called after each poll,
+        self.progressed: Callable[[], None] = _nothing  # and after each part of one.
+        poller.progressed = self._progress
         self._poller = poller
         self._config = config
 
@@ -57,12 +59,17 @@ class Following:
         held = [(one.time, one.deltas, one.first) for one in feed.history.batches]
         return Left(feed.epoch, feed.seq, feed.snapshot, self._tracker.opened_at, held)
 
+    def _progress(self) -> None:
+        self.progressed()
+
     async def _poll(self) -> None:
         tracker, feed = self._tracker, self.feed
         try:
             async for snapshot in snapshots(self._poller, self._config.interval, feed.vitals):
                 first = feed.snapshot is None
-                feed.publish(snapshot, tracker.advance(snapshot))
+                deltas = tracker.advance(snapshot)
+                self.progressed()
+                feed.publish(snapshot, deltas)
                 self.polled()
                 if first:
                     warn(snapshot.coverage)

@@ -38,6 +38,10 @@ from .vitals import Work
 NOTHING = Change(set(), set())
 
 
+def _nothing() -> None:
+    pass
+
+
 class Poller:
     """Takes snapshots of one procfs. ``sweep``: seconds in which everything is read again."""
 
@@ -50,6 +54,7 @@ class Poller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         procfs = walker.procfs
+        self.progressed: Callable[[], None] = _nothing  # Called after each part of a poll.
         self._procfs = procfs
         self._clock = clock
         self._users = Users()
@@ -77,10 +82,12 @@ class Poller:
         while self._procfs.moved:  # To another namespace: they are looked at whole.
             self._holders.failed(self._procfs.moved.pop())
         failed = await self._looking.what_changed(pids, self._join.unlisted())
+        self.progressed()
         namespaces = self._namespaces()
         doubted = namespaces if self._join.doubts else ()
         due = await self._sources.due(namespaces, doubted, self._touched(namespaces))
         change = await self._sources.read(namespaces, due)
+        self.progressed()
         return await self._joined(namespaces, change, failed, read=self._sources.read_all)
 
     def _touched(self, namespaces: Mapping[int, object]) -> Collection[int]:
@@ -195,6 +202,7 @@ class Poller:
         late = {inode for _pid, inode in holders.touched} - early
         rows = self._sources.sockets
         await self._looking.search([rows[inode] for inode in join.orphans()])
+        self.progressed()
         changed: frozenset[Key] = frozenset()
         dirty = join.dirty(change.fresh | change.gone)
         if dirty or self._last is None:
@@ -209,6 +217,7 @@ class Poller:
                     unlisted = await self._ask(asked)
                 sockets.update(unlisted)
             changed = join.finish(dirty, sockets, read=read)
+            self.progressed()
         processes = {pid: known.process.start_ticks for pid, known in holders.watched.items()}
         brief = tuple(join.hold(row, None, ()) for row in self._sources.brief())
         self._last = Snapshot(

@@ -17,6 +17,8 @@ from .systemd import Notifier
 
 # How often the status is told anew.
 STATUS_SECONDS = 5.0
+# How often the watchdog is fed in the midst of a poll.
+FEED_SECONDS = 5.0
 # Intervals that a watchdog waits at the least.
 WATCHDOG_INTERVALS = 3.0
 
@@ -32,6 +34,7 @@ class Service:
         self._subscribers = subscribers
         self._ready = False
         self._told = 0.0
+        self._fed = time.monotonic()
         self._problem: str | None = None  # Why the newest reload changed nothing.
         patience = interval * WATCHDOG_INTERVALS
         if notifier.watchdog is not None and notifier.watchdog < patience:
@@ -39,9 +42,8 @@ class Service:
 
     def polled(self) -> None:
         """A poll is through: the watchdog need not bark."""
-        if self._notifier.watchdog is not None:
-            self._notifier.tell(WATCHDOG=1)
         now = time.monotonic()
+        self._feed_watchdog(now)
         if self._ready and now - self._told < STATUS_SECONDS:
             return
         if not self._ready:
@@ -50,6 +52,17 @@ class Service:
         ready = {} if self._ready else {"READY": 1}
         self._ready, self._told = True, now
         self._notifier.tell(**ready, STATUS=self.status())
+
+    def progressed(self) -> None:
+        """A part of a poll is through: on a machine with millions of sockets one takes long."""
+        now = time.monotonic()
+        if now - self._fed >= FEED_SECONDS:
+            self._feed_watchdog(now)
+
+    def _feed_watchdog(self, now: float) -> None:
+        self._fed = now
+        if self._notifier.watchdog is not None:
+            self._notifier.tell(WATCHDOG=1)
 
     def reloaded(self, problem: str | None = None) -> None:
         """What ``reloading`` began is done; or nothing was changed, because of a problem."""

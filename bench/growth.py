@@ -11,7 +11,7 @@ from .agent import following
 from .load import Shape, running
 
 INTERVAL = 1.0  # Seconds.
-POLLS = 12
+POLLS = 30  # Of which each fifth reads every table.
 # By then each process has had its turn in the sweep: in the next it is read if it has run since.
 WARM_UP = SWEEP_SECONDS + 8 * INTERVAL
 # Sockets in 100 processes, and processes with few sockets each.
@@ -20,8 +20,8 @@ SHAPES = (
     Shape(processes=100, tcp_pairs=30, unix_pairs=20, plain=4),
     Shape(processes=100, tcp_pairs=300, unix_pairs=200, plain=4),
     Shape(processes=1000, tcp_pairs=2, unix_pairs=2, plain=4),
-    Shape(processes=4000, tcp_pairs=2, unix_pairs=2, plain=4),
     Shape(processes=1000, tcp_pairs=2, unix_pairs=2, plain=80),
+    Shape(processes=4000, tcp_pairs=2, unix_pairs=2, plain=4),
 )
 
 

@@ -199,3 +199,11 @@ def connections_come_and_go() -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def test_every_metric_is_told_of() -> None:
+    source = (ROOT / "agent" / "publish" / "metrics.py").read_text(encoding="utf-8")
+    made = set(re.findall(r'"(sockagent_[a-z_]+)"', source))
+    feed = (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
+    told = {name.removesuffix("_total") for name in first_column(section(feed, "Metrics"))}
+    assert told == made

@@ -437,6 +437,16 @@ async def test_where_nothing_changed_nothing_is_read_and_nothing_made(
     assert follower.poller.work[1:] == work[1:]
 
 
+async def test_the_parts_of_a_poll_are_told_of(fake: FakeProc, follower: Follower) -> None:
+    parts: list[int] = []
+    follower.poller.progressed = lambda: parts.append(1)
+    fake.process(7, {3: 11})
+    await follower.poll()
+    assert len(parts) == 4
+    await follower.poll()
+    assert len(parts) == 7  # Nothing was joined.
+
+
 async def test_what_changed_is_told(fake: FakeProc, follower: Follower) -> None:
     fake.process(7, {3: 11, 4: 12})
     fake.table("tcp", inet_row(11), inet_row(12), inet_row(13))

@@ -92,6 +92,18 @@ def test_too_much_to_be_handed_on_is_not(
     assert "clients begin anew: 2 sockets are too many to be handed on" in capfd.readouterr().err
 
 
+def test_a_long_poll_feeds_it_as_it_goes_on(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = service(manager, Feed(AGENT), WATCHDOG_USEC="30000000")
+    one.progressed()
+    with pytest.raises(BlockingIOError):  # Not so soon.
+        manager.heard()
+    monkeypatch.setattr(service_module, "FEED_SECONDS", 0.0)
+    one.progressed()
+    assert manager.heard() == {"WATCHDOG": "1"}
+
+
 @pytest.mark.parametrize(
     "environment",
     [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "x"},
