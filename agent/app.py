@@ -41,6 +41,8 @@ STDOUT = 1
 SNAPSHOT_CHUNK_BYTES = 1 << 20
 # What an agent needs at the least: the event loop's, and a few to read with.
 DESCRIPTORS = 12
+# Signals that are taken note of at a time, a byte each.
+SIGNALS_AT_ONCE = 4096
 # What is left to reading when sockets are opened in other namespaces, two in each.
 RESERVED_DESCRIPTORS = 64
 
@@ -96,7 +98,16 @@ def _prepared() -> asyncio.Event:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopped)
+    _woken_by_signals(loop)
     return stop
+
+
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Have signals wake the event loop. One that comes just as it falls asleep, or to another
+    thread, would be handled only when something else wakes it."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    loop.add_reader(reading, os.read, reading, SIGNALS_AT_ONCE)
 
 
 async def _connected(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ from .anyone import NOBODY, Anyone
 from .helpers import COMMAND, DEADLINE, Follow, Holder, Record, run, snapshot
 
 PIPE_BYTES = 64 * 1024
+# No C library wraps tgkill(2): its number by machine.
+TGKILL = {"x86_64": 234}.get(os.uname().machine, 131)
+libc = ctypes.CDLL(None, use_errno=True)
 MODES: tuple[tuple[str, ...], ...] = ((), ("--follow",))
 
 
@@ -73,6 +77,21 @@ def test_a_signal_ends_it_though_the_reader_stalls(
         process.send_signal(number)
         assert process.wait(DEADLINE) == 0
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_signal_that_another_thread_gets_ends_it(busy: Holder) -> None:
+    with subprocess.Popen(
+        (*COMMAND, "--pid", str(busy.pid)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.read(1) == b"{"
+        # By then its main thread sleeps, for as long as the reader does.
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.01)
+        others = [int(tid) for tid in os.listdir(f"/proc/{process.pid}/task")]
+        others.remove(process.pid)
+        assert libc.syscall(TGKILL, process.pid, others[0], int(signal.SIGTERM)) == 0
+        assert process.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
