@@ -9,12 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "git")
@@ -27,37 +23,13 @@ BOOT_SECONDS = 60.0
 SHARED = "/srv/t"
 
 
-class Preparation:
-    """A root file system and, beside it, what the container is to find: the project and wheels.
-
-    They are made while other tests run.
-    """
-
-    def __init__(self) -> None:
-        self._directory = TemporaryDirectory(prefix="sockagent-", ignore_cleanup_errors=True)
-        executor = ThreadPoolExecutor(1, "container")
-        self._made = executor.submit(_prepare, Path(self._directory.name))
-        executor.shutdown(wait=False)
-
-    def root(self) -> Path:
-        """The root, once all is there."""
-        return self._made.result()
-
-    def remove(self) -> None:
-        """Remove it all."""
-        wait([self._made])
-        self._directory.cleanup()
-
-
-PREPARATION = pytest.StashKey[Preparation]()
-
-
 def can_be_had() -> bool:
     """Whether this machine has what a container takes."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 
 
-def _prepare(directory: Path) -> Path:
+def prepare(directory: Path) -> Path:
+    """A root file system and, beside it, what the container is to find: the project and wheels."""
     root, shared = directory / "root", directory / "shared"
     shared.mkdir()
     include = "--include=" + ",".join(PACKAGES)

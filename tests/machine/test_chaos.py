@@ -19,9 +19,9 @@ from orjson import loads
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from .churning import churner
 from .helpers import DEADLINE, Key, Record
 from .live import Agent
-from .test_churn import churner
 from .test_live import free_port
 
 SUBSCRIBERS = 200

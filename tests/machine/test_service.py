@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from .container import PREPARATION, ROOT, SHARED, TOOLS, Container
+from .conftest import ROOT_OF_CONTAINER
+from .container import ROOT, SHARED, TOOLS, Container
 from .helpers import must_have, need_root, need_tool
 
 # The exposure that systemd-analyze tells, at the most.
@@ -108,7 +109,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Container]:
     need_root()
     for tool in TOOLS:
         need_tool(tool)
-    root = request.config.stash[PREPARATION].root()
+    root = request.config.stash[ROOT_OF_CONTAINER].result()
     shared = root.parent / "shared"
     scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "fences": FENCES}
     for name, text in {**scripts, "listener": LISTENER}.items():
