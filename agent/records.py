@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from orjson import OPT_APPEND_NEWLINE, dumps
@@ -43,6 +44,7 @@ class Agent(NamedTuple):
     interval: float
 
 
+@lru_cache(maxsize=64)  # All records of a poll have one time.
 def timestamp(seconds: float) -> str:
     """RFC 3339, UTC, microseconds; of seconds since the Unix epoch."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"

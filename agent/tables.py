@@ -61,11 +61,14 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
         return Table(fresh, malformed, fresh) if every else EMPTY
     known = before.rows
     current = dict.fromkeys(rows)
-    new = [row for row in current if row not in known]
-    if before.malformed:
-        new = [row for row in new if row not in before.malformed]
-    gone = known.keys() - current.keys()
+    unknown = current.keys() - known.keys()
+    # Where as many stayed as there were, none is gone.
+    stayed = len(current) - len(unknown)
+    gone = known.keys() - current.keys() if stayed < len(known) else set()
     malformed = before.malformed & current.keys()
+    unknown -= malformed
+    # In the order of the table: of a socket that is in there twice, the later row is newer.
+    new = [row for row in current if row in unknown] if len(unknown) > 1 else list(unknown)
     if not new and not gone and malformed == before.malformed:
         return before
     fresh = dict(decode(new)) if new else {}

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -206,6 +207,24 @@ def test_only_new_rows_are_decoded(name: str) -> None:
 
 
 # Whatever comes.
+
+
+messages = st.lists(
+    st.tuples(st.sampled_from([16, 72, 84, 88, 90]), st.sampled_from([20, 21]), st.integers(1, 40)),
+    max_size=12,
+)
+
+
+@given(messages)
+def test_rows_alike_are_cut_like_others(runs: list[tuple[int, int, int]]) -> None:
+    made: list[bytes] = []
+    for length, kind, count in runs:
+        for number in range(count):
+            head = length.to_bytes(4, sys.byteorder) + kind.to_bytes(2, sys.byteorder)
+            made.append(head.ljust(length, bytes([number])))
+    padded = [row.ljust((len(row) + 3) & ~3, b"\0") for row in made]
+    done = bytes.fromhex("14000000030002000000000000000000") + bytes(4)
+    assert diag.rows_of([b"".join(padded) + done]) == made
 
 
 def answers() -> st.SearchStrategy[tuple[str, bytes]]:
