@@ -68,7 +68,7 @@ def reread(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     malformed = before.malformed & current.keys()
     unknown -= malformed
     # In the order of the table: of a socket that is in there twice, the later row is newer.
-    new = [row for row in current if row in unknown] if len(unknown) > 1 else list(unknown)
+    new = list(filter(unknown.__contains__, current)) if len(unknown) > 1 else list(unknown)
     if not new and not gone and malformed == before.malformed:
         return before
     fresh = dict(decode(new)) if new else {}

@@ -64,12 +64,17 @@ class Tracker:
 
     def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
         closes = []
-        held: set[int] | None = None
+        nameless = {key[1] for key, was in ended if was.process is None}
+        held: set[int] = set()
+        if 4 * len(nameless) * len(current.processes) < len(current.holdings):
+            # Few: to look for each with each process is less than to look through all.
+            pids = current.processes
+            held = {one for one in nameless if any((pid, one) in current.holdings for pid in pids)}
+        elif nameless:
+            held = {inode for pid, inode in current.holdings if pid is not None}
         for key, was in ended:
             process = was.process
             if process is None:
-                if held is None:
-                    held = {inode for pid, inode in current.holdings if pid is not None}
                 reason = "attributed" if key[1] in held else "closed"
             else:
                 lives = current.processes.get(process.pid) == process.start_ticks

@@ -20,8 +20,9 @@ _BUFFER_BYTES = 64 * 1024
 # Messages read in one turn of the event loop.
 _TURN = 256
 # A namespace in which something ended is listened to again so many seconds later, or at the next
-# poll: each notice by itself would wake the event loop. The kernel keeps some 4,000 meanwhile.
-_PAUSE_SECONDS = 0.05
+# poll: each notice by itself would wake the event loop. The kernel keeps some 4,000 meanwhile;
+# where so many come that it might not be enough there is no pause.
+_PAUSE_SECONDS = 0.2
 
 
 class Ears:
@@ -51,8 +52,10 @@ class Ears:
 
     def _heard_of(self, netns: int, hearing: socket.socket) -> None:
         """There are notices; after some of them there is a pause."""
+        before = len(self._heard.get(netns, ()))
         self._read(netns, hearing)
-        if self._sockets.get(netns) is hearing:
+        many = len(self._heard.get(netns, ())) - before >= _TURN
+        if self._sockets.get(netns) is hearing and not many:
             loop = asyncio.get_running_loop()
             loop.remove_reader(hearing.fileno())
             self._pausing[netns] = loop.call_later(_PAUSE_SECONDS, self._wait, netns, hearing)
