@@ -128,7 +128,7 @@ class Tables(Generic[K]):
         sockets = self.sockets
         both = fresh.keys() & sockets.keys()
         unsure.update(inode for inode in both if sockets[inode][2] == "unix")
-        unsure |= fresh_unix.keys() & (sockets.keys() | fresh.keys())
+        unsure.update(inode for inode in fresh_unix if inode in sockets or inode in fresh)
         known = {inode: sockets.pop(inode, None) for inode in unsure}
         fresh = fresh_unix | fresh
         sockets.update(fresh)
