@@ -94,7 +94,8 @@ def test_where_the_kernel_does_not_compare_the_number_of_descriptors_tells(
     with thread_with(unshared) as (tid, _inode, _fd):
         assert separate() == [tid]
     with thread_with(socket.socket):
-        assert separate() == []
+        # Another thread may open or close something between the two counts.
+        assert any(separate() == [] for _ in range(20))
 
 
 def test_another_procfs_is_not_asked_about_our_processes(tmp_path: Path) -> None:
