@@ -31,11 +31,13 @@ def given(options: Container[str]) -> dict[str, str]:
 
     Raises ConfigFailure where one of certificate and key is missing, or is no file.
     """
-    found = _found(os.environ.get(COPIES_VARIABLE))
-    source = os.environ.get(SOURCE_VARIABLE)
+    copies, source = os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
+    found = _found(copies)
     for setting, name in _NAMES.items() if source else ():
+        if setting in found or setting in options or not os.path.exists(f"{copies}/{name}"):
+            continue
         # systemd could make nothing of it: a directory, or a link to nowhere.
-        if setting not in found and os.path.lexists(f"{source}/{name}"):
+        if os.path.lexists(f"{source}/{name}"):
             raise ConfigFailure(f"{source}/{name} is no file that can be read")
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if one in found and not (other in found or other in options or one in options):
@@ -58,6 +60,8 @@ def reread(network: Network) -> Network:
     def now(setting: str, path: str | None) -> str | None:
         if path is not None and os.path.dirname(path) != copies:
             return path  # No credential: the administrator's own choice.
+        if path is None and not os.path.exists(f"{copies}/{_NAMES[setting]}"):
+            return None  # None that the unit hands over.
         if path is not None and setting not in fresh:
             raise ConfigFailure(f"{shown(path)} is gone; to do without it takes a restart")
         if path is None and setting in fresh and setting != "token_file":

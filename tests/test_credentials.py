@@ -152,6 +152,21 @@ async def test_tls_begins_with_a_restart(places: Places) -> None:
     assert tokens(one) == (OLD,)
 
 
+async def test_a_file_that_the_unit_hands_over_no_copy_of_is_none_of_ours(places: Places) -> None:
+    places.start(tokens=OLD)
+    (places.source / "tls-ca.crt").write_text("x")
+    one = Serving(Config(network=places.network()), Feed(AGENT))
+    (places.source / "tokens").write_text(NEW)
+    one.reload()
+    assert tokens(one) == (NEW,)
+
+
+def test_an_option_goes_before_what_cannot_be_read(places: Places) -> None:
+    places.start()
+    (places.source / "tokens").mkdir()
+    assert given(("token_file",)) == {}
+
+
 async def test_an_option_is_the_administrators_own_choice(places: Places, tmp_path: Path) -> None:
     places.start(tokens=OLD)
     own = tmp_path / "own"
