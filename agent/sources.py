@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -78,6 +79,9 @@ class Sources:
         self._cookies: dict[int, dict[bytes, None]] = {}
         self._noted: set[Place] = set()  # The tables whose cookies these have.
         self._unheard = False
+        # Netlink messages by namespace, of the last poll.
+        self._ignored: Counter[int] = Counter()
+        self._malformed: Counter[int] = Counter()
         self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
         self._read_soon = wrap(self._read)
         self._count_soon = wrap(self._count)
@@ -184,6 +188,9 @@ class Sources:
         """The sockets that came and went unseen since this was called last."""
         heard, overrun = self._ears.take()
         self._unheard = bool(overrun)
+        self._ignored, self._malformed = self._ears.take_rejected()
+        if self._netlink is not None:
+            self._ignored += self._netlink.take_ignored()
         sockets: list[Socket] = []
         for netns, ended in heard.items():
             if not ended:
@@ -298,8 +305,9 @@ class Sources:
             for (netns, name), why in self._failed.items()
         ]
         sentences += [
-            f"{len(table.malformed)} malformed rows of {place[1]} of {self._name(place[0])} skipped"
-            for place, table in self._tables.items()
+            f"{len(table.malformed)} malformed rows of {_table_name(names)} of "
+            f"{self._name(netns)} skipped"
+            for (netns, names), table in self._tables.items()
             if table.malformed
         ]
         if self._netlink is not None:
@@ -308,6 +316,15 @@ class Sources:
                 "its tables are read as text"
                 for netns in self._netlink.refused()
             ]
+        sentences += [
+            f"{count} messages of another process to the agent's netlink sockets in "
+            f"{self._name(netns)} were ignored"
+            for netns, count in self._ignored.items()
+        ]
+        sentences += [
+            f"{count} malformed messages on ended sockets in {self._name(netns)} were skipped"
+            for netns, count in self._malformed.items()
+        ]
         if self._unheard:
             sentences.append("more sockets ended at once than could be heard of")
         if self._tables.clashes:
@@ -320,3 +337,7 @@ class Sources:
     def _name(self, netns: int) -> str:
         netns_id = self._procfs.netns_id(netns)
         return "a network namespace" if netns_id is None else f"network namespace {netns_id}"
+
+
+def _table_name(names: str | tuple[str, ...]) -> str:
+    return names if isinstance(names, str) else "/".join(names)

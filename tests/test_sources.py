@@ -1,5 +1,6 @@
 """The tables of every namespace, and when they are read."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import cast
 
@@ -36,6 +37,7 @@ class Answers:
 
     def __init__(self, **shown: list[str] | None) -> None:
         self.shown = shown
+        self.ignored: Counter[int] = Counter()
 
     def dumps(
         self, _netns: int, _path: str, names: Collection[str]
@@ -47,6 +49,10 @@ class Answers:
 
     def hearing(self, _netns: int) -> None:
         return None
+
+    def take_ignored(self) -> Counter[int]:
+        ignored, self.ignored = self.ignored, Counter()
+        return ignored
 
     def keep(self, _namespaces: Collection[int]) -> None:
         pass
@@ -67,6 +73,8 @@ class _reader:  # noqa: N801 (stands for a function)
         def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
             for row in fresh:
                 inode, _, peer = row.partition(b"/")
+                if not inode.isdigit():
+                    continue
                 family = "inet6" if row.endswith(b"6") and self._family == "inet" else self._family
                 yield row, Socket(
                     int(inode), self._proto, family, None, None, netns=scope.netns,
@@ -288,6 +296,28 @@ async def test_malformed_rows_are_counted(fake: FakeProc) -> None:
     assert one.missing() == [f"2 malformed rows of tcp of network namespace {NETNS} skipped"]
     fake.table("tcp", inet_row(11))
     await read(one)
+    assert one.missing() == []
+
+
+async def test_malformed_rows_of_netlink_are_counted_by_table(fake: FakeProc) -> None:
+    one = Sources(fake.procfs(), Answers(tcp=["11", "malformed"]).reader())
+    await read(one)
+    assert one.missing() == [f"1 malformed rows of tcp/tcp6 of network namespace {NETNS} skipped"]
+
+
+async def test_ignored_and_malformed_messages_are_reported_by_the_next_poll(fake: FakeProc) -> None:
+    netlink = Answers()
+    one = Sources(fake.procfs(), netlink.reader())
+    one._ears._ignored[NETNS] += 3
+    one._ears._malformed[NETNS] += 4
+    netlink.ignored[NETNS] += 2
+    one.brief()
+    where = f"network namespace {NETNS}"
+    assert one.missing() == [
+        f"4 malformed messages on ended sockets in {where} were skipped",
+        f"5 messages of another process to the agent's netlink sockets in {where} were ignored",
+    ]
+    one.brief()
     assert one.missing() == []
 
 

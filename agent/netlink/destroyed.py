@@ -8,49 +8,73 @@ cookie is never used again: a notice whose cookie is in no reading is of a socke
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from sys import byteorder
 from typing import NamedTuple
 
 from ..directions import directions
 from ..model import Socket
 from ..tables import Scope, Table
-from .diag import SOURCE, attributes, inet_fields, listeners
+from .diag import (
+    HEADER_BYTES,
+    INET_BYTES,
+    LENGTH_AND_KIND,
+    MALFORMED,
+    SOCK_DIAG_BY_FAMILY,
+    SOURCE,
+    MalformedRow,
+    attributes,
+    inet_fields,
+    is_inet,
+    listeners,
+)
 
 # linux/sock_diag.h: the groups of TCP and UDP, IPv4 and IPv6.
 GROUPS = (1, 2, 3, 4)
 _PROTOCOL = 10  # INET_DIAG_PROTOCOL
 _PROTOCOLS = {6: "tcp", 17: "udp", 136: "udplite"}
-# Where the cookie is in a row or a notice, its header included.
-_COOKIE = slice(60, 68)
-_SHORTEST = 88
+# Where the local port and the cookie are in a row or a notice.
+_LOCAL_PORT = slice(4, 6)
+_COOKIE = slice(44, 52)
 
 
 class Ended(NamedTuple):
-    """A notice: the socket's cookie, protocol and the notice as it came."""
+    """A notice: the socket's cookie, protocol and the body of the message."""
 
     cookie: bytes
     proto: str
     notice: bytes
 
 
-def notices(buffer: bytes) -> list[Ended]:
-    """The notices of bound sockets in what was received; what is none is passed over."""
-    found = []
-    at = 0
-    while at + _SHORTEST <= len(buffer):
-        length = int.from_bytes(buffer[at : at + 4], byteorder)
-        notice = buffer[at : at + length]
-        if length < _SHORTEST or len(notice) < length:
-            break
-        proto = next(
-            (_PROTOCOLS.get(value[0]) for kind, value in attributes(notice) if kind == _PROTOCOL),
-            None,
-        )
-        # A socket without a local port was never bound: it was in no table either.
-        if proto is not None and notice[20:22] != b"\0\0":
-            found.append(Ended(notice[_COOKIE], proto, notice))
+def notices(buffer: bytes) -> tuple[list[Ended], int]:
+    """Return the notices of bound sockets in a datagram, and the number of malformed messages."""
+    found: list[Ended] = []
+    malformed = at = 0
+    while at < len(buffer):
+        if at + HEADER_BYTES > len(buffer):
+            return found, malformed + 1
+        length, kind = LENGTH_AND_KIND.unpack_from(buffer, at)
+        if length < HEADER_BYTES or at + length > len(buffer):
+            return found, malformed + 1
+        notice = buffer[at + HEADER_BYTES : at + length]
+        try:
+            number = _protocol_of(kind, notice)
+        except MALFORMED:
+            malformed += 1
+        else:
+            proto = _PROTOCOLS.get(number)
+            # A socket without a local port was never bound: it was in no table either.
+            if proto is not None and notice[_LOCAL_PORT] != b"\0\0":
+                found.append(Ended(notice[_COOKIE], proto, notice))
         at += (length + 3) & ~3
-    return found
+    return found, malformed
+
+
+def _protocol_of(kind: int, notice: bytes) -> int:
+    """Return the protocol of a notice. Raises MALFORMED."""
+    if kind == SOCK_DIAG_BY_FAMILY and is_inet(notice):
+        for attribute, value in attributes(notice, INET_BYTES):
+            if attribute == _PROTOCOL and value:
+                return value[0]
+    raise MalformedRow
 
 
 def cookie(row: bytes) -> bytes:

@@ -6,6 +6,9 @@ It knows no descriptors, no asyncio and no processes. Formats: sock_diag(7);
 What the kernel answers to a dump is a run of messages: one a socket, then NLMSG_DONE. DONE carries
 an errno: a family that the kernel cannot dump answers DONE with -ENOENT and no rows, which must
 not be read as "there are none".
+
+A row is the body of such a message, without its header: the header has the number of the request
+and the port id of the socket that asked, which are others in each answer.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from errno import EBADMSG
 from functools import lru_cache, partial
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6, inet_ntop, ntohs
 from struct import Struct
+from struct import error as struct_error
 from sys import byteorder
 from typing import NamedTuple
 
@@ -30,9 +34,12 @@ SOURCE = "netlink"
 
 # linux/netlink.h: length, type, flags, sequence, port id.
 _HEADER = Struct("=IHHII")
-_LENGTH_AND_KIND = Struct("=IH")
+LENGTH_AND_KIND = Struct("=IH")
+HEADER_BYTES = _HEADER.size
+_SEQUENCE = slice(8, 12)  # Where it is in the header.
 _ATTRIBUTE = Struct("=HH")  # length, type
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_ERRNO_BYTES = 4
 _NLMSG_MIN_TYPE = 0x10  # Below are messages of netlink itself.
 _ENDS = (_NLMSG_ERROR, _NLMSG_DONE)
 _ERROR_KIND = _NLMSG_ERROR.to_bytes(2, byteorder)
@@ -58,13 +65,14 @@ _FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
 _OLD_INET_REQUEST = Struct("=BBBB48xII")
 # family, protocol, extensions, padding; states; socket id.
 _INET_REQUEST = Struct("=BBBBI48x")
-# Rows are unpacked with their headers, which are passed over.
 # Family, state, timer, retransmits; both ports (network order), both addresses, interface, cookie;
 # expiry, receive and send queue, uid, inode.
-_INET = Struct("=16xBB2xHH16s16sI8x4xIIII")
+_INET = Struct("=BB2xHH16s16sI8x4xIIII")
+INET_BYTES = _INET.size
 _INET_CGROUP = 21
-_INET_STATE = 17
+_INET_STATE = 1
 _LISTENING = bytes([LISTEN])
+_U64 = Struct("=Q")
 
 Endpoint = tuple[str | None, int | None]
 
@@ -75,6 +83,14 @@ class DumpError(Exception):
     def __init__(self, errno: int) -> None:
         super().__init__(errno)
         self.errno = errno
+
+
+class MalformedRow(ValueError):
+    """An attribute of a row that is cut off."""
+
+
+# What is raised where an attribute is cut off, and where a value is shorter than its type.
+MALFORMED = (MalformedRow, struct_error)
 
 
 # (rows, the namespace they are of, the table as it was last) → the table
@@ -98,39 +114,45 @@ def is_last(buffer: bytes) -> bool:
 
 
 def rows_of(buffers: Iterable[bytes]) -> list[bytes]:
-    """The messages of a whole answer, without the one that ends it.
+    """Return the rows of a whole answer: the bodies of its messages, but for the last one.
 
     Raises DumpError when the answer is an error, or not whole.
     """
     rows: list[bytes] = []
     ended = True
-    unpack = _LENGTH_AND_KIND.unpack_from
+    unpack = LENGTH_AND_KIND.unpack_from
     for buffer in buffers:
         at, size, ended = 0, len(buffer), False
-        while at + _HEADER.size <= size:
-            length, kind = unpack(buffer, at)
-            if length < _HEADER.size or at + length > size:
+        while at < size:
+            if at + HEADER_BYTES > size:
                 raise DumpError(EBADMSG)
+            length, kind = unpack(buffer, at)
+            if length < HEADER_BYTES or at + length > size:
+                raise DumpError(EBADMSG)
+            body = at + HEADER_BYTES
             if kind >= _NLMSG_MIN_TYPE and (count := _alike(buffer, at, length)) > 1:
-                stride = (length + 3) & ~3
-                end = at + count * stride
-                rows += [buffer[begin : begin + length] for begin in range(at, end, stride)]
-                at = end
+                stride, row_bytes = (length + 3) & ~3, length - HEADER_BYTES
+                at += count * stride
+                begins = range(body, at + HEADER_BYTES, stride)
+                rows += [buffer[begin : begin + row_bytes] for begin in begins]
                 continue
-            if kind < _NLMSG_MIN_TYPE:
-                if kind not in _ENDS:
-                    at += (length + 3) & ~3
-                    continue
-                code = int.from_bytes(buffer[at + 16 : at + 20], byteorder, signed=True)
-                if code:
-                    raise DumpError(-code)
-                ended = True
-            else:
-                rows.append(buffer[at : at + length])
+            if kind in _ENDS:
+                ended = _check_end(buffer[body : at + length])
+            elif kind >= _NLMSG_MIN_TYPE:
+                rows.append(buffer[body : at + length])
             at += (length + 3) & ~3
     if not ended:
         raise DumpError(EBADMSG)
     return rows
+
+
+def _check_end(body: bytes) -> bool:
+    """Return True for the body of DONE or of an acknowledgement; raises DumpError for a failure."""
+    if len(body) < _ERRNO_BYTES:
+        raise DumpError(EBADMSG)
+    if code := int.from_bytes(body[:_ERRNO_BYTES], byteorder, signed=True):
+        raise DumpError(-code)
+    return True
 
 
 def _alike(buffer: bytes, at: int, length: int) -> int:
@@ -145,20 +167,26 @@ def _alike(buffer: bytes, at: int, length: int) -> int:
         end = at + count * stride
         if all(
             buffer[at + byte : end : stride].count(buffer[at + byte]) == count
-            for byte in range(_LENGTH_AND_KIND.size)
+            for byte in range(LENGTH_AND_KIND.size)
         ):
             return count
         count //= 2
     return 1
 
 
-def attributes(row: bytes, at: int = 88) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of the attributes of a row from ``at`` on; behind an inet row's fields."""
-    while at + 4 <= len(row):
+def attributes(row: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (type, value) of the attributes of a row, from ``at`` to its end.
+
+    Raises MalformedRow for an attribute that does not fit into the row.
+    """
+    end = len(row)
+    while at < end:
+        if at + _ATTRIBUTE.size > end:
+            raise MalformedRow
         length, kind = _ATTRIBUTE.unpack_from(row, at)
-        if length < 4 or at + length > len(row):
-            return
-        yield kind, row[at + 4 : at + length]
+        if length < _ATTRIBUTE.size or at + length > end:
+            raise MalformedRow
+        yield kind, row[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
 
 
@@ -216,8 +244,8 @@ def _inet(
         if name is None:
             continue
         state = states.get(code)
-        local_port = (port & 0xFF) << 8 | port >> 8
-        remote_port: int | None = (peer_port & 0xFF) << 8 | peer_port >> 8
+        local_port = ntohs(port)
+        remote_port: int | None = ntohs(peer_port)
         if remote_port or remote != _NO_ADDRESS:
             remote_addr: str | None = address(family, remote)
         else:
@@ -239,6 +267,11 @@ def _inet(
         )  # fmt: skip
 
 
+def is_inet(row: bytes) -> bool:
+    """Return whether ``inet_fields`` can be read from this row."""
+    return len(row) >= INET_BYTES and row[0] in _FAMILIES
+
+
 def inet_fields(
     row: bytes,
 ) -> tuple[str, Endpoint, Endpoint, tuple[tuple[bytes, int], tuple[bytes, int]]] | None:
@@ -247,27 +280,24 @@ def inet_fields(
     name = _FAMILIES.get(family)
     if name is None:
         return None
-    here: Endpoint = (_address(family, local), _swapped(port))
+    here: Endpoint = (_address(family, local), ntohs(port))
     there: Endpoint = (None, None)
     if peer_port or remote != _NO_ADDRESS:
         # A socket that was reset has forgotten its peer's port.
-        there = (_address(family, remote), _swapped(peer_port) or None)
+        there = (_address(family, remote), ntohs(peer_port) or None)
     return name, here, there, ((local, port), (remote, peer_port))
-
-
-def _swapped(port: int) -> int:
-    """A port in network order as it was unpacked in ours."""
-    return int.from_bytes(port.to_bytes(2, byteorder), "big")
 
 
 def _with_cgroups(decoded: Iterator[tuple[bytes, Socket]]) -> Iterator[tuple[bytes, Socket]]:
     for row, socket in decoded:
-        for attribute, value in attributes(row, _INET.size):
-            if attribute == _INET_CGROUP and len(value) == 8:
-                yield row, socket._replace(cgroup_id=int.from_bytes(value, byteorder))
-                break
-        else:
-            yield row, socket
+        cgroup_id = None
+        try:
+            for attribute, value in attributes(row, INET_BYTES):
+                if attribute == _INET_CGROUP:
+                    (cgroup_id,) = _U64.unpack_from(value)
+        except MALFORMED:
+            continue
+        yield row, socket if cgroup_id is None else socket._replace(cgroup_id=cgroup_id)
 
 
 def listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
@@ -279,7 +309,7 @@ def listeners(rows: Iterable[bytes]) -> tuple[set[tuple[bytes, int]], set[int]]:
             _family, _code, port, _peer, local, *_rest = _INET.unpack_from(row)
             found.add((local, port))
             if local == _NO_ADDRESS:
-                wild.add((port & 0xFF) << 8 | port >> 8)
+                wild.add(ntohs(port))
     return found, wild
 
 
@@ -288,6 +318,20 @@ def _is_listener(row: bytes) -> bool:
 
 
 def request(kind: int, body: bytes) -> bytes:
-    """A request for a dump."""
+    """A request for a dump, not numbered yet."""
     length = _HEADER.size + len(body)
-    return _HEADER.pack(length, kind, _NLM_F_REQUEST_DUMP, 1, 0) + body
+    return _HEADER.pack(length, kind, _NLM_F_REQUEST_DUMP, 0, 0) + body
+
+
+def numbered(request: bytes, sequence: int) -> bytes:
+    """Return the request with this sequence number, which each message of the answer repeats."""
+    number = sequence.to_bytes(4, byteorder)
+    return request[: _SEQUENCE.start] + number + request[_SEQUENCE.stop :]
+
+
+def sequence_of(buffer: bytes) -> int:
+    """Return the sequence number of the first message of a datagram.
+
+    All messages of one datagram answer the same request.
+    """
+    return int.from_bytes(buffer[_SEQUENCE], byteorder)

@@ -1,7 +1,8 @@
 """Hears the ends of sockets as they happen, between two polls: destroy notices, gathered.
 
 A thin shell around asyncio's readers: it knows sockets and namespaces, and not what notices mean.
-An overrun (ENOBUFS) is doubt, and is told as such.
+An overrun (ENOBUFS) is doubt, and is told as such. Whatever another process sends is ignored and
+counted.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections import Counter
 from collections.abc import Collection
 
 from .destroyed import Ended, notices
+from .receiving import receive
 
 # Notices kept from one poll to the next, at the most; beyond it is like an overrun. Each takes
 # about 500 bytes.
 MOST = 50_000
-_BUFFER_BYTES = 64 * 1024
 # Messages read in one turn of the event loop.
 _TURN = 256
 # A namespace in which something ended is listened to again so many seconds later, or at the next
@@ -34,6 +36,9 @@ class Ears:
         self._pausing: dict[int, asyncio.TimerHandle] = {}
         self._overrun: set[int] = set()
         self._begun: set[int] = set()  # Heard since: what ended before was not heard.
+        # Messages by namespace, since they were last taken.
+        self._ignored: Counter[int] = Counter()
+        self._malformed: Counter[int] = Counter()
 
     def listen(self, netns: int, hearing: socket.socket) -> None:
         """Hear a namespace, from now on through this socket."""
@@ -67,6 +72,8 @@ class Ears:
             self._heard.pop(netns, None)
             self._overrun.discard(netns)
             self._begun.discard(netns)
+            self._ignored.pop(netns, None)
+            self._malformed.pop(netns, None)
 
     def _stop(self, netns: int) -> None:
         known = self._sockets.pop(netns, None)
@@ -85,7 +92,7 @@ class Ears:
         heard = self._heard.setdefault(netns, [])
         for _ in range(_TURN):
             try:
-                buffer = hearing.recv(_BUFFER_BYTES)
+                datagram = receive(hearing)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -93,8 +100,15 @@ class Ears:
                 if error.errno != errno.ENOBUFS:
                     self._stop(netns)
                 return
-            if len(heard) < MOST:
-                heard += notices(buffer)
+            if not datagram.from_kernel:
+                self._ignored[netns] += 1
+            elif datagram.truncated:
+                self._malformed[netns] += 1
+            elif len(heard) < MOST:
+                ended, malformed = notices(datagram.data)
+                heard += ended
+                if malformed:
+                    self._malformed[netns] += malformed
             else:
                 self._overrun.add(netns)
 
@@ -115,3 +129,10 @@ class Ears:
         heard, self._heard = self._heard, {}
         overrun, self._overrun, self._begun = self._overrun, set(), set()
         return heard, overrun
+
+    def take_rejected(self) -> tuple[Counter[int], Counter[int]]:
+        """Return, by namespace, how many messages of other processes were ignored, and how many
+        malformed ones were skipped, since this was last called."""
+        ignored, self._ignored = self._ignored, Counter()
+        malformed, self._malformed = self._malformed, Counter()
+        return ignored, malformed

@@ -21,16 +21,16 @@ from ..model import (
 )
 from ..tables import Scope, Table, reread
 from ..text import text
-from .diag import LISTEN, SOCK_DIAG_BY_FAMILY, SOURCE, Dump, attributes, request
+from .diag import LISTEN, MALFORMED, SOCK_DIAG_BY_FAMILY, SOURCE, Dump, attributes, request
 
 _U32 = Struct("=I")
 
 # linux/unix_diag.h: family, protocol, padding; states; inode; what to show; cookie.
 _UNIX_REQUEST = Struct("=BBHIII8s")
 # Family, type, state, padding; inode, cookie.
-_UNIX = Struct("=16xxBBxI8x")
+_UNIX = Struct("=xBBxI8x")
 # What most rows are: without a name, with peer, queues, shutdown and uid, and the kinds of these.
-_UNIX_USUAL = Struct("=16xxBBxI8x2xHI2xHII2xH4x2xHI")
+_UNIX_USUAL = Struct("=xBBxI8x2xHI2xHII2xH4x2xHI")
 _UNIX_USUAL_KINDS = (2, 4, 6, 7)
 _QUEUES = Struct("=II")  # Receive, send.
 _UNIX_SHOW_NAME, _UNIX_SHOW_PEER, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 4, 0x10, 0x40
@@ -43,14 +43,14 @@ _NO_COOKIE = b"\xff" * 8
 # linux/netlink_diag.h: family, protocol (255: every one), padding; inode; what to show; cookie.
 _NETLINK_REQUEST = Struct("=BBHII8s")
 # Family, type, protocol, state; port id, peer's port id, group; inode, cookie.
-_NETLINK = Struct("=16xxxBxI4x4xI8x")
+_NETLINK = Struct("=xxBxI4x4xI8x")
 _MEMORY = Struct("=I4xI")  # linux/sock_diag.h: receive memory, its bound, send memory.
 _NETLINK_SHOW_MEMORY, _NETLINK_MEMORY = 1, 0
 
 # linux/packet_diag.h: family, protocol, padding; inode; what to show; cookie.
 _PACKET_REQUEST = Struct("=BBHII8s")
 # Family, type, EtherType; inode, cookie.
-_PACKET = Struct("=16xxxHI8x")
+_PACKET = Struct("=xxHI8x")
 _PACKET_SHOW_INFO, _PACKET_SHOW_MEMORY = 1, 0x10
 _PACKET_SHOW = _PACKET_SHOW_INFO | _PACKET_SHOW_MEMORY
 _PACKET_INFO, _PACKET_UID, _PACKET_MEMORY = 0, 5, 6
@@ -99,15 +99,18 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
         if len(row) < _UNIX.size:
             continue
         kind, code, inode = _UNIX.unpack_from(row)
-        for attribute, value in attributes(row, _UNIX.size):
-            if attribute == _UNIX_QUEUES and len(value) == 8:
-                recv_q, send_q = _QUEUES.unpack(value)
-            elif attribute == _UNIX_UID and len(value) == 4:
-                (uid,) = _U32.unpack(value)
-            elif attribute == _UNIX_PEER and len(value) == 4:
-                (peer,) = _U32.unpack(value)
-            elif attribute == _UNIX_NAME and value:
-                path = _unix_path(value)
+        try:
+            for attribute, value in attributes(row, _UNIX.size):
+                if attribute == _UNIX_QUEUES:
+                    recv_q, send_q = _QUEUES.unpack_from(value)
+                elif attribute == _UNIX_UID:
+                    (uid,) = _U32.unpack_from(value)
+                elif attribute == _UNIX_PEER:
+                    (peer,) = _U32.unpack_from(value)
+                elif attribute == _UNIX_NAME and value:
+                    path = _unix_path(value)
+        except MALFORMED:
+            continue
         state = _UNIX_STATES.get(code)
         if code == LISTEN:  # What is the send queue of others.
             backlog, send_q = send_q, 0
@@ -150,9 +153,12 @@ def _netlink(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, 
             continue
         protocol, port, inode = _NETLINK.unpack_from(row)
         recv_q = send_q = None
-        for attribute, value in attributes(row, _NETLINK.size):
-            if attribute == _NETLINK_MEMORY and len(value) >= _MEMORY.size:
-                recv_q, send_q = _MEMORY.unpack_from(value)
+        try:
+            for attribute, value in attributes(row, _NETLINK.size):
+                if attribute == _NETLINK_MEMORY:
+                    recv_q, send_q = _MEMORY.unpack_from(value)
+        except MALFORMED:
+            continue
         yield (
             row,
             Socket(
@@ -185,13 +191,16 @@ def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
             continue
         number, inode = _PACKET.unpack_from(row)
         interface = uid = recv_q = None
-        for attribute, value in attributes(row, _PACKET.size):
-            if attribute == _PACKET_INFO and len(value) >= 4:
-                interface = _U32.unpack_from(value)[0] or None
-            elif attribute == _PACKET_UID and len(value) == 4:
-                (uid,) = _U32.unpack(value)
-            elif attribute == _PACKET_MEMORY and len(value) >= 4:
-                (recv_q,) = _U32.unpack_from(value)
+        try:
+            for attribute, value in attributes(row, _PACKET.size):
+                if attribute == _PACKET_INFO:
+                    (interface,) = _U32.unpack_from(value)
+                elif attribute == _PACKET_UID:
+                    (uid,) = _U32.unpack_from(value)
+                elif attribute == _PACKET_MEMORY:
+                    (recv_q,) = _U32.unpack_from(value)
+        except MALFORMED:
+            continue
         yield (
             row,
             Socket(
@@ -201,7 +210,7 @@ def _packet(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
                 type=None,
                 state="UNCONNECTED",
                 local_addr=packet_protocol(number),
-                local_port=interface,
+                local_port=interface or None,
                 recv_q=recv_q,
                 uid=uid,
                 netns=netns,

@@ -13,15 +13,16 @@ import errno
 import os
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from .destroyed import GROUPS
-from .diag import Dump, DumpError, inet, is_last, rows_of
+from .diag import Dump, DumpError, inet, is_last, numbered, rows_of, sequence_of
 from .others import netlink, packet, unix
+from .receiving import KERNEL, receive
 
-# The kernel fills 32 KiB at a time; twice that leaves room.
-_BUFFER_BYTES = 64 * 1024
 # A dump that stands still for so many seconds is given up for the text tables.
 _TIMEOUT_SECONDS = 5.0
 _NETLINK_SOCK_DIAG = 4  # linux/netlink.h
@@ -30,10 +31,14 @@ _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 # Room for about 4,000 notices that wait to be read; a notice counts for 1 KiB in there.
 _HEARING_BYTES = 4 << 20
 _CLONE_NEWNET = 0x4000_0000  # linux/sched.h
-# That the kernel has no such dump, and will not have it while it runs as it is.
+# The kernel has no such dump in a namespace.
 _UNSUPPORTED = frozenset(
     {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT}
 )
+# Seconds until a dump that a namespace does not support is requested there again: each request
+# makes the kernel search for a module, which starts a process.
+UNSUPPORTED_SECONDS = 600.0
+_MAX_SEQUENCE = 0xFFFF_FFFF  # Of 32 bits.
 
 
 class _Link:
@@ -47,18 +52,44 @@ class _Link:
         self.socket = asking
         self.hearing = hearing
         self.lock = threading.Lock()
+        self.ignored = 0  # Messages of other processes to the asking socket.
+        self._sequence = 0  # Of the last request.
+        self._unsupported: dict[tuple[str, ...], float] = {}  # Until when, by the dump's tables.
 
     def ask(self, dump: Dump) -> list[bytes]:
         """The answer to a dump, as it came. Raises OSError."""
         buffers: list[bytes] = []
         with self.lock:
             for request in dump.requests:
-                self.socket.send(request)
+                self._sequence = self._sequence % _MAX_SEQUENCE + 1
+                self.socket.send(numbered(request, self._sequence))
                 while True:
-                    buffers.append(self.socket.recv(_BUFFER_BYTES))
-                    if is_last(buffers[-1]):
+                    buffer = self._receive()
+                    if sequence_of(buffer) != self._sequence:
+                        continue  # It answers an older request.
+                    buffers.append(buffer)
+                    if is_last(buffer):
                         break
         return buffers
+
+    def _receive(self) -> bytes:
+        """Return the next datagram of the kernel. Raises OSError."""
+        while True:
+            datagram = receive(self.socket)
+            if not datagram.from_kernel:
+                self.ignored += 1
+            elif datagram.truncated:
+                raise OSError(errno.EMSGSIZE, "a netlink message is larger than the buffer")
+            else:
+                return datagram.data
+
+    def supports(self, dump: Dump) -> bool:
+        """Return whether to request this dump here."""
+        return time.monotonic() >= self._unsupported.get(dump.tables, 0.0)
+
+    def mark_unsupported(self, dump: Dump) -> None:
+        """Do not request this dump here for UNSUPPORTED_SECONDS."""
+        self._unsupported[dump.tables] = time.monotonic() + UNSUPPORTED_SECONDS
 
     def close(self) -> None:
         """Close both."""
@@ -101,7 +132,6 @@ class NetlinkReader:
             packet(),
         )
         self._links: dict[int, _Link | None] = {}  # None: it may not be entered.
-        self._unsupported: set[tuple[str, ...]] = set()
         self._dropped: list[_Link] = []
         self._opening = threading.Lock()
 
@@ -114,16 +144,18 @@ class NetlinkReader:
         ``path`` leads to the namespace (``/proc/PID/ns/net``).
         """
         for dump in self._dumps:
-            if dump.tables in self._unsupported or set(names).isdisjoint(dump.tables):
+            if set(names).isdisjoint(dump.tables):
                 continue
             link = self._link(netns, path)
             if link is None:
                 return
+            if not link.supports(dump):
+                continue
             try:
                 yield dump, rows_of(link.ask(dump))
             except DumpError as error:
                 if error.errno in _UNSUPPORTED:
-                    self._unsupported.add(dump.tables)
+                    link.mark_unsupported(dump)
             except OSError:  # Timed out or overrun; what is left of its answer must not be read.
                 self._drop(netns)
 
@@ -150,6 +182,15 @@ class NetlinkReader:
     def refused(self) -> list[int]:
         """The namespaces that may not be entered, if that is worth telling."""
         return [at for at, link in self._links.items() if link is None] if self._required else []
+
+    def take_ignored(self) -> Counter[int]:
+        """Return how many messages of other processes each namespace's asking socket ignored since
+        this was last called."""
+        ignored: Counter[int] = Counter()
+        for netns, link in list(self._links.items()):
+            if link is not None and link.ignored:
+                ignored[netns], link.ignored = link.ignored, 0
+        return ignored
 
     def works(self) -> bool:
         """Whether sock_diag answers in our own namespace."""
@@ -183,9 +224,16 @@ class NetlinkReader:
 
 
 def _asking() -> socket.socket:
-    return socket.socket(
+    """Return a socket to which only the kernel can send, but for multicast. Raises OSError."""
+    asking = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
     )
+    try:
+        asking.connect(KERNEL)  # The kernel then refuses what other processes send to it.
+    except OSError:
+        asking.close()
+        raise
+    return asking
 
 
 def _hearing() -> socket.socket:
@@ -197,8 +245,6 @@ def _hearing() -> socket.socket:
             hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _HEARING_BYTES)
         except OSError:  # Without CAP_NET_ADMIN as much as anybody may have.
             hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARING_BYTES)
-        # Without a port id of its own it would be taken for the sender, who hears nothing.
-        hearing.bind((0, 0))
         for group in GROUPS:
             hearing.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError:

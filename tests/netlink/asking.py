@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from agent.model import Socket
 from agent.netlink import diag, others
 from agent.tables import EMPTY, Scope, Table
@@ -18,6 +20,13 @@ DUMPS = {
     "netlink": others.netlink(),
     "packet": others.packet(),
 }
+
+
+def message(row: bytes, kind: int = diag.SOCK_DIAG_BY_FAMILY) -> bytes:
+    """Return a row as the kernel sends it."""
+    length = diag.HEADER_BYTES + len(row)
+    header = struct.pack("=IHHII", length, kind, 2, 1, 0)
+    return header + row + bytes(-length % 4)
 
 
 def answer(name: str) -> bytes:

@@ -1,6 +1,8 @@
 """Notices of the ends of sockets."""
 
 import socket
+import struct
+import sys
 from collections.abc import Collection, Iterator
 
 import pytest
@@ -15,14 +17,25 @@ from agent.records import Agent, Encoder
 from agent.tables import EMPTY, Table
 
 from ..strategies import mutated
-from .asking import NETNS, SCOPE, answer, read
+from .asking import NETNS, SCOPE, answer, message, read
 
 NOTICES = answer("destroyed")
+FIRST = NOTICES[: int.from_bytes(NOTICES[:4], sys.byteorder)]
+# Of the notice in FIRST: where its message has the length and the kind, and the family.
+KIND, FAMILY = 4, 16
 SO_COOKIE = 57  # asm-generic/socket.h
+SOCK_DIAG = 4  # linux/netlink.h
+
+
+def ended(data: bytes) -> list[Ended]:
+    """The notices in data without malformed messages."""
+    found, malformed = notices(data)
+    assert not malformed
+    return found
 
 
 def told(known: Collection[bytes] = ()) -> list[tuple[object, ...]]:
-    found = brief(notices(NOTICES), known, EMPTY, SCOPE)
+    found = brief(ended(NOTICES), known, EMPTY, SCOPE)
     return [(one.proto, one.family, *one[5:9], one.direction) for one in found]
 
 
@@ -35,8 +48,8 @@ def cookies(table: Table) -> set[bytes]:
 
 
 def test_the_notices_of_every_kind() -> None:
-    assert [one.proto for one in notices(NOTICES)] == ["udp", "udp", "tcp", "tcp", "tcp", "tcp"]
-    assert len({one.cookie for one in notices(NOTICES)}) == 6
+    assert [one.proto for one in ended(NOTICES)] == ["udp", "udp", "tcp", "tcp", "tcp", "tcp"]
+    assert len({one.cookie for one in ended(NOTICES)}) == 6
 
 
 def test_sockets_that_nobody_saw() -> None:
@@ -53,7 +66,7 @@ def test_sockets_that_nobody_saw() -> None:
 
 
 def test_what_is_not_told_is_unknown() -> None:
-    for one in brief(notices(NOTICES), (), EMPTY, SCOPE):
+    for one in brief(ended(NOTICES), (), EMPTY, SCOPE):
         assert (one.inode, one.uid, one.state, one.recv_q) == (0, None, None, None)
         assert (one.netns, one.source) == (NETNS, "netlink")
 
@@ -66,22 +79,22 @@ def test_a_port_that_is_forgotten_by_the_end_is_unknown() -> None:
 
 
 def test_sockets_that_were_seen_are_not_told() -> None:
-    seen = {one.cookie for one in notices(NOTICES)[:4]}
+    seen = {one.cookie for one in ended(NOTICES)[:4]}
     assert len(told(seen)) == 2
-    assert told({one.cookie for one in notices(NOTICES)}) == []
+    assert told({one.cookie for one in ended(NOTICES)}) == []
 
 
 def test_a_listener_that_is_there_still_tells_the_direction() -> None:
-    ended = [one for one in notices(NOTICES) if one.proto == "tcp"][1:3]
-    alone = brief(ended[1:], (), EMPTY, SCOPE._replace(ephemeral=range(0)))
+    both = [one for one in ended(NOTICES) if one.proto == "tcp"][1:3]
+    alone = brief(both[1:], (), EMPTY, SCOPE._replace(ephemeral=range(0)))
     assert [one.direction for one in alone] == [None]
-    row = ended[1].notice
+    row = both[1].notice
     # The other end of the connection listens on 127.0.0.1:8100.
     listener = bytearray(row)
-    listener[17] = diag.LISTEN
-    listener[20:22], listener[22:24] = row[22:24], b"\0\0"
+    listener[1] = diag.LISTEN
+    listener[4:6], listener[6:8] = row[6:8], b"\0\0"
     tcp = diag.inet("tcp").read([bytes(listener)], SCOPE, EMPTY)
-    found = brief(ended[1:], (), tcp, SCOPE._replace(ephemeral=range(0)))
+    found = brief(both[1:], (), tcp, SCOPE._replace(ephemeral=range(0)))
     assert [one.direction for one in found] == ["outbound"]
 
 
@@ -92,21 +105,57 @@ def test_the_cookies_of_a_reading() -> None:
 
 
 def test_several_buffers_or_one() -> None:
-    ended = notices(NOTICES)
-    assert [one for each in ended for one in notices(each.notice)] == ended
+    whole = ended(NOTICES)
+    assert [one for each in whole for one in ended(message(each.notice))] == whole
 
 
 @given(st.binary(max_size=300) | mutated(NOTICES) | mutated(NOTICES[:192]))
 def test_no_bytes_raise_and_what_is_read_can_be_told(data: bytes) -> None:
     encoder = Encoder(Agent("host", None, "epoch", 1.0))
-    for one in brief(notices(data), (), EMPTY, SCOPE):
+    for one in brief(notices(data)[0], (), EMPTY, SCOPE):
         encoder.delta(Opened(Holding(one, None, (), Owner(0, None))), 1, 0.0)
 
 
 @pytest.mark.parametrize("size", range(0, len(NOTICES), 37))
-def test_notices_that_are_cut_off_are_passed_over(size: int) -> None:
-    whole = notices(NOTICES)
-    assert notices(NOTICES[:size]) == whole[: len(notices(NOTICES[:size]))]
+def test_notices_that_are_cut_off_are_malformed(size: int) -> None:
+    found, malformed = notices(NOTICES[:size])
+    assert found == ended(NOTICES)[: len(found)]
+    assert malformed == (size != len(b"".join(message(one.notice) for one in found)))
+
+
+def changed(at: int, value: bytes) -> bytes:
+    return FIRST[:at] + value + FIRST[at + len(value) :]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\0",
+        FIRST[:15],
+        bytes(16),
+        changed(0, (15).to_bytes(4, sys.byteorder)),
+        changed(0, (len(FIRST) + 1).to_bytes(4, sys.byteorder)),
+        changed(KIND, (21).to_bytes(2, sys.byteorder)),
+        changed(FAMILY, b"\1"),
+        message(FIRST[16:87]),
+        message(FIRST[16:88]),  # Without a protocol.
+        message(FIRST[16:88] + struct.pack("=HH", 4, 10)),  # A protocol of no bytes.
+        message(FIRST[16:88] + struct.pack("=HH", 3, 10)),
+        message(FIRST[16:88] + struct.pack("=HHI", 9, 10, 17)),
+        message(FIRST[16:88] + struct.pack("=H", 5)),
+    ],
+)
+def test_a_malformed_notice_is_counted_and_not_read(broken: bytes) -> None:
+    assert notices(broken) == ([], 1)
+
+
+def test_a_notice_behind_a_malformed_one_is_read() -> None:
+    broken = message(FIRST[16:88])
+    assert notices(broken + FIRST + broken) == (ended(FIRST), 2)
+
+
+def test_a_notice_of_a_protocol_without_a_table_is_not_malformed() -> None:
+    assert notices(message(FIRST[16:88] + struct.pack("=HHI", 5, 10, 132))) == ([], 0)
 
 
 # Real ones.
@@ -125,7 +174,7 @@ def cookie_of(opened: socket.socket) -> bytes:
 
 def heard(hearing: socket.socket, cookie: bytes) -> Ended:
     while True:
-        for one in notices(hearing.recv(65536)):
+        for one in ended(hearing.recv(65536)):
             if one.cookie == cookie:
                 return one
 
@@ -163,10 +212,10 @@ def test_the_end_of_a_connection_that_was_read_is_known(hearing: socket.socket) 
         assert {cookie_of_other, cookie_of(one)} <= cookies(tcp)
         one.close()
         other.recv(1)
-    ended = heard(hearing, cookie_of_other)
-    (found,) = brief([ended], (), tcp, SCOPE)
+    one_ended = heard(hearing, cookie_of_other)
+    (found,) = brief([one_ended], (), tcp, SCOPE)
     assert (found.direction, found.local_port) == ("inbound", server_port)
-    assert brief([ended], cookies(tcp), tcp, SCOPE) == []
+    assert brief([one_ended], cookies(tcp), tcp, SCOPE) == []
 
 
 def test_an_unbound_socket_that_ends_is_not_told(hearing: socket.socket) -> None:
@@ -177,13 +226,13 @@ def test_an_unbound_socket_that_ends_is_not_told(hearing: socket.socket) -> None
         last = cookie_of(bound)
     found: list[bytes] = []
     while last not in found:
-        found += [one.cookie for one in notices(hearing.recv(65536))]
+        found += [one.cookie for one in ended(hearing.recv(65536))]
     assert never not in found
 
 
 def test_a_socket_that_is_not_bound_hears_nothing(hearing: socket.socket) -> None:
     # Both have joined the group; one has no port id.
-    with _asking() as deaf:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as deaf:
         deaf.setblocking(False)
         deaf.setsockopt(270, 1, 3)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SKNLGRP_INET_UDP_DESTROY
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-import sys
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from agent.model import Opened, Socket
 from agent.netlink import diag
-from agent.netlink.diag import DumpError
+from agent.netlink.diag import DumpError, MalformedRow
 from agent.netlink.reader import _asking, _Link
 from agent.records import Agent, Encoder
 from agent.tables import EMPTY, Scope, Table
 
 from ..make import holding
 from ..strategies import mutated
-from .asking import DUMPS, NETNS, SCOPE, answer, read, rows, sockets
+from .asking import DUMPS, NETNS, SCOPE, answer, message, read, rows, sockets
 
 NAMES = list(DUMPS)
 SO_COOKIE = 57  # asm-generic/socket.h
@@ -72,9 +72,9 @@ def test_done_without_rows_is_none() -> None:
 
 
 def test_an_answer_in_several_buffers_is_one() -> None:
-    whole = b"".join(rows("tcp"))
-    done = answer("tcp")[len(whole) :]
-    assert diag.rows_of([*rows("tcp"), done]) == rows("tcp")
+    messages = [message(row) for row in rows("tcp")]
+    done = answer("tcp")[len(b"".join(messages)) :]
+    assert diag.rows_of([*messages, done]) == rows("tcp")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,6 +84,22 @@ def test_an_answer_that_is_not_whole_is_an_error(name: str) -> None:
     for cut in (data[:-20], data[:-1], data[:-21], data[:100], data[:10]):
         with pytest.raises(DumpError):
             diag.rows_of([cut])
+
+
+def test_bytes_behind_the_last_message_are_an_error() -> None:
+    with pytest.raises(DumpError):
+        diag.rows_of([answer("udp") + b"\0"])
+
+
+def test_done_without_an_errno_is_an_error() -> None:
+    with pytest.raises(DumpError):
+        diag.rows_of([message(b"", kind=3)])
+
+
+def test_a_numbered_request_is_answered_under_its_number() -> None:
+    (asked,) = diag.inet("tcp").requests
+    assert diag.sequence_of(diag.numbered(asked, 0x01020304)) == 0x01020304
+    assert len(diag.numbered(asked, 1)) == len(asked)
 
 
 @pytest.mark.parametrize("name", ["unsupported_raw", "unsupported_family", "error"])
@@ -209,22 +225,19 @@ def test_only_new_rows_are_decoded(name: str) -> None:
 # Whatever comes.
 
 
-messages = st.lists(
-    st.tuples(st.sampled_from([16, 72, 84, 88, 90]), st.sampled_from([20, 21]), st.integers(1, 40)),
+runs_of_rows = st.lists(
+    st.tuples(st.sampled_from([0, 56, 68, 72, 74]), st.sampled_from([20, 21]), st.integers(1, 40)),
     max_size=12,
 )
 
 
-@given(messages)
+@given(runs_of_rows)
 def test_rows_alike_are_cut_like_others(runs: list[tuple[int, int, int]]) -> None:
-    made: list[bytes] = []
-    for length, kind, count in runs:
-        for number in range(count):
-            head = length.to_bytes(4, sys.byteorder) + kind.to_bytes(2, sys.byteorder)
-            made.append(head.ljust(length, bytes([number])))
-    padded = [row.ljust((len(row) + 3) & ~3, b"\0") for row in made]
-    done = bytes.fromhex("14000000030002000000000000000000") + bytes(4)
-    assert diag.rows_of([b"".join(padded) + done]) == made
+    made = [
+        (bytes([number]) * length, kind) for length, kind, count in runs for number in range(count)
+    ]
+    buffer = b"".join(message(row, kind) for row, kind in made) + message(bytes(4), kind=3)
+    assert diag.rows_of([buffer]) == [row for row, _kind in made]
 
 
 def answers() -> st.SearchStrategy[tuple[str, bytes]]:
@@ -239,7 +252,9 @@ def test_no_bytes_raise_but_as_a_dump_error(buffers: list[bytes]) -> None:
         diag.rows_of(buffers)
     for buffer in buffers:
         diag.is_last(buffer)
-        list(diag.attributes(buffer, 0))
+        diag.sequence_of(buffer)
+        with suppress(MalformedRow):
+            list(diag.attributes(buffer, 0))
 
 
 @given(answers())
@@ -268,6 +283,36 @@ def encoded(table: Table) -> None:
     encoder = Encoder(Agent("host", None, "epoch", 1.0))
     for row in table.rows.values():
         encoder.delta(Opened(holding(row)), 1, 0.0)
+
+
+# The attributes that are read of each kind of row, with the length of their values, behind the
+# fixed fields of the row.
+ATTRIBUTES = {
+    "tcp": (72, {21: 8}),
+    "unix": (16, {2: 4, 4: 8, 7: 4}),
+    "netlink": (28, {0: 12}),
+    "packet": (16, {0: 4, 5: 4, 6: 4}),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_shorter_than_its_type_makes_a_row_malformed(name: str) -> None:
+    fixed, lengths = ATTRIBUTES[name]
+    start = rows(name)[0][:fixed]
+    for kind, length in lengths.items():
+        for size in range(length + 1):
+            row = start + struct.pack("=HH", 4 + size, kind) + bytes(size)
+            table = DUMPS[name].read([row], SCOPE, EMPTY)
+            assert table.malformed == (frozenset() if size == length else {row})
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_that_does_not_fit_makes_a_row_malformed(name: str) -> None:
+    start = rows(name)[0][: ATTRIBUTES[name][0]]
+    for broken in (b"\0", bytes(3), bytes(4), struct.pack("=HH", 3, 99), struct.pack("=HH", 5, 99)):
+        table = DUMPS[name].read([start + broken], SCOPE, EMPTY)
+        assert not table.rows
+        assert table.malformed == {start + broken}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -313,7 +358,7 @@ def test_one_request_lists_ipv4_and_ipv6(ask: Ask) -> None:
 def test_a_row_has_the_sockets_cookie(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         row, _socket = row_of(ask("tcp"), server)
-        assert row[60:68] == server.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+        assert row[44:52] == server.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
 
 
 def test_rows_that_nobody_holds_come_only_if_asked_for(ask: Ask) -> None:

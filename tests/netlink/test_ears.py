@@ -1,13 +1,19 @@
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from agent.netlink import ears as ears_module
+from agent.netlink import receiving
+from agent.netlink.destroyed import GROUPS
 from agent.netlink.ears import Ears
 from agent.netlink.reader import _hearing
+
+from ..unshared import in_new_netns
+from .asking import answer, message
 
 NETNS = 4026531833
 
@@ -46,7 +52,7 @@ def end_a_socket() -> int:
 def ports(ears: Ears) -> list[int]:
     """Taken from what was heard."""
     heard, _overrun = ears.take()
-    return [int.from_bytes(one.notice[20:22], "big") for one in heard.get(NETNS, ())]
+    return [int.from_bytes(one.notice[4:6], "big") for one in heard.get(NETNS, ())]
 
 
 async def test_what_ended_before_was_not_heard(hearing: socket.socket) -> None:
@@ -163,3 +169,56 @@ async def test_an_overrun_is_doubt(ears: Ears, hearing: socket.socket) -> None:
             ours.add(end_a_socket())
             await until(lambda: bool(ears.doubted()))
             found.update(ports(ears))
+
+
+def test_what_another_process_sends_to_the_groups_is_ignored_and_counted() -> None:
+    async def forge() -> tuple[list[int], int, Counter[int], Counter[int]]:
+        with _hearing() as hearing, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as forger:
+            forger.bind((0, 0))
+            ears = Ears()
+            ears.listen(NETNS, hearing)
+            for group in GROUPS:
+                for forged in (answer("destroyed"), message(b"short"), b"\0"):
+                    forger.sendto(forged, (0, 1 << group - 1))
+            port, found = end_a_socket(), []
+            async with asyncio.timeout(20):
+                while port not in found:
+                    await until(lambda: bool(ears.doubted()))
+                    found += ports(ears)
+            rejected = ears.take_rejected()
+            assert ears.take_rejected() == (Counter(), Counter())
+            ears.leave([NETNS])
+        return found, port, *rejected
+
+    # In a namespace in which nobody else listens.
+    found, port, ignored, malformed = in_new_netns(lambda: asyncio.run(forge()))
+    assert found == [port]
+    assert (ignored, malformed) == ({NETNS: 3 * len(GROUPS)}, {})
+
+
+async def test_truncated_and_malformed_notices_are_counted(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "_MAX_BYTES", 90)
+    end_a_socket()
+    await until(lambda: bool(ears._malformed))
+    ignored, malformed = ears.take_rejected()
+    assert not ignored
+    assert malformed[NETNS] >= 1
+    assert ports(ears) == []
+
+
+async def test_malformed_notices_of_the_kernel_are_counted(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = receiving.Datagram(message(b"short"), from_kernel=True, truncated=False)
+
+    def receive(hearing: socket.socket) -> receiving.Datagram:
+        receiving.receive(hearing)
+        return short
+
+    monkeypatch.setattr(ears_module, "receive", receive)
+    end_a_socket()
+    await until(lambda: bool(ears._malformed))
+    assert ears.take_rejected()[1][NETNS] >= 1
+    assert list(ears.namespaces) == [NETNS]

@@ -2,6 +2,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from agent.netlink import reader as reader_module
+from agent.netlink import receiving
 from agent.netlink.diag import Dump, inet, request, rows_of
-from agent.netlink.reader import NetlinkReader, _asking, _Link
+from agent.netlink.reader import NetlinkReader, _asking, _hearing, _Link
 from agent.tables import EMPTY
 
 from ..unprivileged import as_nobody
@@ -18,6 +20,7 @@ from ..unshared import need_root, new_netns
 from .asking import SCOPE
 
 OWN = os.stat("/proc/self/ns/net").st_ino
+SO_COOKIE = 57  # asm-generic/socket.h
 # A dump that this kernel has not: of a protocol that there is none of.
 NONE_SUCH = Dump(("none",), (request(20, struct.pack("=BBBBI48x", 2, 255, 0, 0, ~0 & 2**32 - 1)),),
                  inet("udp").read)  # fmt: skip
@@ -95,6 +98,15 @@ def test_a_dump_that_the_kernel_has_not_is_left_out_and_remembered(
     assert names_of(reader, "none", "udp") == [("udp", "udp6")]
     assert names_of(reader, "none", "udp") == [("udp", "udp6")]
     assert asked == [("none",), ("udp", "udp6"), ("udp", "udp6")]
+
+
+def test_an_unsupported_dump_is_requested_again_after_a_while(
+    reader: NetlinkReader, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader._dumps = (NONE_SUCH,)
+    monkeypatch.setattr(reader_module, "UNSUPPORTED_SECONDS", 0.0)
+    assert [names_of(reader, "none") for _ in range(2)] == [[], []]
+    assert asked == [("none",)] * 2
 
 
 def test_a_dump_that_fails_once_is_tried_again(
@@ -291,10 +303,91 @@ def test_a_namespace_tells_of_its_own_ends_only() -> None:
         here.settimeout(10)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.bind(("127.0.0.1", 0))
-        assert here.recv(65536)
+            cookie = opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+        while cookie not in here.recv(65536):
+            pass
         with pytest.raises(BlockingIOError):
-            there.recv(65536)
+            while cookie not in there.recv(65536):
+                pass
     reader.keep([])
+
+
+def test_a_dump_that_one_namespace_refuses_is_requested_in_others(
+    reader: NetlinkReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with elsewhere() as (netns, path, inode):
+        with monkeypatch.context() as patch:
+            patch.setattr(_Link, "ask", lambda _link, _dump: [error(errno.EPERM)])
+            assert inodes(reader, netns, path, "tcp") == set()
+        assert inodes(reader, netns, path, "tcp") == set()
+        with socket.create_server(("127.0.0.1", 0)) as here:
+            assert inode_of(here) in inodes(reader, OWN, "", "tcp")
+        assert inode not in inodes(reader, OWN, "", "tcp")
+
+
+# What other processes send.
+
+
+@pytest.fixture
+def sender() -> Iterator[socket.socket]:
+    """A netlink socket of another process, as far as the kernel tells them apart."""
+    need_root()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as opened:
+        opened.bind((0, 0))
+        yield opened
+
+
+def error(code: int, sequence: int = 1) -> bytes:
+    return struct.pack("=IHHIIi", 20, 2, 0, sequence, 0, -code)
+
+
+def unconnected() -> socket.socket:
+    """A socket like ``_asking`` makes, to which others can send."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)
+    opened.bind((0, 0))
+    return opened
+
+
+@pytest.mark.parametrize("make", [_asking, _hearing])
+def test_the_kernel_refuses_what_another_process_sends(
+    make: Callable[[], socket.socket], sender: socket.socket
+) -> None:
+    with make() as ours, pytest.raises(ConnectionRefusedError):
+        sender.sendto(error(errno.ENOENT), ours.getsockname())
+
+
+def test_forged_answers_are_ignored_and_counted(
+    reader: NetlinkReader, sender: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_asking", unconnected)
+    assert names_of(reader, "udp")
+    link = reader._links[OWN]
+    assert link
+    for sequence in range(10):
+        sender.sendto(error(errno.EPERM, sequence), link.socket.getsockname())
+    assert names_of(reader, "udp") == [("udp", "udp6")]
+    assert reader._links[OWN] is link
+    assert reader.take_ignored() == {OWN: 10}
+    assert reader.take_ignored() == {}
+
+
+def test_an_answer_to_an_older_request_is_skipped() -> None:
+    link = _Link(_asking(), None)
+    # Of sockets in no state: its whole answer is there before the next request.
+    link.socket.send(request(20, struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        table = inet("tcp").read(rows_of(link.ask(inet("tcp"))), SCOPE, EMPTY)
+        assert inode_of(server) in table.sockets()
+    link.close()
+
+
+def test_a_truncated_answer_is_not_read(
+    reader: NetlinkReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving, "_MAX_BYTES", 100)
+        assert names_of(reader, "netlink") == []
+    assert names_of(reader, "netlink") == [("netlink",)]
 
 
 # Long answers.
@@ -305,7 +398,7 @@ def test_an_answer_of_many_buffers_is_whole() -> None:
     pairs = [socket.socketpair() for _ in range(200)]  # About 16 KiB each hundred.
     try:
         buffers = link.ask(NetlinkReader(OWN)._dumps[3])
-        found = {int.from_bytes(row[20:24], "little") for row in rows_of(buffers)}
+        found = {int.from_bytes(row[4:8], sys.byteorder) for row in rows_of(buffers)}
         assert {inode_of(one) for pair in pairs for one in pair} <= found
         assert len(buffers) > 1
     finally:
