@@ -14,9 +14,11 @@ from .config import Config
 from .errors import RuntimeFailure
 from .feed import Feed
 from .handover import Left, batches
+from .model import Coverage
 from .poller import Poller
 from .records import Agent
 from .say import say, warn
+from .sight import kind
 from .tracker import Tracker
 from .vitals import Vitals, sentence
 
@@ -37,6 +39,8 @@ class Following:
         """``left`` is what an earlier run of the same epoch left."""
         self.feed = Feed(agent, vitals=Vitals())
         self._tracker = Tracker()
+        self._missing: tuple[str, ...] = ()  # In the last poll.
+        self._logged: set[str] = set()  # Kinds of sentences on what is missing.
         if left is not None:
             self.feed.restore(left.seq, batches(left))
             self._tracker = Tracker(left.snapshot, left.opened_at)
@@ -71,13 +75,26 @@ class Following:
                 self.progressed()
                 feed.publish(snapshot, deltas)
                 self.polled()
+                self._log(snapshot.coverage, first=first)
                 if first:
-                    warn(snapshot.coverage)
                     gc.freeze()
                     gc.set_threshold(GC_THRESHOLD)
                     gc.enable()
         except OSError as error:
             raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+
+    def _log(self, coverage: Coverage, *, first: bool) -> None:
+        """Log what is missing, each kind of sentence once."""
+        if first:
+            warn(coverage)
+        if coverage.missing == self._missing:
+            return
+        self._missing = coverage.missing
+        for text in coverage.missing:
+            if (its_kind := kind(text)) not in self._logged:
+                self._logged.add(its_kind)
+                if not first:
+                    say(f"warning: {text}")
 
     async def _tell(self, seconds: float) -> None:
         """Say what the polls cost, for ever."""

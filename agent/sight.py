@@ -5,6 +5,7 @@ It knows the holders, and nothing of files, asyncio and output.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from .holders import Holders
@@ -13,6 +14,9 @@ from .model import Coverage
 HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
 # Processes that a sentence names; with more it tells how many.
 MOST_NAMED = 3
+# What differs between two sentences of one kind. A process chooses its name, which stands in
+# parentheses and may hold some itself.
+_VARIABLE = re.compile(r"\(.*\)|\b(some )?process(es)?\b|[\d, ]+", re.DOTALL)
 
 
 def coverage(
@@ -52,3 +56,11 @@ def named(processes: Mapping[int, str | None], *, exactly: bool = False) -> str:
         return f"{len(processes)} processes" if exactly else "some processes"
     names = [f"{pid} ({comm})" if comm else str(pid) for pid, comm in sorted(processes.items())]
     return f"process{'es' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def kind(sentence: str) -> str:
+    """Return what a sentence of ``Coverage.missing`` has in common with others of its kind.
+
+    There are few kinds, whatever the names and numbers are.
+    """
+    return _VARIABLE.sub("", sentence)

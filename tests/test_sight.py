@@ -1,6 +1,8 @@
+import pytest
+
 from agent.holders import Holders
 from agent.model import Coverage, Process
-from agent.sight import HIDDEN, coverage, named
+from agent.sight import HIDDEN, coverage, kind, named
 
 
 def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
@@ -42,3 +44,27 @@ def test_many_are_not_named() -> None:
 def test_names() -> None:
     assert named({7: None}) == "process 7"
     assert named({9: "b", 8: "a"}) == "processes 8 (a), 9 (b)"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 malformed rows of tcp skipped", "40 malformed rows of tcp skipped"),
+        ("tcp of network namespace 1 is gone", "tcp of network namespace 20 is gone"),
+        (
+            "the descriptors of process 1 (a) may not be read",
+            "the descriptors of processes 2 (b (c)), 3 (d) tcp\n is), 4 (e) may not be read",
+        ),
+        (
+            "the descriptors of process 7 may not be read",
+            "the descriptors of some processes may not be read",
+        ),
+    ],
+)
+def test_sentences_that_differ_in_names_and_numbers_are_of_one_kind(one: str, other: str) -> None:
+    assert kind(one) == kind(other)
+
+
+def test_sentences_on_different_things_are_of_different_kinds() -> None:
+    sentences = [HIDDEN, "tcp of network namespace 1 is gone", "udp of network namespace 1 is gone"]
+    assert len(set(map(kind, sentences))) == 3
