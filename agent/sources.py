@@ -332,6 +332,11 @@ class Sources:
                 f"{len(self._tables.clashes)} rows of unix claim sockets of other tables: "
                 "a path with a newline in it imitates a row"
             )
+        if self._tables.disputed:
+            sentences.append(
+                f"{len(self._tables.disputed)} sockets are claimed by more than one network "
+                "namespace: the first claim counts"
+            )
         return sorted(sentences)
 
     def _name(self, netns: int) -> str:

@@ -103,6 +103,9 @@ class Tables(Generic[K]):
         # Sockets that a unix row claims too. Who names a unix socket may put a newline into its
         # path, and behind it what reads as a row: such a row hides no other table's socket.
         self.clashes: set[int] = set()
+        # Inodes that more than one network namespace shows, though a socket is in one of them.
+        # The socket of the namespace that showed the inode first stands until it leaves there.
+        self.disputed: set[int] = set()
         self.decoded = 0  # Rows, since the start.
 
     def get(self, key: K) -> Table:
@@ -124,10 +127,16 @@ class Tables(Generic[K]):
                 came = {row[0]: row for row in table.fresh.values()}
                 unsure |= self._take(key, before, table, came)
                 is_unix = any(row[2] == "unix" for row in islice(came.values(), 1))
-                (fresh_unix if is_unix else fresh).update(came)
+                among = fresh_unix if is_unix else fresh
+                twice = came.keys() & among.keys()
+                unsure.update(inode for inode in twice if came[inode][14] != among[inode][14])
+                among.update(came)
         sockets = self.sockets
         both = fresh.keys() & sockets.keys()
-        unsure.update(inode for inode in both if sockets[inode][2] == "unix")
+        for inode in both:
+            stood = sockets[inode]
+            if stood[2] == "unix" or stood[14] != fresh[inode][14]:
+                unsure.add(inode)
         unsure.update(inode for inode in fresh_unix if inode in sockets or inode in fresh)
         known = {inode: sockets.pop(inode, None) for inode in unsure}
         fresh = fresh_unix | fresh
@@ -138,6 +147,7 @@ class Tables(Generic[K]):
         fresh.pop(0, None)
         gone.discard(0)
         self.clashes &= sockets.keys()
+        self.disputed &= sockets.keys()
         return Change(set(fresh), gone)
 
     def _take(self, key: K, before: Table, table: Table, came: dict[int, Socket]) -> set[int]:
@@ -167,7 +177,7 @@ class Tables(Generic[K]):
         """Find out what stands for the inodes that were ``known`` so; those that are gone."""
         gone = set()
         for inode, before in known.items():
-            row = self._resolve(inode)
+            row = self._resolve(inode, before)
             if row is None:
                 self.sockets.pop(inode, None)
                 fresh.pop(inode, None)
@@ -181,12 +191,29 @@ class Tables(Generic[K]):
                 fresh[inode] = row
         return gone
 
-    def _resolve(self, inode: int) -> Socket | None:
-        """What the tables show under an inode: rather not what a unix row claims."""
+    def _resolve(self, inode: int, before: Socket | None) -> Socket | None:
+        """Return what stands for an inode; ``before`` is what stood for it so far.
+
+        A row that may be an imitation stands only where there is no other, and what a namespace
+        shows stands for as long as it shows it.
+        """
         found = [row for index in self._indexes.values() if (row := index.get(inode)) is not None]
-        others = [row for row in found if row[2] != "unix"]
-        if others and len(others) < len(found):
+        self.clashes.discard(inode)
+        self.disputed.discard(inode)
+        if len(found) < 2:
+            return found[0] if found else None
+        sure = [row for row in found if not _may_be_imitation(row)] or found
+        if len(sure) < len(found):
             self.clashes.add(inode)
-        else:
-            self.clashes.discard(inode)
-        return others[-1] if others else found[-1] if found else None
+        namespaces = [row[14] for row in sure]
+        if namespaces.count(namespaces[0]) < len(sure):
+            self.disputed.add(inode)
+        netns = namespaces[0]
+        if before is not None and before[14] in namespaces:
+            netns = before[14]
+        return next(row for row in reversed(sure) if row[14] == netns)
+
+
+def _may_be_imitation(row: Socket) -> bool:
+    """Whether it is a row of unix that was read as text."""
+    return row[2] == "unix" and row[15] != "netlink"

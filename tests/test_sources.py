@@ -330,6 +330,25 @@ async def test_a_path_that_imitates_a_row_hides_no_other_socket(fake: FakeProc) 
     assert "imitates a row" in "".join(one.missing())
 
 
+async def test_a_namespace_that_claims_the_socket_of_another_changes_nothing(
+    fake: FakeProc,
+) -> None:
+    one = Sources(fake.procfs(), None)
+    fake.process(7, netns=5)
+    fake.table("tcp", inet_row(11))
+    both: Namespaces = {NETNS: [1], 5: [7]}
+    await read(one, both)
+    fake.table("tcp", inet_row(11, state=TIME_WAIT), netns=5)
+    assert await read(one, both) == NOTHING
+    assert one.sockets[11].netns == NETNS
+    assert one.missing() == [
+        "1 sockets are claimed by more than one network namespace: the first claim counts"
+    ]
+    fake.table("tcp", netns=5)
+    assert await read(one, both) == NOTHING
+    assert one.missing() == []
+
+
 @pytest.mark.parametrize(("name", "listed"), [("tcp", "tcp"), ("vsock", None)])
 async def test_which_table_lists_a_socket(fake: FakeProc, name: str, listed: str | None) -> None:
     one = Sources(fake.procfs(), None)

@@ -14,7 +14,8 @@ from .make import tcp
 class Decoder:
     """Decodes ``INODE[:TEXT]``; notes what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, netns: int = 1) -> None:
+        self.netns = netns
         self.calls: list[list[bytes]] = []
 
     def __call__(self, fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
@@ -23,11 +24,11 @@ class Decoder:
         for row in rows:
             inode, _, told = row.partition(b":")
             if inode.isdigit():
-                yield row, tcp(int(inode), told.decode() or "LISTEN")
+                yield row, tcp(int(inode), told.decode() or "LISTEN", netns=self.netns)
 
 
-def read(*rows: bytes, before: Table = EMPTY) -> Table:
-    return reread(rows, before, Decoder())
+def read(*rows: bytes, before: Table = EMPTY, netns: int = 1) -> Table:
+    return reread(rows, before, Decoder(netns))
 
 
 def unix(inode: int, path: str = "/a") -> Socket:
@@ -301,6 +302,100 @@ def test_when_the_socket_goes_the_row_that_claims_it_is_left() -> None:
     tables.update({"tcp": EMPTY})
     assert tables.sockets.get(1) in (None, unix(1))
     assert tables.clashes == set()
+
+
+# An inode belongs to one network namespace.
+
+
+class Namespaces(Tables[int]):
+    """Tables of several namespaces, each read again and again."""
+
+    def read(self, shown: dict[int, list[bytes]]) -> Change:
+        return self.update(
+            {netns: read(*rows, before=self.get(netns), netns=netns)
+             for netns, rows in shown.items()}
+        )  # fmt: skip
+
+
+def test_a_row_of_another_namespace_overwrites_no_socket() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"]})
+    assert tables.read({2: [b"11:SYN_SENT", b"12"]}) == Change({12}, set())
+    assert tables.sockets == {11: tcp(11, netns=1), 12: tcp(12, netns=2)}
+    assert tables.disputed == {11}
+    assert tables.clashes == set()
+
+
+def test_the_namespace_that_showed_an_inode_first_goes_on_to_show_it() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11:SYN_SENT"]})
+    for order in ((1, 2), (2, 1)):
+        for state in ("ESTABLISHED", "CLOSE_WAIT"):
+            shown = {1: [b"11:%s" % state.encode()], 2: [b"11:%sX" % state.encode()]}
+            assert tables.read({netns: shown[netns] for netns in order}) == Change({11}, set())
+            assert tables.sockets == {11: tcp(11, state, netns=1)}
+    assert tables.disputed == {11}
+
+
+def test_of_two_that_show_an_inode_at_once_the_first_stays() -> None:
+    tables = Namespaces()
+    assert tables.read({1: [b"11"], 2: [b"11:X"]}) == Change({11}, set())
+    assert tables.read({2: [b"11:Y"]}) == Change(set(), set())
+    assert tables.sockets == {11: tcp(11, netns=1)}
+    assert tables.disputed == {11}
+
+
+def test_when_an_inode_leaves_its_namespace_another_may_show_it() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"], 2: [b"11"]})
+    assert tables.read({1: []}) == Change({11}, set())
+    assert tables.sockets == {11: tcp(11, netns=2)}
+    assert tables.disputed == set()
+
+
+def test_when_the_other_namespace_no_longer_shows_it_nothing_changes() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"], 2: [b"11"]})
+    assert tables.read({2: []}) == Change(set(), set())
+    assert tables.sockets == {11: tcp(11, netns=1)}
+    assert tables.disputed == set()
+
+
+def test_rows_without_an_inode_are_not_disputed() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"0"], 2: [b"0"]})
+    tables.read({1: [b"0", b"0:X"], 2: [b"0:X"]})
+    assert tables.disputed == set()
+
+
+def test_a_unix_row_read_over_netlink_is_not_overwritten_either() -> None:
+    tables = Readings()
+    real = unix(1)._replace(netns=1, source="netlink")
+    tables.update({"unix": listed(real)})
+    assert tables.update({"tcp": listed(tcp(1, netns=2))}) == Change(set(), set())
+    assert (tables.sockets, tables.disputed, tables.clashes) == ({1: real}, {1}, set())
+
+
+_shown = st.lists(st.sampled_from([b"1", b"1:X", b"2", b"2:X", b"3", b"0"]), max_size=4)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([1, 2, 3]), _shown), max_size=8))
+def test_an_inode_stays_with_its_namespace_until_it_leaves(
+    polls: list[dict[int, list[bytes]]],
+) -> None:
+    tables = Namespaces()
+    claims: dict[int, int | None] = {}
+    for poll in polls:
+        tables.read(poll)
+        showing = {netns: table.sockets() for netns, table in tables.items()}
+        for inode, socket in tables.sockets.items():
+            by = {netns for netns, sockets in showing.items() if inode in sockets}
+            assert socket.netns in by
+            assert claims.get(inode) not in by - {socket.netns}
+            assert socket == showing[socket.netns][inode]
+            assert (inode in tables.disputed) == (len(by) > 1)
+        assert tables.disputed <= tables.sockets.keys()
+        claims = {inode: socket.netns for inode, socket in tables.sockets.items()}
 
 
 _row = st.sampled_from([b"1", b"1:CLOSE", b"2", b"3", b"0", b"x"])
