@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .errors import UsageError
 from .filters import Filter
-from .holders import SWEEP_SECONDS
+from .plan import SWEEP_SECONDS
 from .publish.limits import LIMITS
 from .publish.listening import Listen
 

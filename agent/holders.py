@@ -1,52 +1,19 @@
-"""Which process holds which socket, kept from poll to poll; what to look at again and what not.
+"""Keep which process holds which socket, from poll to poll.
 
-It plans: from what is cheap to see of each process (the number of its descriptors), from sockets
-that left the tables or have no holder, and from a sweep that reads everything in turn, it says
-which processes, and which descriptors in them, are to be read. And it keeps what was read. It
-knows nothing of files, asyncio, tables and output.
+It knows nothing of files, asyncio, tables and output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
-from typing import NamedTuple
 
-from .model import Key, More, Process, Socket, held_by
+from .model import Glance, Key, More, Process, Socket, held_by
 
 # Polls for which a process is new: it may still exec, or be moved to its own cgroup.
 NEW_POLLS = 5
 
-# In so many seconds the sweep reads everything again, whatever the evidence says.
-SWEEP_SECONDS = 60.0
 
-# In so many polls each process is glanced at once.
-GLANCE_POLLS = 10
-
-# Turns of the sweep in a row in which a process that has not run is passed over. There is no way
-# known in which its descriptors change meanwhile; were there one, this is how long it goes unseen.
-MOST_RESTS = 9
-
-
-class Turn(NamedTuple):
-    """What the sweep is to read of a process: the ``first`` ones, or further ones."""
-
-    fds: list[int]
-    first: bool
-
-
-class Plan(NamedTuple):
-    """What a poll reads: some processes as a whole; of others the descriptors in doubt; those that
-    it glances at, whether they are still the same program; and those whose turn it is in the sweep,
-    which are read unless they rest."""
-
-    whole: list[int]
-    parts: dict[int, Collection[int]]
-    glances: list[int]
-    turns: dict[int, Turn]
-
-
-class Watched:
+class ProcessState:
     """One process with what it was last seen to hold.
 
     ``fds`` maps its descriptors to inodes, 0 for what is no socket; ``held`` inodes to descriptors.
@@ -64,7 +31,6 @@ class Watched:
         "netns",
         "new_until",
         "process",
-        "ran",
         "readable",
         "rests",
         "searched",
@@ -77,95 +43,43 @@ class Watched:
         self.changed = poll  # The poll in which what it holds changed last.
         self.searched = 0  # How often it was searched for a socket since, in vain.
         self.directory = 0
-        self.glance: object = None  # What a read of its stat showed last.
+        self.glance: Glance | None = None  # What a read of its stat showed last.
         self.netns = 0
         self.readable = True
         self.failed = False  # Whether the last look at it failed, or showed not all of it.
-        self.ran: bytes | None = None  # What showed at its last turn whether it had run.
-        self.rests = 0  # Turns in a row in which it was passed over.
+        self.rests = 0  # Turns of the sweep in a row in which its descriptors were passed over.
         self.shares = False  # Whether its table of descriptors is another process's too.
         self.fds: dict[int, int] = {}
         self.more: More = ()
         self.held: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def threads(self) -> int:
+        """How many threads the process had when its stat was read last."""
+        return 0 if self.glance is None else self.glance.threads
 
 
 class Holders:
     """All processes and what they hold. ``touched`` gathers the keys whose holding may differ."""
 
     def __init__(self) -> None:
-        self.watched: dict[int, Watched] = {}
+        self.watched: dict[int, ProcessState] = {}
         self.touched: set[Key] = set()
         self._pids_of: dict[int, tuple[int, ...]] = {}
         self._poll = 0
-        self._sweep: list[int] = []  # Processes that the sweep has still to read, the next last.
-        self._swept = 0  # Descriptors of the next one that it has read.
 
     def pids_of(self, inode: int) -> tuple[int, ...]:
         """The processes that hold the socket."""
         return self._pids_of.get(inode, ())
 
-    # What to read.
-
-    def plan(self, seen: Mapping[int, tuple[int, int]], budget: int) -> Plan:
-        """What is to be read, from what is cheap to see: pid → (directory, descriptors).
-
-        ``budget`` is how many descriptors the sweep may read. Processes that are gone are dropped.
-        """
+    def begin_poll(self) -> int:
+        """Begin another poll; return its number, from 1 on."""
         self._poll += 1
-        for pid in self.watched.keys() - seen.keys():
-            self.drop(pid)
-        whole: list[int] = []
-        parts: dict[int, Collection[int]] = {}
-        for pid, (directory, count) in seen.items():
-            known = self.watched.get(pid)
-            if known is None or known.directory != directory or known.more or known.failed:
-                whole.append(pid)
-            elif known.readable and (len(known.fds) != count or known.new_until > self._poll):
-                parts[pid] = ()
-                if len(known.fds) != count:
-                    known.changed, known.searched = self._poll, 0
-        turns = self._plan_sweep(budget, whole)
-        glances = [
-            pid
-            for pid in self.watched
-            if pid % GLANCE_POLLS == self._poll % GLANCE_POLLS
-            and pid not in parts
-            and pid not in turns
-        ]
-        return Plan(whole, parts, glances, turns)
+        return self._poll
 
-    def _plan_sweep(self, budget: int, whole: list[int]) -> dict[int, Turn]:
-        """What the sweep reads: so many descriptors; a process without any counts as one."""
-        turns: dict[int, Turn] = {}
-        if not self._sweep:
-            self._sweep, self._swept = list(self.watched), 0
-        while budget > 0 and self._sweep:
-            known = self.watched.get(self._sweep[-1])
-            chosen: list[int] = []
-            if known is not None and not known.readable:
-                whole.append(known.process.pid)  # It may be read by now.
-            elif known is not None:
-                chosen = list(islice(known.fds, self._swept, self._swept + budget))
-                turns[known.process.pid] = Turn(chosen, self._swept == 0)
-            self._swept += len(chosen)
-            budget -= max(1, len(chosen))
-            if known is None or not known.readable or self._swept >= len(known.fds):
-                self._sweep.pop()
-                self._swept = 0
-        return turns
-
-    def rests(self, pid: int, turn: Turn, ran: bytes | None) -> bool:
-        """Whether what this turn would read is as it was when it was read last.
-
-        ``ran`` differs when the process has run in between, and is None where there is no telling.
-        It was read before the descriptors are: what runs meanwhile shows at the next turn.
-        """
-        known = self.watched[pid]
-        same = ran is not None and ran == known.ran and not known.shares
-        if turn.first:
-            known.rests = known.rests + 1 if same and known.rests < MOST_RESTS else 0
-            known.ran = ran
-        return same and known.rests > 0
+    def counted_anew(self, known: ProcessState) -> None:
+        """Note that a process has another number of descriptors: it is a likely holder."""
+        known.changed, known.searched = self._poll, 0
 
     def shares(self, pid: int) -> None:
         """The process and its parent have one table of descriptors: either changes that of both."""
@@ -225,7 +139,7 @@ class Holders:
         if known is None:
             # What the first poll finds is not new.
             until = self._poll + NEW_POLLS if self._poll > 1 else 0
-            known = self.watched[process.pid] = Watched(process, self._poll, until)
+            known = self.watched[process.pid] = ProcessState(process, self._poll, until)
         self.note_process(known, process)
         known.netns, known.directory, known.readable = netns, directory, fds is not None
         known.failed = False
@@ -235,7 +149,7 @@ class Holders:
         known.fds, known.more = fds, more
         self._note(process.pid, before, known.held)
 
-    def note_process(self, known: Watched, process: Process) -> None:
+    def note_process(self, known: ProcessState, process: Process) -> None:
         """Facts of a process that were read again."""
         if known.process != process:
             self.touched.update((process.pid, inode) for inode in known.held)
@@ -246,34 +160,32 @@ class Holders:
         if not changes:
             return
         known = self.watched[pid]
-        if known.more:
-            before, fds = known.held, dict(known.fds)
-            for descriptor, inode in changes.items():
-                if inode is None:
-                    fds.pop(descriptor, None)
-                else:
-                    fds[descriptor] = inode
-            known.fds, known.held = fds, held_by(dict(sorted(fds.items())), known.more)
-            self._note(pid, before, known.held)
-            return
-        inodes = {known.fds.get(fd, 0) for fd in changes} | {new or 0 for new in changes.values()}
-        inodes.discard(0)
-        before = {inode: known.held[inode] for inode in inodes if inode in known.held}
+        fds = known.fds
+        removed: dict[int, set[int]] = {}
+        added: dict[int, set[int]] = {}
         for descriptor, inode in changes.items():
-            was = known.fds.get(descriptor, 0)
+            was = fds.get(descriptor, 0)
             if was:
-                left = tuple(fd for fd in known.held[was] if fd != descriptor)
-                if left:
-                    known.held[was] = left
-                else:
-                    del known.held[was]
+                removed.setdefault(was, set()).add(descriptor)
             if inode is None:
-                known.fds.pop(descriptor, None)
+                fds.pop(descriptor, None)
                 continue
-            known.fds[descriptor] = inode
+            fds[descriptor] = inode
             if inode:
-                known.held[inode] = tuple(sorted((*known.held.get(inode, ()), descriptor)))
-        after = {inode: known.held[inode] for inode in inodes if inode in known.held}
+                added.setdefault(inode, set()).add(descriptor)
+        inodes = removed.keys() | added.keys()
+        for descriptor, inode in known.more:  # A thread may have the same number open.
+            if inode in inodes:
+                added.setdefault(inode, set()).add(descriptor)
+        before = {inode: known.held[inode] for inode in inodes if inode in known.held}
+        after = {}
+        for inode in inodes:
+            left = set(before.get(inode, ())).difference(removed.get(inode, ()))
+            left.update(added.get(inode, ()))
+            if left:
+                after[inode] = known.held[inode] = tuple(sorted(left))
+            else:
+                del known.held[inode]
         self._note(pid, before, after)
 
     def drop(self, pid: int) -> None:

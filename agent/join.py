@@ -6,6 +6,7 @@ holder. It knows nothing of files, asyncio, clocks and output.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
@@ -17,8 +18,13 @@ from .model import Holding, Key, Owner, Place, Process, Socket
 MISSES_BELIEVED = 2
 # Sockets in no table whose descriptors are read again in each poll, at the most; 5 µs each.
 MOST_UNLISTED = 200
+# Cookies of published sockets whose end was not reported yet; 60 bytes each.
+MAX_COOKIES = 250_000
 # States in which a socket has no direction to keep.
 _WITHOUT_DIRECTION = frozenset({"LISTEN", "CLOSE", None})
+
+# Whether the tables that should list such a socket were read in this poll; None when none does.
+Covers = Callable[[Socket], bool | None]
 
 
 class Descriptor(NamedTuple):
@@ -32,9 +38,10 @@ class Descriptor(NamedTuple):
 class Join:
     """The holdings, poll after poll.
 
-    A poll calls ``resolve`` and then ``finish``; ``resolve`` may be called again with better rows.
     ``rows`` are the sockets of all tables as they were last read, by inode. ``owner`` names a user
-    id, ``place`` what a cgroup's inode stands for.
+    id, ``place`` what a cgroup's inode stands for. ``missed`` are holdings that ended before they
+    were published, and ``ended_unlisted`` counts the sockets in no table that went, by protocol:
+    both of the newest poll.
     """
 
     def __init__(
@@ -49,20 +56,27 @@ class Join:
         self._owner = owner
         self._place = place
         self.holdings: Mapping[Key, Holding] = {}
-        self._sockets: dict[int, Socket] = {}  # As they are told, by inode.
+        self.missed: list[Holding] = []
+        self.ended_unlisted: Counter[str | None] = Counter()
+        self._sockets: dict[int, Socket] = {}  # As they are published, by inode.
         self._unlisted: set[int] = set()  # Held ones of which only their descriptors told.
-        self._misses: dict[int, int] = {}  # How often the row of a told one was missing.
-        self._awaited: set[int] = set()  # Rows that wait one poll for a holder.
-        # Held ones that wait for a row; whether that takes reading all the tables.
-        self._rowless: dict[int, bool] = {}
-        self._waiting: dict[int, bool] = {}  # Of the poll under way: the next ``_rowless``.
-        self._turn = 0  # Where the next of them begin.
+        self._misses: dict[int, int] = {}  # How often the row of a published one was missing.
+        self._awaited: dict[int, Socket] = {}  # Rows that wait one poll for a holder.
+        # Held ones that wait for a row: what their descriptors showed.
+        self._rowless: dict[int, Socket] = {}
+        self._waiting: dict[int, Socket] = {}  # Of the poll under way: the next ``_rowless``.
+        self._cookies: dict[int, None] = {}  # Of published sockets whose end was not reported.
+        self._turn = 0  # Where the next of the unlisted ones begin.
         self._first = True
 
-    @property
-    def doubts(self) -> bool:
-        """Whether all tables are to be read, whatever the evidence says: a row is missing."""
-        return bool(self._misses) or any(self._rowless.values())
+    def doubted(self) -> list[Socket]:
+        """Return sockets whose tables are to be read, whatever the counters say: those that wait
+        for a row or a holder, lost their row, or lost their last holder."""
+        rows, pids_of = self._rows, self._holders.pids_of
+        left = {inode for _pid, inode in self._holders.touched if not pids_of(inode)}
+        doubted = [rows[inode] for inode in left if inode in rows]
+        doubted += [self._sockets[inode] for inode in self._misses]
+        return [*doubted, *self._awaited.values(), *self._rowless.values()]
 
     def unlisted(self) -> list[int]:
         """Some of the sockets that no table shows, others each time: that one is closed while
@@ -79,54 +93,97 @@ class Join:
         pids_of = self._holders.pids_of
         return [inode for inode in self._awaited if inode in self._rows and not pids_of(inode)]
 
+    def take_ended(self, ended: Mapping[int, Socket]) -> None:
+        """Take in sockets that ended, by inode; to be called while their holders are still known.
+
+        Those that were not published are ``missed``.
+        """
+        self.missed = []
+        watched, pids_of = self._holders.watched, self._holders.pids_of
+        for inode, row in ended.items():
+            published = inode in self._sockets
+            if row.cookie is not None and row.cookie in self._cookies:
+                del self._cookies[row.cookie]
+                published = True
+            self._awaited.pop(inode, None)
+            self._rowless.pop(inode, None)
+            if published:
+                continue
+            for pid in pids_of(inode):
+                known = watched[pid]
+                self.missed.append(self.hold(row, known.process, known.held[inode]))
+            if not pids_of(inode):
+                self.missed.append(self.hold(row, None, ()))
+
     def dirty(self, changed: Iterable[int]) -> set[int]:
         """The sockets to be joined anew: those ``changed``, and those that are in doubt."""
         dirty = {inode for _pid, inode in self._holders.touched}
-        # Who holds a socket is told with its peer.
+        # Who holds a socket is published with its peer.
         known = self._sockets
         peers = {known[inode].peer_inode for inode in dirty if inode in known}
         dirty.update(peer for peer in peers if peer in known)
         return dirty.union(changed, self._misses, self._awaited, self._rowless)
 
-    def resolve(
-        self, dirty: Iterable[int], *, read: bool, late: Container[int] = ()
-    ) -> tuple[dict[int, Socket], list[Descriptor]]:
-        """What the ``dirty`` sockets are; and the descriptors to be asked for those not known.
+    def unknown(
+        self, dirty: Iterable[int], covers: Covers, ended: Container[int]
+    ) -> list[Descriptor]:
+        """Return the descriptors to be asked what their sockets are: no table shows them."""
+        rows, pids_of, watched = self._rows, self._holders.pids_of, self._holders.watched
+        asked = []
+        for inode in dirty:
+            if inode in rows or inode in ended:
+                continue
+            before = self._sockets.get(inode)
+            if before is not None and not self._is_lost(inode, before, covers):
+                continue
+            pids = pids_of(inode)
+            if pids:
+                pid = next((pid for pid in pids if watched[pid].readable), pids[0])
+                asked.append(Descriptor(pid, watched[pid].held[inode][0], inode))
+        return asked
 
-        ``read``: whether all tables were read in this poll. ``late`` are those found behind that.
+    def _is_lost(self, inode: int, before: Socket, covers: Covers) -> bool:
+        """Whether the row of a published socket was missing often enough."""
+        if inode in self._unlisted:
+            return False
+        return self._misses.get(inode, 0) + bool(covers(before)) >= MISSES_BELIEVED
+
+    def resolve(
+        self,
+        dirty: Iterable[int],
+        answers: Mapping[int, Socket],
+        covers: Covers,
+        ended: Container[int] = (),
+    ) -> dict[int, Socket]:
+        """What the ``dirty`` sockets are, as far as they are published.
+
+        ``answers`` is what the descriptors of the unknown ones showed; ``covers`` whether the
+        tables of a socket were read in this poll; ``ended`` are those that are known to be gone.
         """
         sockets: dict[int, Socket] = {}
-        asked: list[Descriptor] = []
-        waiting: dict[int, bool] = {}
-        rows, known, pids_of = self._rows, self._sockets, self._holders.pids_of
+        waiting: dict[int, Socket] = {}
+        rows, known = self._rows, self._sockets
         for inode in dirty:
+            if inode in ended:
+                continue
             row, before = rows.get(inode), known.get(inode)
             if row is not None:
                 sockets[inode] = row if before is None else _merged(before, row)
-            elif before is not None and (
-                inode in self._unlisted or self._misses.get(inode, 0) + read < MISSES_BELIEVED
-            ):
+            elif before is not None and not self._is_lost(inode, before, covers):
                 sockets[inode] = before
-            else:
-                pids = pids_of(inode)
-                if (
-                    pids
-                    and before is None
-                    and not self._first
-                    and (inode not in self._rowless or not read)
-                ):
-                    # It was opened while the tables were read: the next reading shows it, or not.
-                    # What was found behind the reading has moved the counters that lead to it.
-                    waiting[inode] = inode in self._rowless or inode not in late
-                elif pids:
-                    watched = self._holders.watched
-                    pid = next((pid for pid in pids if watched[pid].readable), pids[0])
-                    asked.append(Descriptor(pid, watched[pid].held[inode][0], inode))
+            elif (answer := answers.get(inode)) is not None:
+                # It may have been opened while the tables were read: the next reading shows it, or
+                # it is in none.
+                waits = before is None and not self._first and covers(answer) is not None
+                if waits and not (inode in self._rowless and covers(answer)):
+                    waiting[inode] = answer
+                else:  # Its holder's namespace need not be the one in which it was opened.
+                    sockets[inode] = answer._replace(netns=None)
         self._waiting = waiting
-        return sockets, asked
+        return sockets
 
     def finish(
-        self, dirty: Iterable[int], sockets: Mapping[int, Socket], *, read: bool
+        self, dirty: Iterable[int], sockets: Mapping[int, Socket], covers: Covers
     ) -> frozenset[Key]:
         """Bring the holdings up to date; the keys of those that changed.
 
@@ -136,10 +193,11 @@ class Join:
         touched, holders.touched = holders.touched, set()
         update = _Update(self.holdings, self.hold)
         put = update.put
+        self.ended_unlisted.clear()
         for key in touched:
             if key[0] not in holders.pids_of(key[1]):
                 update.remove(key)
-        awaited: set[int] = set()
+        awaited: dict[int, Socket] = {}
         for inode in dirty:
             socket, pids = sockets.get(inode), holders.pids_of(inode)
             keys: list[Key] = [(pid, inode) for pid in pids] or [(None, inode)]
@@ -147,9 +205,11 @@ class Join:
             if socket is None or (waits and inode not in self._rows):
                 for key in (*keys, (None, inode)):
                     update.remove(key)
+                if inode in self._awaited and inode not in self._waiting:
+                    self._miss(self._awaited[inode])
                 self._forget(inode)
             elif waits:
-                awaited.add(inode)
+                awaited[inode] = socket
             else:
                 peer = self._peer_pid(socket)
                 for pid in pids:
@@ -159,21 +219,35 @@ class Join:
                     update.remove((None, inode))
                 else:
                     put((None, inode), socket, None, (), peer)
-                self._remember(inode, socket, read=read)
+                self._remember(inode, socket, covers)
         self._awaited, self._rowless = awaited, self._waiting
         self._first = False
         if update.changed:
             self.holdings = update.holdings
         return frozenset(update.changed)
 
+    def _miss(self, row: Socket) -> None:
+        """Note a row that was read, found no holder, and is gone: it came and went."""
+        self.missed.append(self.hold(row, None, ()))
+        self._note_cookie(row)
+
+    def _note_cookie(self, socket: Socket) -> None:
+        """Note a socket that is published, so that its end is not taken for another's."""
+        if socket.cookie is not None:
+            self._cookies[socket.cookie] = None
+            if len(self._cookies) > MAX_COOKIES:
+                del self._cookies[next(iter(self._cookies))]
+
     def _waits(self, inode: int) -> bool:
         """Whether a socket without a holder is not to be told of yet: the next poll looks again."""
         told = (None, inode) in self.holdings or inode in self._awaited
         return not told and not self._first
 
-    def _remember(self, inode: int, socket: Socket, *, read: bool) -> None:
+    def _remember(self, inode: int, socket: Socket, covers: Covers) -> None:
         known = self._sockets.get(inode)
         self._sockets[inode] = socket
+        if known is None or known.cookie != socket.cookie:
+            self._note_cookie(socket)
         if inode in self._rows:
             self._misses.pop(inode, None)
             self._unlisted.discard(inode)
@@ -181,10 +255,12 @@ class Join:
             self._misses.pop(inode, None)
             self._unlisted.add(inode)
         elif inode not in self._unlisted:
-            self._misses[inode] = self._misses.get(inode, 0) + read
+            self._misses[inode] = self._misses.get(inode, 0) + bool(covers(socket))
 
     def _forget(self, inode: int) -> None:
-        self._sockets.pop(inode, None)
+        known = self._sockets.pop(inode, None)
+        if known is not None and inode in self._unlisted:
+            self.ended_unlisted[known.proto] += 1
         self._misses.pop(inode, None)
         self._unlisted.discard(inode)
 

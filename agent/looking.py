@@ -9,24 +9,36 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import resource
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from aiofiles.base import wrap
 
-from .holders import Holders, Turn
+from .holders import Holders
 from .model import Socket
-from .procfs.rest import Asked, ran
-from .procfs.walker import Check, Evidence, Look, Walker
+from .plan import Budget, Planner
+from .procfs.schedstat import RunMonitor, is_conclusive
+from .procfs.threads import may_share
+from .procfs.walker import Check, Look, Walker, is_other_program
 
 # Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
 WALKERS = min(2, os.cpu_count() or 1)
 # Descriptors that one poll may read in search of the holders of new sockets.
 SEARCH_DESCRIPTORS = 4000
-# A process that runs on and on shows it at each tick: on a processor without ticks once a second.
-# Only where turns of the sweep are further apart than this is it asked whether it has run.
-_SURE_SECONDS = 5.0
+# Processes that are searched at a time.
+_SEARCH_BATCH = 8
+# Descriptors of processes that have run that may be read again in a second: 20 ms of CPU.
+RECHECK_DESCRIPTORS = 4000
+# Seconds since the last poll that count at the most for that.
+_MAX_PASSED = 10.0
+# With a shorter sweep everything is read in turn, whether a process has run or not.
+_MIN_RESTING_SWEEP = 5.0
+# Files of processes that may be kept open, to see whether these run: a quarter of all descriptors.
+_KEPT_SHARE = 4
+# How long the longest turn of late counts, and the steps in which it is published: seconds.
+_TURN_WINDOW = 60.0
+_TURN_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 class Looking:
@@ -38,16 +50,27 @@ class Looking:
     def __init__(self, walker: Walker, holders: Holders, sweep: float) -> None:
         self._procfs = walker.procfs
         self._holders = holders
+        self._planner = Planner(holders)
         self._sweep = sweep
         self._looked = -math.inf
         self.processes = self.descriptors = 0
+        self._ran: dict[int, bool | None] = {}
+        self._ran_since: set[int] = set()  # Found to have run after ``_ran`` was read.
+        self._turn = (0.0, -math.inf)  # The longest turn of late, in seconds, and when that was.
         self._walk_soon = wrap(walker.walk)
         self._check_soon = wrap(walker.check)
         self._glance_soon = wrap(walker.glance)
-        self._ran_soon = wrap(partial(ran, walker.procfs.root))
-        # The kernels whose directories count are younger than those on which it proves nothing.
-        self._may_rest = walker.counts and sweep >= _SURE_SECONDS
         self._evidence_soon = wrap(walker.evidence)
+        self._share_soon = wrap(self._sharing)
+        self._monitor: RunMonitor | None = None
+        if sweep >= _MIN_RESTING_SWEEP and is_conclusive(os.uname().release):
+            kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _KEPT_SHARE
+            self._monitor = RunMonitor(walker.procfs.root, kept)
+            self._ran_soon = wrap(self._monitor.have_run)
+
+    def has_run(self, pid: int) -> bool:
+        """Whether a process has run, or may have, since the poll before this one."""
+        return self._ran.get(pid) is not False
 
     async def what_changed(self, pids: Sequence[int], unlisted: Iterable[int]) -> dict[int, str]:
         """Look at the processes that may have changed; why some could not be looked at.
@@ -56,41 +79,76 @@ class Looking:
         """
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
-        evidence = await self._evidence_soon(pids)
-        total = sum(max(1, len(known.fds)) for known in self._holders.watched.values())
-        budget = math.ceil(total * min(1.0, passed / self._sweep))
-        plan = self._holders.plan(evidence, budget)
-        parts = await self._due(plan.turns, evidence)
-        for pid, fds in (*plan.parts.items(), *self._holders.suspects(unlisted).items()):
+        watched = self._holders.watched
+        self._ran = await self._have_run(pids)
+        self._ran.update((pid, True) for pid in self._ran_since & self._ran.keys())
+        self._ran_since = set()
+        counted = self._planner.unevident(self._ran.keys(), self._ran)
+        seen = await self._evidence_soon(counted)
+        present = self._ran.keys() - (set(counted) - seen.keys())
+        total = sum(max(1, len(known.fds)) for known in watched.values())
+        budget = Budget(
+            sweep=math.ceil(total * min(1.0, passed / self._sweep)),
+            recheck=math.ceil(RECHECK_DESCRIPTORS * min(passed, _MAX_PASSED)),
+        )
+        plan = self._planner.plan(present, seen, self._ran, budget)
+        self._note_turn(now)
+        parts = dict(plan.parts)
+        for pid, fds in self._holders.suspects(unlisted).items():
             parts[pid] = {*(parts.get(pid) or ()), *fds}
-        lost = await self._check(parts, facts=True)
-        watched = self._holders.watched
-        glances = await self._glance_soon(plan.glances)
-        other = [pid for pid, glance in glances.items() if glance != watched[pid].glance]
-        return await self.walk([*plan.whole, *lost, *other])
+        lost = await self._check(parts, facts=plan.facts)
+        other = []
+        if plan.glances:
+            glances = await self._glance_soon(plan.glances)
+            other = [
+                pid
+                for pid, glance in glances.items()
+                if pid in watched and is_other_program(watched[pid].glance, glance)
+            ]
+        failed = await self.walk([*plan.whole, *lost, *other])
+        await self._find_sharing([*plan.whole, *plan.turns])
+        return failed
 
-    async def _due(
-        self, turns: Mapping[int, Turn], evidence: Mapping[int, Evidence]
-    ) -> dict[int, Collection[int] | None]:
-        """The descriptors that the sweep reads; None of a process that has not run since its last
-        turn: only what others may have changed is read then."""
-        if not self._may_rest:
-            return {pid: turn.fds for pid, turn in turns.items()}
+    async def _have_run(self, pids: Sequence[int]) -> dict[int, bool | None]:
+        if self._monitor is None:
+            return dict.fromkeys(pids)
         watched = self._holders.watched
-        asked = []
-        for pid in turns:
-            parent = watched[pid].process.ppid
-            there = evidence.get(parent)
+        return await self._ran_soon(
+            [(pid, len(known.fds) if (known := watched.get(pid)) else 0) for pid in pids]
+        )
+
+    async def _find_sharing(self, pids: Iterable[int]) -> None:
+        """Find those among ``pids`` that share the table of descriptors of their parents."""
+        watched = self._holders.watched
+        pairs = []
+        for pid in pids:
+            known = watched.get(pid)
+            parent = None if known is None else watched.get(known.process.ppid)
             # Who has another number of descriptors has another table.
-            same = there is not None and there.descriptors == evidence[pid].descriptors
-            asked.append(Asked(pid, len(watched[pid].fds), parent if same else 0))
-        shown, sharing = await self._ran_soon(asked)
-        for pid in sharing:
-            self._holders.shares(pid)
-        return {
-            pid: None if self._holders.rests(pid, turn, shown.get(pid)) else turn.fds
-            for pid, turn in turns.items()
-        }
+            if known and parent and known.fds and len(known.fds) == len(parent.fds):
+                pairs.append((pid, parent.process.pid))
+        if pairs:
+            for pid in await self._share_soon(pairs):
+                self._holders.shares(pid)
+
+    def _sharing(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
+        return [pid for pid, parent in pairs if may_share(self._procfs.root, pid, parent)]
+
+    def _note_turn(self, now: float) -> None:
+        """Note how long it takes until all descriptors of running processes are read again."""
+        seconds = self._planner.backlog / RECHECK_DESCRIPTORS
+        longest, when = self._turn
+        if seconds >= longest or now - when > _TURN_WINDOW:
+            self._turn = (seconds, now)
+
+    @property
+    def turn(self) -> int:
+        """Seconds that it takes of late to read all descriptors of running processes again: rounded
+        up, 0 where that is done in each poll."""
+        seconds = self._turn[0]
+        if not seconds:
+            return 0
+        return next((step for step in _TURN_STEPS if step >= seconds), _TURN_STEPS[-1])
 
     async def walk(self, pids: Sequence[int]) -> dict[int, str]:
         """Look at whole processes; why some could not be looked at."""
@@ -118,16 +176,31 @@ class Looking:
         """Look for the holders of sockets in the likeliest processes, as far as that may cost."""
         if not orphans:
             return
-        budget = SEARCH_DESCRIPTORS
         holders = self._holders
         inodes = [socket.inode for socket in orphans]
-        for pid in holders.likely(orphans):
-            known = holders.watched.get(pid)
-            budget -= 1 if known is None else len(known.fds)
-            if budget < 0 or all(map(holders.pids_of, inodes)):
-                return
-            await self.walk([pid])
-            holders.searched(pid)
+        candidates = await self._may_hold_new(holders.likely(orphans))
+        budget = SEARCH_DESCRIPTORS
+        while candidates and not all(map(holders.pids_of, inodes)):
+            batch: list[int] = []
+            while candidates and len(batch) < _SEARCH_BATCH:
+                known = holders.watched.get(candidates[0])
+                budget -= 1 if known is None else len(known.fds)
+                if budget < 0:
+                    candidates.clear()
+                    break
+                batch.append(candidates.pop(0))
+            await self.walk(batch)
+            for pid in batch:
+                holders.searched(pid)
+
+    async def _may_hold_new(self, pids: Sequence[int]) -> list[int]:
+        """Return those that have run since their descriptors were read, or may have."""
+        if self._monitor is None:
+            return list(pids)
+        watched = self._holders.watched
+        ran = await self._ran_soon([(pid, len(known.fds)) for pid, known in watched.items()])
+        self._ran_since = {pid for pid, moved in ran.items() if moved}
+        return [pid for pid in pids if ran.get(pid) is not False or self._planner.is_stale(pid)]
 
     def take(self, look: Look) -> None:
         """Take in what a look at a whole process showed."""
@@ -139,27 +212,34 @@ class Looking:
         self._holders.watched[look.process.pid].glance = look.glance
 
     async def _check(
-        self, parts: Mapping[int, Collection[int] | None], *, facts: bool = False
+        self, parts: Mapping[int, Collection[int] | None], *, facts: Container[int] = ()
     ) -> list[int]:
-        """Look at descriptors of processes; those that have to be looked at as a whole."""
+        """Look at descriptors of processes; those that have to be looked at as a whole.
+
+        ``facts`` are the processes of which the facts are read too.
+        """
         if not parts:
             return []
         watched = self._holders.watched
         checks = [
-            Check(pid, watched[pid].directory, watched[pid].fds, suspects, facts)
+            Check(pid, known.directory, known.fds, suspects, pid in facts, known.threads)
             for pid, suspects in parts.items()
+            if (known := watched.get(pid)) is not None
         ]
         checked, lost = await self._check_soon(checks)
         for one in checked:
             self.processes += 1
             self.descriptors += one.reads
             known = watched[one.pid]
+            if one.process is None and is_other_program(known.glance, one.glance):
+                lost.append(one.pid)
+                continue
+            known.glance = one.glance
             if one.process is not None and one.netns is not None:
                 if one.process.start_ticks != known.process.start_ticks:
                     lost.append(one.pid)
                     continue
                 self._holders.note_process(known, one.process)
-                known.glance = one.glance
                 known.netns = self._procfs.netns_id(one.netns) or one.netns
             self._holders.change(one.pid, one.changes)
         return lost

@@ -44,7 +44,9 @@ class Socket(NamedTuple):
     inode of the network namespace. ``path`` and ``type`` are of unix sockets only, addresses and
     ports of all the others. Queues are in bytes, for a listener in connections; ``backlog`` is how
     many a listener lets wait. ``peer_inode`` is the other end of a unix socket, ``interface`` the
-    one that the socket is bound to, ``cgroup_id`` the inode of its cgroup's directory.
+    one that the socket is bound to, ``cgroup_id`` the inode of its cgroup's directory. ``cookie``
+    is the kernel's number of the socket, which no other socket of this boot gets; only netlink
+    shows it.
     """
 
     inode: int
@@ -67,6 +69,7 @@ class Socket(NamedTuple):
     backlog: int | None = None
     interface: str | None = None
     cgroup_id: int | None = None
+    cookie: int | None = None
 
 
 class Place(NamedTuple):
@@ -97,19 +100,34 @@ class Process(NamedTuple):
     cmdline: tuple[str, ...] | None = None
 
 
+class Glance(NamedTuple):
+    """What one read of ``stat`` shows of a process. ``comm``, ``image`` and ``ppid`` differ when it
+    exec'ed or got another parent."""
+
+    comm: str
+    image: bytes
+    ppid: int
+    threads: int
+
+
 # Sockets of threads with descriptor tables of their own: (descriptor, inode).
 More = tuple[tuple[int, int], ...]
 
 
 def held_by(fds: Mapping[int, int], more: More = ()) -> dict[int, tuple[int, ...]]:
-    """inode → descriptors, ascending, of descriptor → inode."""
+    """Return inode → descriptors, ascending, of descriptor → inode."""
     held: dict[int, tuple[int, ...]] = {}
+    several: dict[int, set[int]] = {}  # Of sockets with more than one descriptor: few.
     for descriptor, inode in fds.items():
-        if inode:
-            others = held.get(inode)
-            held[inode] = (descriptor,) if others is None else (*others, descriptor)
+        if not inode:
+            continue
+        if inode not in held:
+            held[inode] = (descriptor,)
+        else:
+            several.setdefault(inode, set(held[inode])).add(descriptor)
     for descriptor, inode in more:
-        held[inode] = tuple(sorted({*held.get(inode, ()), descriptor}))
+        several.setdefault(inode, set(held.get(inode, ()))).add(descriptor)
+    held.update((inode, tuple(sorted(fds))) for inode, fds in several.items())
     return held
 
 

@@ -6,10 +6,10 @@ It knows the sources and the join, and nothing of who reads the snapshots.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Collection,
     Container,
     Iterable,
     Iterator,
@@ -20,26 +20,45 @@ from collections.abc import (
 from aiofiles.base import wrap
 
 from .cgroups import Cgroups
-from .holders import SWEEP_SECONDS, Holders
+from .holders import Holders
 from .join import Descriptor, Join
 from .looking import Looking
 from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
+from .plan import SWEEP_SECONDS
 from .procfs import net
 from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
 from .procfs.walker import Walker
+from .schedule import ALL_GROUPS, Group
 from .sight import coverage
-from .sources import Sources
+from .sources import Reading, Sources, groups_of
 from .tables import Change
 from .users import Users
 from .vitals import Work
 
-NOTHING = Change(set(), set())
+# With longer turns it is published how long it may take until a replaced descriptor shows.
+REPORTED_TURN_SECONDS = 5
 
 
 def _nothing() -> None:
     pass
+
+
+def without_unlisted(ended: Iterable[Socket], gone: Counter[str | None]) -> list[Socket]:
+    """Return the sockets of which only their end was reported, without those that are published.
+
+    ``gone`` counts, by protocol, the published ones that were in no table and went in the same
+    poll: what ended without a peer is one of these.
+    """
+    left = Counter(gone)
+    others = []
+    for socket in ended:
+        if socket.remote_addr is None and left[socket.proto] > 0:
+            left[socket.proto] -= 1
+        else:
+            others.append(socket)
+    return others
 
 
 class Poller:
@@ -84,20 +103,30 @@ class Poller:
         failed = await self._looking.what_changed(pids, self._join.unlisted())
         self.progressed()
         namespaces = self._namespaces()
-        doubted = namespaces if self._join.doubts else ()
-        due = await self._sources.due(namespaces, doubted, self._touched(namespaces))
-        change = await self._sources.read(namespaces, due)
+        due = await self._sources.due(
+            namespaces,
+            ran=self._ran_in(),
+            doubted=self._join.doubted(),
+            datagrams=self._with_datagrams(),
+        )
+        reading = await self._sources.read(namespaces, due)
         self.progressed()
-        return await self._joined(namespaces, change, failed, read=self._sources.read_all)
+        return await self._joined(namespaces, reading, failed)
 
-    def _touched(self, namespaces: Mapping[int, object]) -> Collection[int]:
-        """The namespaces of the processes whose sockets are not what they were."""
-        touched = {pid for pid, _inode in self._holders.touched}
-        watched = self._holders.watched
-        # Of a process that is gone the namespace is not known any more.
-        if not all(pid in watched for pid in touched):
-            return namespaces.keys()
-        return {watched[pid].netns for pid in touched if pid is not None}
+    def _ran_in(self) -> set[int]:
+        """Return the namespaces in which a process has run since the poll before."""
+        watched, has_run = self._holders.watched, self._looking.has_run
+        return {known.netns for pid, known in watched.items() if has_run(pid)}
+
+    def _with_datagrams(self) -> set[int]:
+        """Return the namespaces in which a holder of a UDP socket has run."""
+        watched, has_run = self._holders.watched, self._looking.has_run
+        found: set[int] = set()
+        for inode in self._sources.datagrams():
+            for pid in self._holders.pids_of(inode):
+                if has_run(pid) and pid in watched:
+                    found.add(watched[pid].netns)
+        return found
 
     @property
     def work(self) -> Work:
@@ -115,7 +144,8 @@ class Poller:
         """
         left = set(self._procfs.pids())
         own = {} if self._procfs.own is None else {self._procfs.own[0]: [self._procfs.own[1]]}
-        await self._sources.read(own, list(own))
+        every = dict.fromkeys(own, ALL_GROUPS)
+        await self._sources.read(own, every)
         sockets = self._sources.sockets
         failed: dict[int, str] = {}
         told: set[int] = set()
@@ -161,12 +191,12 @@ class Poller:
         yield (hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
         namespaces = self._namespaces()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
-        await self._sources.read({**own, **others}, list(others))
+        reading = await self._sources.read({**own, **others}, dict.fromkeys(others, ALL_GROUPS))
         rest = {inode: sockets[inode] for inode in sockets.keys() - told}
         sockets.clear()
         sockets.update(rest)
-        change = Change(set(rest), set())
-        snapshot = await self._joined(namespaces, change, failed, read=True, told=told)
+        reading = Reading(Change(set(rest), set()), {**reading.groups, **every})
+        snapshot = await self._joined(namespaces, reading, failed, told=told)
         yield (
             holding
             if holding.peer_pid is not None
@@ -187,39 +217,28 @@ class Poller:
     async def _joined(
         self,
         namespaces: Mapping[int, list[int]],
-        change: Change,
+        reading: Reading,
         failed: Mapping[int, str],
         *,
-        read: bool,
         told: Container[int] = (),
     ) -> Snapshot:
         """The snapshot, now that the processes were looked at and the tables read."""
         holders, join = self._holders, self._join
         if self._last is None:
             await self._look_at_ourselves(told)
-        early = {inode for _pid, inode in holders.touched}
-        await self._looking.lost_their_rows(change.gone)
-        late = {inode for _pid, inode in holders.touched} - early
+        ended = self._sources.take_ended(namespaces)
+        join.take_ended(ended.known)
+        await self._looking.lost_their_rows(reading.change.gone | ended.known.keys())
         rows = self._sources.sockets
         await self._looking.search([rows[inode] for inode in join.orphans()])
         self.progressed()
         changed: frozenset[Key] = frozenset()
-        dirty = join.dirty(change.fresh | change.gone)
+        dirty = join.dirty(reading.change.fresh | reading.change.gone | ended.known.keys())
         if dirty or self._last is None:
-            sockets, asked = join.resolve(dirty, read=read, late=late)
-            if asked:
-                unlisted = await self._ask(asked)
-                doubtful = self._doubtful(asked, unlisted) if self._last is None else None
-                if doubtful:
-                    again = await self._sources.reread(namespaces, doubtful)
-                    dirty |= again.fresh | again.gone
-                    sockets, asked = join.resolve(dirty, read=read)
-                    unlisted = await self._ask(asked)
-                sockets.update(unlisted)
-            changed = join.finish(dirty, sockets, read=read)
+            changed = await self._resolve(namespaces, reading, dirty, ended.known)
             self.progressed()
         processes = {pid: known.process.start_ticks for pid, known in holders.watched.items()}
-        brief = tuple(join.hold(row, None, ()) for row in self._sources.brief())
+        unknown = without_unlisted(ended.unknown, join.ended_unlisted)
         self._last = Snapshot(
             time=self._clock(),
             holdings=join.holdings,
@@ -229,12 +248,57 @@ class Poller:
                 len(namespaces),
                 failed,
                 hidden=self._procfs.hides_processes(),
-                unread=self._sources.missing(),
+                unread=[*self._sources.missing(), *self._late_rechecks()],
             ),
             changed=changed,
-            brief=brief,
+            brief=(*join.missed, *(join.hold(row, None, ()) for row in unknown)),
         )
         return self._last
+
+    async def _resolve(
+        self,
+        namespaces: Mapping[int, list[int]],
+        reading: Reading,
+        dirty: set[int],
+        ended: Mapping[int, Socket],
+    ) -> frozenset[Key]:
+        """Bring the holdings up to date; return the keys of those that changed."""
+        join, sources = self._join, self._sources
+
+        def covers(socket: Socket) -> bool | None:
+            return sources.covers(reading, socket)
+
+        answers: dict[int, Socket] = {}
+        asked = join.unknown(dirty, covers, ended)
+        if asked:
+            answers = await self._ask(asked)
+            again = self._unread(reading, answers.values())
+            if again:
+                more = await sources.read(namespaces, again)
+                reading = reading.joined(more)
+                dirty |= more.change.fresh | more.change.gone
+        sockets = join.resolve(dirty, answers, covers, ended)
+        return join.finish(dirty, sockets, covers)
+
+    def _unread(self, reading: Reading, answers: Iterable[Socket]) -> dict[int, set[Group]]:
+        """Return the groups that should list these sockets and were not read in this poll.
+
+        In the first poll all of them: read while they changed, they may have skipped a row.
+        """
+        again: dict[int, set[Group]] = {}
+        for socket in answers:
+            read = self._sources.covers(reading, socket)
+            if socket.netns is not None and (not read or self._last is None):
+                again.setdefault(socket.netns, set()).update(groups_of(socket))
+        return again
+
+    def _late_rechecks(self) -> list[str]:
+        """Return a sentence where descriptors of running processes are read again late."""
+        seconds = self._looking.turn
+        if seconds <= REPORTED_TURN_SECONDS:
+            return []
+        sentence = "processes that run hold many descriptors: a replaced one may show after"
+        return [f"{sentence} {seconds} s"]
 
     async def _look_at_ourselves(self, told: Container[int]) -> None:
         """Take in the sockets that we opened to read the tables, but for those told already."""
@@ -254,28 +318,19 @@ class Poller:
         and those of processes that may no longer be read: their rows are gone."""
         names = await self._ask_soon(asked)
         told: dict[int, Socket] = {}
+        gone: list[int] = []
         for descriptor, name in zip(asked, names, strict=True):
-            if not self._holders.watched[descriptor.pid].readable:
+            known = self._holders.watched[descriptor.pid]
+            if not known.readable:
                 # Nor may any other that held it.
                 for pid in self._holders.pids_of(descriptor.inode):
                     self._holders.forget(pid, descriptor.inode)
-            elif name != b"":
-                told[descriptor.inode] = net.unlisted(descriptor.inode, name)
+            elif name == b"":
+                gone.append(descriptor.inode)
+            else:
+                told[descriptor.inode] = net.unlisted(descriptor.inode, name, known.netns)
+        await self._looking.lost_their_rows(gone)
         return told
-
-    def _doubtful(
-        self, asked: Sequence[Descriptor], told: Mapping[int, Socket]
-    ) -> dict[int, set[str]]:
-        """The tables that should have shown these sockets: read while they changed, they may have
-        skipped them, so that it takes a second reading to believe that they are not in there."""
-        doubtful: dict[int, set[str]] = {}
-        for descriptor in asked:
-            socket = told.get(descriptor.inode)
-            name = None if socket is None else self._sources.listing(socket)
-            if name is not None:
-                netns = self._holders.watched[descriptor.pid].netns
-                doubtful.setdefault(netns, set()).add(name)
-        return doubtful
 
     def _blind(self, error: OSError) -> Snapshot:
         """What was there still stands while nothing can be seen."""

@@ -117,7 +117,7 @@ class Encoder:
             (
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
-                _backlog, interface, _cgroup,
+                _backlog, interface, _cgroup, _cookie,
             ), process, fds, owner, peer_pid, _place = holding  # fmt: skip
             if process is not last or (owner, netns, source) != its:
                 last, its = process, (owner, netns, source)
@@ -229,7 +229,7 @@ def socket_fields(holding: Holding) -> dict[str, object]:
     (
         inode, proto, family, kind, state, local_addr, local_port, remote_addr, remote_port,
         path, direction, recv_q, send_q, _uid, netns, source, peer_inode, backlog, interface,
-        _cgroup,
+        _cgroup, _cookie,
     ) = holding.socket  # fmt: skip
     owner, process = holding.owner, holding.process
     uid, user = (None, None) if owner is None else owner

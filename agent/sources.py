@@ -1,5 +1,4 @@
-"""The tables of every network namespace, over netlink where it works and as procfs text elsewhere;
-and when they need not be read.
+"""The tables of every network namespace, over netlink where it works and as procfs text elsewhere.
 
 It knows the readers and the tables, and nothing of processes' descriptors and of output.
 """
@@ -18,43 +17,63 @@ from aiofiles.base import wrap
 
 from .directions import EPHEMERAL
 from .model import Socket
-from .netlink.destroyed import brief, cookie
+from .netlink.destroyed import brief
 from .netlink.ears import Ears
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
 from .procfs.reader import ProcFS
+from .schedule import ALL_GROUPS, GROUP_OF, GROUPS, TCP, UDP, Group, Schedule
 from .tables import EMPTY, Change, Scope, Table, Tables
 
-TCP = ("tcp", "tcp6")
-# Every table of /proc/net that lists sockets, by executor hop: those that grow large alone. In the
-# order of the counters that tell of them.
-TABLES = (
-    TCP,
-    ("unix",),
-    ("udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
-)
-_NAMES = frozenset(name for names in TABLES for name in names)
-# The tables are read at least so often, whatever the evidence says: a connection that its peer
-# shut down moves no counter.
-READ_SECONDS = 5.0
-
-# The protocols whose sockets are told of when they end.
-_WITH_COOKIES = ("tcp", "udp", "udplite")
-
-# Cookies kept of a namespace: more than the sockets of a large machine; 60 bytes each.
-MOST_COOKIES = 250_000
+# Cookies kept of a namespace: more than the sockets of a large machine; 100 bytes each.
+MAX_COOKIES = 250_000
 
 # A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
-Place = tuple[int, str | tuple[str, ...]]
+TableKey = tuple[int, str | Group]
 Namespaces = Mapping[int, Sequence[int]]
+# The groups that are to be read, or were read, by namespace.
+Due = Mapping[int, Collection[Group]]
+
+
+class Parsed(NamedTuple):
+    """Tables that were read, by key; ``failed`` says why others could not be."""
+
+    tables: dict[TableKey, Table]
+    failed: dict[TableKey, str]
+    vanished: bool = False  # Whether the last process of the namespace is gone.
 
 
 class Reading(NamedTuple):
-    """Tables that were read, by place; ``failed`` says why others could not be."""
+    """What a reading changed, and the groups that were read whole, by namespace."""
 
-    tables: dict[Place, Table]
-    failed: dict[Place, str]
+    change: Change
+    groups: Mapping[int, Collection[Group]]
+
+    def joined(self, other: Reading) -> Reading:
+        """Return the two as one."""
+        groups = {netns: set(read) for netns, read in self.groups.items()}
+        for netns, read in other.groups.items():
+            groups.setdefault(netns, set()).update(read)
+        gone = (self.change.gone | other.change.gone) - other.change.fresh
+        return Reading(Change(self.change.fresh | other.change.fresh, gone), groups)
+
+
+class Ended(NamedTuple):
+    """Sockets that ended, as the kernel reported: ``known``, by inode, as a table showed them last;
+    and those that no table showed, in the order in which they ended."""
+
+    known: Mapping[int, Socket]
+    unknown: Sequence[Socket]
+
+
+def groups_of(socket: Socket) -> frozenset[Group]:
+    """Return the groups of tables that may list such a socket: all of them where its protocol is
+    not known, none where no table lists it."""
+    if socket.proto is None:
+        return ALL_GROUPS
+    group = GROUP_OF.get(net.table_of(socket))
+    return frozenset() if group is None else frozenset((group,))
 
 
 class Sources:
@@ -66,19 +85,15 @@ class Sources:
     def __init__(self, procfs: ProcFS, netlink: NetlinkReader | None) -> None:
         self._procfs = procfs
         self._netlink = netlink
-        self._tables = Tables[Place]()
-        self._failed: dict[Place, str] = {}
-        self._counters: dict[int, counters.Counted] = {}
-        self.read_all = False  # Whether the last reading was of every table there is.
-        # The tables that need not be read this time, by namespace.
-        self._spared: dict[int, set[tuple[str, ...]]] = {}
-        self._read_at: dict[int, float] = {}
+        self._tables = Tables[TableKey]()
+        self._failed: dict[TableKey, str] = {}
+        self._schedule = Schedule()
         self._ears = Ears()
-        # Cookies of the sockets that a reading showed and whose end was not heard of, in the order
-        # in which they were seen first, by namespace.
-        self._cookies: dict[int, dict[bytes, None]] = {}
-        self._noted: set[Place] = set()  # The tables whose cookies these have.
-        self._unheard = False
+        # Sockets that a reading showed and whose end was not reported yet, by namespace and cookie,
+        # in the order in which they were read first.
+        self._cookies: dict[int, dict[int, Socket]] = {}
+        self._noted: set[TableKey] = set()  # The tables whose cookies these have.
+        self._overrun = False
         # Netlink messages by namespace, of the last poll.
         self._ignored: Counter[int] = Counter()
         self._malformed: Counter[int] = Counter()
@@ -98,43 +113,68 @@ class Sources:
 
     def unheld(self) -> list[Socket]:
         """The rows that no process can hold."""
-        return [row for _place, table in self._tables.items() for row in table.unheld()]
+        return [row for _key, table in self._tables.items() for row in table.unheld()]
+
+    def datagrams(self) -> list[int]:
+        """Return the inodes of all UDP sockets that a process can hold."""
+        return [
+            socket.inode
+            for (_netns, names), table in self._tables.items()
+            if GROUP_OF[names if isinstance(names, str) else names[0]] == UDP
+            for socket in table.rows.values()
+            if socket.inode
+        ]
 
     async def due(
         self,
         namespaces: Namespaces,
-        doubted: Collection[int],
-        touched: Collection[int] = (),
-    ) -> list[int]:
-        """The namespaces whose tables have to be read: those ``doubted``, those in which a process
-        was ``touched``, whose counters moved or in which a socket ended, and those not read for
-        READ_SECONDS."""
-        ended = self._ears.doubted()
-        counted = await self._count_soon(namespaces)
-        now = time.monotonic()
-        due = []
-        self._spared = {}
-        for netns in namespaces:
-            new, old = counted.get(netns), self._counters.get(netns)
-            if (
-                new is None
-                or old is None
-                or netns in doubted
-                or now - self._read_at.get(netns, 0.0) >= READ_SECONDS
-            ):
-                due.append(netns)
-                continue
-            moved = {
-                names
-                for names, before, now_ in zip(TABLES, old, new, strict=False)
-                if before != now_ or (netns in ended and names is TCP)
-            }
-            if moved:  # What was touched was of these: of the others as many are left.
-                self._spared[netns] = set(TABLES) - moved
-            if moved or new != old or netns in touched:
-                due.append(netns)
-        self._counters = counted
-        return due
+        *,
+        ran: Collection[int] | None = None,
+        doubted: Iterable[Socket] = (),
+        datagrams: Collection[int] = (),
+    ) -> dict[int, set[Group]]:
+        """Return what is to be read, by namespace: groups of tables whose counters moved, in which
+        a socket ended, or which should list a ``doubted`` socket.
+
+        ``ran`` are the namespaces in which a process has run since the last call; None where that
+        is not known. ``datagrams`` are those in which a holder of a UDP socket ran: it may have
+        been connected, which no counter shows.
+        """
+        forced = self._forced(namespaces, doubted)
+        for netns in datagrams:
+            forced.setdefault(netns, set()).add(UDP)
+        active = namespaces.keys() if ran is None else ran
+        chosen = self._schedule.to_count(namespaces, active, forced, time.monotonic())
+        counted = await self._count_soon({netns: namespaces[netns] for netns in chosen})
+        return self._schedule.due(counted, forced, time.monotonic())
+
+    def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:
+        """Return the groups that are read whatever their counters show, by namespace."""
+        forced: dict[int, set[Group]] = {}
+        for netns, protos in self._ears.doubted().items():
+            for proto in protos:
+                forced.setdefault(netns, set()).add(GROUP_OF[proto])
+        keys = self._keys(namespaces)
+        for socket in doubted:
+            key = keys.get(socket.netns)
+            if key is not None:
+                forced.setdefault(key, set()).update(groups_of(socket))
+        return forced
+
+    def _keys(self, namespaces: Iterable[int]) -> dict[int | None, int]:
+        """Return the namespaces by what sockets name them: their inodes, where these are known."""
+        keys: dict[int | None, int] = {netns: netns for netns in namespaces}
+        keys.update((self._procfs.netns_id(netns), netns) for netns in namespaces if netns < 0)
+        return keys
+
+    def covers(self, reading: Reading, socket: Socket) -> bool | None:
+        """Return whether a reading was of the tables that should list such a socket; None when no
+        table lists it."""
+        groups = groups_of(socket)
+        if not groups:
+            return None
+        key = self._keys(reading.groups).get(socket.netns, 0)
+        return groups.issubset(reading.groups.get(key, ()))
 
     def _count(self, namespaces: Namespaces) -> dict[int, counters.Counted]:
         counted: dict[int, counters.Counted] = {}
@@ -149,103 +189,118 @@ class Sources:
                 counted[netns] = counters.parse(
                     tuple(data if isinstance(data, bytes) else b"" for data in contents)
                 )
+            else:
+                counted[netns] = counters.UNREADABLE
         return counted
 
-    async def read(self, namespaces: Namespaces, due: Iterable[int]) -> Change:
-        """Read all tables of the namespaces that are ``due``.
+    async def read(self, namespaces: Namespaces, due: Due) -> Reading:
+        """Read the groups that are ``due``.
 
-        Those that are not among ``namespaces`` are gone, and their tables with them.
+        Namespaces that are not among ``namespaces`` are gone, and their tables with them.
         """
-        due = list(due)
-        self.read_all = not self._spared and len(due) == len(namespaces)
-        gone = [place for place, _ in self._tables.items() if place[0] not in namespaces]
+        gone = [key for key, _ in self._tables.items() if key[0] not in namespaces]
         self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
-        self._read_at = {at: when for at, when in self._read_at.items() if at in namespaces}
-        whole = [netns for netns in due if netns not in self._spared]
-        self._read_at.update(dict.fromkeys(whole, time.monotonic()))
-        self._noted = {place for place in self._noted if place[0] in namespaces}
-        self._cookies = {at: seen for at, seen in self._cookies.items() if at in namespaces}
+        self._noted = {key for key in self._noted if key[0] in namespaces}
         jobs = [
             (netns, namespaces[netns], names)
-            for netns in due
-            for names in TABLES
-            if names not in self._spared.get(netns, ())
+            for netns, groups in due.items()
+            for names in GROUPS
+            if names in groups
         ]
-        self._spared = {}
-        change = await self._run(jobs, gone)
+        reading = await self._run(jobs, gone)
         if self._netlink is not None:
-            self._ears.leave([netns for netns in self._ears.namespaces if netns not in namespaces])
             for netns in {*due, *self._ears.namespaces}:
                 hearing = self._netlink.hearing(netns)
                 if hearing is not None:
                     self._ears.listen(netns, hearing)
-                else:  # It was dropped, and is closed next.
-                    self._ears.leave([netns])
-            self._netlink.keep(namespaces)
-        return change
+        return reading
 
-    def brief(self) -> list[Socket]:
-        """The sockets that came and went unseen since this was called last."""
+    def take_ended(self, namespaces: Namespaces) -> Ended:
+        """Return the sockets that ended since this was called last, and drop their rows.
+
+        Namespaces that are not among ``namespaces`` are left: an open socket keeps them alive.
+        """
         heard, overrun = self._ears.take()
-        self._unheard = bool(overrun)
+        self._overrun = bool(overrun)
         self._ignored, self._malformed = self._ears.take_rejected()
         if self._netlink is not None:
             self._ignored += self._netlink.take_ignored()
-        sockets: list[Socket] = []
-        for netns, ended in heard.items():
-            if not ended:
-                continue
+        known: dict[int, Socket] = {}
+        unknown: list[Socket] = []
+        for netns, notices in heard.items():
             seen = self._cookies.get(netns, {})
-            scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
-            tcp = self._tables.get((netns, ("tcp", "tcp6")))
-            sockets += brief(ended, seen, tcp, scope)
-            for one in ended:
-                seen.pop(one.cookie, None)
-        return sockets
+            unseen = []
+            ended: dict[int, Socket] = {}
+            for notice in notices:
+                socket = seen.pop(notice.cookie, None)
+                if socket is None:
+                    unseen.append(notice)
+                else:
+                    ended[socket.inode] = socket
+            known |= ended
+            keys = [key for key, _table in self._tables.items() if key[0] == netns]
+            self._tables.discard(keys, ended)
+            if unseen:
+                scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
+                unknown += brief(unseen, self._tables.get((netns, TCP)), scope)
+        self._leave(namespaces)
+        return Ended(known, unknown)
 
-    async def reread(self, namespaces: Namespaces, wanted: Mapping[int, Iterable[str]]) -> Change:
-        """Read some tables once more: the names by namespace."""
-        jobs = [(netns, namespaces[netns], list(names)) for netns, names in wanted.items()]
-        return await self._run(jobs, ())
+    def _leave(self, namespaces: Namespaces) -> None:
+        """Close the netlink sockets in namespaces that are gone."""
+        if self._netlink is None:
+            return
+        for netns in list(self._ears.namespaces):
+            if netns not in namespaces or self._netlink.hearing(netns) is None:
+                self._ears.leave([netns])
+        self._netlink.keep(namespaces)
+        self._cookies = {at: seen for at, seen in self._cookies.items() if at in namespaces}
 
     async def _run(
-        self, jobs: Iterable[tuple[int, Sequence[int], Sequence[str]]], gone: Iterable[Place]
-    ) -> Change:
-        tables: dict[Place, Table] = dict.fromkeys(gone, EMPTY)
-        for reading in await asyncio.gather(*(self._read_soon(*job) for job in jobs)):
-            for netns, names in reading.tables:
+        self, jobs: Sequence[tuple[int, Sequence[int], Group]], gone: Iterable[TableKey]
+    ) -> Reading:
+        tables: dict[TableKey, Table] = dict.fromkeys(gone, EMPTY)
+        groups: dict[int, set[Group]] = {}
+        parsed = await asyncio.gather(*(self._read_soon(*job) for job in jobs))
+        for (netns, _pids, group), one in zip(jobs, parsed, strict=True):
+            for _netns, names in one.tables:
                 for name in (names, *(names if isinstance(names, tuple) else ())):
                     self._failed.pop((netns, name), None)
-            tables.update(reading.tables)
-            self._failed.update(reading.failed)
+            tables.update(one.tables)
+            self._failed.update(one.failed)
+            if not one.vanished and not one.failed:
+                groups.setdefault(netns, set()).add(group)
         if self._netlink is not None and self._netlink.hears:
             self._note_cookies(tables)
-        return self._tables.update(tables)
+        return Reading(self._tables.update(tables), groups)
 
-    def _note_cookies(self, tables: Mapping[Place, Table]) -> None:
-        for (netns, names), table in tables.items():
-            if isinstance(names, tuple) and names[0] in _WITH_COOKIES:
-                noted = (netns, names) in self._noted
-                if noted and table is self._tables.get((netns, names)):
-                    continue  # It reads as before.
-                # What was read before anything was heard counts too.
-                new = table.fresh if noted else table.rows
-                self._noted.add((netns, names))
-                seen = self._cookies.setdefault(netns, {})
-                seen.update(dict.fromkeys(map(cookie, new)))
-                while len(seen) > MOST_COOKIES:  # Ends that were not heard of leave theirs behind.
-                    del seen[next(iter(seen))]
+    def _note_cookies(self, tables: Mapping[TableKey, Table]) -> None:
+        """Note the cookies of held sockets: those that nobody holds are not published."""
+        for key, table in tables.items():
+            netns, names = key
+            if not isinstance(names, tuple) or GROUP_OF[names[0]] not in (TCP, UDP):
+                continue
+            noted = key in self._noted
+            if noted and table is self._tables.get(key):
+                continue  # It reads as before.
+            # What was read before anything was heard counts too.
+            new = table.fresh if noted else table.rows
+            self._noted.add(key)
+            seen = self._cookies.setdefault(netns, {})
+            seen.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)
+            while len(seen) > MAX_COOKIES:  # Ends that were not reported leave theirs behind.
+                del seen[next(iter(seen))]
 
-    def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Reading:
+    def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Parsed:
         """Read and parse tables of one namespace, over netlink those it has; blocking."""
-        reading = Reading({}, {})
+        reading = Parsed({}, {})
         netns_id = self._procfs.netns_id(netns)
         left = list(names)
         if self._netlink is not None and netns_id is not None:
             path = f"{self._procfs.root}/{pids[0]}/ns/net"
             scope = Scope(netns_id, self._ephemeral, partial(self._interface, netns, pids))
             for dump, rows in self._netlink.dumps(netns_id, path, names):
-                place: Place = (netns, dump.tables)
+                place: TableKey = (netns, dump.tables)
                 before = self._tables.get(place)
                 reading.tables[place] = dump.read(rows, scope, before)
                 left = [name for name in left if name not in dump.tables]
@@ -254,7 +309,8 @@ class Sources:
         try:
             texts = self._procfs.tables(netns, pids, left) if left else {}
         except Vanished:
-            return reading  # With its last process a namespace's sockets are gone.
+            # With its last process a namespace's sockets are gone.
+            return reading._replace(vanished=True)
         for name, data in texts.items():
             place = (netns, name)
             if not isinstance(data, bytes):
@@ -280,8 +336,8 @@ class Sources:
         return net.interfaces(readable).get(index, str(index))
 
     def _without(
-        self, place: Place, table: Table, texts: Mapping[str, object]
-    ) -> dict[Place, Table]:
+        self, place: TableKey, table: Table, texts: Mapping[str, object]
+    ) -> dict[TableKey, Table]:
         """What netlink showed, without what was read as text now; nothing if that was nothing."""
         read = {name for name, data in texts.items() if isinstance(data, bytes)}
         if read.isdisjoint(place[1]):
@@ -290,13 +346,8 @@ class Sources:
         left = tuple(one for row, one in table.rows.items() if row not in kept)
         return {place: Table(kept, left=left) if kept else EMPTY}
 
-    def _replaced(self, places: Iterable[Place]) -> dict[Place, Table]:
+    def _replaced(self, places: Iterable[TableKey]) -> dict[TableKey, Table]:
         return {place: EMPTY for place in places if self._tables.get(place) is not EMPTY}
-
-    def listing(self, socket: Socket) -> str | None:
-        """The name of the table that should list such a socket; None when none does."""
-        name = net.table_of(socket)
-        return name if name in _NAMES else None
 
     def missing(self) -> list[str]:
         """One sentence for each thing that could not be read when it was last tried."""
@@ -325,7 +376,7 @@ class Sources:
             f"{count} malformed messages on ended sockets in {self._name(netns)} were skipped"
             for netns, count in self._malformed.items()
         ]
-        if self._unheard:
+        if self._overrun:
             sentences.append("more sockets ended at once than could be heard of")
         if self._tables.clashes:
             sentences.append(

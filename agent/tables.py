@@ -6,7 +6,7 @@ formats and no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
@@ -149,6 +149,15 @@ class Tables(Generic[K]):
         self.clashes &= sockets.keys()
         self.disputed &= sockets.keys()
         return Change(set(fresh), gone)
+
+    def discard(self, keys: Iterable[K], inodes: Collection[int]) -> None:
+        """Drop sockets of these tables that are known to be gone: the next reading shows it too."""
+        for inode in inodes:
+            self.sockets.pop(inode, None)
+        for key in keys:
+            index = self._indexes.get(key, {})
+            for inode in inodes:
+                index.pop(inode, None)
 
     def _take(self, key: K, before: Table, table: Table, came: dict[int, Socket]) -> set[int]:
         """Take over one reading; the inodes of the rows that are no longer in it."""

@@ -1,12 +1,11 @@
-"""What of the processes is read again, and what is kept of it."""
+"""What is kept of the processes, and where to look for new sockets."""
 
 from collections.abc import Iterable, Mapping
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.holders import GLANCE_POLLS, MOST_RESTS, NEW_POLLS, Holders, Turn
+from agent.holders import Holders
 from agent.model import Key, held_by
 
 from .make import process, tcp
@@ -40,191 +39,11 @@ def deny(holders: Holders, pid: int = 7, *, start: int = 100) -> None:
 def settled(**held: dict[int, int]) -> Holders:
     """Processes (``p7={3: 11}``) as the first poll finds them."""
     holders = Holders()
-    holders.plan({}, 0)
+    holders.begin_poll()
     for name, fds in held.items():
         take(holders, int(name[1:]), fds)
     holders.touched.clear()
     return holders
-
-
-def seen(holders: Holders) -> dict[int, tuple[int, int]]:
-    """What is cheap to see when nothing happened."""
-    return {pid: (known.directory, len(known.fds)) for pid, known in holders.watched.items()}
-
-
-def sweep(holders: Holders, budget: int) -> dict[int, list[int]]:
-    plan = holders.plan(seen(holders), budget)
-    assert plan.whole == []
-    return {pid: turn.fds for pid, turn in plan.turns.items()}
-
-
-# What to read.
-
-
-def test_a_new_process_is_read_whole() -> None:
-    holders = settled(p7={3: 11})
-    assert holders.plan({**seen(holders), 8: (1, 0)}, 0)[:2] == ([8], {})
-
-
-def test_where_nothing_moved_nothing_is_read() -> None:
-    holders = settled(p7={3: 11}, p8={3: 0})
-    assert holders.plan(seen(holders), 0)[:2] == ([], {})
-
-
-@pytest.mark.parametrize("count", [0, 2])
-def test_a_number_of_descriptors_that_moved_is_looked_into(count: int) -> None:
-    holders = settled(p7={3: 11}, p8={3: 12})
-    assert holders.plan({**seen(holders), 7: (directory(7), count)}, 0)[:2] == ([], {7: ()})
-
-
-def test_another_directory_is_another_process() -> None:
-    holders = settled(p7={3: 11}, p8={3: 12})
-    assert holders.plan({**seen(holders), 7: (1, 1)}, 0)[:2] == ([7], {})
-
-
-def test_a_process_that_is_gone_is_dropped() -> None:
-    holders = settled(p7={3: 11}, p8={3: 11})
-    holders.plan({8: (directory(8), 1)}, 0)
-    assert holders.pids_of(11) == (8,)
-    assert holders.touched == {(7, 11)}
-
-
-def test_threads_with_descriptors_of_their_own_are_read_every_time() -> None:
-    holders = settled()
-    take(holders, 7, {3: 11}, more=((3, 12),))
-    for _ in range(2 * NEW_POLLS):
-        assert holders.plan(seen(holders), 0).whole == [7]
-
-
-def test_a_process_is_looked_at_again_while_it_is_new() -> None:
-    holders = settled(p7={3: 11})
-    holders.plan(seen(holders), 0)
-    take(holders, 8, {3: 12})
-    plans = [holders.plan(seen(holders), 0).parts for _ in range(2 * NEW_POLLS)]
-    assert plans[0] == {8: ()}
-    assert plans[-1] == {}
-
-
-def test_an_unreadable_process_is_not_looked_into_though_its_number_moves() -> None:
-    holders = settled()
-    deny(holders)
-    assert holders.plan({7: (directory(7), 9)}, 0)[:2] == ([], {})
-
-
-def test_what_could_not_be_read_is_tried_again_by_the_sweep() -> None:
-    holders = settled()
-    deny(holders)
-    looked_at: set[int] = set()
-    for _ in range(3):
-        plan = holders.plan({7: (directory(7), 1)}, 10)
-        looked_at |= {*plan.whole, *plan.parts}
-    assert looked_at == {7}
-
-
-def test_every_process_is_glanced_at_in_turn() -> None:
-    holders = settled(**{f"p{pid}": {} for pid in range(1, 30)})
-    glances = [holders.plan(seen(holders), 0).glances for _ in range(GLANCE_POLLS)]
-    assert sorted(pid for some in glances for pid in some) == list(range(1, 30))
-    assert max(map(len, glances)) <= 3
-
-
-def test_what_is_looked_into_needs_no_glance() -> None:
-    holders = settled(p7={3: 11})
-    for _ in range(GLANCE_POLLS):
-        assert holders.plan({7: (directory(7), 2)}, 0)[1:] == ({7: ()}, [], {})
-
-
-# The sweep.
-
-
-def test_a_sweep_reads_all_that_it_may() -> None:
-    holders = settled(p7={3: 11, 4: 0}, p8={3: 12})
-    parts = sweep(holders, 100)
-    assert {pid: sorted(fds) for pid, fds in parts.items()} == {7: [3, 4], 8: [3]}
-
-
-def test_a_large_process_is_read_in_slices() -> None:
-    holders = settled(p7=dict.fromkeys(range(10), 0))
-    slices = [list(sweep(holders, 4).get(7, ())) for _ in range(3)]
-    assert sorted(fd for one in slices for fd in one) == list(range(10))
-    assert all(slices)
-
-
-def test_a_sweep_goes_on_past_a_process_that_went() -> None:
-    holders = settled(p7={3: 1, 4: 2}, p8={3: 3, 4: 4})
-    (first,) = sweep(holders, 1)
-    (other,) = {7, 8} - {first}
-    holders.drop(first)
-    read = [fd for _ in range(4) for fd in sweep(holders, 2).get(other, ())]
-    assert {3, 4} <= set(read)
-
-
-def test_a_sweep_goes_on_past_what_may_no_longer_be_read() -> None:
-    holders = settled(p7={3: 1, 4: 2}, p8={3: 3, 4: 4}, p9={3: 5, 4: 6})
-    for pid in (7, 9):
-        deny(holders, pid)
-    plans = [holders.plan(seen(holders), 2) for _ in range(8)]
-    read = [fd for plan in plans if 8 in plan.turns for fd in plan.turns[8].fds]
-    assert {3, 4} <= set(read)
-
-
-sizes = st.lists(st.integers(0, 12), min_size=1, max_size=8)
-
-
-@given(sizes, st.integers(1, 30))
-def test_a_sweep_never_reads_more_than_it_may_and_misses_none(
-    counts: list[int], budget: int
-) -> None:
-    every = {pid: dict.fromkeys(range(count), 0) for pid, count in enumerate(counts, 1)}
-    holders = settled(**{f"p{pid}": fds for pid, fds in every.items()})
-    left = {(pid, fd) for pid, fds in every.items() for fd in fds}
-    # A process costs one more than its descriptors, and so does the rest of one that was begun.
-    for _ in range(2 * (sum(counts) + len(counts)) // budget + 2):
-        parts = sweep(holders, budget)
-        assert sum(map(len, parts.values())) <= budget
-        left -= {(pid, fd) for pid, fds in parts.items() for fd in fds}
-    assert not left
-
-
-def turn_of(holders: Holders, pid: int, ran: bytes | None, *, first: bool = True) -> bool:
-    return holders.rests(pid, Turn([], first), ran)
-
-
-def test_who_has_not_run_since_its_turn_rests() -> None:
-    holders = settled(p7={3: 11})
-    assert [turn_of(holders, 7, ran) for ran in (b"1", b"1", b"2", b"2")] == [
-        False, True, False, True,
-    ]  # fmt: skip
-
-
-def test_where_there_is_no_telling_nobody_rests() -> None:
-    holders = settled(p7={3: 11})
-    assert not any(turn_of(holders, 7, None) for _ in range(3))
-
-
-def test_no_turn_rests_that_began_with_reading() -> None:
-    holders = settled(p7=dict.fromkeys(range(10), 0))
-    assert not turn_of(holders, 7, b"1")
-    assert not turn_of(holders, 7, b"1", first=False)
-    assert turn_of(holders, 7, b"1")
-    assert turn_of(holders, 7, b"1", first=False)
-    # It ran in the middle of a turn: the rest of that is read, and all of the next.
-    assert not turn_of(holders, 7, b"2", first=False)
-    assert not turn_of(holders, 7, b"2")
-
-
-def test_after_so_many_rests_it_is_read_in_any_case() -> None:
-    holders = settled(p7={3: 11})
-    rests = [turn_of(holders, 7, b"1") for _ in range(MOST_RESTS + 2)]
-    assert rests == [False, *[True] * MOST_RESTS, False]
-
-
-def test_who_shares_its_descriptors_never_rests_nor_does_its_parent() -> None:
-    holders = settled(p1={3: 11}, p7={3: 11}, p8={3: 11})
-    holders.shares(7)
-    for _ in range(2):
-        rests = {pid: turn_of(holders, pid, b"1") for pid in (1, 7, 8)}
-    assert rests == {1: False, 7: False, 8: True}
 
 
 # Suspects, and where to look first.
@@ -250,7 +69,7 @@ def test_a_threads_own_descriptor_is_no_suspect() -> None:
 
 def test_a_new_socket_is_looked_for_where_something_changed_last() -> None:
     holders = settled(p7={3: 11}, p8={3: 12}, p9={3: 13})
-    holders.plan(seen(holders), 0)
+    holders.begin_poll()
     holders.change(8, {4: 14})
     assert holders.likely([tcp(20)])[0] == 8
 
@@ -267,7 +86,7 @@ def test_whom_was_looked_at_in_vain_comes_last_until_it_changes() -> None:
     first, second = holders.likely([tcp(20)])
     holders.searched(first)
     assert holders.likely([tcp(20)]) == [second, first]
-    holders.plan(seen(holders), 0)
+    holders.begin_poll()
     holders.change(first, {4: 13})
     assert holders.likely([tcp(20)]) == [first, second]
 
@@ -355,6 +174,13 @@ def test_a_change_repeats_no_number_that_a_thread_has_too() -> None:
     take(holders, 7, {}, more=((3, 11),))
     holders.change(7, {3: 11})
     assert holders.watched[7].held == {11: (3,)}
+
+
+def test_many_descriptors_on_one_socket_are_kept_in_order() -> None:
+    holders = settled(p7=dict.fromkeys(range(3, 300), 11))
+    assert holders.watched[7].held == {11: tuple(range(3, 300))}
+    holders.change(7, {5: None, 300: 11, 6: 12})
+    assert holders.watched[7].held == {11: (3, 4, *range(7, 301)), 12: (6,)}
 
 
 # However it came about, it is what a look at everything would show.

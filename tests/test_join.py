@@ -15,7 +15,7 @@ from agent.tracker import is_same
 from .make import process, tcp
 
 CONNECTION = tcp(11, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=40000, direction="inbound")
-UNLISTED = tcp(11, "CLOSE", local_addr=None, local_port=None)
+UNLISTED = tcp(11, "CLOSE", local_addr=None, local_port=None, netns=None)
 PLACE = Place("/app", "app.service", None)
 
 
@@ -40,22 +40,39 @@ class Joined:
         self.holders.take(process(pid, start), 1, pid, None, ())
 
     def poll(
-        self, *rows: Socket, read: bool = True, told: Mapping[int, Socket] | None = None
+        self,
+        *rows: Socket,
+        read: bool = True,
+        told: Mapping[int, Socket] | None = None,
+        ended: Mapping[int, Socket] | None = None,
     ) -> Mapping[Key, Holding]:
         """``rows`` are what the tables show, if they are ``read``; ``told`` what descriptors tell
-        of sockets that are in none."""
+        of sockets that are in none; ``ended`` sockets whose end was reported."""
         changed: set[int] = set()
         if read:
             now = {row.inode: row for row in rows}
             changed = {at for at in now.keys() | self.rows if now.get(at) != self.rows.get(at)}
             self.rows.clear()
             self.rows.update(now)
-        dirty = self.join.dirty(changed)
-        sockets, self.asked = self.join.resolve(dirty, read=read)
-        answers = told or {}
-        sockets.update({at.inode: answers[at.inode] for at in self.asked if at.inode in answers})
-        self.changed = self.join.finish(dirty, sockets, read=read)
+
+        def covers(socket: Socket) -> bool | None:
+            return None if socket.proto == "vsock" else read
+
+        gone = ended or {}
+        for inode in gone:
+            self.rows.pop(inode, None)
+        self.join.take_ended(gone)
+        dirty = self.join.dirty(changed | gone.keys())
+        self.asked = self.join.unknown(dirty, covers, gone)
+        answers = {at.inode: told[at.inode] for at in self.asked if told and at.inode in told}
+        sockets = self.join.resolve(dirty, answers, covers, gone)
+        self.changed = self.join.finish(dirty, sockets, covers)
         return self.join.holdings
+
+    @property
+    def doubts(self) -> list[int]:
+        """The inodes of sockets whose tables the next poll is to read."""
+        return [socket.inode for socket in self.join.doubted()]
 
 
 @pytest.fixture
@@ -119,9 +136,9 @@ def test_a_row_missing_once_changes_nothing(joined: Joined) -> None:
     first = joined.poll(tcp(11))
     for _ in range(3):
         assert joined.poll() is first
-        assert (joined.asked, joined.join.doubts) == ([], True)
+        assert (joined.asked, joined.doubts) == ([], [11])
         assert joined.poll(tcp(11)) is first
-        assert not joined.join.doubts
+        assert not joined.doubts
 
 
 def test_only_readings_count_as_misses(joined: Joined) -> None:
@@ -139,7 +156,7 @@ def test_a_row_missing_again_makes_the_descriptor_tell(joined: Joined) -> None:
     joined.poll()
     assert joined.poll(told={11: UNLISTED})[7, 11].socket == UNLISTED
     assert joined.asked == [Descriptor(7, 3, 11)]
-    assert not joined.join.doubts
+    assert not joined.doubts
 
 
 def test_what_was_in_no_table_is_not_asked_for_again(joined: Joined) -> None:
@@ -148,7 +165,7 @@ def test_what_was_in_no_table_is_not_asked_for_again(joined: Joined) -> None:
     for _ in range(3):
         assert joined.poll() is first
         assert joined.asked == []
-        assert not joined.join.doubts
+        assert not joined.doubts
 
 
 def test_an_unbound_socket_that_is_bound_later_is_read_from_its_table(joined: Joined) -> None:
@@ -219,7 +236,7 @@ def test_later_a_row_without_a_holder_waits_one_poll(joined: Joined) -> None:
     joined.poll()
     assert joined.poll(tcp(11)) == {}
     assert joined.poll(tcp(11)).keys() == {(None, 11)}
-    assert not joined.join.doubts
+    assert not joined.doubts
 
 
 def test_a_row_whose_holder_is_found_at_the_next_poll_never_was_nameless(joined: Joined) -> None:
@@ -230,13 +247,83 @@ def test_a_row_whose_holder_is_found_at_the_next_poll_never_was_nameless(joined:
     assert joined.changed == {(7, 11)}
 
 
-def test_a_row_that_is_gone_before_it_is_told_never_was(joined: Joined) -> None:
+def test_a_row_that_is_gone_before_a_holder_was_found_came_and_went(joined: Joined) -> None:
     joined.poll()
     joined.poll(tcp(11))
-    for _ in range(3):
-        assert joined.poll() == {}
-        assert joined.changed == frozenset()
-    assert not joined.join.doubts
+    assert joined.doubts == [11]
+    assert joined.poll() == {}
+    assert joined.changed == frozenset()
+    assert joined.join.missed == [nameless(tcp(11), user="user0")]
+    joined.poll()
+    assert (joined.join.missed, joined.doubts) == ([], [])
+
+
+def nameless(socket: Socket, user: str) -> Holding:
+    return Holding(socket, None, (), Owner(0, user))
+
+
+# Sockets whose end was reported.
+
+
+def test_a_published_socket_that_ended_is_gone_though_its_descriptor_was_not_read_again(
+    joined: Joined,
+) -> None:
+    joined.holds(d3=11)
+    row = tcp(11, cookie=5)
+    joined.poll(row)
+    assert joined.poll(ended={11: row}) == {}
+    assert (joined.changed, joined.join.missed) == ({(7, 11)}, [])
+
+
+def test_a_socket_that_ended_as_it_was_found_came_and_went_with_its_holders(
+    joined: Joined,
+) -> None:
+    joined.poll()
+    joined.holds(7, d3=11)
+    joined.holds(8, d4=11)
+    row = tcp(11, cookie=5)
+    assert joined.poll(ended={11: row}) == {}
+    held = [(one.process.pid, one.fds) for one in joined.join.missed if one.process]
+    assert held == [(7, (3,)), (8, (4,))]
+    joined.poll()
+    assert joined.join.missed == []
+
+
+def test_a_socket_that_ended_without_a_holder_came_and_went(joined: Joined) -> None:
+    joined.poll()
+    row = tcp(11, cookie=5)
+    joined.poll(row)  # It waits for a holder.
+    assert joined.poll(ended={11: row}) == {}
+    assert joined.join.missed == [nameless(row, user="user0")]
+
+
+def test_a_socket_that_was_reported_is_not_reported_again_when_its_end_is(joined: Joined) -> None:
+    joined.poll()
+    row = tcp(11, cookie=5)
+    joined.poll(row)
+    joined.poll()  # Its row is gone: it came and went.
+    joined.poll(ended={11: row})
+    assert joined.join.missed == []
+
+
+def test_a_socket_that_lingers_after_it_was_closed_is_not_reported_again(joined: Joined) -> None:
+    row = tcp(11, cookie=5)
+    joined.holds(d3=11)
+    joined.poll(row)
+    joined.holds()
+    joined.poll()  # What is left of it has no inode.
+    joined.poll(ended={11: row})
+    assert joined.join.missed == []
+
+
+def test_sockets_in_no_table_that_went_are_counted(joined: Joined) -> None:
+    joined.holds(d3=11)
+    joined.poll(told={11: UNLISTED})
+    joined.holds()
+    joined.poll()
+    assert joined.join.ended_unlisted == {"tcp": 1}
+    joined.poll()
+    assert joined.join.ended_unlisted == {}
 
 
 def test_a_holder_that_turns_up_takes_the_nameless_rows_place(joined: Joined) -> None:
@@ -271,17 +358,35 @@ def test_orphans_wait_for_a_holder_and_have_none(joined: Joined) -> None:
 def test_a_new_socket_without_a_row_waits_one_poll_for_it(joined: Joined) -> None:
     joined.poll()
     joined.holds(d3=11)
-    assert joined.poll() == {}
-    assert (joined.asked, joined.join.doubts) == ([], True)
+    assert joined.poll(told={11: UNLISTED}) == {}
+    assert (joined.asked, joined.doubts) == ([Descriptor(7, 3, 11)], [11])
     assert joined.poll(tcp(11))[7, 11].socket == tcp(11)
+    assert not joined.doubts
 
 
-def test_a_new_socket_without_a_row_is_asked_for_at_the_next_poll(joined: Joined) -> None:
+def test_a_new_socket_without_a_row_is_what_its_descriptor_shows_at_the_next_poll(
+    joined: Joined,
+) -> None:
+    joined.poll()
+    joined.holds(d3=11)
+    joined.poll(told={11: UNLISTED})
+    assert joined.poll(told={11: UNLISTED}, read=False) == {}
+    assert joined.poll(told={11: UNLISTED})[7, 11].socket == UNLISTED
+    assert not joined.doubts
+
+
+def test_a_new_socket_that_no_table_lists_waits_for_none(joined: Joined) -> None:
+    joined.poll()
+    joined.holds(d3=11)
+    vsock = Socket(11, "vsock", "vsock", None, None)
+    assert joined.poll(told={11: vsock})[7, 11].socket == vsock
+
+
+def test_a_new_socket_that_is_closed_before_it_was_asked_is_not_waited_for(joined: Joined) -> None:
     joined.poll()
     joined.holds(d3=11)
     joined.poll()
-    assert joined.poll(told={11: UNLISTED})[7, 11].socket == UNLISTED
-    assert not joined.join.doubts
+    assert (joined.join.holdings, joined.doubts) == ({}, [])
 
 
 @pytest.mark.parametrize(("cgroup", "place"), [(5, PLACE), (6, None), (None, None)])
@@ -394,7 +499,7 @@ def show(joined: Joined, state: State) -> Mapping[Key, Holding]:
             moved = {fd: at for fd, at in fds.items() if known.fds.get(fd) != at}
             holders.change(pid, {**gone, **moved})
     rows = [tcp(inode, state) for inode, state in state.rows.items()]
-    told = {inode: tcp(inode, "CLOSE", local_addr=None) for inode in range(5)}
+    told = {inode: tcp(inode, "CLOSE", local_addr=None, netns=None) for inode in range(5)}
     return joined.poll(*rows, told=told)
 
 
@@ -415,7 +520,7 @@ def test_what_was_kept_from_poll_to_poll_is_what_a_first_one_shows(run: list[Sta
     for _ in range(MISSES_BELIEVED):
         show(joined, run[-1])
     assert tracked(joined.join.holdings) == tracked(show(Joined(), run[-1]))
-    assert not joined.join.doubts
+    assert not joined.doubts
 
 
 @given(st.lists(states, min_size=2, max_size=6))

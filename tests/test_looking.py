@@ -1,114 +1,168 @@
-"""What the sweep reads of real processes: of one that has not run since, nothing."""
+"""What is read again of real processes: of those that have not run since, nothing."""
 
+import asyncio
 import os
 import signal
 
 import pytest
 
 from agent import looking
-from agent.holders import MOST_RESTS, Holders
+from agent.holders import NEW_POLLS, Holders
 from agent.looking import Looking
+from agent.plan import MAX_RESTS
 from agent.procfs.reader import ProcFS
 from agent.procfs.walker import Walker
 
-from .procfs.test_rest import asleep, needs_times
+from .procfs.test_schedstat import needs_times
 from .procfs.test_walker_check import needs_counts
 from .told import Told, told
 
-SWEEP = 60.0
 pytestmark = [needs_times, needs_counts]
 
 
-class Sweeping:
-    """Looks at some processes; each time is a turn of the sweep."""
+class Polling:
+    """Looks at some processes, poll after poll, ``step`` seconds apart."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *pids: int, sweep: float = SWEEP) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *pids: int, sweep: float = 60.0, step: float = 1.0
+    ) -> None:
         monkeypatch.setattr(looking, "time", self)
         self._now = 0.0
-        self._sweep = sweep
+        self._step = step
         self._pids = pids
         self.holders = Holders()
-        self._looking = Looking(Walker(ProcFS()), self.holders, sweep)
+        self.looking = Looking(Walker(ProcFS()), self.holders, sweep)
 
     def monotonic(self) -> float:
         return self._now
 
-    async def turn(self) -> int:
+    async def poll(self) -> int:
         """How many descriptors it read."""
-        self._now += self._sweep
-        before = self._looking.descriptors
-        assert await self._looking.what_changed(self._pids, ()) == {}
-        return self._looking.descriptors - before
+        self._now += self._step
+        before = self.looking.descriptors
+        assert await self.looking.what_changed(self._pids, ()) == {}
+        return self.looking.descriptors - before
 
-    async def until_it_rests(self, there: Told) -> None:
-        while not self.holders.watched or self.holders.watched[there.pid].rests != 1:
-            asleep(there)
-            await self.turn()
+    async def settle(self) -> None:
+        """Poll until they sleep, and are not new any more."""
+        still = 0
+        while still < 2 * NEW_POLLS:
+            await asyncio.sleep(0.01)
+            await self.poll()
+            still = 0 if any(map(self.looking.has_run, self._pids)) else still + 1
+
+
+PRIVATE = """
+def run():
+    libc.unshare(0x400)  # CLONE_FILES
+    held.append(socket.socket())
+    gone.set()
+    go.wait()
+    os.dup2(2, held[0].fileno())
+    gone.set()
+    threading.Event().wait()
+"""
+
+
+def inodes(there: Told, *names: str) -> list[int]:
+    """Of the sockets with these names."""
+    return [int(there(f"print(os.fstat({name}.fileno()).st_ino)")) for name in names]
 
 
 async def test_who_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with told() as there:
-        sweeping = Sweeping(monkeypatch, there.pid)
-        # Found, new for some polls, then read in its turn: after that nothing can have changed.
-        await sweeping.until_it_rests(there)
-        assert await sweeping.turn() == 0
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        # The sweep of a single process reads a descriptor of it in each poll, once in a while.
+        assert {await polling.poll() for _ in range(20)} == {0, 1}
+
+
+async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
         there("one = socket.socket(); two = socket.socket()")
-        assert await sweeping.turn() > 0
-        inodes = there("print(os.fstat(one.fileno()).st_ino, os.fstat(two.fileno()).st_ino)")
-        one, two = map(int, inodes.split())
-        await sweeping.until_it_rests(there)
+        one, two = inodes(there, "one", "two")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
         there("os.dup2(two.fileno(), one.fileno())")
-        assert await sweeping.turn() > 0
-        assert sweeping.holders.pids_of(one) == ()
-        assert sweeping.holders.watched[there.pid].held[two]
+        await polling.poll()
+        assert polling.holders.pids_of(one) == ()
+        assert len(polling.holders.watched[there.pid].held[two]) == 2
+
+
+async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("file = os.open('/dev/null', os.O_RDONLY)")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        there("os.close(file); one = socket.socket()")
+        (one,) = inodes(there, "one")
+        await polling.poll()
+        assert polling.holders.pids_of(one) == (there.pid,)
+
+
+async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("go, gone = threading.Event(), threading.Event()")
+        there("held = []")
+        there(f"exec({PRIVATE!r})")
+        there("threading.Thread(target=run, daemon=True).start(); gone.wait(); gone.clear()")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        ((_fd, inode),) = polling.holders.watched[there.pid].more
+        assert polling.holders.pids_of(inode) == (there.pid,)
+        walked = polling.looking.processes
+        for _ in range(MAX_RESTS):
+            await polling.poll()
+        assert polling.looking.processes - walked <= MAX_RESTS + 1
+        there("go.set(); gone.wait()")
+        await polling.poll()
+        assert polling.holders.pids_of(inode) == ()
 
 
 async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     with told() as there:
-        sweeping = Sweeping(monkeypatch, there.pid)
-        await sweeping.until_it_rests(there)
-        read = [await sweeping.turn() for _ in range(2 * MOST_RESTS + 2)]
-        resting = [0] * MOST_RESTS
-        assert read == [*resting[1:], read[-2], *resting, read[-2], 0]
-        assert read[-2] > 0
+        polling = Polling(monkeypatch, there.pid, sweep=60.0, step=60.0)
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            await polling.poll()
+        read = [await polling.poll() > 0 for _ in range(3 * (MAX_RESTS + 1))]
+        assert read.count(True) == 3
 
 
 async def test_a_short_sweep_reads_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     with told() as there:
-        sweeping = Sweeping(monkeypatch, there.pid, sweep=1.0)
-        await sweeping.turn()
-        asleep(there)
-        assert all([await sweeping.turn() > 0 for _ in range(8)])
+        polling = Polling(monkeypatch, there.pid, sweep=1.0)
+        await polling.poll()
+        assert all([await polling.poll() > 0 for _ in range(8)])
 
 
-async def test_one_with_whom_a_runner_shares_its_descriptors_never_rests(
+async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with told() as there:
-        held, other = map(
-            int,
-            there(
-                "one = socket.socket(); two = socket.socket(); "
-                "print(os.fstat(one.fileno()).st_ino, os.fstat(two.fileno()).st_ino)"
-            ).split(),
-        )
+        there("one = socket.socket(); two = socket.socket()")
+        held, other = inodes(there, "one", "two")
         # The child swaps them when it gets a signal, in the table of both.
         there("signal.signal(signal.SIGUSR1, lambda *_: os.dup2(two.fileno(), one.fileno()))")
         child = int(there("print(sharing())"))
-        sweeping = Sweeping(monkeypatch, there.pid, child)
+        polling = Polling(monkeypatch, there.pid, child)
         for _ in range(8):
-            asleep(there)
-            assert await sweeping.turn() > 0
-        assert sweeping.holders.pids_of(held) == (there.pid, child)
-        before = asleep(there)
+            await asyncio.sleep(0.02)
+            await polling.poll()
+        assert polling.holders.pids_of(held) == (there.pid, child)
         os.kill(child, signal.SIGUSR1)
-        while sweeping.holders.pids_of(held):  # The child needs its time to run.
-            await sweeping.turn()
-        assert sweeping.holders.pids_of(other) == (there.pid, child)
-        assert asleep(there) == before
+        while polling.holders.pids_of(held):  # The child needs its time to run.
+            await polling.poll()
+        assert polling.holders.pids_of(other) == (there.pid, child)
 
 
-async def test_what_others_change_of_one_who_rests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with told() as there:
         there("reading, writing = os.pipe()")
         there(
@@ -117,13 +171,12 @@ async def test_what_others_change_of_one_who_rests_is_seen(monkeypatch: pytest.M
         )
         child, grandchild = map(int, there("print(child, os.read(reading, 20).decode())").split())
         try:
-            sweeping = Sweeping(monkeypatch, grandchild)
-            while not sweeping.holders.watched or not sweeping.holders.watched[grandchild].rests:
-                await sweeping.turn()
-            assert sweeping.holders.watched[grandchild].process.ppid == child
+            polling = Polling(monkeypatch, child, grandchild)
+            await polling.settle()
+            assert polling.holders.watched[grandchild].process.ppid == child
             os.kill(child, signal.SIGKILL)
             there("os.wait()")
-            await sweeping.turn()
-            assert sweeping.holders.watched[grandchild].process.ppid != child
+            await polling.poll()
+            assert polling.holders.watched[grandchild].process.ppid != child
         finally:
             os.kill(grandchild, signal.SIGKILL)

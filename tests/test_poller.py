@@ -7,8 +7,8 @@ from agent import looking
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
 from agent.poller import Poller
 from agent.procfs.walker import Check, Checked, Look, Walker
+from agent.schedule import GROUPS
 from agent.sight import HIDDEN
-from agent.sources import TABLES
 from agent.tracker import Tracker
 
 from . import captures
@@ -89,7 +89,7 @@ async def test_every_table_is_read(fake: FakeProc) -> None:
     assert {one.socket.proto for one in found.values()} == {
         table.removesuffix("6") for table in captures.TABLES
     }
-    assert {name for names in TABLES for name in names} == set(captures.TABLES)
+    assert {name for names in GROUPS for name in names} == set(captures.TABLES)
 
 
 async def test_rows_that_no_process_can_hold_are_nobodys(fake: FakeProc) -> None:

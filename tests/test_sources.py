@@ -10,7 +10,8 @@ from agent import sources
 from agent.model import Socket
 from agent.netlink.diag import Dump
 from agent.netlink.reader import NetlinkReader
-from agent.sources import READ_SECONDS, Namespaces, Sources
+from agent.schedule import ALL_GROUPS, GROUPS, READ_SECONDS, TCP, UDP, Group
+from agent.sources import Namespaces, Sources, groups_of
 from agent.tables import Change, Scope, Table, reread
 
 from .fakeproc import NETNS, TIME_WAIT, FakeProc, inet_row, unix_row
@@ -99,15 +100,25 @@ def count(fake: FakeProc, used: int, netns: int = NETNS) -> None:
 
 
 async def read(one: Sources, namespaces: Namespaces = HERE) -> Change:
-    return await one.read(namespaces, list(namespaces))
+    return (await one.read(namespaces, dict.fromkeys(namespaces, ALL_GROUPS))).change
 
 
-async def due(one: Sources, namespaces: Namespaces = HERE, *doubted: int) -> list[int]:
+async def due(
+    one: Sources, namespaces: Namespaces = HERE, ran: Collection[int] | None = None
+) -> list[int]:
     """What is due, read."""
-    found = await one.due(namespaces, doubted)
+    found = await one.due(namespaces, ran=ran)
     if found:
         await one.read(namespaces, found)
-    return found
+    return list(found)
+
+
+async def groups(one: Sources, *doubted: Socket, datagrams: Collection[int] = ()) -> list[Group]:
+    """The groups that are due here, read."""
+    found = await one.due(HERE, doubted=doubted, datagrams=datagrams)
+    if found:
+        await one.read(HERE, found)
+    return [group for group in GROUPS if group in found.get(NETNS, ())]
 
 
 def seen(one: Sources) -> dict[int, str]:
@@ -154,10 +165,61 @@ async def test_memory_alone_makes_nothing_due(fake: FakeProc, counted: Sources) 
     assert await due(counted) == []
 
 
-async def test_what_is_doubted_is_due(counted: Sources) -> None:
+@pytest.mark.parametrize(
+    ("proto", "expected"), [("tcp", [TCP]), ("udp", [UDP]), (None, list(GROUPS)), ("vsock", [])]
+)
+async def test_tables_that_should_list_a_doubted_socket_are_due(
+    counted: Sources, proto: str | None, expected: list[Group]
+) -> None:
     await due(counted)
-    assert await due(counted, HERE, NETNS) == [NETNS]
-    assert await due(counted) == []
+    doubted = Socket(11, proto, "inet", None, None, netns=NETNS)
+    assert await groups(counted, doubted) == expected
+    assert await groups(counted) == []
+
+
+async def test_udp_is_due_where_a_holder_of_a_udp_socket_ran(counted: Sources) -> None:
+    await due(counted)
+    assert await groups(counted, datagrams=[NETNS]) == [UDP]
+
+
+async def test_only_the_group_whose_counter_moved_is_due(fake: FakeProc, counted: Sources) -> None:
+    fake.raw_table("sockstat", b"sockets: used 5\nUDP: inuse 1\n")
+    await due(counted)
+    fake.raw_table("sockstat", b"sockets: used 6\nUDP: inuse 2\n")
+    assert await groups(counted) == [UDP]
+
+
+async def test_a_namespace_in_which_nobody_runs_is_counted_now_and_then(
+    fake: FakeProc, counted: Sources, clock: Clock
+) -> None:
+    for pid, netns in ((7, 5), (8, 6)):
+        fake.process(pid, netns=netns)
+        count(fake, 5, netns=netns)
+    all_three: Namespaces = {NETNS: [1], 5: [7], 6: [8]}
+    assert await due(counted, all_three, ran=()) == [NETNS, 5, 6]
+    for netns in (5, 6):
+        count(fake, 6, netns=netns)
+    clock.now += 1.0
+    first = await due(counted, all_three, ran=[NETNS])
+    clock.now += 1.0
+    assert {*first, *await due(counted, all_three, ran=[NETNS])} == {5, 6}
+
+
+async def test_a_namespace_in_which_nothing_happens_is_not_read_again(
+    fake: FakeProc, counted: Sources, clock: Clock
+) -> None:
+    tcp = b"Tcp: a b c d e f g h i InSegs\nTcp: 1 2 3 4 5 6 7 8 9 %d\n"
+    fake.raw_table("snmp", tcp % 1)
+    await due(counted, ran=())
+    for _ in range(3):
+        clock.now += READ_SECONDS
+        assert await due(counted, ran=()) == []
+    fake.raw_table("snmp", tcp % 2)  # A segment arrived: its sender may have shut down.
+    clock.now += READ_SECONDS
+    assert await due(counted, ran=()) == [NETNS]
+    clock.now += READ_SECONDS
+    assert await due(counted, ran=()) == []
+    assert await due(counted, ran=[NETNS]) == [NETNS]
 
 
 async def test_after_a_while_it_is_due_whatever_the_counters_say(
@@ -253,7 +315,8 @@ async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: 
     there: Namespaces = {5: [7]}
     await read(one, there)
     fake.end(7)
-    assert await due(one, there) == [5]
+    assert await due(one, there) == []
+    assert await read(one, there) == NOTHING
     assert one.sockets.keys() == {12}
     assert one.missing() == []
 
@@ -265,8 +328,11 @@ async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
     await read(one)
     fake.table("tcp")
     fake.table("udp")
-    assert await one.reread(HERE, {NETNS: ["udp"]}) == Change(set(), {12})
+    reading = await one.read(HERE, {NETNS: [UDP]})
+    assert reading.change == Change(set(), {12})
     assert one.sockets.keys() == {11}
+    assert [one.covers(reading, Socket(0, proto, "inet", None, None, netns=NETNS))
+            for proto in ("tcp", "udp", "vsock", None)] == [False, True, None, False]  # fmt: skip
 
 
 # What cannot be read.
@@ -311,13 +377,13 @@ async def test_ignored_and_malformed_messages_are_reported_by_the_next_poll(fake
     one._ears._ignored[NETNS] += 3
     one._ears._malformed[NETNS] += 4
     netlink.ignored[NETNS] += 2
-    one.brief()
+    one.take_ended(HERE)
     where = f"network namespace {NETNS}"
     assert one.missing() == [
         f"4 malformed messages on ended sockets in {where} were skipped",
         f"5 messages of another process to the agent's netlink sockets in {where} were ignored",
     ]
-    one.brief()
+    one.take_ended(HERE)
     assert one.missing() == []
 
 
@@ -349,10 +415,9 @@ async def test_a_namespace_that_claims_the_socket_of_another_changes_nothing(
     assert one.missing() == []
 
 
-@pytest.mark.parametrize(("name", "listed"), [("tcp", "tcp"), ("vsock", None)])
-async def test_which_table_lists_a_socket(fake: FakeProc, name: str, listed: str | None) -> None:
-    one = Sources(fake.procfs(), None)
-    assert one.listing(Socket(11, name, "inet", None, None)) == listed
+@pytest.mark.parametrize(("name", "listed"), [("tcp", {TCP}), ("vsock", set()), (None, ALL_GROUPS)])
+def test_which_tables_may_list_a_socket(name: str | None, listed: set[Group]) -> None:
+    assert groups_of(Socket(11, name, "inet", None, None)) == listed
 
 
 # Netlink, and text where it fails.

@@ -7,7 +7,8 @@ cookie is never used again: a notice whose cookie is in no reading is of a socke
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Sequence
+from sys import byteorder
 from typing import NamedTuple
 
 from ..directions import directions
@@ -31,6 +32,7 @@ from .diag import (
 GROUPS = (1, 2, 3, 4)
 _PROTOCOL = 10  # INET_DIAG_PROTOCOL
 _PROTOCOLS = {6: "tcp", 17: "udp", 136: "udplite"}
+PROTOCOLS = frozenset(_PROTOCOLS.values())
 # Where the local port and the cookie are in a row or a notice.
 _LOCAL_PORT = slice(4, 6)
 _COOKIE = slice(44, 52)
@@ -39,7 +41,7 @@ _COOKIE = slice(44, 52)
 class Ended(NamedTuple):
     """A notice: the socket's cookie, protocol and the body of the message."""
 
-    cookie: bytes
+    cookie: int
     proto: str
     notice: bytes
 
@@ -63,7 +65,7 @@ def notices(buffer: bytes) -> tuple[list[Ended], int]:
             proto = _PROTOCOLS.get(number)
             # A socket without a local port was never bound: it was in no table either.
             if proto is not None and notice[_LOCAL_PORT] != b"\0\0":
-                found.append(Ended(notice[_COOKIE], proto, notice))
+                found.append(Ended(int.from_bytes(notice[_COOKIE], byteorder), proto, notice))
         at += (length + 3) & ~3
     return found, malformed
 
@@ -77,24 +79,11 @@ def _protocol_of(kind: int, notice: bytes) -> int:
     raise MalformedRow
 
 
-def cookie(row: bytes) -> bytes:
-    """The cookie of the socket in a row of an inet dump."""
-    return row[_COOKIE]
+def brief(unseen: Sequence[Ended], tcp: Table, scope: Scope) -> list[Socket]:
+    """Return the sockets of these notices, which no reading showed, in the same order.
 
-
-def brief(
-    ended: Iterable[Ended],
-    known: Container[bytes],
-    tcp: Table,
-    scope: Scope,
-) -> list[Socket]:
-    """The sockets of the notices that no reading showed, in the order in which they ended.
-
-    ``known`` are the cookies of those that one did, ``tcp`` is the last reading of tcp.
+    ``tcp`` is the last reading of tcp.
     """
-    unseen = [one for one in ended if one.cookie not in known]
-    if not unseen:
-        return []
     parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]
     found, wild = listeners(tcp.rows)
     for one, (_family, _local, remote, endpoints) in parsed:
@@ -118,6 +107,7 @@ def brief(
                 direction=direction if one.proto == "tcp" and remote[0] is not None else None,
                 netns=scope.netns,
                 source=SOURCE,
+                cookie=one.cookie,
             )
         )
     return sockets

@@ -67,7 +67,7 @@ _OLD_INET_REQUEST = Struct("=BBBB48xII")
 _INET_REQUEST = Struct("=BBBBI48x")
 # Family, state, timer, retransmits; both ports (network order), both addresses, interface, cookie;
 # expiry, receive and send queue, uid, inode.
-_INET = Struct("=BB2xHH16s16sI8x4xIIII")
+_INET = Struct("=BB2xHH16s16sIQ4xIIII")
 INET_BYTES = _INET.size
 _INET_CGROUP = 21
 _INET_STATE = 1
@@ -238,7 +238,8 @@ def _inet(
         if len(row) < size:
             continue
         (
-            family, code, port, peer_port, local, remote, interface, recv_q, send_q, uid, inode,
+            family, code, port, peer_port, local, remote, interface, cookie, recv_q, send_q, uid,
+            inode,
         ) = unpack(row)  # fmt: skip
         name = _FAMILIES.get(family)
         if name is None:
@@ -262,7 +263,7 @@ def _inet(
                 # Of a listener it is the backlog that it asked for.
                 0 if code == LISTEN else send_q,
                 uid if inode else None, netns, SOURCE, None,
-                send_q if code == LISTEN else None, bound_to, None,
+                send_q if code == LISTEN else None, bound_to, None, cookie,
             )),
         )  # fmt: skip
 

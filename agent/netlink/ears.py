@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Collection
 
-from .destroyed import Ended, notices
+from .destroyed import PROTOCOLS, Ended, notices
 from .receiving import receive
 
 # Notices kept from one poll to the next, at the most; beyond it is like an overrun. Each takes
@@ -117,11 +117,15 @@ class Ears:
         for netns in list(self._pausing):
             self._read(netns, self._sockets[netns])
 
-    def doubted(self) -> set[int]:
-        """The namespaces in which something ended, or may have."""
+    def doubted(self) -> dict[int, set[str]]:
+        """Return the protocols of which a socket ended, or may have, by namespace."""
         self._catch_up()
-        ended = {netns for netns, heard in self._heard.items() if heard}
-        return self._overrun | self._begun | ended
+        doubted = {
+            netns: {one.proto for one in heard} for netns, heard in self._heard.items() if heard
+        }
+        for netns in self._overrun | self._begun:
+            doubted.setdefault(netns, set()).update(PROTOCOLS)
+        return doubted
 
     def take(self) -> tuple[dict[int, list[Ended]], set[int]]:
         """The notices by namespace, and the namespaces of which some were not heard."""

@@ -28,9 +28,9 @@ _U32 = Struct("=I")
 # linux/unix_diag.h: family, protocol, padding; states; inode; what to show; cookie.
 _UNIX_REQUEST = Struct("=BBHIII8s")
 # Family, type, state, padding; inode, cookie.
-_UNIX = Struct("=xBBxI8x")
+_UNIX = Struct("=xBBxIQ")
 # What most rows are: without a name, with peer, queues, shutdown and uid, and the kinds of these.
-_UNIX_USUAL = Struct("=xBBxI8x2xHI2xHII2xH4x2xHI")
+_UNIX_USUAL = Struct("=xBBxIQ2xHI2xHII2xH4x2xHI")
 _UNIX_USUAL_KINDS = (2, 4, 6, 7)
 _QUEUES = Struct("=II")  # Receive, send.
 _UNIX_SHOW_NAME, _UNIX_SHOW_PEER, _UNIX_SHOW_QUEUES, _UNIX_SHOW_UID = 1, 4, 0x10, 0x40
@@ -83,7 +83,7 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
         path = recv_q = send_q = uid = peer = backlog = None
         if len(row) == _UNIX_USUAL.size:
             (
-                kind, code, inode, first, peer, second, recv_q, send_q, third, fourth, uid,
+                kind, code, inode, cookie, first, peer, second, recv_q, send_q, third, fourth, uid,
             ) = usual(row)  # fmt: skip
             if (first, second, third, fourth) == _UNIX_USUAL_KINDS and code != LISTEN:
                 yield (
@@ -91,14 +91,14 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
                     make((
                         inode, "unix", "unix", _UNIX_TYPES.get(kind), _UNIX_STATES.get(code), None,
                         None, None, None, None, None, recv_q, send_q, uid, netns, SOURCE,
-                        peer or None, None, None, None,
+                        peer or None, None, None, None, cookie,
                     )),
                 )  # fmt: skip
                 continue
             path = recv_q = send_q = uid = peer = None
         if len(row) < _UNIX.size:
             continue
-        kind, code, inode = _UNIX.unpack_from(row)
+        kind, code, inode, cookie = _UNIX.unpack_from(row)
         try:
             for attribute, value in attributes(row, _UNIX.size):
                 if attribute == _UNIX_QUEUES:
@@ -119,7 +119,7 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
             make((
                 inode, "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None, path,
                 "listen" if state == "LISTEN" else None, recv_q, send_q, uid, netns, SOURCE,
-                peer or None, backlog, None, None,
+                peer or None, backlog, None, None, cookie,
             )),
         )  # fmt: skip
 

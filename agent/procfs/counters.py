@@ -14,19 +14,27 @@ FILES = ("sockstat", "sockstat6", "snmp", "protocols")
 # The columns of the second Tcp: line of snmp that count connections: ActiveOpens, PassiveOpens,
 # AttemptFails, EstabResets, CurrEstab (RFC 1213).
 _TCP_COLUMNS = slice(5, 10)
-_TCP, _UNIX, _USED = b"TCP", b"UNIX", b"sockets:"
+_SEGMENTS_COLUMN = slice(10, 11)  # InSegs.
+_TCP, _UNIX, _UDP, _USED = b"TCP", b"UNIX", b"UDP", b"sockets:"
 
 
 class Counted(NamedTuple):
     """What counts sockets in these files; to be compared with what it was before.
 
-    ``tcp`` and ``unix`` count those, ``others`` those of every other protocol, ``used`` all.
+    ``tcp``, ``unix`` and ``udp`` (with udplite) count those, ``others`` those of every other
+    protocol, ``used`` all; it is None when the counters cannot be read. ``segments`` counts the
+    TCP segments that were received.
     """
 
     tcp: object
     unix: object
+    udp: object
     others: object
     used: object
+    segments: object = None
+
+
+UNREADABLE = Counted(None, None, None, None, None)
 
 
 def parse(contents: tuple[bytes, ...]) -> Counted:
@@ -37,7 +45,15 @@ def parse(contents: tuple[bytes, ...]) -> Counted:
     counts += [b" ".join(line.split(None, 3)[:3:2]) for line in protocols.split(b"\n")]
     tcp = [line for line in counts if line.startswith(_TCP)]
     unix = [line for line in counts if line.startswith(_UNIX)]
+    udp = [line for line in counts if line.startswith(_UDP)]
     used = [line for line in counts if line.startswith(_USED)]
-    others = [line for line in counts if not line.startswith((_TCP, _UNIX, _USED))]
+    others = [line for line in counts if not line.startswith((_TCP, _UNIX, _UDP, _USED))]
     rows = [line.split() for line in snmp.split(b"\n") if line.startswith(b"Tcp:")]
-    return Counted((tcp, [row[_TCP_COLUMNS] for row in rows]), unix, others, used)
+    return Counted(
+        tcp=(tcp, [row[_TCP_COLUMNS] for row in rows]),
+        unix=unix,
+        udp=udp,
+        others=others,
+        used=used,
+        segments=[row[_SEGMENTS_COLUMN] for row in rows[1:]],
+    )

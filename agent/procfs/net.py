@@ -33,8 +33,8 @@ from ..tables import EMPTY, Table, reread
 from ..text import text
 
 SOURCE = "procfs"
-# What text does not tell: peer, backlog, interface, cgroup.
-_UNKNOWN = (None,) * 4
+# What text does not show: peer, backlog, interface, cgroup, cookie.
+_UNKNOWN = (None,) * 5
 
 _TCP = {b"%02X" % code: name for code, name in enumerate(TCP_STATES, 1)}
 # Datagram sockets use two of the TCP codes: 01 with a peer, 07 (CLOSE) without.

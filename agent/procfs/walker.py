@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..model import Process
+from ..model import Glance, Process
 from .descriptors import SOCKET, listed, rechecked
 from .files import DENIED, GONE, Vanished, link, opened, read, read_or_empty
 from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
@@ -26,16 +26,6 @@ _DEAD = ("Z", "X")  # States in stat: zombie, dead.
 MALFORMED = "malformed"
 
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
-
-
-class Glance(NamedTuple):
-    """What one read shows of a process, and differs when it exec'ed, got another parent or other
-    threads."""
-
-    comm: str
-    image: bytes
-    ppid: int
-    threads: int
 
 
 class Look(NamedTuple):
@@ -80,13 +70,14 @@ class Evidence(NamedTuple):
 class Check(NamedTuple):
     """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
     its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too."""
+    but None. ``facts``: its facts too. ``threads`` is how many threads it had."""
 
     pid: int
     directory: int
     fds: dict[int, int]
     suspects: Collection[int] | None
     facts: bool = False
+    threads: int = 0
 
 
 class Checked(NamedTuple):
@@ -95,7 +86,7 @@ class Checked(NamedTuple):
 
     pid: int
     changes: dict[int, int | None]
-    glance: Glance | None
+    glance: Glance
     process: Process | None
     netns: int | None
     reads: int
@@ -247,18 +238,18 @@ class Walker:
                 reads = 0
                 if check.suspects is not None:
                     changes, reads = rechecked(listing, check.fds, check.suspects, count)
-            glance = process = netns = None
-            if check.facts or None in changes.values():
-                # What a dead process closed it did not close: it exited.
-                stat = _living(read("stat", directory))
-                if stat.state in _DEAD:
-                    raise Vanished
+            # What a dead process closed it did not close: it exited.
+            stat = _living(read("stat", directory))
+            if stat.state in _DEAD and (check.facts or None in changes.values()):
+                raise Vanished
+            process = netns = None
+            may_be_separate = check.facts or stat.threads != check.threads
+            if may_be_separate and self._separate(check.pid, directory, stat):
+                raise Vanished
             if check.facts:
-                glance = _glance(stat)
-                if self._separate(check.pid, directory, stat):
-                    raise Vanished
                 process = self._facts(check.pid, directory, stat)
                 netns = self.procfs.netns(directory)
+            glance = _glance(stat)
             return Checked(check.pid, changes, glance, process, netns, reads)
 
     def _facts(self, pid: int, directory: int, stat: Stat, by: str = "") -> Process:
@@ -321,6 +312,11 @@ def _living_thread(directory: int) -> int:
             if error.errno not in GONE:
                 raise
     raise Vanished
+
+
+def is_other_program(was: Glance | None, now: Glance | None) -> bool:
+    """Return whether a process exec'ed or got another parent between two glances, or is gone."""
+    return was is None or now is None or was[:3] != now[:3]
 
 
 def _glance(stat: Stat) -> Glance:

@@ -10,7 +10,8 @@ import pytest
 from agent.model import Socket
 from agent.netlink.reader import NetlinkReader
 from agent.procfs.reader import ProcFS
-from agent.sources import Sources
+from agent.schedule import ALL_GROUPS
+from agent.sources import Namespaces, Sources
 
 WITHIN_SECONDS = 5.0
 
@@ -28,14 +29,14 @@ def reset(*both: socket.socket) -> None:
         one.close()
 
 
-async def told_until(sources: Sources, ports: set[int]) -> list[Socket]:
+async def told_until(sources: Sources, here: Namespaces, ports: set[int]) -> list[Socket]:
     """What came and went, until one of these ports did."""
     told: list[Socket] = []
     deadline = time.monotonic() + WITHIN_SECONDS
     while not ports.intersection(one.local_port or 0 for one in told):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        told += sources.brief()
+        told += sources.take_ended(here).unknown
     return told
 
 
@@ -46,19 +47,20 @@ async def test_what_a_reading_showed_did_not_come_and_go(readings: int) -> None:
     reader = NetlinkReader(procfs.own[0], hear=True)
     sources = Sources(procfs, reader)
     here = {procfs.own[0]: [os.getpid()]}
+    everything = dict.fromkeys(here, ALL_GROUPS)
     seen = connection()
     ports = {one.getsockname()[1] for one in seen}
     try:
         for _ in range(readings):
-            await sources.read(here, here)
+            await sources.read(here, everything)
         reset(*seen)
         unseen = connection()
         later = {one.getsockname()[1] for one in unseen}
         reset(*unseen)
-        await sources.read(here, here)  # It shows neither.
-        told = {one.local_port for one in await told_until(sources, later)}
+        await sources.read(here, everything)  # It shows neither.
+        told = {one.local_port for one in await told_until(sources, here, later)}
     finally:
-        await sources.read({}, [])
+        sources.take_ended({})
     assert not told & ports
 
 
@@ -68,16 +70,58 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
     own, pid = procfs.own
     reader = NetlinkReader(own, hear=True)
     sources = Sources(procfs, reader)
-    await sources.read({own: [pid]}, [own])
-    for due in ([own], []):  # Whether or not it is asked again at once.
+    here = {own: [pid]}
+    everything = {own: ALL_GROUPS}
+    await sources.read(here, everything)
+    for due in (everything, {}):  # Whether or not it is asked again at once.
         broken = reader.hearing(own)
         reader._drop(own)
-        await sources.read({own: [pid]}, due)
+        await sources.read(here, due)
+        sources.take_ended(here)
         assert broken
         assert broken.fileno() == -1
-        await sources.read({own: [pid]}, [own])
+        await sources.read(here, everything)
         unseen = connection()
         port = unseen[0].getsockname()[1]
         reset(*unseen)
-        await told_until(sources, {port})
-    await sources.read({}, [])
+        await told_until(sources, here, {port})
+    sources.take_ended({})
+
+
+async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> None:
+    procfs = ProcFS("/proc")
+    assert procfs.own
+    sources = Sources(procfs, NetlinkReader(procfs.own[0], hear=True))
+    here = {procfs.own[0]: [os.getpid()]}
+    await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+    sources.take_ended(here)
+    unseen = connection()
+    ports = {one.getsockname()[1] for one in unseen}
+    reset(*unseen)
+    await asyncio.sleep(0.1)  # The kernel sends the notices a little later.
+    ended = sources.take_ended({}).unknown
+    assert ports & {one.local_port for one in ended}
+
+
+async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end() -> None:
+    procfs = ProcFS("/proc")
+    assert procfs.own
+    sources = Sources(procfs, NetlinkReader(procfs.own[0], hear=True))
+    here = {procfs.own[0]: [os.getpid()]}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind(("127.0.0.1", 0))
+        inode = os.fstat(opened.fileno()).st_ino
+        await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+        assert inode in sources.sockets
+        port = opened.getsockname()[1]
+    ended: dict[int, Socket] = {}
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while inode not in ended:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+        ended |= sources.take_ended(here).known
+    assert ended[inode].local_port == port
+    assert inode not in sources.sockets
+    reading = await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+    assert inode not in reading.change.gone
+    sources.take_ended({})

@@ -132,6 +132,7 @@ def test_a_listener() -> None:
         source="netlink",
         backlog=7,
         cgroup_id=1,
+        cookie=232032,
     )
 
 
