@@ -1,0 +1,185 @@
+"""Small clients and servers whose sockets are known exactly.
+
+``python -m bench.clients WHAT NUMBER...`` runs one of them. A client prints, once it is through, a
+line for each of its sockets: protocol, local port, remote port (0: none), inode, and the times of
+its begin and of its end in seconds since 1970. A server prints its port, and ends when its standard
+input closes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import socket
+import sys
+import time
+from typing import NamedTuple
+
+_LOOPBACK = "127.0.0.1"
+# No answer is later; seconds.
+_PATIENCE = 5.0
+
+
+class Used(NamedTuple):
+    """One socket that was opened and closed."""
+
+    proto: str
+    local_port: int
+    remote_port: int
+    inode: int
+    begin: float
+    end: float
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
+
+    @classmethod
+    def parse(cls, line: str) -> Used:
+        """Return what ``str`` made a line of."""
+        proto, local, remote, inode, begin, end = line.split()
+        return cls(proto, int(local), int(remote), int(inode), float(begin), float(end))
+
+
+def _inode(one: socket.socket) -> int:
+    return os.fstat(one.fileno()).st_ino
+
+
+def connect(port: int, count: int, seconds: float) -> list[Used]:
+    """Connect ``count`` times, one after the other, each for so many seconds."""
+    used = []
+    for _ in range(count):
+        begin = time.time()
+        with socket.create_connection((_LOOPBACK, port), _PATIENCE) as one:
+            local, inode = one.getsockname()[1], _inode(one)
+            time.sleep(seconds)
+        used.append(Used("tcp", local, port, inode, begin, time.time()))
+    return used
+
+
+def ask(port: int, count: int, seed: int) -> list[Used]:
+    """Ask a UDP server so many times as resolvers do, each time from a new socket; every other one
+    is connected. Answers take up to 20 ms."""
+    used = []
+    chance = random.Random(seed)
+    for number in range(count):
+        begin = time.time()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.settimeout(_PATIENCE)
+            if number % 2:
+                one.connect((_LOOPBACK, port))
+                one.send(b"?")
+            else:
+                one.sendto(b"?", (_LOOPBACK, port))
+            one.recv(512)
+            time.sleep(chance.uniform(0, 0.02))
+            local, inode = one.getsockname()[1], _inode(one)
+        used.append(Used("udp", local, port if number % 2 else 0, inode, begin, time.time()))
+        time.sleep(chance.uniform(0, 0.01))
+    return used
+
+
+def _new(kind: str) -> tuple[socket.socket, float]:
+    """Return a bound datagram socket, and the time before it was opened."""
+    begin = time.time()
+    family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_DGRAM)
+    one.bind("" if kind == "unix" else (_LOOPBACK, 0))  # Of unix: any abstract name.
+    return one, begin
+
+
+def _used(kind: str, one: socket.socket, begin: float) -> Used:
+    """Close a socket; return what it was."""
+    port = 0 if kind == "unix" else one.getsockname()[1]
+    inode = _inode(one)
+    one.close()
+    return Used(kind, port, 0, inode, begin, time.time())
+
+
+def swap(kind: str, rate: float, hold: float, seconds: float) -> list[Used]:
+    """Close a socket and open another of its kind ``rate`` times a second, each held for ``hold``
+    seconds: the count of descriptors stays as it is."""
+    held = [_new(kind) for _ in range(round(rate * hold))]
+    used = []
+    start = time.monotonic()
+    for number in range(round(rate * seconds)):
+        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+        used.append(_used(kind, *held.pop(0)))
+        held.append(_new(kind))
+    used += [_used(kind, *one) for one in held]
+    return used
+
+
+def replace(kind: str, hold: float, seconds: float) -> list[Used]:
+    """Hold one socket after the other on one descriptor, each for ``hold`` seconds."""
+    used = []
+    stop = time.monotonic() + seconds
+    one, begin = _new(kind)
+    descriptor = one.fileno()
+    while time.monotonic() < stop:
+        time.sleep(hold)
+        used.append(_used(kind, one, begin))
+        one, begin = _new(kind)
+        assert one.fileno() == descriptor
+    used.append(_used(kind, one, begin))
+    return used
+
+
+def serve_tcp() -> None:
+    """Accept connections; close each when its client has."""
+    with socket.create_server((_LOOPBACK, 0)) as listener, selectors.DefaultSelector() as selector:
+        print(listener.getsockname()[1], flush=True)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _mask in selector.select():
+                if key.fileobj is sys.stdin:
+                    return
+                if key.fileobj is listener:
+                    selector.register(listener.accept()[0], selectors.EVENT_READ)
+                    continue
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                if not one.recv(4096):
+                    selector.unregister(one)
+                    one.close()
+
+
+def serve_udp() -> None:
+    """Answer each datagram with itself."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        selectors.DefaultSelector() as selector,
+    ):
+        one.bind((_LOOPBACK, 0))
+        print(one.getsockname()[1], flush=True)
+        selector.register(one, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _mask in selector.select():
+                if key.fileobj is sys.stdin:
+                    return
+                data, asker = one.recvfrom(512)
+                one.sendto(data, asker)
+
+
+def main() -> None:
+    """Run what the arguments name."""
+    what, *rest = sys.argv[1:]
+    if what == "serve-tcp":
+        serve_tcp()
+        return
+    if what == "serve-udp":
+        serve_udp()
+        return
+    if what in {"connect", "ask"}:
+        port, count, third = int(rest[0]), int(rest[1]), float(rest[2])
+        used = ask(port, count, int(third)) if what == "ask" else connect(port, count, third)
+    else:
+        numbers = [float(one) for one in rest[1:]]
+        used = swap(rest[0], *numbers) if what == "swap" else replace(rest[0], *numbers)
+    print("\n".join(map(str, used)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Servers of others, each started on loopback and in a directory of its own, and their logs."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+LOOPBACK = "127.0.0.1"
+# A server starts and stops in this time; seconds.
+_PATIENCE = 20.0
+# nginx writes its log so often; seconds.
+_FLUSH = 0.25
+
+_NGINX = """
+daemon off;
+master_process on;
+worker_processes {workers};
+user nobody nogroup;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    log_format truth '$msec $request_time $pid $remote_port $server_port';
+    access_log {directory}/access.log truth buffer=16k flush=250ms;
+    keepalive_timeout 0;
+    server {{
+        {listens}
+        location / {{ return 200 "ok"; }}
+    }}
+}}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports below those that clients get, on which nobody listens."""
+    found: list[int] = []
+    for port in range(20_000, 32_000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind((LOOPBACK, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SystemExit("there are no free ports")
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port."""
+    stop = time.monotonic() + _PATIENCE
+    while time.monotonic() < stop:
+        with suppress(OSError), socket.create_connection((LOOPBACK, port), _PATIENCE):
+            return
+        time.sleep(0.02)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+def stopped(
+    process: subprocess.Popen[str] | subprocess.Popen[bytes], *, interrupt: bool = False
+) -> None:
+    """Stop a process, if it still runs."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT if interrupt else signal.SIGTERM)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+class Log:
+    """A log that grows; what was there before a run is skipped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def skip(self) -> None:
+        """Skip what is there."""
+        self._at = self._path.stat().st_size
+
+    def lines(self) -> list[str]:
+        """Return the lines behind that."""
+        return self._read().decode(errors="replace").splitlines()
+
+    def count(self) -> int:
+        """Return how many lines are behind that."""
+        return self._read().count(b"\n")
+
+    def _read(self) -> bytes:
+        with open(self._path, "rb") as file:
+            file.seek(self._at)
+            return file.read()
+
+
+class Line(NamedTuple):
+    """A connection as nginx logged it."""
+
+    begin: float
+    end: float
+    pid: int
+    remote_port: int
+    server_port: int
+
+
+class Nginx:
+    """A running nginx; each connection has one request."""
+
+    def __init__(self, ports: list[int], log: Path) -> None:
+        self.ports = ports
+        self._log = Log(log)
+
+    def skip_log(self) -> None:
+        """Forget what was logged so far."""
+        time.sleep(2 * _FLUSH)
+        self._log.skip()
+
+    def logged(self) -> int:
+        """Return how many connections were logged, cheaply."""
+        return self._log.count()
+
+    def lines(self) -> list[Line]:
+        """Return the connections that were logged."""
+        time.sleep(2 * _FLUSH)
+        return [_line(line) for line in self._log.lines()]
+
+
+def _line(text: str) -> Line:
+    end, took, pid, remote_port, server_port = text.split()
+    return Line(float(end) - float(took), float(end), int(pid), int(remote_port), int(server_port))
+
+
+@contextmanager
+def nginx(directory: Path, workers: int, ports: int) -> Iterator[Nginx]:
+    """nginx without keep-alive on so many ports."""
+    chosen = free_ports(ports)
+    listens = "\n".join(f"listen {LOOPBACK}:{port} backlog=1024;" for port in chosen)
+    config = directory / "nginx.conf"
+    config.write_text(_NGINX.format(workers=workers, directory=directory, listens=listens))
+    log = directory / "access.log"
+    log.touch()
+    quiet = subprocess.DEVNULL
+    command = ["nginx", "-p", str(directory), "-c", str(config)]
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    try:
+        for port in chosen:
+            wait_for(port)
+        yield Nginx(chosen, log)
+    finally:
+        stopped(process)

@@ -1,0 +1,106 @@
+"""What ``sockagent --follow`` reports of connections, beside the truth.
+
+Servers and clients make many short connections on loopback. Their own logs, and the kernel's
+destroy notices, are what each report is compared with: ``python -m bench.servers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import verdict
+from .commands import sockagent
+from .recorded import measure
+from .workloads import (
+    Kind,
+    curl,
+    curl_8,
+    dns,
+    nginx_and_wrk,
+    one_descriptor,
+    sequential,
+    swaps,
+)
+
+KINDS = {
+    "nginx": Kind(nginx_and_wrk),
+    "curl": Kind(curl),
+    "curl-8": Kind(curl_8),
+    "dns": Kind(dns),
+    "sequential": Kind(sequential, (0.1,)),
+    "swap-udp": Kind(swaps("udp"), (1.0,)),
+    "swap-unix": Kind(swaps("unix"), (1.0,)),
+    "one-descriptor": Kind(one_descriptor, (1.0,)),
+}
+# Of the whole: what --quick does.
+_QUICK = 0.2
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.servers", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--agent", type=Path, metavar="FILE", help="the executable (default: the one beside python)"
+    )
+    add(
+        "--interval",
+        type=float,
+        action="append",
+        metavar="SECONDS",
+        help="between polls; may repeat",
+    )
+    add("--only", metavar="NAME,...", help=f"some of {', '.join(KINDS)}")
+    add("--quick", action="store_true", help="a fifth of each, and one interval each")
+    add("--json", type=Path, metavar="FILE", help="write everything measured there")
+    add("--keep", type=Path, metavar="DIRECTORY", help="leave records, notices and logs there")
+    options = parser.parse_args()
+    options.only = options.only.split(",") if options.only else list(KINDS)
+    unknown = set(options.only) - KINDS.keys()
+    if unknown:
+        parser.error(f"argument --only: no workload {', '.join(sorted(unknown))}")
+    if os.geteuid() != 0:
+        parser.error("the sockets of the servers are seen by root only")
+    return options
+
+
+def main() -> int:
+    """Run the workloads, print the tables; return the exit status."""
+    options = arguments()
+    command = (str(options.agent.resolve()),) if options.agent else sockagent()
+    share = _QUICK if options.quick else 1.0
+    results: list[verdict.Result] = []
+    with tempfile.TemporaryDirectory(prefix="bench-servers-") as scratch:
+        root = options.keep or Path(scratch)
+        root.mkdir(parents=True, exist_ok=True)
+        Path(scratch).chmod(0o755)
+        for name in options.only:
+            kind = KINDS[name]
+            intervals = options.interval or kind.intervals[-1:] if options.quick else None
+            intervals = intervals or options.interval or kind.intervals
+            servers = root / name
+            servers.mkdir(exist_ok=True)
+            with kind.start(servers, share) as workload:
+                for interval in intervals:
+                    directory = servers / str(interval)
+                    directory.mkdir(exist_ok=True)
+                    began = time.monotonic()
+                    run = measure(command, workload, directory, interval)
+                    results.append(verdict.result(name, run))
+                    took = time.monotonic() - began
+                    print(f"{name} at {interval} s: {took:.0f} s", file=sys.stderr, flush=True)
+    print(verdict.tables(results))
+    if options.json:
+        text = json.dumps([one.as_json() for one in results], indent=2)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

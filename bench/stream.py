@@ -1,0 +1,213 @@
+"""The records of one ``sockagent --follow``: what it reported, and whether that adds up. Pure.
+
+It shares no code with the agent: the README's guarantees are checked anew here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import orjson
+
+Record = dict[str, object]
+# The process and the inode.
+Held = tuple[int | None, int]
+Address = tuple[str | None, int | None]
+_NUMBERED = frozenset({"open", "update", "close", "coverage"})
+# Violations kept as text; all are counted.
+_MAX_EXAMPLES = 20
+
+
+@dataclass(slots=True)
+class Report:
+    """One holding as reported, from its `open` (or the snapshot) to its `close`.
+
+    ``opened`` is None for what was in the snapshot, ``closed`` None for what is still open.
+    ``brief``: a socket that came and went between two polls, reported without an inode.
+    """
+
+    pid: int | None
+    inode: int | None
+    proto: str
+    local: Address
+    remote: Address
+    path: str | None
+    peer_inode: int | None
+    netns: int | None
+    opened: float | None
+    brief: bool = False
+    closed: float | None = None
+    reason: str | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Stream:
+    """A fold over the records."""
+
+    reports: list[Report] = field(default_factory=list)
+    held: dict[Held, Report] = field(default_factory=dict)
+    violations: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)  # Of the polls that reported something.
+    late_polls: int | None = None  # From the newest heartbeat.
+    whole: bool = False  # Whether a snapshot is complete.
+    _seq: int = 0
+    _pending: Report | None = None
+    _snapshotting: int = 0
+    _text: str = ""
+    _time: float = 0.0
+
+    def feed(self, lines: bytes) -> None:
+        """Take in complete lines."""
+        for line in lines.splitlines():
+            self._take(cast("Record", orjson.loads(line)))
+
+    def finish(self) -> None:
+        """Check what only the end of the stream shows."""
+        self._settle_pending()
+
+    def _take(self, record: Record) -> None:
+        event = _text(record["event"])
+        self.counts[event] += 1
+        if record["time"] != self._text:
+            self._text = _text(record["time"])
+            self._time = datetime.fromisoformat(self._text).timestamp()
+        self._check_seq(event, _number(record["seq"]) or 0)
+        if event == "close" and record["inode"] is None and self._pending is not None:
+            self._close_brief(record)
+            return
+        self._settle_pending()
+        if event in _NUMBERED and (not self.times or self.times[-1] != self._time):
+            self.times.append(self._time)
+        if event == "snapshot":
+            self._snapshotting += 1
+            self._open(record, None)
+        elif event == "snapshot_end":
+            if record["count"] != self._snapshotting:
+                self._violate("snapshot_end with another count", record)
+            self.whole, self._snapshotting = True, 0
+        elif event == "open":
+            self._open(record, self._time)
+        elif event == "update":
+            self._update(record)
+        elif event == "close":
+            self._close(record)
+        elif event == "lost":
+            self.held.clear()
+            self.whole = False
+        elif event == "heartbeat":
+            self.late_polls = _number(record.get("late_polls"))
+
+    def _check_seq(self, event: str, seq: int) -> None:
+        if event in _NUMBERED:
+            if seq != self._seq + 1:
+                self._violate("seq does not grow by one", {"seq": seq, "after": self._seq})
+            self._seq = seq
+        elif event in {"hello", "lost"} or (event == "snapshot" and not self._snapshotting):
+            self._seq = seq
+        elif seq != self._seq:
+            self._violate(f"seq of {event} is not the newest", {"seq": seq, "newest": self._seq})
+
+    def _open(self, record: Record, opened: float | None) -> None:
+        report = Report(
+            pid=_number(record["pid"]),
+            inode=_number(record["inode"]),
+            proto=_text(record["proto"]),
+            local=_address(record, "local"),
+            remote=_address(record, "remote"),
+            path=_text_or_none(record.get("path")),
+            peer_inode=_number(record.get("peer_inode")),
+            netns=_number(record["netns"]),
+            opened=opened,
+        )
+        self.reports.append(report)
+        if report.inode is None:
+            report.brief = True
+            self._pending = report
+            if opened is None:
+                self._violate("snapshot without an inode", record)
+            return
+        key = (report.pid, report.inode)
+        if key in self.held:
+            self._violate(f"{_text(record['event'])} of what is open", record)
+        self.held[key] = report
+
+    def _update(self, record: Record) -> None:
+        inode = _number(record["inode"])
+        report = None if inode is None else self.held.get((_number(record["pid"]), inode))
+        if report is None:
+            self._violate("update of what is not open", record)
+            return
+        _renew(report, record)
+
+    def _close(self, record: Record) -> None:
+        inode = _number(record["inode"])
+        report = None if inode is None else self.held.pop((_number(record["pid"]), inode), None)
+        if report is None:
+            self._violate("close of what is not open", record)
+            return
+        _renew(report, record)
+        self._end(report, record)
+
+    def _close_brief(self, record: Record) -> None:
+        report, self._pending = self._pending, None
+        assert report is not None
+        same = (report.pid, report.proto, report.local, report.remote, report.opened) == (
+            _number(record["pid"]),
+            record["proto"],
+            _address(record, "local"),
+            _address(record, "remote"),
+            self._time,
+        )
+        if not same:
+            self._violate("close of another short-lived socket", record)
+        self._end(report, record)
+
+    def _end(self, report: Report, record: Record) -> None:
+        report.closed = self._time
+        report.reason = _text(record["reason"])
+        duration = record["duration_ms"]
+        report.duration_ms = duration if isinstance(duration, int | float) else None
+        if report.duration_ms is not None and report.duration_ms < 0:
+            self._violate("negative duration", record)
+
+    def _settle_pending(self) -> None:
+        if self._pending is not None:
+            self._violate("short-lived open without its close", {"local": self._pending.local})
+            self._pending = None
+
+    def _violate(self, what: str, record: Record) -> None:
+        self.violations[what] += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(f"{what}: {record}")
+
+
+def _renew(report: Report, record: Record) -> None:
+    """Take over endpoints; a socket that ends may have lost the ones that it had."""
+    local, remote = _address(record, "local"), _address(record, "remote")
+    if local[1] is not None and (remote[1] is not None or report.remote[1] is None):
+        report.local, report.remote = local, remote
+    report.peer_inode = _number(record.get("peer_inode")) or report.peer_inode
+
+
+def _address(record: Record, side: str) -> Address:
+    text = _text_or_none(record.get(f"{side}_addr"))
+    return (text, _number(record.get(f"{side}_port")))
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _text(value: object) -> str:
+    assert isinstance(value, str), value
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,276 @@
+"""The truth of one workload's sockets, and what an agent's reports are worth beside it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from .stream import Address, Report
+
+# What a socket is recognized by: protocol, local port and remote port; of UDP the local port, of
+# unix the inode, of PostgreSQL's unix sockets the pid of the backend.
+Key = tuple[str, int, int]
+# A log's times are rounded to milliseconds, and written a little late.
+_SLACK_SECONDS = 0.05
+# No notice is later.
+_LATE_SECONDS = 0.5
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})
+
+
+def key_of(proto: str, local_port: int, remote_port: int | None) -> Key:
+    """Return the key of a TCP or UDP socket. A UDP socket may be connected late or never."""
+    return (proto, local_port, 0 if proto == "udp" else remote_port or 0)
+
+
+@dataclass(slots=True)
+class End:
+    """One end of a connection, or one socket. ``pids`` may hold it; ``noticed`` is when its destroy
+    notice was received."""
+
+    side: str
+    key: Key
+    begin: float
+    end: float
+    pids: frozenset[int]
+    local: Address | None = None
+    remote: Address | None = None
+    peer: End | None = None
+    noticed: float | None = None
+    reports: list[Report] = field(default_factory=list)
+
+
+class Truth(NamedTuple):
+    """The ends of one run; ``ports`` are the servers', by protocol."""
+
+    connections: int
+    ends: list[End]
+    ports: frozenset[tuple[str, int]]
+
+
+class Noticed(Protocol):
+    """A destroy notice."""
+
+    @property
+    def time(self) -> float: ...
+    @property
+    def key(self) -> Key: ...
+
+
+@dataclass(slots=True)
+class Score:
+    """What became of the ends of one side."""
+
+    ends: int = 0
+    opened_and_closed: int = 0
+    still_open: int = 0
+    once: int = 0
+    attributed: int = 0  # Twice: first without a process, and closed as `attributed`.
+    shared: int = 0  # Reported once for each of the processes that held it.
+    duplicate: int = 0
+    never: int = 0
+    right: int = 0
+    null: int = 0
+    wrong: int = 0
+    ghosts: int = 0  # Opened without a process, with an inode, after the end.
+    brief_long: int = 0  # Reported as short-lived, though it lived for two intervals.
+    wrong_address: int = 0
+    duration_errors: int = 0
+    delays: list[float] = field(default_factory=list)
+    patterns: Counter[str] = field(default_factory=Counter)
+
+
+def give_notices(ends: Iterable[End], notices: Iterable[Noticed]) -> list[Noticed]:
+    """Give each end the time of its destroy notice; return the notices that are of no end.
+
+    A log has the better times: under load the kernel sends notices tenths of a second late.
+    """
+    by_key: defaultdict[Key, list[Noticed]] = defaultdict(list)
+    for notice in notices:
+        by_key[notice.key].append(notice)
+    for end in sorted(ends, key=lambda one: one.begin):
+        left = by_key.get(end.key, [])
+        fitting = [one for one in left if one.time >= end.begin - _SLACK_SECONDS]
+        if fitting:
+            nearest = min(fitting, key=partial(_off, end.end))
+            left.remove(nearest)
+            end.noticed = nearest.time
+    return [one for left in by_key.values() for one in left]
+
+
+def _off(time: float, notice: Noticed) -> float:
+    return abs(notice.time - time)
+
+
+def unlogged(truth: Truth, notices: Iterable[Noticed]) -> list[End]:
+    """Return ends for the workload's sockets of which only the kernel knows: connections that were
+    given up, for example. Nothing is known of their begins and processes."""
+    keys = frozenset(end.key for end in truth.ends)
+    return [
+        End("unlogged", one.key, one.time - _LATE_SECONDS, one.time, frozenset())
+        for one in notices
+        if is_of(one.key, truth, keys)
+    ]
+
+
+def is_of(key: Key, truth: Truth, keys: frozenset[Key]) -> bool:
+    """Whether a notice's key is of the workload; ``keys`` are those of its ends."""
+    proto, local, remote = key
+    ports = truth.ports
+    return key in keys or (bool(remote) and ((proto, local) in ports or (proto, remote) in ports))
+
+
+def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> list[Report]:
+    """Give each report to the end that it is of, be it one of ``others``; return the workload's
+    reports that are of none."""
+    by_key: defaultdict[Key, list[End]] = defaultdict(list)
+    for end in (*truth.ends, *others):
+        by_key[end.key].append(end)
+    left: list[Report] = []
+    opened = [report for report in reports if report.opened is not None]
+    # The newest first: where ports were used again, each takes the newest end that none has taken.
+    for report in sorted(opened, key=lambda one: one.opened or 0.0, reverse=True):
+        keys = [key for key in keys_of(report) if key in by_key]
+        found = _fitting(by_key[keys[0]], report) if keys else None
+        if found is not None:
+            found.reports.insert(0, report)
+        elif keys or _is_on(report, truth.ports):
+            left.append(report)
+    return _match_peers(truth, left)
+
+
+def keys_of(report: Report) -> list[Key]:
+    """Return the keys by which ends of this report may be known."""
+    if report.proto == "unix":
+        keys = [] if report.inode is None else [("unix", report.inode, 0)]
+        return [*keys, ("unix pid", report.pid, 0)] if report.pid and report.path else keys
+    if report.local[1] is None:
+        return []
+    return [key_of(report.proto, report.local[1], report.remote[1])]
+
+
+def belongs(report: Report, truth: Truth, keys: frozenset[Key]) -> bool:
+    """Whether a report is of the workload; ``keys`` are those of its ends."""
+    return _is_on(report, truth.ports) or not keys.isdisjoint(keys_of(report))
+
+
+def _is_on(report: Report, ports: frozenset[tuple[str, int]]) -> bool:
+    """Whether a report is of a connection (not of a listener) at one of these ports."""
+    if report.remote[1] is None:
+        return False
+    return any((report.proto, port) in ports for port in (report.local[1], report.remote[1]))
+
+
+def _fitting(ends: Sequence[End], report: Report) -> End | None:
+    """Return the end that a report fits best; None when each began after the report."""
+    opened = report.opened or 0.0
+    closed = opened if report.closed is None else report.closed
+    begun = [end for end in ends if end.begin - _SLACK_SECONDS <= opened]
+    if len(begun) < 2:
+        return begun[0] if begun else None
+    if not report.brief:  # Two with the same ports do not live at the same time.
+        living = [end for end in begun if end.begin <= opened <= end.end]
+        if living:
+            return living[-1]
+    ended = [end for end in begun if end.end - _LATE_SECONDS <= closed] or begun
+    fresh = [end for end in ended if not end.reports] or ended
+    return max(fresh, key=lambda end: end.end)
+
+
+def _match_peers(truth: Truth, left: list[Report]) -> list[Report]:
+    """Match client ends that are known only by their peer's inode."""
+    clients = {
+        report.inode: end.peer
+        for end in truth.ends
+        if end.peer is not None
+        for report in end.reports
+    }
+    unmatched = []
+    for report in left:
+        client = clients.get(report.peer_inode) if report.peer_inode else None
+        if client is None:
+            unmatched.append(report)
+        else:
+            client.reports.append(report)
+    return unmatched
+
+
+def score(ends: Iterable[End], interval: float) -> dict[str, Score]:
+    """Return the scores by side."""
+    scores: dict[str, Score] = {}
+    for end in ends:
+        _count(scores.setdefault(end.side, Score()), end, interval)
+    return scores
+
+
+def _count(into: Score, end: End, interval: float) -> None:
+    into.ends += 1
+    reports = end.reports
+    if not reports:
+        into.never += 1
+        return
+    kinds = [_kind(report, end, interval) for report in reports]
+    into.patterns[" + ".join(sorted(kinds))] += 1
+    into.ghosts += kinds.count("ghost")
+    into.still_open += any(report.closed is None for report in reports)
+    into.opened_and_closed += all(report.closed is not None for report in reports)
+    told = [one for one, kind in zip(reports, kinds, strict=True) if kind != "attributed"]
+    if len(reports) == 1:
+        into.once += 1
+    elif len(told) == 1:
+        into.attributed += 1
+    elif None not in {one.pid for one in told} and len({one.pid for one in told}) == len(told):
+        into.shared += 1
+    else:
+        into.duplicate += 1
+    if "wrong" in kinds:
+        into.wrong += 1
+    elif "right" in kinds:
+        into.right += 1
+    else:
+        into.null += 1
+    lived = end.end - end.begin
+    into.brief_long += any(report.brief for report in reports) and lived > 2 * interval
+    into.wrong_address += any(_is_elsewhere(report, end) for report in reports)
+    final = _final(told, end)
+    if final is not None and final.closed is not None:
+        into.delays.append(final.closed - end.end)
+        if final.duration_ms is not None:
+            into.duration_errors += abs(final.duration_ms / 1000 - lived) > 2 * interval
+
+
+def _kind(report: Report, end: End, interval: float) -> str:
+    """Return what a report says of its process: right, wrong, or why there is none."""
+    if report.pid is not None:
+        return "right" if report.pid in end.pids else "wrong"
+    if report.brief:
+        return "brief"
+    if report.reason == "attributed":
+        return "attributed"
+    late = report.opened is not None and report.opened > end.end + interval / 2
+    return "ghost" if late else "null"
+
+
+def _final(reports: Sequence[Report], end: End) -> Report | None:
+    """Return the report whose close is that of the socket: of its processes the last one's."""
+    right = [one for one in reports if one.pid in end.pids and one.closed is not None]
+    closed = right or [one for one in reports if one.closed is not None][:1]
+    return max(closed, key=lambda one: one.closed or 0.0, default=None)
+
+
+def _is_elsewhere(report: Report, end: End) -> bool:
+    pairs: Mapping[str, tuple[Address, Address | None]] = {
+        "local": (report.local, end.local),
+        "remote": (report.remote, end.remote),
+    }
+    return any(
+        true is not None and _plain(seen) != _plain(true) and seen[0] not in _EVERYWHERE
+        for seen, true in pairs.values()
+    )
+
+
+def _plain(address: Address) -> Address:
+    text, port = address
+    return (None if text is None else text.removeprefix("::ffff:"), port)

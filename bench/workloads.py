@@ -1,0 +1,249 @@
+"""Workloads of connections whose truth is known from servers' logs or from their clients.
+
+Each is a context that starts its servers on loopback, in a temporary directory, and gives an object
+whose ``run`` makes the connections and whose ``truth`` reads the logs behind that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from .clients import Used
+from .daemons import LOOPBACK, Nginx, nginx, stopped
+from .notices import ROOT
+from .truth import End, Truth, key_of
+
+# No workload takes longer; seconds.
+_MAX_SECONDS = 120.0
+
+
+class Workload(Protocol):
+    """A workload whose servers run."""
+
+    def run(self) -> None:
+        """Make the connections."""
+
+    def truth(self) -> Truth:
+        """Return what they were; once, behind ``run``."""
+
+
+class Kind(NamedTuple):
+    """How a workload is built. ``start`` gets a directory and the share of the whole to do."""
+
+    start: Callable[[Path, float], AbstractContextManager[Workload]]
+    intervals: tuple[float, ...] = (1.0, 0.1)
+
+
+def pair(
+    client: tuple[int, frozenset[int]],
+    server: tuple[int, frozenset[int]],
+    begin: float,
+    end: float,
+) -> list[End]:
+    """Return both ends of a TCP connection on loopback: port and processes of each."""
+    near, far = (LOOPBACK, client[0]), (LOOPBACK, server[0])
+    out = End("client", key_of("tcp", client[0], server[0]), begin, end, client[1], near, far)
+    into = End("server", key_of("tcp", server[0], client[0]), begin, end, server[1], far, near)
+    return [out, into]
+
+
+class NginxAndWrk:
+    """wrk without keep-alive against nginx with several workers."""
+
+    def __init__(self, server: Nginx, connections: int) -> None:
+        self._server = server
+        self._connections = connections
+        self._clients: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Run one wrk with 50 clients for each port, until so many connections are logged."""
+        self._server.skip_log()
+        command = ("wrk", "-t1", "-c50", "-d60s", "-H", "Connection: close")
+        quiet = subprocess.DEVNULL
+        runs = {
+            port: subprocess.Popen([*command, f"http://{LOOPBACK}:{port}/"], stdout=quiet)
+            for port in self._server.ports
+        }
+        self._clients = {port: one.pid for port, one in runs.items()}
+        stop = time.monotonic() + _MAX_SECONDS
+        try:
+            while self._server.logged() < self._connections and time.monotonic() < stop:
+                time.sleep(0.02)
+        finally:
+            for one in runs.values():
+                stopped(one, interrupt=True)
+
+    def truth(self) -> Truth:
+        """Return what nginx logged."""
+        ends = []
+        lines = self._server.lines()
+        for line in lines:
+            client = (line.remote_port, frozenset({self._clients.get(line.server_port, 0)}))
+            server = (line.server_port, frozenset({line.pid}))
+            ends += pair(client, server, line.begin, line.end)
+        ports = frozenset(("tcp", port) for port in self._server.ports)
+        return Truth(len(lines), ends, ports)
+
+
+@contextmanager
+def nginx_and_wrk(directory: Path, share: float) -> Iterator[Workload]:
+    """100 clients, 20,000 connections."""
+    with nginx(directory, workers=4, ports=2) as server:
+        yield NginxAndWrk(server, round(20_000 * share))
+
+
+class Curls:
+    """Processes of curl, each with one connection."""
+
+    def __init__(self, server: Nginx, count: int, at_a_time: int) -> None:
+        self._server = server
+        self._count = count
+        self._at_a_time = at_a_time
+        self._done: list[tuple[int, int, float, float]] = []
+
+    def run(self) -> None:
+        """Start them, so many at a time."""
+        self._server.skip_log()
+        with ThreadPoolExecutor(self._at_a_time) as threads:
+            self._done = list(threads.map(self._one, range(self._count)))
+
+    def _one(self, _number: int) -> tuple[int, int, float, float]:
+        """Run one; return its pid, its local port, and the times of its begin and end."""
+        url = f"http://{LOOPBACK}:{self._server.ports[0]}/"
+        command = ("curl", "-s", "-o", "/dev/null", "-w", "%{local_port}", url)
+        begin = time.time()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            output, _none = process.communicate(timeout=_MAX_SECONDS)
+        return (process.pid, int(output), begin, time.time())
+
+    def truth(self) -> Truth:
+        """Return what each curl printed, with the worker that nginx logged for it."""
+        lines = self._server.lines()
+        port = self._server.ports[0]
+        ends = []
+        for pid, local, begin, end in self._done:
+            workers = frozenset(
+                line.pid
+                for line in lines
+                if line.remote_port == local and begin - 1 < line.end < end + 1
+            )
+            ends += pair((local, frozenset({pid})), (port, workers), begin, end)
+        return Truth(len(self._done), ends, frozenset({("tcp", port)}))
+
+
+@contextmanager
+def curl(directory: Path, share: float) -> Iterator[Workload]:
+    """1,000 processes, one after the other."""
+    with nginx(directory, workers=2, ports=1) as server:
+        yield Curls(server, round(1000 * share), 1)
+
+
+@contextmanager
+def curl_8(directory: Path, share: float) -> Iterator[Workload]:
+    """1,000 processes, 8 at a time."""
+    with nginx(directory, workers=2, ports=1) as server:
+        yield Curls(server, round(1000 * share), 8)
+
+
+class Clients:
+    """Processes of ``bench.clients`` that print what they did, and perhaps their server."""
+
+    def __init__(
+        self, commands: Sequence[tuple[str, ...]], server: tuple[int, int] | None = None
+    ) -> None:
+        """``server``: port and pid."""
+        self._commands = commands
+        self._server = server
+        self._used: list[tuple[int, Used]] = []
+
+    def run(self) -> None:
+        """Run them, side by side."""
+        self._used = []
+        runs = [_python(*command) for command in self._commands]
+        try:
+            for one in runs:
+                output, _none = one.communicate(timeout=_MAX_SECONDS)
+                self._used += [(one.pid, Used.parse(line)) for line in output.splitlines()]
+        finally:
+            for one in runs:
+                stopped(one)
+
+    def truth(self) -> Truth:
+        """Return what they printed."""
+        ends = []
+        for pid, one in self._used:
+            pids = frozenset({pid})
+            if one.proto == "tcp" and self._server is not None:
+                client, server = (one.local_port, pids), (one.remote_port, self._server_pids())
+                ends += pair(client, server, one.begin, one.end)
+                continue
+            key = key_of(one.proto, one.local_port, None)
+            if one.proto == "unix":
+                key = ("unix", one.inode, 0)
+            remote = (LOOPBACK, one.remote_port) if one.remote_port else None
+            ends.append(End("socket", key, one.begin, one.end, pids, remote=remote))
+        ports = frozenset() if self._server is None else frozenset({("tcp", self._server[0])})
+        return Truth(len(self._used), ends, ports)
+
+    def _server_pids(self) -> frozenset[int]:
+        return frozenset() if self._server is None else frozenset({self._server[1]})
+
+
+def _python(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench.clients", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+
+@contextmanager
+def _serving(what: str) -> Iterator[tuple[int, int]]:
+    """A server of ``bench.clients``: its port and its pid."""
+    process = _python(what)
+    try:
+        assert process.stdout is not None
+        yield (int(process.stdout.readline()), process.pid)
+    finally:
+        stopped(process)
+
+
+@contextmanager
+def sequential(_directory: Path, share: float) -> Iterator[Workload]:
+    """One process that connects 400 times for 50 ms, one after the other."""
+    with _serving("serve-tcp") as server:
+        yield Clients([("connect", str(server[0]), str(round(400 * share)), "0.05")], server)
+
+
+@contextmanager
+def dns(_directory: Path, share: float) -> Iterator[Workload]:
+    """4 processes that ask 500 times each."""
+    with _serving("serve-udp") as server:
+        count = str(round(500 * share))
+        yield Clients([("ask", str(server[0]), count, str(seed)) for seed in range(4)])
+
+
+def _longer(share: float) -> float:
+    """Return how many seconds to swap sockets: more than one of them lives."""
+    return max(5.0, 17 * share)
+
+
+def swaps(kind: str) -> Callable[[Path, float], AbstractContextManager[Workload]]:
+    """One process that swaps 27 sockets a second for others, each held for 3 s, for 17 s."""
+
+    @contextmanager
+    def start(_directory: Path, share: float) -> Iterator[Workload]:
+        yield Clients([("swap", kind, "27", "3", str(_longer(share)))])
+
+    return start
+
+
+@contextmanager
+def one_descriptor(_directory: Path, share: float) -> Iterator[Workload]:
+    """10 processes that hold one UDP socket after the other on one descriptor, each for 2.3 s."""
+    yield Clients([("replace", "udp", "2.3", str(_longer(share)))] * 10)
