@@ -67,7 +67,8 @@ class Run(NamedTuple):
     stream: Stream
     notices: Notices
     load: Load
-    stats: tuple[int, int, float] | None
+    stats: tuple[int, int, float] | None  # Polls, late ones, and the 99th percentile in ms.
+    load_average: float
 
 
 @contextmanager
@@ -92,6 +93,7 @@ def following(command: tuple[str, ...], directory: Path, interval: float) -> Ite
 
 def measure(command: tuple[str, ...], workload: Workload, directory: Path, interval: float) -> Run:
     """Run a workload once under an agent."""
+    average = os.getloadavg()[0]
     with notices.recording(directory / "notices"):
         with following(command, directory, interval) as agent:
             time.sleep(1.5 * interval + 0.1)  # Another poll, so that all is seen from the start.
@@ -105,7 +107,7 @@ def measure(command: tuple[str, ...], workload: Workload, directory: Path, inter
     recorded = notices.read(directory / "notices")
     said = _STATS.findall((directory / "stderr").read_bytes())
     stats = (int(said[-1][0]), int(said[-1][1]), float(said[-1][2])) if said else None
-    return Run(interval, truth, stream, recorded, load, stats)
+    return Run(interval, truth, stream, recorded, load, stats, average)
 
 
 def _settle(agent: Agent, truth: Truth, interval: float) -> None:

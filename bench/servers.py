@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import verdict
 from .commands import sockagent
+from .databases import pgbench_tcp, pgbench_unix, redis
 from .recorded import measure
 from .workloads import (
     Kind,
@@ -30,6 +31,9 @@ from .workloads import (
 
 KINDS = {
     "nginx": Kind(nginx_and_wrk),
+    "redis": Kind(redis),
+    "pgbench-tcp": Kind(pgbench_tcp),
+    "pgbench-unix": Kind(pgbench_unix),
     "curl": Kind(curl),
     "curl-8": Kind(curl_8),
     "dns": Kind(dns),
@@ -82,12 +86,11 @@ def main() -> int:
         Path(scratch).chmod(0o755)
         for name in options.only:
             kind = KINDS[name]
-            intervals = options.interval or kind.intervals[-1:] if options.quick else None
-            intervals = intervals or options.interval or kind.intervals
+            usual = kind.intervals[-1:] if options.quick else kind.intervals
             servers = root / name
             servers.mkdir(exist_ok=True)
             with kind.start(servers, share) as workload:
-                for interval in intervals:
+                for interval in options.interval or usual:
                     directory = servers / str(interval)
                     directory.mkdir(exist_ok=True)
                     began = time.monotonic()

@@ -34,6 +34,7 @@ class Report:
     proto: str
     local: Address
     remote: Address
+    state: str | None  # At first.
     path: str | None
     peer_inode: int | None
     netns: int | None
@@ -120,6 +121,7 @@ class Stream:
             proto=_text(record["proto"]),
             local=_address(record, "local"),
             remote=_address(record, "remote"),
+            state=_text_or_none(record["state"]),
             path=_text_or_none(record.get("path")),
             peer_inode=_number(record.get("peer_inode")),
             netns=_number(record["netns"]),

@@ -129,6 +129,7 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
     for end in (*truth.ends, *others):
         by_key[end.key].append(end)
     left: list[Report] = []
+    clients: list[Report] = []
     opened = [report for report in reports if report.opened is not None]
     # The newest first: where ports were used again, each takes the newest end that none has taken.
     for report in sorted(opened, key=lambda one: one.opened or 0.0, reverse=True):
@@ -138,14 +139,18 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
             found.reports.insert(0, report)
         elif keys or _is_on(report, truth.ports):
             left.append(report)
-    return _match_peers(truth, left)
+        elif report.proto == "unix" and report.pid is not None:
+            clients.insert(0, report)
+    _match_peers([end for end in truth.ends if end.peer is not None], clients)
+    return left
 
 
 def keys_of(report: Report) -> list[Key]:
     """Return the keys by which ends of this report may be known."""
     if report.proto == "unix":
         keys = [] if report.inode is None else [("unix", report.inode, 0)]
-        return [*keys, ("unix pid", report.pid, 0)] if report.pid and report.path else keys
+        bound = report.pid and report.path and report.state != "LISTEN"
+        return [*keys, ("unix pid", report.pid or 0, 0)] if bound else keys
     if report.local[1] is None:
         return []
     return [key_of(report.proto, report.local[1], report.remote[1])]
@@ -179,22 +184,27 @@ def _fitting(ends: Sequence[End], report: Report) -> End | None:
     return max(fresh, key=lambda end: end.end)
 
 
-def _match_peers(truth: Truth, left: list[Report]) -> list[Report]:
-    """Match client ends that are known only by their peer's inode."""
-    clients = {
-        report.inode: end.peer
-        for end in truth.ends
-        if end.peer is not None
-        for report in end.reports
-    }
-    unmatched = []
-    for report in left:
-        client = clients.get(report.peer_inode) if report.peer_inode else None
-        if client is None:
-            unmatched.append(report)
+def _match_peers(servers: Sequence[End], reports: Iterable[Report]) -> None:
+    """Give reports to client ends whose only mark is their peer, or else their process."""
+    by_inode: dict[int | None, End] = {}
+    for server in servers:
+        for report in server.reports:
+            by_inode[report.inode] = server
+    left = []
+    for report in reports:
+        found = by_inode.get(report.peer_inode)
+        if found is not None and found.peer is not None:
+            found.peer.reports.append(report)
         else:
-            client.reports.append(report)
-    return unmatched
+            left.append(report)
+    clients = [one.peer for one in servers if one.peer is not None and not one.peer.reports]
+    for report in left:
+        opened = (report.opened or 0.0) + _SLACK_SECONDS
+        begun = [one for one in clients if one.begin <= opened and report.pid in one.pids]
+        if begun:
+            newest = max(begun, key=lambda one: one.begin)
+            newest.reports.append(report)
+            clients.remove(newest)
 
 
 def score(ends: Iterable[End], interval: float) -> dict[str, Score]:

@@ -43,6 +43,7 @@ class Result:
     longest_gap: float
     load_seconds: float
     cpu_share: float
+    load_average: float  # When it began: what else the machine did.
     violations: dict[str, int]
     examples: list[str]
     events: dict[str, int]
@@ -90,6 +91,7 @@ def result(workload: str, run: Run) -> Result:
         longest_gap=_longest_gap(stream.times, load.begin, load.end),
         load_seconds=load.end - load.begin,
         cpu_share=load.cpu / (load.end - load.begin),
+        load_average=run.load_average,
         violations=dict(stream.violations),
         examples=stream.examples,
         events=dict(stream.counts),

@@ -21,7 +21,7 @@ from .notices import ROOT
 from .truth import End, Truth, key_of
 
 # No workload takes longer; seconds.
-_MAX_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 class Workload(Protocol):
@@ -72,7 +72,7 @@ class NginxAndWrk:
             for port in self._server.ports
         }
         self._clients = {port: one.pid for port, one in runs.items()}
-        stop = time.monotonic() + _MAX_SECONDS
+        stop = time.monotonic() + MAX_SECONDS
         try:
             while self._server.logged() < self._connections and time.monotonic() < stop:
                 time.sleep(0.02)
@@ -120,7 +120,7 @@ class Curls:
         command = ("curl", "-s", "-o", "/dev/null", "-w", "%{local_port}", url)
         begin = time.time()
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            output, _none = process.communicate(timeout=_MAX_SECONDS)
+            output, _none = process.communicate(timeout=MAX_SECONDS)
         return (process.pid, int(output), begin, time.time())
 
     def truth(self) -> Truth:
@@ -169,7 +169,7 @@ class Clients:
         runs = [_python(*command) for command in self._commands]
         try:
             for one in runs:
-                output, _none = one.communicate(timeout=_MAX_SECONDS)
+                output, _none = one.communicate(timeout=MAX_SECONDS)
                 self._used += [(one.pid, Used.parse(line)) for line in output.splitlines()]
         finally:
             for one in runs:
