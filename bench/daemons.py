@@ -15,7 +15,7 @@ LOOPBACK = "127.0.0.1"
 # A server starts and stops in this time; seconds.
 _PATIENCE = 20.0
 # nginx writes its log so often; seconds.
-_FLUSH = 0.25
+_FLUSH = 0.05
 
 _NGINX = """
 daemon off;
@@ -27,7 +27,7 @@ error_log {directory}/error.log;
 events {{ worker_connections 1024; }}
 http {{
     log_format truth '$msec $request_time $pid $remote_port $server_port';
-    access_log {directory}/access.log truth buffer=16k flush=250ms;
+    access_log {directory}/access.log truth buffer=4k flush=50ms;
     keepalive_timeout 0;
     server {{
         {listens}
@@ -119,7 +119,7 @@ class Nginx:
 
     def skip_log(self) -> None:
         """Forget what was logged so far."""
-        time.sleep(2 * _FLUSH)
+        time.sleep(4 * _FLUSH)
         self._log.skip()
 
     def logged(self) -> int:
@@ -128,7 +128,7 @@ class Nginx:
 
     def lines(self) -> list[Line]:
         """Return the connections that were logged."""
-        time.sleep(2 * _FLUSH)
+        time.sleep(4 * _FLUSH)
         return [_line(line) for line in self._log.lines()]
 
 

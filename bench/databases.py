@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .daemons import LOOPBACK, Log, free_ports, stopped, wait_for
 from .truth import End, Truth
-from .workloads import MAX_SECONDS, Workload, pair
+from .workloads import MAX_SECONDS, PORT_CONNECTIONS, Workload, pair
 
 # A backend logs its end a little after its client has seen it; seconds.
 _LOGGED = 0.5
@@ -55,11 +55,11 @@ class RedisBenchmarks:
         self._clients: list[int] = []
 
     def run(self) -> None:
-        """Run them, side by side, each with 25 clients."""
+        """Run them, side by side, each with 5 clients."""
         for one in self._servers:
             one.log.skip()
         count = str(self._count)
-        command = ("redis-benchmark", "-t", "ping_mbulk", "-k", "0", "-c", "25", "-q", "-n", count)
+        command = ("redis-benchmark", "-t", "ping_mbulk", "-k", "0", "-c", "5", "-q", "-n", count)
         quiet = subprocess.DEVNULL
         runs = [
             subprocess.Popen([*command, "-p", str(one.port)], stdout=quiet, stderr=quiet)
@@ -100,10 +100,10 @@ def _seconds(text: str) -> float:
 
 @contextmanager
 def redis(directory: Path, share: float) -> Iterator[Workload]:
-    """Two servers, 10,000 connections each: so no port is used twice within seconds."""
+    """Ten servers, 2,000 connections each."""
     with ExitStack() as stack:
         servers = []
-        for port in free_ports(2):
+        for port in free_ports(10):
             log = directory / f"{port}.log"
             log.touch()
             command = ["redis-server", "--port", str(port), "--bind", LOOPBACK, "--save", ""]
@@ -112,7 +112,7 @@ def redis(directory: Path, share: float) -> Iterator[Workload]:
             stack.callback(stopped, process)
             wait_for(port)
             servers.append(Redis(port, process.pid, Log(log)))
-        yield RedisBenchmarks(servers, round(10_000 * share))
+        yield RedisBenchmarks(servers, round(PORT_CONNECTIONS * share))
 
 
 class Postgres(NamedTuple):

@@ -63,6 +63,11 @@ def arguments() -> argparse.Namespace:
     add("--only", metavar="NAME,...", help=f"some of {', '.join(KINDS)}")
     add("--quick", action="store_true", help="a fifth of each, and one interval each")
     add("--json", type=Path, metavar="FILE", help="write everything measured there")
+    add(
+        "--alone",
+        action="store_true",
+        help="in namespaces of its own: nothing else on the machine has sockets there",
+    )
     add("--keep", type=Path, metavar="DIRECTORY", help="leave records, notices and logs there")
     options = parser.parse_args()
     options.only = options.only.split(",") if options.only else list(KINDS)
@@ -74,9 +79,19 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def _move() -> None:
+    """Start again in new network and process namespaces, with a procfs of them."""
+    unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    rest = [one for one in sys.argv[1:] if one != "--alone"]
+    os.execvp("unshare", [*unshare, *inside, sys.executable, "-m", "bench.servers", *rest])
+
+
 def main() -> int:
     """Run the workloads, print the tables; return the exit status."""
     options = arguments()
+    if options.alone:
+        _move()
     command = (str(options.agent.resolve()),) if options.agent else sockagent()
     share = _QUICK if options.quick else 1.0
     results: list[verdict.Result] = []

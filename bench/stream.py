@@ -57,6 +57,7 @@ class Stream:
     times: list[float] = field(default_factory=list)  # Of the polls that reported something.
     late_polls: int | None = None  # From the newest heartbeat.
     whole: bool = False  # Whether a snapshot is complete.
+    _before: dict[Held, Report] = field(default_factory=dict)  # Held when records were lost.
     _seq: int = 0
     _pending: Report | None = None
     _snapshotting: int = 0
@@ -87,11 +88,14 @@ class Stream:
             self.times.append(self._time)
         if event == "snapshot":
             self._snapshotting += 1
-            self._open(record, None)
+            self._open(record, self._time if self.counts["lost"] else None)
         elif event == "snapshot_end":
             if record["count"] != self._snapshotting:
                 self._violate("snapshot_end with another count", record)
             self.whole, self._snapshotting = True, 0
+            for report in self._before.values():
+                report.closed, report.reason = self._time, "lost"
+            self._before = {}
         elif event == "open":
             self._open(record, self._time)
         elif event == "update":
@@ -99,8 +103,8 @@ class Stream:
         elif event == "close":
             self._close(record)
         elif event == "lost":
-            self.held.clear()
-            self.whole = False
+            self._before.update(self.held)
+            self.held, self.whole = {}, False
         elif event == "heartbeat":
             self.late_polls = _number(record.get("late_polls"))
 
@@ -127,7 +131,13 @@ class Stream:
             netns=_number(record["netns"]),
             opened=opened,
         )
-        self.reports.append(report)
+        before = None
+        if report.inode is not None and _text(record["event"]) == "snapshot":
+            before = self._before.pop((report.pid, report.inode), None)
+        if before is None:
+            self.reports.append(report)
+        else:
+            report = before
         if report.inode is None:
             report.brief = True
             self._pending = report

@@ -115,6 +115,17 @@ def unlogged(truth: Truth, notices: Iterable[Noticed]) -> list[End]:
     ]
 
 
+def reused(ends: Iterable[End], seconds: float) -> int:
+    """Return how many ends have the ports of another that ended so few seconds before: a report of
+    one may be taken for one of the other."""
+    ended: dict[Key, float] = {}
+    count = 0
+    for end in sorted(ends, key=lambda one: one.end):
+        count += end.end - ended.get(end.key, 0.0) < seconds
+        ended[end.key] = end.end
+    return count
+
+
 def is_of(key: Key, truth: Truth, keys: frozenset[Key]) -> bool:
     """Whether a notice's key is of the workload; ``keys`` are those of its ends."""
     proto, local, remote = key
@@ -131,8 +142,8 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
     left: list[Report] = []
     clients: list[Report] = []
     opened = [report for report in reports if report.opened is not None]
-    # The newest first: where ports were used again, each takes the newest end that none has taken.
-    for report in sorted(opened, key=lambda one: one.opened or 0.0, reverse=True):
+    # The last one first: where ports were used again, each takes the last end that none has taken.
+    for report in reversed(opened):
         keys = [key for key in keys_of(report) if key in by_key]
         found = _fitting(by_key[keys[0]], report) if keys else None
         if found is not None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from .recorded import Run
-from .truth import Score, belongs, give_notices, is_of, match, score, unlogged
+from .truth import Score, belongs, give_notices, is_of, match, reused, score, unlogged
 
 _REPORTED = (
     "| workload | s | side | ends | open and close | never | once | attributed | shared "
@@ -33,6 +33,7 @@ class Result:
     unmatched: int  # Reports on the workload's ports that are of no logged connection,
     unlogged: int  # and destroy notices there that are of none.
     notice_lag_p99: float  # How late the kernel's notices were; seconds.
+    reused: int  # Ends whose ports were those of another within two intervals and a second.
     opens: int
     closes: int
     notices: int
@@ -92,6 +93,7 @@ def result(workload: str, run: Run) -> Result:
         load_seconds=load.end - load.begin,
         cpu_share=load.cpu / (load.end - load.begin),
         load_average=run.load_average,
+        reused=reused((*truth.ends, *others), 2 * run.interval + 1),
         violations=dict(stream.violations),
         examples=stream.examples,
         events=dict(stream.counts),
@@ -186,6 +188,8 @@ def _rest(one: Result) -> list[str]:
             found.append(f"{count} ends: {name.replace('_', ' ')}")
     counts = one.events
     found += [f"{counts[name]} `{name}`" for name in ("lost", "coverage") if counts.get(name)]
+    if one.reused:
+        found.append(f"{one.reused} ends with the ports of another shortly before")
     if one.overruns:
         found.append(f"{one.overruns} overruns of this program's own notices")
     return found
