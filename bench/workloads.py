@@ -83,7 +83,9 @@ class NginxAndWrk:
                 time.sleep(0.02)
         finally:
             for one in runs.values():
-                stopped(one, interrupt=True)
+                one.terminate()
+            for one in runs.values():
+                stopped(one)
 
     def truth(self) -> Truth:
         """Return what nginx logged."""
@@ -235,7 +237,7 @@ def dns(_directory: Path, share: float) -> Iterator[Workload]:
 
 def _longer(share: float) -> float:
     """Return how many seconds to swap sockets: more than one of them lives."""
-    return max(5.0, 17 * share)
+    return max(4.0, 17 * share)
 
 
 def swaps(kind: str) -> Callable[[Path, float], AbstractContextManager[Workload]]:
