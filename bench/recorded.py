@@ -74,7 +74,7 @@ class Run(NamedTuple):
 @contextmanager
 def following(command: tuple[str, ...], directory: Path, interval: float) -> Iterator[Agent]:
     """``sockagent --follow``, ready once its snapshot is whole."""
-    argv = [*command, "--follow", "--interval", str(interval), "--stats", "1"]
+    argv = [*command, "--follow", "--interval", str(interval), "--stats", "0.5"]
     records = directory / "records"
     with open(records, "wb") as out, open(directory / "stderr", "wb") as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
@@ -117,6 +117,6 @@ def _settle(agent: Agent, truth: Truth, interval: float) -> None:
     while (took := time.monotonic() - begin) < _MAX_SETTLE:
         stream = agent.read()
         is_open = any(belongs(report, truth, keys) for report in stream.held.values())
-        if not is_open and took > 2.5 * interval + 0.2 and took > 1.1:  # And another --stats.
+        if not is_open and took > 2.5 * interval + 0.2 and took > 0.6:  # And another --stats.
             return
         time.sleep(0.1)

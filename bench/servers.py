@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -30,20 +31,20 @@ from .workloads import (
 )
 
 KINDS = {
-    "nginx": Kind(nginx_and_wrk),
-    "redis": Kind(redis),
+    "nginx": Kind(nginx_and_wrk, ("nginx", "wrk")),
+    "redis": Kind(redis, ("redis-server", "redis-benchmark")),
     "pgbench-tcp": Kind(pgbench_tcp),
     "pgbench-unix": Kind(pgbench_unix),
-    "curl": Kind(curl),
-    "curl-8": Kind(curl_8),
+    "curl": Kind(curl, ("nginx", "curl")),
+    "curl-8": Kind(curl_8, ("nginx", "curl")),
     "dns": Kind(dns),
-    "sequential": Kind(sequential, (0.1,)),
-    "swap-udp": Kind(swaps("udp"), (1.0,)),
-    "swap-unix": Kind(swaps("unix"), (1.0,)),
-    "one-descriptor": Kind(one_descriptor, (1.0,)),
+    "sequential": Kind(sequential, intervals=(0.1,)),
+    "swap-udp": Kind(swaps("udp"), intervals=(1.0,)),
+    "swap-unix": Kind(swaps("unix"), intervals=(1.0,)),
+    "one-descriptor": Kind(one_descriptor, intervals=(1.0,)),
 }
 # Of the whole: what --quick does.
-_QUICK = 0.2
+_QUICK = 0.15
 
 
 def arguments() -> argparse.Namespace:
@@ -61,7 +62,7 @@ def arguments() -> argparse.Namespace:
         help="between polls; may repeat",
     )
     add("--only", metavar="NAME,...", help=f"some of {', '.join(KINDS)}")
-    add("--quick", action="store_true", help="a fifth of each, and one interval each")
+    add("--quick", action="store_true", help="less of each, and one interval each")
     add("--json", type=Path, metavar="FILE", help="write everything measured there")
     add(
         "--alone",
@@ -74,6 +75,12 @@ def arguments() -> argparse.Namespace:
     unknown = set(options.only) - KINDS.keys()
     if unknown:
         parser.error(f"argument --only: no workload {', '.join(sorted(unknown))}")
+    programs = {program for name in options.only for program in KINDS[name].programs}
+    missing = [program for program in sorted(programs) if shutil.which(program) is None]
+    if missing:
+        parser.error(f"install {', '.join(missing)}, or choose other workloads with --only")
+    if options.agent is not None and not os.access(options.agent, os.X_OK):
+        parser.error(f"argument --agent: {options.agent} is not a program")
     if os.geteuid() != 0:
         parser.error("the sockets of the servers are seen by root only")
     return options

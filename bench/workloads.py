@@ -40,9 +40,13 @@ class Workload(Protocol):
 
 
 class Kind(NamedTuple):
-    """How a workload is built. ``start`` gets a directory and the share of the whole to do."""
+    """How a workload is built. ``start`` gets a directory and the share of the whole to do.
+
+    ``programs``: what must be installed.
+    """
 
     start: Callable[[Path, float], AbstractContextManager[Workload]]
+    programs: tuple[str, ...] = ()
     intervals: tuple[float, ...] = (1.0, 0.1)
 
 
