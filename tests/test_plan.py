@@ -227,8 +227,8 @@ def test_a_sweep_never_reads_more_than_it_may_and_misses_none(
 # Resting.
 
 
-def turn(planned: Planned, **more: Collection[int]) -> Plan:
-    return planned.poll(Budget(1000, 0), **more)
+def turn(planned: Planned) -> Plan:
+    return planned.poll(Budget(1000, 0))
 
 
 def test_of_a_process_that_did_not_run_the_sweep_reads_the_facts_alone() -> None:
