@@ -39,7 +39,7 @@ _COOKIE = slice(44, 52)
 
 
 class Ended(NamedTuple):
-    """A notice: the socket's cookie, protocol and the body of the message."""
+    """A notice: the socket's cookie, protocol and the message without header and attributes."""
 
     cookie: int
     proto: str
@@ -65,7 +65,8 @@ def notices(buffer: bytes) -> tuple[list[Ended], int]:
             proto = _PROTOCOLS.get(number)
             # A socket without a local port was never bound: it was in no table either.
             if proto is not None and notice[_LOCAL_PORT] != b"\0\0":
-                found.append(Ended(int.from_bytes(notice[_COOKIE], byteorder), proto, notice))
+                cookie = int.from_bytes(notice[_COOKIE], byteorder)
+                found.append(Ended(cookie, proto, notice[:INET_BYTES]))
         at += (length + 3) & ~3
     return found, malformed
 

@@ -17,14 +17,18 @@ from .destroyed import PROTOCOLS, Ended, notices
 from .receiving import receive
 
 # Notices kept from one poll to the next, at the most; beyond it is like an overrun. Each takes
-# about 500 bytes.
-MOST = 50_000
+# about 250 bytes.
+MOST = 100_000
 # Messages read in one turn of the event loop.
 _TURN = 256
 # A namespace in which something ended is listened to again so many seconds later, or at the next
 # poll: each notice by itself would wake the event loop. The kernel keeps some 4,000 meanwhile;
 # where so many come that it might not be enough there is no pause.
 _PAUSE_SECONDS = 0.2
+# After so many messages of other processes in a namespace, nothing is read there for a while but
+# at polls: who floods a namespace of its own keeps nobody else waiting.
+MAX_IGNORED = 1000
+_FLOODED_SECONDS = 5.0
 
 
 class Ears:
@@ -60,10 +64,12 @@ class Ears:
         before = len(self._heard.get(netns, ()))
         self._read(netns, hearing)
         many = len(self._heard.get(netns, ())) - before >= _TURN
-        if self._sockets.get(netns) is hearing and not many:
+        flooded = self._ignored[netns] >= MAX_IGNORED
+        if self._sockets.get(netns) is hearing and (flooded or not many):
             loop = asyncio.get_running_loop()
             loop.remove_reader(hearing.fileno())
-            self._pausing[netns] = loop.call_later(_PAUSE_SECONDS, self._wait, netns, hearing)
+            pause = _FLOODED_SECONDS if flooded else _PAUSE_SECONDS
+            self._pausing[netns] = loop.call_later(pause, self._wait, netns, hearing)
 
     def leave(self, namespaces: Collection[int]) -> None:
         """Hear these no more. To be called before their sockets are closed."""

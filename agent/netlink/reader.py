@@ -28,7 +28,9 @@ _TIMEOUT_SECONDS = 5.0
 _NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1  # linux/socket.h, linux/netlink.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-# Room for about 4,000 notices that wait to be read; a notice counts for 1 KiB in there.
+# Room for notices that wait to be read; one counts for 1 KiB. In our own namespace, where servers
+# end 20,000 sockets a second, for some seconds of them; in others, which any user may make, less.
+_OWN_HEARING_BYTES = 64 << 20
 _HEARING_BYTES = 4 << 20
 _CLONE_NEWNET = 0x4000_0000  # linux/sched.h
 # The kernel has no such dump in a namespace.
@@ -176,8 +178,9 @@ class NetlinkReader:
         link = self._links.get(netns)
         return None if link is None else link.hearing
 
-    def _sockets(self) -> Callable[[], tuple[socket.socket, socket.socket | None]]:
-        return (lambda: (_asking(), _hearing())) if self.hears else (lambda: (_asking(), None))
+    def _sockets(self, size: int) -> tuple[socket.socket, socket.socket | None]:
+        """Open sockets where we are; ``size`` is the bytes of notices that may wait."""
+        return _asking(), _hearing(size) if self.hears else None
 
     def refused(self) -> list[int]:
         """The namespaces that may not be entered, if that is worth telling."""
@@ -210,8 +213,9 @@ class NetlinkReader:
             return self._links[netns]
 
     def _open(self, netns: int, path: str) -> _Link:
-        sockets = self._sockets()
-        return _Link(*(sockets() if netns == self._own else _in(netns, path, sockets)))
+        if netns == self._own:
+            return _Link(*self._sockets(_OWN_HEARING_BYTES))
+        return _Link(*_in(netns, path, lambda: self._sockets(_HEARING_BYTES)))
 
     def _drop(self, netns: int) -> None:
         with self._opening:
@@ -236,15 +240,15 @@ def _asking() -> socket.socket:
     return asking
 
 
-def _hearing() -> socket.socket:
+def _hearing(size: int = _HEARING_BYTES) -> socket.socket:
     """A socket that hears of the end of every TCP and UDP socket. Raises OSError."""
     hearing = _asking()
     try:
         hearing.setblocking(False)
         try:
-            hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _HEARING_BYTES)
+            hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
         except OSError:  # Without CAP_NET_ADMIN as much as anybody may have.
-            hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEARING_BYTES)
+            hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         for group in GROUPS:
             hearing.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError:
