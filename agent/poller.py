@@ -29,6 +29,7 @@ from .plan import SWEEP_SECONDS
 from .procfs import net
 from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
+from .procfs.reader import Way
 from .procfs.walker import Walker
 from .schedule import ALL_GROUPS, Group
 from .sight import coverage
@@ -87,6 +88,9 @@ class Poller:
         self._batch_soon = wrap(ForkedWalk.batch)
         self._walk_soon = wrap(walker.walk)
         self._ask_soon = wrap(walker.protocols)
+        self._threads_soon = wrap(procfs.thread_namespaces)
+        # Namespaces in which a thread was found, with its process and the way to it.
+        self._threads: dict[int, tuple[int, Way]] = {}
 
     async def poll(self) -> Snapshot:
         """One pass. The walk comes first: a socket that it finds is in a table by then.
@@ -207,16 +211,20 @@ class Poller:
             yield (hold(row, None, ()) for row in self._sources.unheld())
         self.coverage = snapshot.coverage
 
-    def _namespaces(self) -> dict[int, list[int]]:
-        """The pids of each network namespace."""
-        namespaces: dict[int, list[int]] = {}
-        for pid, known in self._holders.watched.items():
+    def _namespaces(self) -> dict[int, list[Way]]:
+        """The pids of each network namespace, or what leads to it besides."""
+        namespaces: dict[int, list[Way]] = {}
+        watched = self._holders.watched
+        for pid, known in watched.items():
             namespaces.setdefault(known.netns, []).append(pid)
+        self._threads = {at: way for at, way in self._threads.items() if way[0] in watched}
+        for netns, (_pid, way) in self._threads.items():
+            namespaces.setdefault(netns, [way])
         return namespaces
 
     async def _joined(
         self,
-        namespaces: Mapping[int, list[int]],
+        namespaces: Mapping[int, list[Way]],
         reading: Reading,
         failed: Mapping[int, str],
         *,
@@ -257,7 +265,7 @@ class Poller:
 
     async def _resolve(
         self,
-        namespaces: Mapping[int, list[int]],
+        namespaces: Mapping[int, list[Way]],
         reading: Reading,
         dirty: set[int],
         ended: Mapping[int, Socket],
@@ -273,12 +281,36 @@ class Poller:
         if asked:
             answers = await self._ask(asked)
             again = self._unread(reading, answers.values())
-            if again:
-                more = await sources.read(namespaces, again)
+            found = await self._find_threads(asked, answers)
+            if again or found:
+                namespaces = {**namespaces, **found}
+                more = await sources.read(namespaces, {**again, **dict.fromkeys(found, ALL_GROUPS)})
                 reading = reading.joined(more)
                 dirty |= more.change.fresh | more.change.gone
         sockets = join.resolve(dirty, answers, covers, ended)
         return join.finish(dirty, sockets, covers)
+
+    async def _find_threads(
+        self, asked: Iterable[Descriptor], answers: Mapping[int, Socket]
+    ) -> dict[int, list[Way]]:
+        """Return the ways to network namespaces that only threads of some holders are in: those of
+        sockets that a table should list and none does."""
+        watched = self._holders.watched
+        pids = {
+            one.pid
+            for one in asked
+            if one.inode in answers
+            and watched[one.pid].threads != 1  # 0: not known.
+            and groups_of(answers[one.inode])
+        }
+        if not pids:
+            return {}
+        known = self._namespaces()
+        found = await self._threads_soon(pids)
+        new = {netns: way for netns, way in found.items() if netns not in known}
+        for netns, way in new.items():
+            self._threads[netns] = (int(str(way).partition("/")[0]), way)
+        return {netns: [way] for netns, way in new.items()}
 
     def _unread(self, reading: Reading, answers: Iterable[Socket]) -> dict[int, set[Group]]:
         """Return the groups that should list these sockets and were not read in this poll.

@@ -22,7 +22,7 @@ from .netlink.ears import Ears
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
-from .procfs.reader import ProcFS
+from .procfs.reader import ProcFS, Way
 from .schedule import ALL_GROUPS, GROUP_OF, GROUPS, TCP, UDP, Group, Schedule
 from .tables import EMPTY, Change, Scope, Table, Tables
 
@@ -31,7 +31,7 @@ MAX_COOKIES = 250_000
 
 # A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
 TableKey = tuple[int, str | Group]
-Namespaces = Mapping[int, Sequence[int]]
+Namespaces = Mapping[int, Sequence[Way]]
 # The groups that are to be read, or were read, by namespace.
 Due = Mapping[int, Collection[Group]]
 
@@ -79,7 +79,7 @@ def groups_of(socket: Socket) -> frozenset[Group]:
 class Sources:
     """All tables as they were last read.
 
-    ``Namespaces`` map the network namespaces, as looks name them, to pids in them.
+    ``Namespaces`` map the network namespaces, as looks name them, to ways that lead to them.
     """
 
     def __init__(self, procfs: ProcFS, netlink: NetlinkReader | None) -> None:
@@ -178,9 +178,9 @@ class Sources:
 
     def _count(self, namespaces: Namespaces) -> dict[int, counters.Counted]:
         counted: dict[int, counters.Counted] = {}
-        for netns, pids in namespaces.items():
+        for netns, ways in namespaces.items():
             try:
-                read = self._procfs.tables(netns, pids, counters.FILES)
+                read = self._procfs.tables(netns, ways, counters.FILES)
             except Vanished:
                 continue
             contents = tuple(read.get(name, b"") for name in counters.FILES)
@@ -257,12 +257,12 @@ class Sources:
         self._cookies = {at: seen for at, seen in self._cookies.items() if at in namespaces}
 
     async def _run(
-        self, jobs: Sequence[tuple[int, Sequence[int], Group]], gone: Iterable[TableKey]
+        self, jobs: Sequence[tuple[int, Sequence[Way], Group]], gone: Iterable[TableKey]
     ) -> Reading:
         tables: dict[TableKey, Table] = dict.fromkeys(gone, EMPTY)
         groups: dict[int, set[Group]] = {}
         parsed = await asyncio.gather(*(self._read_soon(*job) for job in jobs))
-        for (netns, _pids, group), one in zip(jobs, parsed, strict=True):
+        for (netns, _ways, group), one in zip(jobs, parsed, strict=True):
             for _netns, names in one.tables:
                 for name in (names, *(names if isinstance(names, tuple) else ())):
                     self._failed.pop((netns, name), None)
@@ -291,14 +291,14 @@ class Sources:
             while len(seen) > MAX_COOKIES:  # Ends that were not reported leave theirs behind.
                 del seen[next(iter(seen))]
 
-    def _read(self, netns: int, pids: Sequence[int], names: Sequence[str]) -> Parsed:
+    def _read(self, netns: int, ways: Sequence[Way], names: Sequence[str]) -> Parsed:
         """Read and parse tables of one namespace, over netlink those it has; blocking."""
         reading = Parsed({}, {})
         netns_id = self._procfs.netns_id(netns)
         left = list(names)
         if self._netlink is not None and netns_id is not None:
-            path = f"{self._procfs.root}/{pids[0]}/ns/net"
-            scope = Scope(netns_id, self._ephemeral, partial(self._interface, netns, pids))
+            path = f"{self._procfs.root}/{ways[0]}/ns/net"
+            scope = Scope(netns_id, self._ephemeral, partial(self._interface, netns, ways))
             for dump, rows in self._netlink.dumps(netns_id, path, names):
                 place: TableKey = (netns, dump.tables)
                 before = self._tables.get(place)
@@ -307,7 +307,7 @@ class Sources:
                 # What was read as text before is in here now.
                 reading.tables.update(self._replaced((netns, name) for name in dump.tables))
         try:
-            texts = self._procfs.tables(netns, pids, left) if left else {}
+            texts = self._procfs.tables(netns, ways, left) if left else {}
         except Vanished:
             # With its last process a namespace's sockets are gone.
             return reading._replace(vanished=True)
@@ -326,10 +326,10 @@ class Sources:
                 reading.tables.update(self._without(place, table, texts))
         return reading
 
-    def _interface(self, netns: int, pids: Sequence[int], index: int) -> str:
+    def _interface(self, netns: int, ways: Sequence[Way], index: int) -> str:
         """The name of an interface of a namespace, or its index in digits."""
         try:
-            texts = self._procfs.tables(netns, pids, net.INTERFACES)
+            texts = self._procfs.tables(netns, ways, net.INTERFACES)
         except Vanished:
             return str(index)
         readable = [data for data in texts.values() if isinstance(data, bytes)]

@@ -10,10 +10,13 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from .files import GONE, Vanished, link, opened, read, read_or_empty
+
+# What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
+Way = int | str
 
 _NETNS = "net:["
 _INODE_DIGITS = 19  # So many may be more than 63 bits; they are 32 bits wide.
@@ -92,20 +95,21 @@ class ProcFS:
             return None
 
     def tables(
-        self, netns: int, pids: Sequence[int], names: Sequence[str]
+        self, netns: int, ways: Sequence[Way], names: Sequence[str]
     ) -> dict[str, bytes | OSError]:
-        """The text of the named tables of one namespace, which ``pids`` were in when last seen.
+        """The text of the named tables of one namespace, to which ``ways`` led when last seen.
 
         A table that this kernel has not is left out; one that cannot be read gives its error.
         Raises Vanished when none of the processes is there any longer.
         """
-        for pid, way in self._ways(pids):
+        for pid, way in self._ways(ways):
             try:
                 with opened(f"{self.root}/{way}") as directory:
                     tables = self._tables(directory, names)
                     # It may have left for another namespace at any moment before.
                     if tables is not None and not self._is_in(netns, directory):
-                        self.moved.add(pid)
+                        if pid is not None:
+                            self.moved.add(pid)
                         continue
             except OSError as error:
                 if error.errno in GONE:
@@ -140,13 +144,27 @@ class ProcFS:
             self.netns_id(now) is not None and self.netns_id(now) == self.netns_id(netns)
         )
 
-    def _ways(self, pids: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """The directories below which the tables of a namespace may be found, and whose."""
-        yield from ((pid, str(pid)) for pid in pids)
-        for pid in pids:  # The main thread of a process may have ended before the others.
-            with suppress(OSError):
+    def _ways(self, ways: Sequence[Way]) -> Iterator[tuple[int | None, str]]:
+        """The directories below which the tables of a namespace may be found, and whose; None where
+        it is a single thread that is there."""
+        yield from ((way if isinstance(way, int) else None, str(way)) for way in ways)
+        for way in ways:  # The main thread of a process may have ended before the others.
+            if isinstance(way, int):
+                with suppress(OSError):
+                    for tid in os.listdir(f"{self.root}/{way}/task"):
+                        yield way, f"{way}/task/{tid}"
+
+    def thread_namespaces(self, pids: Iterable[int]) -> dict[int, Way]:
+        """Return the network namespaces that threads of these processes are in, each with the way
+        to a thread; those that are gone, or may not be read, are left out."""
+        found: dict[int, Way] = {}
+        for pid in pids:
+            with suppress(OSError), opened(f"{self.root}/{pid}") as directory:
                 for tid in os.listdir(f"{self.root}/{pid}/task"):
-                    yield pid, f"{pid}/task/{tid}"
+                    with suppress(OSError):
+                        netns = self.netns(directory, f"task/{tid}/")
+                        found.setdefault(netns, f"{pid}/task/{tid}")
+        return found
 
     def _exists(self, name: str) -> bool:
         try:
