@@ -14,29 +14,37 @@ from agent.schedule import ALL_GROUPS
 from agent.sources import Namespaces, Sources
 
 WITHIN_SECONDS = 5.0
+# An address of this process alone: ports recur on others.
+ADDRESS = "127.98.{}.{}".format(*divmod(os.getpid() % 62_500, 250))
 
 
-def connection() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        one = socket.create_connection(server.getsockname())
-        return one, server.accept()[0]
+def connection() -> tuple[socket.socket, ...]:
+    """Return both ends of a connection and the listener.
+
+    The notice of a listener's end may come late: one that is closed here could end up among those
+    that no reading showed.
+    """
+    server = socket.create_server((ADDRESS, 0))
+    one = socket.create_connection(server.getsockname(), source_address=(ADDRESS, 0))
+    return one, server.accept()[0], server
 
 
-def reset(*both: socket.socket) -> None:
+def reset(*opened: socket.socket) -> None:
     """End them without TIME_WAIT: the notices come at once."""
-    for one in both:
+    for one in opened:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         one.close()
 
 
 async def told_until(sources: Sources, here: Namespaces, ports: set[int]) -> list[Socket]:
-    """What came and went, until one of these ports did."""
+    """What came and went on ADDRESS, until one of these ports did."""
     told: list[Socket] = []
     deadline = time.monotonic() + WITHIN_SECONDS
     while not ports.intersection(one.local_port or 0 for one in told):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        told += sources.take_ended(here).unknown
+        unknown = sources.take_ended(here).unknown
+        told += [one for one in unknown if one.local_addr == ADDRESS]
     return told
 
 

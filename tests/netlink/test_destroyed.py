@@ -147,6 +147,21 @@ def changed(at: int, value: bytes) -> bytes:
         message(FIRST[16:88] + struct.pack("=HHI", 9, 10, 17)),
         message(FIRST[16:88] + struct.pack("=H", 5)),
     ],
+    ids=[
+        "one byte",
+        "no whole header",
+        "zeros",
+        "length below that of a header",
+        "length beyond the end",
+        "another kind",
+        "another family",
+        "no whole row",
+        "no protocol",
+        "empty protocol",
+        "attribute length too small",
+        "attribute length too large",
+        "no whole attribute header",
+    ],
 )
 def test_a_malformed_notice_is_counted_and_not_read(broken: bytes) -> None:
     assert notices(broken) == ([], 1)

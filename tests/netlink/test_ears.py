@@ -196,10 +196,25 @@ def test_what_another_process_sends_to_the_groups_is_ignored_and_counted() -> No
     assert (ignored, malformed) == ({NETNS: 3 * len(GROUPS)}, {})
 
 
-async def test_truncated_and_malformed_notices_are_counted(
+@pytest.mark.parametrize("length", [20, 90])
+def test_a_datagram_that_is_too_long_is_truncated(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(receiving, "_MAX_BYTES", length)
+    with _hearing() as hearing:
+        hearing.settimeout(20)
+        end_a_socket()
+        datagram = receiving.receive(hearing)
+    assert (len(datagram.data), datagram.truncated, datagram.from_kernel) == (length, True, True)
+
+
+async def test_truncated_notices_are_counted_and_not_read(
     ears: Ears, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiving, "_MAX_BYTES", 90)
+    def truncate(hearing: socket.socket) -> receiving.Datagram:
+        return receiving.receive(hearing)._replace(truncated=True)  # Behind a whole message.
+
+    monkeypatch.setattr(ears_module, "receive", truncate)
     end_a_socket()
     await until(lambda: bool(ears._malformed))
     ignored, malformed = ears.take_rejected()

@@ -384,8 +384,11 @@ def test_an_answer_to_an_older_request_is_skipped() -> None:
 def test_a_truncated_answer_is_not_read(
     reader: NetlinkReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def truncate(link: socket.socket) -> receiving.Datagram:
+        return receiving.receive(link)._replace(truncated=True)  # Behind a whole message.
+
     with monkeypatch.context() as patch:
-        patch.setattr(receiving, "_MAX_BYTES", 100)
+        patch.setattr(reader_module, "receive", truncate)
         assert names_of(reader, "netlink") == []
     assert names_of(reader, "netlink") == [("netlink",)]
 
