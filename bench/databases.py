@@ -55,11 +55,11 @@ class RedisBenchmarks:
         self._clients: list[int] = []
 
     def run(self) -> None:
-        """Run them, side by side, each with 5 clients."""
+        """Run them, side by side, each with 12 clients."""
         for one in self._servers:
             one.log.skip()
         count = str(self._count)
-        command = ("redis-benchmark", "-t", "ping_mbulk", "-k", "0", "-c", "5", "-q", "-n", count)
+        command = ("redis-benchmark", "-t", "ping_mbulk", "-k", "0", "-c", "12", "-q", "-n", count)
         quiet = subprocess.DEVNULL
         runs = [
             subprocess.Popen([*command, "-p", str(one.port)], stdout=quiet, stderr=quiet)
@@ -100,10 +100,10 @@ def _seconds(text: str) -> float:
 
 @contextmanager
 def redis(directory: Path, share: float) -> Iterator[Workload]:
-    """Ten servers, 2,000 connections each."""
+    """Four servers, 5,000 connections each."""
     with ExitStack() as stack:
         servers = []
-        for port in free_ports(10):
+        for port in free_ports(4):
             log = directory / f"{port}.log"
             log.touch()
             command = ["redis-server", "--port", str(port), "--bind", LOOPBACK, "--save", ""]

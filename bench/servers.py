@@ -25,6 +25,7 @@ from .workloads import (
     curl_8,
     dns,
     nginx_and_wrk,
+    nginx_paced,
     one_descriptor,
     sequential,
     swaps,
@@ -32,6 +33,7 @@ from .workloads import (
 
 KINDS = {
     "nginx": Kind(nginx_and_wrk, ("nginx", "wrk")),
+    "nginx-paced": Kind(nginx_paced, ("nginx", "wrk")),
     "redis": Kind(redis, ("redis-server", "redis-benchmark")),
     "pgbench-tcp": Kind(pgbench_tcp),
     "pgbench-unix": Kind(pgbench_unix),
@@ -87,9 +89,11 @@ def arguments() -> argparse.Namespace:
 
 
 def _move() -> None:
-    """Start again in new network and process namespaces, with a procfs of them."""
+    """Start again in new network and process namespaces, with a procfs of them, and with ports
+    enough for PORT_CONNECTIONS."""
     unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    ports = "echo 10000 65535 >/proc/sys/net/ipv4/ip_local_port_range"
+    inside = ["sh", "-c", f'ip link set lo up && {ports} && exec "$@"', "sh"]
     rest = [one for one in sys.argv[1:] if one != "--alone"]
     os.execvp("unshare", [*unshare, *inside, sys.executable, "-m", "bench.servers", *rest])
 

@@ -23,10 +23,13 @@ from .truth import End, Truth, key_of
 # No workload takes longer; seconds.
 MAX_SECONDS = 120.0
 
-# Connections to one port. The kernel steps through the clients' ports ten at a time on average, so
-# that behind 2,800 connections to one port it is again at those that it gave out first. Two
-# connections of the same ports within a second could not be told apart in what is reported.
-PORT_CONNECTIONS = 2000
+# From connecting to asking, where the clients of nginx take their time; seconds.
+_DELAY = 0.05
+# Connections to one port. The kernel steps through the clients' ports ten at a time on average:
+# behind 5,500 connections to one port (with --alone; 2,800 elsewhere) it is again at those that it
+# gave out first. Two connections with the same ports within a second could not be told apart in
+# what is reported.
+PORT_CONNECTIONS = 5000
 
 
 class Workload(Protocol):
@@ -66,15 +69,18 @@ def pair(
 class NginxAndWrk:
     """wrk without keep-alive against nginx with several workers."""
 
-    def __init__(self, server: Nginx, connections: int) -> None:
+    def __init__(self, server: Nginx, connections: int, script: Path | None = None) -> None:
+        """``script`` makes the clients ask _DELAY seconds after they connected."""
         self._server = server
         self._connections = connections
+        self._script = () if script is None else ("-s", str(script))
+        self._delay = 0.0 if script is None else _DELAY
         self._clients: dict[int, int] = {}
 
     def run(self) -> None:
-        """Run one wrk with 10 clients for each port, until so many connections are logged."""
+        """Run one wrk with 25 clients for each port, until so many connections are logged."""
         self._server.skip_log()
-        command = ("wrk", "-t1", "-c10", "-d60s", "-H", "Connection: close")
+        command = ("wrk", "-t1", "-c25", "-d60s", "-H", "Connection: close", *self._script)
         quiet = subprocess.DEVNULL
         runs = {
             port: subprocess.Popen([*command, f"http://{LOOPBACK}:{port}/"], stdout=quiet)
@@ -98,7 +104,8 @@ class NginxAndWrk:
         for line in lines:
             client = (line.remote_port, frozenset({self._clients.get(line.server_port, 0)}))
             server = (line.server_port, frozenset({line.pid}))
-            ends += pair(client, server, line.begin, line.end)
+            # nginx counts from the first byte of the request.
+            ends += pair(client, server, line.begin - self._delay, line.end)
         ports = frozenset(("tcp", port) for port in self._server.ports)
         return Truth(len(lines), ends, ports)
 
@@ -108,6 +115,15 @@ def nginx_and_wrk(directory: Path, share: float) -> Iterator[Workload]:
     """100 clients, 20,000 connections."""
     with nginx(directory, workers=4, ports=20_000 // PORT_CONNECTIONS) as server:
         yield NginxAndWrk(server, round(20_000 * share))
+
+
+@contextmanager
+def nginx_paced(directory: Path, share: float) -> Iterator[Workload]:
+    """100 clients, 2,000 connections a second of 50 ms each, 10,000 in all."""
+    script = directory / "delay.lua"
+    script.write_text(f"function delay() return {_DELAY * 1000:.0f} end\n")
+    with nginx(directory, workers=4, ports=20_000 // PORT_CONNECTIONS) as server:
+        yield NginxAndWrk(server, round(10_000 * share), script)
 
 
 class Curls:
