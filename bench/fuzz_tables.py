@@ -48,7 +48,7 @@ Text, Number = str | None, int | None
 # The types of the fields of Socket, in order.
 TYPES: tuple[type | UnionType, ...] = (
     int, str, str, Text, Text, Text, Number, Text, Number, Text, Text, Number, Number, Number,
-    Number, str, Number, Number, Text, Number,
+    Number, str, Number, Number, Text, Number, Number,
 )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ class Notices(Target):
     def read(self, data: bytes) -> None:
         ended, malformed = notices(data)
         self.outcome.malformed += malformed
-        sockets = brief(ended, (), EMPTY, SCOPE)
+        sockets = brief(ended, EMPTY, SCOPE)
         assert len(sockets) == len(ended)
         for socket in sockets:
             check(socket)
