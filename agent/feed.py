@@ -25,7 +25,7 @@ from .vitals import Vitals
 
 # The history is bounded in both: minutes of a busy machine.
 HISTORY_RECORDS = 10_000
-HISTORY_BYTES = 12 * 1024 * 1024
+HISTORY_BYTES = 24 * 1024 * 1024
 HEARTBEAT_SECONDS = 15.0
 
 _EVERYTHING = Filter()

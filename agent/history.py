@@ -6,19 +6,28 @@ It knows neither subscribers nor transports, and nothing of how deltas are told.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from sys import getsizeof
 
-from .model import Coverage, Delta
+from .model import INET_FAMILIES, Coverage, Delta, Holding, Updated
 
-# What one takes in memory, but for its command line: about two times its record.
-_DELTA_BYTES = 1200
+# What the values of the model take with all their numbers and addresses, but without texts of any
+# length. A test compares the sums with what deltas really keep alive.
+_DELTA_BYTES = 128
+_COVERAGE_BYTES = 256
+_HOLDING_BYTES = 280
+_SOCKET_BYTES = 832
+_PROCESS_BYTES = 304
+_OWNER_BYTES = 112
+_PLACE_BYTES = 80
+_POINTER_BYTES, _NUMBER_BYTES = 8, 32
 
 
 class Batch:
     """The deltas of one poll, at ``time``, never empty: numbered ``first`` to ``last``.
 
-    ``size`` is about what they take in memory. ``lines`` are the records of some, by index, as
-    long as the batch is the newest one.
+    ``size`` is an upper bound of the bytes that they keep alive. ``lines`` are the records of some,
+    by index, as long as the batch is the newest one.
     """
 
     __slots__ = ("_old", "_size", "deltas", "first", "last", "lines", "size", "time")
@@ -28,7 +37,7 @@ class Batch:
         self.deltas = tuple(deltas)
         self.first = first
         self.last = first + len(deltas) - 1
-        self.size = sum(map(_size, deltas))
+        self.size = _size(deltas)
         self.lines: dict[int, bytes] = {}
         self._size, self._old = 0, False  # Of the lines.
 
@@ -44,10 +53,58 @@ class Batch:
         self.lines.clear()
 
 
-def _size(delta: Delta) -> int:
-    process = None if isinstance(delta, Coverage) else delta.holding.process
-    arguments = process.cmdline if process is not None and process.cmdline else ()
-    return _DELTA_BYTES + sum(map(len, arguments))
+def _size(deltas: Sequence[Delta]) -> int:
+    """Return an upper bound of the bytes that deltas keep alive; what they share counts once."""
+    counted: set[int] = set()  # The ids of what is counted; the deltas keep it alive.
+    size = 0
+    for delta in deltas:
+        size += _DELTA_BYTES
+        if isinstance(delta, Coverage):
+            size += _COVERAGE_BYTES + _texts(delta.missing, counted)
+            continue
+        size += _holding(delta.holding, counted)
+        if isinstance(delta, Updated):
+            size += _holding(delta.before, counted)
+    return size
+
+
+def _holding(holding: Holding, counted: set[int]) -> int:
+    socket, process, fds, owner, _peer_pid, place, _omitted = holding
+    size = _HOLDING_BYTES  # With one descriptor.
+    if len(fds) > 1:
+        numbers = {id(fd) for fd in fds} - counted
+        counted |= numbers
+        size += _POINTER_BYTES * len(fds) + _NUMBER_BYTES * len(numbers)
+    if id(socket) not in counted:
+        counted.add(id(socket))
+        size += _SOCKET_BYTES
+        if socket.family not in INET_FAMILIES or socket.interface is not None:
+            texts = (socket.proto, socket.family, socket.local_addr, socket.path, socket.interface)
+            size += _texts(texts, counted)
+    if process is not None and id(process) not in counted:
+        counted.add(id(process))
+        texts = (process.comm, process.exe, process.cgroup, process.unit, process.container)
+        size += _PROCESS_BYTES + _texts(texts, counted)
+        if process.cmdline is not None:
+            size += getsizeof(process.cmdline) + _texts(process.cmdline, counted)
+    if owner is not None and id(owner) not in counted:
+        counted.add(id(owner))
+        size += _OWNER_BYTES + _texts((owner.user,), counted)
+    if place is not None:
+        size += _PLACE_BYTES + _texts(place, counted)
+    return size
+
+
+def _texts(texts: Iterable[str | None], counted: set[int]) -> int:
+    size = 0
+    for text in texts:
+        if text is None or id(text) in counted:
+            continue
+        counted.add(id(text))
+        size += _POINTER_BYTES + getsizeof(text)
+        if not text.isascii():  # To encode it may keep its UTF-8 beside it.
+            size += 4 * len(text) + 1
+    return size
 
 
 class History:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from .holders import Holders
-from .model import Holding, Key, Owner, Place, Process, Socket
+from .model import MAX_LISTED_FDS, Holding, Key, Owner, Place, Process, Socket
 
 # Readings that a row must be missing from its table before that is believed: the tables skip rows
 # while they change.
@@ -271,7 +271,8 @@ class Join:
         fds: tuple[int, ...],
         peer_pid: int | None = None,
     ) -> Holding:
-        """A holding with its owner: the socket's, else, where no table tells it, the process's."""
+        """A holding with its owner: the socket's, else, where no table tells it, the process's.
+        ``fds`` are all of the process's descriptors on the socket, ascending."""
         uid = socket[13]
         if uid is None and process is not None:
             uid = process.uid
@@ -279,7 +280,10 @@ class Join:
         place = None
         if process is None and socket.cgroup_id is not None:
             place = self._place(socket.cgroup_id)
-        return Holding._make((socket, process, fds, owner, peer_pid, place))
+        omitted = 0
+        if len(fds) > MAX_LISTED_FDS:
+            fds, omitted = fds[:MAX_LISTED_FDS], len(fds) - MAX_LISTED_FDS
+        return Holding._make((socket, process, fds, owner, peer_pid, place, omitted))
 
     def _peer_pid(self, socket: Socket) -> int | None:
         pids = self._holders.pids_of(socket.peer_inode) if socket.peer_inode else ()
@@ -309,9 +313,12 @@ class _Update:
             or last[1] is not process
             or last[2] != fds
             or last[4] != peer_pid
+            or last[6]
         ):
-            self.holdings[key] = self._hold(socket, process, fds, peer_pid)
-            self.changed.add(key)
+            holding = self._hold(socket, process, fds, peer_pid)
+            if holding != last:  # More descriptors than a holding lists may be the same ones.
+                self.holdings[key] = holding
+                self.changed.add(key)
 
     def remove(self, key: Key) -> None:
         if self.holdings.pop(key, None) is not None:

@@ -138,11 +138,17 @@ class Owner(NamedTuple):
     user: str | None
 
 
+# Descriptors of one process on one socket that a holding lists, the lowest ones: the history keeps
+# thousands of holdings, and one process may have a million descriptors on one socket.
+MAX_LISTED_FDS = 64
+
+
 class Holding(NamedTuple):
-    """One process on one socket, through ``fds`` (ascending).
+    """One process on one socket, through ``fds`` (ascending, at most MAX_LISTED_FDS).
 
     ``process`` is None, and ``fds`` empty, when the holder cannot be seen; ``place`` is then where
     the socket is accounted, if that can. ``peer_pid`` is a holder of a unix socket's other end.
+    ``omitted_fds`` counts the process's descriptors on the socket that ``fds`` does not list.
     """
 
     socket: Socket
@@ -151,6 +157,7 @@ class Holding(NamedTuple):
     owner: Owner | None
     peer_pid: int | None = None
     place: Place | None = None
+    omitted_fds: int = 0
 
 
 # (pid, inode); the pid is None for a socket whose holder cannot be seen.

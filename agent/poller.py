@@ -23,7 +23,7 @@ from .cgroups import Cgroups
 from .holders import Holders
 from .join import Descriptor, Join
 from .looking import Looking
-from .model import Coverage, Holding, Key, Place, Process, Snapshot, Socket
+from .model import MAX_LISTED_FDS, Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .plan import SWEEP_SECONDS
 from .procfs import net
@@ -180,10 +180,10 @@ class Poller:
                         continue
                     # hold() written out: it is most of what this loop costs.
                     owner = owners.get(socket[13])
-                    if owner is None:
+                    if owner is None or len(fds) > MAX_LISTED_FDS:
                         yield hold(socket, process, fds)
                     else:
-                        yield make((socket, process, fds, owner, None, None))
+                        yield make((socket, process, fds, owner, None, None, 0))
                 # What is told already need not be remembered.
                 netns = self._procfs.netns_id(namespace) or namespace
                 self._holders.take(process, netns, directory, unlisted if readable else None, ())

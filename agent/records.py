@@ -118,7 +118,7 @@ class Encoder:
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
                 _backlog, interface, _cgroup, _cookie,
-            ), process, fds, owner, peer_pid, _place = holding  # fmt: skip
+            ), process, fds, owner, peer_pid, _place, _omitted_fds = holding  # fmt: skip
             if process is not last or (owner, netns, source) != its:
                 last, its = process, (owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
@@ -155,10 +155,16 @@ class Encoder:
     def _tail(
         self, process: Process | None, owner: Owner | None, netns: int | None, source: str
     ) -> str | None:
-        """The end of a record: what the sockets of a process have in common."""
+        """The end of a record: what the sockets of a process with one descriptor each share."""
         if process is None or owner is None or netns is None:
             return None
-        fields = {"netns": netns, **owner._asdict(), "source": source, "pid": process.pid}
+        fields = {
+            "fd_count": 1,
+            "netns": netns,
+            **owner._asdict(),
+            "source": source,
+            "pid": process.pid,
+        }
         return dumps(fields)[1:-1].decode() + self._facts(process)
 
     def _record_of(self, head: str, fields: dict[str, object], process: Process | None) -> bytes:
@@ -230,14 +236,13 @@ def socket_fields(holding: Holding) -> dict[str, object]:
         inode, proto, family, kind, state, local_addr, local_port, remote_addr, remote_port,
         path, direction, recv_q, send_q, _uid, netns, source, peer_inode, backlog, interface,
         _cgroup, _cookie,
-    ) = holding.socket  # fmt: skip
-    owner, process = holding.owner, holding.process
+    ), process, fds, owner, peer_pid, place, omitted_fds = holding  # fmt: skip
     uid, user = (None, None) if owner is None else owner
     fields: dict[str, object]
     if family == "unix":
         fields = {"proto": proto, "family": family, "state": state, "path": path, "type": kind}
         fields["peer_inode"] = peer_inode
-        fields["peer_pid"] = holding.peer_pid
+        fields["peer_pid"] = peer_pid
     else:
         fields = {
             "proto": proto,
@@ -257,14 +262,15 @@ def socket_fields(holding: Holding) -> dict[str, object]:
     fields["send_q"] = send_q
     fields["inode"] = inode or None
     if process is not None:
-        fields["fds"] = holding.fds
+        fields["fds"] = fds
+        fields["fd_count"] = len(fds) + omitted_fds
     fields["netns"] = netns
     fields["uid"] = uid
     fields["user"] = user
     fields["source"] = source
     fields["pid"] = None if process is None else process.pid
-    if holding.place is not None:
-        fields |= holding.place._asdict()
+    if place is not None:
+        fields |= place._asdict()
     return fields
 
 

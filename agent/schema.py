@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from .filters import DIRECTIONS, STATES
-from .model import INET_FAMILIES
+from .model import INET_FAMILIES, MAX_LISTED_FDS
 from .records import SCHEMA_VERSION
 
 Schema = dict[str, Any]
@@ -88,7 +88,13 @@ _UNIX: Schema = {
     "peer_pid": _nullable("integer", "A holder of that, when known; changes make no update."),
 }
 _PROCESS: Schema = {
-    "fds": {"type": "array", "items": _COUNT, "description": "All its descriptors on the socket."},
+    "fds": {
+        "type": "array",
+        "items": _COUNT,
+        "maxItems": MAX_LISTED_FDS,
+        "description": f"Its lowest descriptors on the socket, at most {MAX_LISTED_FDS}.",
+    },
+    "fd_count": {**_COUNT, "description": "How many descriptors it has on the socket."},
     "comm": {"type": "string", "description": "The process's name."},
     "exe": _nullable("string", "Path of its program."),
     "ppid": {**_COUNT, "description": "Its parent."},

@@ -110,6 +110,7 @@ def is_changed(was: Holding, now: Holding) -> bool:
         or was.socket[14] != now.socket[14]  # Namespace.
         or was.socket[16:19] != now.socket[16:19]  # Peer, backlog, interface.
         or was.fds != now.fds
+        or was.omitted_fds != now.omitted_fds
         or was.owner != now.owner
         or (
             was.process is not now.process

@@ -112,8 +112,12 @@ descriptors = st.sets(st.integers(0, 2**20), min_size=1, max_size=3).map(
 )
 pids = st.none() | st.integers(1, 2**22)
 places = st.none() | st.builds(Place, st.none() | names, st.none() | names, st.none() | names)
-held = st.builds(Holding, sockets, processes, descriptors, owners, pids, st.none())
-hidden = st.builds(Holding, sockets, st.none(), st.just(()), owners, pids, places)
+held = st.builds(
+    lambda holding, omitted: holding._replace(omitted_fds=omitted if len(holding.fds) > 1 else 0),
+    st.builds(Holding, sockets, processes, descriptors, owners, pids, st.none(), st.just(0)),
+    small,
+)
+hidden = st.builds(Holding, sockets, st.none(), st.just(()), owners, pids, places, st.just(0))
 holdings = held | hidden
 
 
@@ -169,6 +173,7 @@ _busy_holdings = st.builds(
     st.sampled_from([Owner(0, "root"), Owner(1, None)]),
     st.none(),
     st.none(),
+    st.just(0),
 )
 
 

@@ -88,6 +88,29 @@ def test_a_row_joins_its_holder(joined: Joined) -> None:
     assert joined.changed == {(7, 11)}
 
 
+def descriptors(one: Holding) -> tuple[tuple[int, ...], int]:
+    return one.fds, one.omitted_fds
+
+
+def test_of_many_descriptors_the_lowest_are_listed_and_the_others_counted(joined: Joined) -> None:
+    joined.holds(**{f"d{fd}": 11 for fd in range(3, 103)})
+    assert descriptors(joined.poll(tcp(11))[7, 11]) == (tuple(range(3, 67)), 36)
+    joined.holds(**{f"d{fd}": 11 for fd in range(3, 104)})
+    assert descriptors(joined.poll(tcp(11))[7, 11]) == (tuple(range(3, 67)), 37)
+    assert joined.changed == {(7, 11)}
+    joined.holds(**{f"d{fd}": 11 for fd in range(3, 67)})
+    assert descriptors(joined.poll(tcp(11))[7, 11]) == (tuple(range(3, 67)), 0)
+    assert joined.changed == {(7, 11)}
+
+
+def test_one_descriptor_for_another_beyond_those_listed_is_no_change(joined: Joined) -> None:
+    joined.holds(**{f"d{fd}": 11 for fd in range(3, 103)})
+    first = joined.poll(tcp(11))[7, 11]
+    joined.holds(**{f"d{fd}": 11 for fd in (*range(3, 102), 500)})
+    assert joined.poll(tcp(11))[7, 11] is first
+    assert joined.changed == frozenset()
+
+
 def test_every_holder_of_a_socket_is_found(joined: Joined) -> None:
     joined.holds(7, d3=11)
     joined.holds(8, d4=11)

@@ -62,6 +62,16 @@ def test_whom_a_killed_walk_left_out_is_walked_here(fake: FakeProc) -> None:
     assert sorted(map(repr, found)) == sorted(map(repr, asyncio.run(once(fake.poller()))))
 
 
+async def test_of_many_descriptors_a_snapshot_lists_what_a_poll_lists(fake: FakeProc) -> None:
+    busy(fake)
+    (fake.root / "self").symlink_to("7")
+    fake.hold(7, dict.fromkeys(range(100, 200), 11))
+    polled = await fake.poller().poll()
+    (one,) = (one for one in await once(fake.poller()) if one.omitted_fds)
+    assert one == polled.holdings[7, 11]
+    assert (len(one.fds), len(one.fds) + one.omitted_fds) == (64, 101)
+
+
 async def test_rows_that_no_process_can_hold_are_shown_when_asked_for(fake: FakeProc) -> None:
     busy(fake)
     usual, more = await once(fake.poller()), await once(fake.poller(), unheld=True)

@@ -71,6 +71,7 @@ def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
         "source": "procfs",
         "pid": 7,
         "fds": [3, 5],
+        "fd_count": 2,
         "comm": "app",
         "exe": "/usr/bin/app",
         "ppid": 1,
@@ -84,7 +85,16 @@ def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
 def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encoder) -> None:
     record = only(encoder.delta(Opened(nameless()), 5, TIME))
     assert record["pid"] is None
-    assert not record.keys() & {"fds", "comm", "exe", "ppid", "start_time", "unit", "cmdline"}
+    assert not record.keys() & {
+        "fds",
+        "fd_count",
+        "comm",
+        "exe",
+        "ppid",
+        "start_time",
+        "unit",
+        "cmdline",
+    }
 
 
 def test_a_row_that_no_process_can_hold_has_no_inode(encoder: Encoder) -> None:
@@ -124,8 +134,24 @@ def test_an_update_tells_what_was_different(encoder: Encoder) -> None:
     was = holding(tcp(state="SYN_SENT", recv_q=5), process(comm="old"), (3,))
     now = holding(tcp(state="ESTABLISHED"), process(comm="new"), (3, 4))
     record = only(encoder.delta(Updated(now, was), 5, TIME))
-    assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3]}
+    assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3], "fd_count": 1}
     assert record == {**plain(flat(now)), **HEAD, "event": "update", "previous": record["previous"]}
+
+
+def test_every_record_with_descriptors_counts_them(encoder: Encoder) -> None:
+    many = holding(fds=tuple(range(3, 67)))._replace(omitted_fds=4_000 - 64)
+    for one, count in ((holding(tcp(state="ESTABLISHED")), 1), (many, 4_000)):
+        lines = [encoder.holding(encoder.head("snapshot", 5, TIME), one)]
+        deltas = (Opened(one), Updated(one, one), Closed(one, "closed", None))
+        lines += [encoder.delta(delta, 5, TIME) for delta in deltas]
+        for record in map(only, lines):
+            assert (record["fds"], record["fd_count"]) == (list(one.fds), count)
+
+
+def test_an_update_tells_how_many_descriptors_there_were(encoder: Encoder) -> None:
+    one = holding(fds=tuple(range(3, 67)))._replace(omitted_fds=9)
+    record = only(encoder.delta(Updated(one, one._replace(omitted_fds=8)), 5, TIME))
+    assert (record["fd_count"], record["previous"]) == (73, {"fd_count": 72})
 
 
 def test_a_socket_that_begins_to_listen_is_an_update(encoder: Encoder) -> None:

@@ -40,6 +40,12 @@ def test_a_process_closed_a_socket() -> None:
     assert deltas(snapshot(one), snapshot(others=[process()])) == [Closed(one, "closed", None)]
 
 
+def test_a_descriptor_more_than_are_listed_is_an_update() -> None:
+    one = holding(fds=tuple(range(64)))._replace(omitted_fds=1)
+    more = one._replace(omitted_fds=2)
+    assert deltas(snapshot(one), snapshot(more)) == [Updated(more, one)]
+
+
 def test_a_process_exited() -> None:
     one = holding()
     assert deltas(snapshot(one), snapshot()) == [Closed(one, "exited", None)]

@@ -109,11 +109,27 @@ def test_a_duplicate_is_told_among_the_descriptors(holder: Holder) -> None:
         second = holder.do("os.dup(s.fileno())")
         update = follow.wait(event="update", inode=inode)
         assert update["fds"] == sorted([first, second])
-        assert update["previous"] == {"fds": [first]}
+        assert update["previous"] == {"fds": [first], "fd_count": 1}
         (record,) = snapshot("--pid", str(holder.pid))
         assert record["fds"] == [first, second]
         holder.do("s.close()")
         follow.until(lambda: follow.of(holder.pid)[inode]["fds"] == [second])
+
+
+def test_of_many_descriptors_the_lowest_are_told_and_all_are_counted(holder: Holder) -> None:
+    inode = holder.open("s = tcp_listener()")
+    holder.do("more = [os.dup(s.fileno()) for _ in range(99)]")
+    with Follow("--pid", str(holder.pid)) as follow:
+        follow.started()
+        (record,) = snapshot("--pid", str(holder.pid))
+        for one in (record, follow.of(holder.pid)[inode]):
+            assert (len(one["fds"]), one["fd_count"]) == (64, 100)
+            assert one["fds"] == [holder.do("s.fileno()"), *holder.do("more")[:63]]
+        holder.do("os.dup(s.fileno())")
+        update = follow.wait(event="update", inode=inode)
+        assert (update["fd_count"], update["previous"]) == (101, {"fd_count": 100})
+        holder.do("[os.close(fd) for fd in more], s.close()")
+        follow.until(lambda: follow.of(holder.pid)[inode]["fd_count"] == 1)
 
 
 def test_another_socket_on_the_same_descriptor_is_another_socket(holder: Holder) -> None:
