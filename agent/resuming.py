@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from orjson import OPT_APPEND_NEWLINE, JSONDecodeError, dumps, loads
 
+from .text import escape_controls
+
 
 class NoStream(ValueError):
     """What came is not the stream of an agent."""
@@ -45,6 +47,8 @@ class Position:
             first, last = records[0], records[-1]
             if not message.endswith(b"\n"):
                 message += b"\n"
+            if not message.isascii() or b"\x7f" in message:  # An agent of any version.
+                message = escape_controls(message.decode()).encode()
             # In the midst of a stream: the agent's own filters changed.
             if not self._greeted or first["event"] == "hello":
                 return self._hello(first) + message

@@ -252,6 +252,53 @@ def test_updates_and_closes_are_what_the_fields_say(pair: tuple[Holding, Holding
     assert closed == {**HEAD, "event": "close", **plain(flat(was)), **ending}
 
 
+# Characters that terminals obey, which JSON would let through as they are.
+controls = st.text(st.sampled_from("a\x00\x1b\x7f\x80\x9b\x9f\xa0é\u2028"), max_size=6)
+
+
+def raw_controls(line: bytes) -> list[str]:
+    """The control characters of a line, but for the newline that ends it."""
+    assert line.endswith(b"\n")
+    return [char for char in line[:-1].decode() if ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F]
+
+
+@given(
+    names=st.lists(controls, min_size=12, max_size=12),
+    kind=st.sampled_from(["inet", "unix", "packet", "hidden"]),
+    state=st.sampled_from(["LISTEN", "CONNECTED"]),
+)
+def test_no_record_has_a_raw_control_character(names: list[str], kind: str, state: str) -> None:
+    comm, exe, cgroup, unit, container, word, user, path, host, interface, proto, missing = names
+    socket = tcp(state=state, uid=0, remote_addr="::1", remote_port=1)
+    if kind == "unix":
+        socket = socket._replace(proto="unix", family="unix", type="stream", path=path)
+    elif kind == "packet":
+        socket = socket._replace(proto=proto, family=kind, local_addr=path)
+    else:
+        socket = socket._replace(interface=interface or None)
+    by = process(comm=comm, exe=exe, cgroup=cgroup, unit=unit, container=container, cmdline=(word,))
+    one = Holding(socket, by, (3,), Owner(0, user))
+    if kind == "hidden":
+        one = Holding(socket, None, (), Owner(0, user), None, Place(cgroup, unit, container))
+    encoder, sight = Encoder(Agent(host, "boot", "epoch", 1.0)), Coverage(1, 0, 1, (missing,))
+    lines = [
+        encoder.holding(encoder.head("snapshot", 5, TIME), one),
+        encoder.delta(Opened(one), 5, TIME),
+        encoder.delta(Updated(one, one._replace(owner=Owner(1, path))), 5, TIME),
+        encoder.delta(Closed(one, "closed", 1.0), 5, TIME),
+        encoder.delta(sight, 5, TIME),
+        encoder.hello(5, TIME, sight, resumed=False),
+        encoder.snapshot_end(5, TIME, 1),
+        encoder.lost(5, TIME, 1, 5),
+        encoder.heartbeat(5, TIME, FIGURES),
+    ]
+    assert [raw_controls(line) for line in lines] == [[]] * len(lines)
+    for line in lines[:2]:
+        assert only(line) == {**only(line), **plain(flat(one)), "host": host}
+    assert only(lines[2])["user"] == user
+    assert only(lines[4])["missing"] == [missing]
+
+
 @given(coverages)
 def test_coverage_is_what_the_fields_say(sight: Coverage) -> None:
     told = only(Encoder(Agent("host", None, "e", 1.0)).delta(sight, 5, TIME))

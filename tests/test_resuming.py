@@ -37,6 +37,13 @@ def test_a_whole_snapshot_can_be_gone_on_from(position: Position) -> None:
     assert position.resume == ("e", 5)
 
 
+def test_control_characters_of_an_agent_are_escaped(position: Position) -> None:
+    raw = json.dumps({"event": "open", "seq": 6, "comm": "\x7f\x9bé"}, ensure_ascii=False)
+    assert position.take(f"{raw}\n".encode()) == (
+        '{"event": "open", "seq": 6, "comm": "\\u007f\\u009bé"}\n'.encode()
+    )
+
+
 def test_each_delta_moves_it(position: Position) -> None:
     position.take(line("open", 6) + line("close", 9))
     assert position.resume == ("e", 9)

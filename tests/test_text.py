@@ -1,7 +1,9 @@
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text import text
+from agent.text import escape_controls, text
 
 
 def test_bytes_that_are_no_utf8_show_as_escapes() -> None:
@@ -11,3 +13,10 @@ def test_bytes_that_are_no_utf8_show_as_escapes() -> None:
 @given(st.binary())
 def test_all_bytes_become_text_that_can_be_encoded(raw: bytes) -> None:
     text(raw).encode()
+
+
+@given(st.text(st.characters(max_codepoint=0x100)))
+def test_escaped_json_has_no_control_character_and_means_the_same(any_text: str) -> None:
+    encoded = escape_controls(json.dumps(any_text, ensure_ascii=False))
+    assert not [char for char in encoded if char < " " or "\x7f" <= char <= "\x9f"]
+    assert json.loads(encoded) == any_text

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from .helpers import Follow, Holder, by_key, need_root, snapshot
+from websockets.sync.client import connect
+
+from .helpers import COMMAND, DEADLINE, Follow, Holder, by_key, need_root, snapshot
+from .live import Agent
 
 
 def test_a_socket_that_is_closed_closes_with_how_long_it_was_open(holder: Holder) -> None:
@@ -130,6 +135,36 @@ def test_of_many_descriptors_the_lowest_are_told_and_all_are_counted(holder: Hol
         assert (update["fd_count"], update["previous"]) == (101, {"fd_count": 100})
         holder.do("[os.close(fd) for fd in more], s.close()")
         follow.until(lambda: follow.of(holder.pid)[inode]["fd_count"] == 1)
+
+
+def test_names_hold_no_character_that_a_terminal_obeys(tmp_path: Path) -> None:
+    name = "\x7f\x9b31m\x85é"
+    program = tmp_path / f"s{name}"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with (
+        socket.socket(socket.AF_UNIX) as listening,
+        Agent("--cmdline", "--comm", program.name) as agent,
+    ):
+        listening.bind(f"\0{tmp_path}{name}")
+        listening.listen()
+        command = (str(program), "600")
+        with subprocess.Popen(command, pass_fds=[listening.fileno()]) as holding:
+            done = subprocess.run(
+                (*COMMAND, "--cmdline", "--comm", program.name), capture_output=True, check=True
+            )
+            with connect(agent.url) as feed:
+                lines = [done.stdout]
+                while b'"path"' not in lines[-1]:
+                    lines.append(str(feed.recv(DEADLINE)).encode())
+            holding.kill()
+    for line in lines:
+        text = line.decode().replace("\n", "")
+        assert not [char for char in text if char < " " or "\x7f" <= char <= "\x9f"]
+    for line in (lines[0], lines[-1]):
+        record = json.loads(line.splitlines()[0])
+        assert (record["comm"], record["exe"]) == (program.name, str(program))
+        assert record["cmdline"] == [str(program), "600"]
+        assert record["path"] == f"@{tmp_path}{name}"
 
 
 def test_another_socket_on_the_same_descriptor_is_another_socket(holder: Holder) -> None:
