@@ -283,4 +283,7 @@ async def _print(chunks: AsyncIterable[bytes]) -> None:
     try:
         await stdout.publish(chunks, STDOUT)
     except OSError as error:
-        raise RuntimeFailure(f"standard output: {error.strerror}") from error
+        message = f"standard output: {error.strerror}"
+        if isinstance(error, stdout.IncompleteLine):
+            message += "; its last line is incomplete"
+        raise RuntimeFailure(message) from error

@@ -20,10 +20,18 @@ from queue import SimpleQueue
 
 # That the reader is gone, of a pipe or of a connection, which ends it quietly.
 CLOSED = frozenset({errno.EPIPE, errno.ECONNRESET})
+_NEWLINE = ord("\n")
+
+
+class IncompleteLine(OSError):
+    """A write failed within a line: the output ends with a part of a record."""
 
 
 class Writer:
-    """Writes to a descriptor from a thread of its own, one chunk at a time. Raises OSError."""
+    """Writes to a descriptor from a thread of its own, one chunk of whole lines at a time.
+
+    Behind a part of a line, left by a full disk, it begins on a line of its own. Raises OSError.
+    """
 
     def __init__(self, descriptor: int) -> None:
         # Our own: what is still to be written must not go to whatever gets that number next.
@@ -51,18 +59,24 @@ class Writer:
             os.close(self._descriptor)
 
     def _write(self) -> None:
+        incomplete = _ends_within_line(self._descriptor)
         while (job := self._jobs.get()) is not None:
             chunk, done = job
+            if incomplete and chunk:
+                chunk = b"\n" + chunk
             failure: OSError | None = None
+            left = memoryview(chunk)
             try:
-                left = memoryview(chunk)
                 while left:
                     try:
                         left = left[os.write(self._descriptor, left) :]
                     except BlockingIOError:
                         _wait(self._descriptor)
+                incomplete = incomplete and not chunk
             except OSError as error:
-                failure = error
+                if len(left) < len(chunk):
+                    incomplete = chunk[-len(left) - 1] != _NEWLINE
+                failure = IncompleteLine(*error.args) if incomplete else error
             try:
                 self._loop.call_soon_threadsafe(self._settle, done, failure)
             except RuntimeError:  # The loop is closed: nobody waits for this any more.
@@ -73,6 +87,19 @@ class Writer:
             self.failed.set_result(failure)
         if not done.done():
             done.set_result(None)
+
+
+def _ends_within_line(descriptor: int) -> bool:
+    """Whether it appends to a file whose last byte is no newline; False where that is not known."""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not fcntl(descriptor, F_GETFL) & os.O_APPEND:
+            return False
+        # The descriptor itself is mostly open for writing only.
+        with open(f"/proc/self/fd/{descriptor}", "rb", buffering=0) as file:
+            return os.pread(file.fileno(), 1, max(0, status.st_size - 1)) not in (b"", b"\n")
+    except OSError:
+        return False
 
 
 def _wait(descriptor: int) -> None:

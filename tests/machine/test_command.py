@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 
 from .anyone import NOBODY, Anyone
-from .helpers import COMMAND, DEADLINE, Follow, Holder, Record, run, snapshot
+from .helpers import COMMAND, DEADLINE, Follow, Holder, Record, need_root, run, snapshot
 
 PIPE_BYTES = 64 * 1024
 # No C library wraps tgkill(2): its number by machine.
@@ -160,6 +160,63 @@ def test_an_output_that_takes_nothing_is_a_failure_in_one_sentence(mode: str, ou
     done = shell(f'"$1" {mode} {output}')
     assert done.returncode == 1
     assert len(failures(done.stderr)) == 1, done.stderr
+
+
+def check_the_output_of_a_full_disk(first: bytes, second: bytes) -> None:
+    """``first`` ended within a line; ``second`` is the same file, written on by another run."""
+    *whole, part = first.split(b"\n")
+    assert part, "the disk was full at the end of a line"
+    for line in whole:
+        json.loads(line)
+    assert second.startswith(first + b"\n")
+    more = second.removeprefix(first + b"\n").splitlines(keepends=True)
+    assert len(more) == 800
+    for line in more:
+        assert line.endswith(b"\n")
+        assert json.loads(line)["event"] == "snapshot"
+
+
+@pytest.mark.parametrize("mode", ["", "--follow"])
+def test_a_disk_that_is_full_is_named_with_the_line_that_is_incomplete(
+    mode: str, busy: Holder, tmp_path: Path
+) -> None:
+    need_root()
+    (tmp_path / "disk").mkdir()
+    done = run(
+        "--mount", "sh", "-c",
+        f"""
+        cd {tmp_path}
+        mount -t tmpfs -o size=64k none disk
+        printf '{{}}\n' >disk/out
+        "$1" {mode} --pid {busy.pid} >>disk/out; echo $?
+        cp disk/out first
+        mount -o remount,size=8m disk
+        "$1" --pid {busy.pid} >>disk/out; echo $?
+        cp disk/out second
+        """,
+        "sh", *COMMAND, command=("unshare",),
+    )  # fmt: skip
+    assert done.stdout == "1\n0\n"
+    assert failures(done.stderr) == [
+        "sockagent: standard output: No space left on device; its last line is incomplete"
+    ]
+    check_the_output_of_a_full_disk(
+        (tmp_path / "first").read_bytes(), (tmp_path / "second").read_bytes()
+    )
+
+
+def test_a_file_that_may_not_grow_is_named_with_the_line_that_is_incomplete(
+    busy: Holder, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = shell(f'ulimit -f 50; "$1" --follow --pid {busy.pid} >>{out}')
+    assert done.returncode == 1
+    assert failures(done.stderr) == [
+        "sockagent: standard output: File too large; its last line is incomplete"
+    ]
+    first = out.read_bytes()
+    assert shell(f'"$1" --pid {busy.pid} >>{out}').returncode == 0
+    check_the_output_of_a_full_disk(first, out.read_bytes())
 
 
 @pytest.mark.parametrize("what", ["--schema", "--help", "--version"])

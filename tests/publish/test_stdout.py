@@ -5,6 +5,8 @@ import gc
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -157,6 +159,83 @@ async def test_a_file_is_written_to(tmp_path: Path) -> None:
     await publish(then_the_end(b"one\n", b"two\n"), out)
     os.close(out)
     assert (tmp_path / "out").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b"one\n"),
+        (b"whole\n", b"whole\none\n"),
+        (b'{"part', b'{"part\none\n'),
+        (b"whole\n{", b"whole\n{\none\n"),
+    ],
+)
+async def test_what_is_appended_begins_on_a_line_of_its_own(
+    before: bytes, after: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_bytes(before)
+    out = os.open(tmp_path / "out", os.O_WRONLY | os.O_APPEND)
+    await publish(then_the_end(b"", b"one\n"), out)
+    os.close(out)
+    assert (tmp_path / "out").read_bytes() == after
+
+
+async def test_without_anything_to_append_a_file_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"part")
+    out = os.open(tmp_path / "out", os.O_WRONLY | os.O_APPEND)
+    await publish(then_the_end(b""), out)
+    os.close(out)
+    assert (tmp_path / "out").read_bytes() == b"part"
+
+
+async def test_what_is_written_behind_something_else_is_written_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"part")
+    out = os.open(tmp_path / "out", os.O_RDWR)
+    os.lseek(out, 0, os.SEEK_END)
+    await publish(then_the_end(b"one\n"), out)
+    os.close(out)
+    assert (tmp_path / "out").read_bytes() == b"partone\n"
+
+
+def small_file(path: Path, *chunks: bytes) -> tuple[bytes, list[str]]:
+    """What a file that takes 10 bytes has after these chunks, and how each write ended."""
+    script = """
+import asyncio, os, resource, sys
+from agent.publish.stdout import Writer
+async def main(path, *chunks):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 20))
+    writer = Writer(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    for chunk in chunks:
+        await writer.write(chunk.encode() + b"\\n")
+        print(type(writer.failed.result()).__name__ if writer.failed.done() else "written")
+        if writer.failed.done():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+            writer.failed = asyncio.get_running_loop().create_future()
+    writer.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+    arguments = [sys.executable, "-c", script, str(path), *(chunk.decode() for chunk in chunks)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return path.read_bytes(), done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("chunks", "content", "ends"),
+    [
+        # A line is cut off: the next chunk begins on a line of its own.
+        (
+            (b"1234567", b"8901234", b"x"),
+            b"1234567\n89\nx\n",
+            ["written", "IncompleteLine", "written"],
+        ),
+        # There is room for whole lines only: nothing is cut off.
+        ((b"123456789", b"x", b"y"), b"123456789\ny\n", ["written", "OSError", "written"]),
+    ],
+)
+def test_a_writer_that_failed_within_a_line_begins_another(
+    chunks: tuple[bytes, ...], content: bytes, ends: list[str], tmp_path: Path
+) -> None:
+    assert small_file(tmp_path / "out", *chunks) == (content, ends)
 
 
 @pytest.fixture
