@@ -99,8 +99,11 @@ for name, number, arguments in (
 attempt("setuid", lambda: os.setuid(0))
 attempt("mount", lambda: libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0) == 0)
 readable = len(glob.glob("/proc/1/fd/*"))
-print("FENCES", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid()}),
-      file=sys.stderr)
+with open("/proc/1/maps") as maps, open("/proc/1/mem", "rb") as memory:
+    memory.seek(int(maps.readline().split("-")[0], 16))
+    memory = memory.read(4).hex()
+print("FENCES", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid(),
+                            "memory": memory}), file=sys.stderr)
 """
 
 
@@ -434,6 +437,8 @@ def test_the_fences_hold(changed: Container) -> None:
     assert found["possible"] == []
     assert found["readable"] > 0  # What it is there for.
     assert found["uid"] > 60_000
+    # What they cannot keep in, as the unit and the README say.
+    assert found["memory"] == b"\x7fELF".hex()
 
 
 def test_the_journals_lines_are_whole(installed: Container) -> None:
