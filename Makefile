@@ -7,6 +7,7 @@
 #   make install    a service of systemd, with a virtual environment in PREFIX; DESTDIR stages it
 #   make uninstall  removes that, but for what you configured
 #   make deb        a Debian package, in dist/
+#   make lock       pin what these two take anew, with hashes, in systemd/*requirements.txt
 #   make clean   remove what these have made
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ UNITDIR ?= /etc/systemd/system
 EXAMPLES ?= $(PREFIX)/share
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
-.PHONY: help run test lint bench install uninstall deb clean FORCE
+.PHONY: help run test lint bench install uninstall deb lock clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +54,9 @@ uninstall:
 
 deb:
 	@systemd/debian/build '$(PYTHON)'
+
+lock: $(VENV)/.installed
+	@$(BIN)/python systemd/lock.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

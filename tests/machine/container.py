@@ -46,12 +46,13 @@ def prepare(directory: Path) -> Path:
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, target)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "download",
-         "--dest", str(shared / "wheels"), "--only-binary", ":all:", "--python-version", "3.11",
-         "aiofiles", "orjson", "websockets", "prometheus-client", "hatchling"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    for name in ("requirements.txt", "build-requirements.txt"):
+        subprocess.run(
+            [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "download",
+             "--dest", str(shared / "wheels"), "--only-binary", ":all:", "--python-version", "3.11",
+             "--require-hashes", "--requirement", str(ROOT / "systemd" / name)],
+            check=True, capture_output=True,
+        )  # fmt: skip
     return root
 
 

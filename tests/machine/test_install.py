@@ -6,19 +6,28 @@ What they do where all is well test_service.py shows.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from .container import ROOT
 from .helpers import need_tool
 
+PIN = re.compile(r"^([a-z0-9-]+)==(\S+) \\$", re.MULTILINE)
+LOCKS = {
+    name: dict(PIN.findall((ROOT / "systemd" / name).read_text()))
+    for name in ("requirements.txt", "build-requirements.txt")
+}
 
-def make(target: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    # No index and nothing to find: whatever has to be fetched cannot be.
-    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+
+def make(target: str, found: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    # No index, and only what is found there: whatever else has to be fetched cannot be.
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": found}
     return subprocess.run(
         ["make", "--no-print-directory", target, f"PYTHON={sys.executable}",
          *(f"{name}={value}" for name, value in settings.items())],
@@ -62,6 +71,33 @@ def test_what_works_stays_where_nothing_can_be_fetched(tmp_path: Path) -> None:
     assert {path.name for path in home.iterdir()} == {"sockagent-home", "works"}
     assert {path.name for path in tmp_path.iterdir()} == {"opt"}
     assert {path.name for path in home.parent.iterdir()} == {"sockagent"}
+
+
+def test_all_that_is_asked_for_is_pinned_with_its_hashes() -> None:
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = asked["project"]
+    runs_on = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    for name, wanted in (
+        ("requirements.txt", runs_on),
+        ("build-requirements.txt", asked["build-system"]["requires"]),
+    ):
+        assert LOCKS[name].keys() >= {re.split(r"[<>=~!]", one)[0] for one in wanted}
+        for line in (ROOT / "systemd" / name).read_text().splitlines()[1:]:
+            assert re.fullmatch(r"[a-z0-9-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line)
+
+
+def test_what_has_another_hash_is_not_installed(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for name, version in LOCKS["build-requirements.txt"].items():
+        stem = f"{name.replace('-', '_')}-{version}"
+        with ZipFile(wheels / f"{stem}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{stem}.dist-info/METADATA", f"Name: {name}\nVersion: {version}\n")
+    done = make("install", str(wheels), DESTDIR=str(tmp_path / "root"))
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert "sockagent: nothing is changed" in done.stderr
+    assert not (tmp_path / "root").exists()
 
 
 def test_uninstalling_from_another_place_says_where_it_is(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -153,6 +155,34 @@ def test_lintian_finds_no_errors(package: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_another_build_of_the_same_commit_is_the_same_package(
+    package: Path, tmp_path: Path
+) -> None:
+    """At another place and time, by a user with another umask, of files that were written before
+    the commit."""
+    names = ("LICENSE", "CHANGELOG.md", "README.md", "Makefile", "pyproject.toml", "agent", "docs",
+             "systemd", "bench")  # fmt: skip
+    project = tmp_path / ("x" * 20)
+    project.mkdir()
+    for name in names:
+        subprocess.run(["cp", "-r", str(ROOT / name), str(project)], check=True)
+    for path in project.rglob("*"):
+        os.utime(path, (10**9, 10**9), follow_symlinks=False)
+    committed = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": committed.stdout.strip(), "TZ": "Asia/Tokyo"}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "deb"], cwd=project, env=environment, umask=0o077,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = project / done.stdout.splitlines()[-1]
+    assert hashlib.sha256(again.read_bytes()).digest() == (
+        hashlib.sha256(package.read_bytes()).digest()
+    )
 
 
 # All that follows is shown of both ways to install it.
