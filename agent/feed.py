@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from itertools import repeat
 from weakref import WeakValueDictionary
 
@@ -61,6 +62,9 @@ class Feed:
         self._holdings: tuple[Holding, ...] | None = None  # Of the snapshot, once asked for.
         self._kept = Kept[Key](KEPT_BYTES)
         self._views: WeakValueDictionary[tuple[Filter, Wrap, int], View] = WeakValueDictionary()
+        # Counts publications with something new, and the end. A waiter compares it with the count
+        # that it has seen: an event alone may be set in the very turn in which a wait times out.
+        self.generation = 0
         self._news = asyncio.Event()
         self._published = time.monotonic()
 
@@ -125,16 +129,16 @@ class Feed:
             self._holdings = () if self.snapshot is None else tuple(self.snapshot.holdings.values())
         return self._holdings
 
-    async def news(self, seconds: float) -> bool:
-        """Wait for the next publication or the end; False when there was none for so long."""
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def news(self, seen: int, seconds: float) -> int:
+        """Wait until ``generation`` differs from ``seen``, at most ``seconds``; return it."""
+        if self.generation == seen:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(seconds, 0)):
+                    await self._news.wait()
+        return self.generation
 
     def _wake(self) -> None:
+        self.generation += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -183,6 +187,7 @@ class Subscription:
         clock = asyncio.get_running_loop().time
         said = clock()
         while True:
+            seen = feed.generation
             chunk = self.take()
             if chunk:
                 yield chunk
@@ -191,7 +196,7 @@ class Subscription:
                 await asyncio.sleep(0)
             elif feed.stopped:
                 return
-            elif not await feed.news(said + feed.heartbeat - clock()) and feed.snapshot:
+            elif await feed.news(seen, said + feed.heartbeat - clock()) == seen and feed.snapshot:
                 yield self.heartbeat()
                 said = clock()
 

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterable
 
 import pytest
@@ -80,6 +81,21 @@ async def test_news_wake_a_subscriber_that_waits() -> None:
     waiting = subscriber.chunk()
     feed.publish(snapshot(coverage=SIGHT), [SIGHT])
     assert events(await waiting) == ["coverage"]
+
+
+async def test_no_publication_is_lost_to_a_subscriber_whose_wait_ends_with_it() -> None:
+    feed = Feed(AGENT, heartbeat=0.0)
+    feed.publish(snapshot(), [])
+    subscriber = Subscriber(feed.subscribe(), folds=False)
+    await subscriber.told()
+    for turn in range(3000):
+        waiting = asyncio.ensure_future(subscriber.chunk())
+        for _ in range(turn % 7):
+            await asyncio.sleep(0)
+        feed.publish(snapshot(coverage=SIGHT), [SIGHT])
+        got = events(await waiting)
+        # A heartbeat that was due goes first; nothing else comes between.
+        assert got == ["coverage"] or events(await subscriber.chunk()) == ["coverage"]
 
 
 async def test_a_heartbeat_has_the_newest_number(source: Source) -> None:

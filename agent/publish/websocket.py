@@ -111,9 +111,12 @@ class Server:
         """Serve, until it is cancelled."""
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(work) for work in (self._sweep_for_ever(), self._catch_up())]
+        seen = self._feed.generation
         try:
             while True:
-                if await self._feed.news(_SWEEP_SECONDS):
+                newest = await self._feed.news(seen, _SWEEP_SECONDS)
+                if newest != seen:
+                    seen = newest
                     await self._pump()
         finally:
             for task in tasks:

@@ -58,6 +58,44 @@ async def test_a_subscriber_gets_the_snapshot_and_what_follows() -> None:
             assert seqs(await message(connection)) == [4]
 
 
+async def test_no_publication_is_lost_however_it_meets_the_end_of_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # With no time to wait, each turn of the event loop ends a wait or begins one.
+    monkeypatch.setattr(websocket, "_SWEEP_SECONDS", 0.0)
+    async with serving() as there:
+        there.poll()
+        async with there.client() as connection:
+            await told(connection, "snapshot_end")
+            for turn in range(3000):
+                for _ in range(turn % 7):
+                    await asyncio.sleep(0)
+                there.poll(*([] if turn % 2 else [ONE]))
+                assert seqs(await message(connection)) == [turn + 1]
+
+
+async def test_what_is_published_while_clients_are_served_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket, "_SWEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(websocket, "_TURN_SECONDS", 0.0)  # Each client is served in its own turn.
+    async with serving() as there, there.client() as one, there.client() as two:
+        there.poll()
+        both = [one, two]
+        for connection in both:
+            await told(connection, "snapshot_end")
+        for turn in range(0, 600, 2):
+            there.poll(ONE)
+            for _ in range(turn % 5):
+                await asyncio.sleep(0)
+            there.poll()
+            for connection in both:
+                got: list[int] = []
+                while len(got) < 2:
+                    got += seqs(await message(connection))
+                assert got == [turn + 1, turn + 2]
+
+
 async def test_one_before_the_first_poll_waits_for_it() -> None:
     async with serving() as there, there.client() as connection:
         await asyncio.sleep(0.05)
