@@ -1,4 +1,7 @@
+import ipaddress
+import socket
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -162,6 +165,9 @@ def test_a_user_without_a_name_is_chosen_by_id() -> None:
         ("event", "hello"),
         ("netns", "net:[1]"),
         ("colour", "red"),
+        ("comm", "[" * 8000),
+        ("unit", "*" * 257),
+        ("state", "*a" * 200),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
@@ -213,6 +219,55 @@ def test_any_text_is_a_filter_or_refused(name: str, value: str, one: Holding) ->
 def test_an_ipv4_network_also_has_the_mapped_addresses(address: Any, length: int) -> None:
     mapped = holding(tcp(local_addr=f"::ffff:{address}")._replace(family="inet6"))
     assert chosen("addr", f"{address}/{length}", one=mapped)
+
+
+networks = st.builds(
+    lambda address, length: f"{address}/{min(length, address.max_prefixlen)}",
+    st.ip_addresses(network="10.0.0.0/29") | st.ip_addresses(network="2001:db8::/125"),
+    st.integers(26, 128),
+)
+addresses = (
+    st.ip_addresses(network="10.0.0.0/28")
+    | st.ip_addresses(network="2001:db8::/124")
+    | st.ip_addresses(network="::ffff:10.0.0.0/124")
+)
+
+
+@given(st.lists(networks, min_size=1, max_size=8), addresses)
+def test_an_address_is_chosen_by_the_networks_that_have_it(given: list[str], address: Any) -> None:
+    known = [ip_network(value, strict=False) for value in given]
+    mapped = getattr(address, "ipv4_mapped", None)
+    expected = any(address in one or (mapped and mapped in one) for one in known)
+    family = f"inet{'6' if address.version == 6 else ''}"
+    one = holding(tcp(remote_addr=str(address), local_addr=None)._replace(family=family))
+    assert chosen("addr", *given, one=one) is expected
+
+
+def test_an_address_is_read_once_for_all_filters_and_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    filters_ = [
+        Filter({"addr": [f"192.0.{number}.0/24,198.51.100.{index}" for number in range(90)]})
+        for index in range(50)
+    ]
+    read = 0
+    contains, made = ipaddress.IPv4Network.__contains__, socket.inet_pton
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal read
+        read += 1
+        return (made if isinstance(arguments[0], int) else contains)(*arguments)
+
+    monkeypatch.setattr(ipaddress.IPv4Network, "__contains__", counted)
+    monkeypatch.setattr(socket, "inet_pton", counted)
+    one = holding(tcp(local_addr="203.0.113.77", remote_addr="203.0.113.78"))
+    assert not any(each.matches(one) for each in filters_)
+    assert read == 2
+
+
+def test_what_is_no_address_is_in_no_network() -> None:
+    for text in ("", "x", "1.2.3", "1.2.3.4\0", "::g", "٣.1.1.1"):
+        assert not chosen("addr", "0.0.0.0/0,::/0", one=holding(tcp(local_addr=text)))
 
 
 @given(st.integers(0, 65_535), st.integers(0, 65_535), st.integers(0, 65_535))
