@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
+import termios
 from collections.abc import Callable, Sequence
+from fcntl import ioctl
 from typing import Protocol
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -30,6 +33,14 @@ MESSAGE_BYTES = 4096
 # What a client may send without end: seconds of silence pay for it.
 INBOUND_BYTES_A_SECOND = 4096
 INBOUND_BYTES = 64 * 1024
+# What each frame counts besides its bytes: a ping without content is 6 bytes, and 3 µs of work.
+FRAME_BYTES = 64
+# What is parsed before what it contains is counted: 2 ms of the smallest frames.
+_SLICE_BYTES = 2048
+# A request's line, which may be 8 KiB, and its headers.
+MAX_REQUEST_BYTES = 16 * 1024
+_INT = 4  # Bytes.
+_TOO_LARGE = 431  # Request Header Fields Too Large.
 # Chunks that are taken in one turn: a poll's changes, and that there is nothing more.
 _CHUNKS = 2
 
@@ -37,8 +48,8 @@ _CHUNKS = 2
 class House(Protocol):
     """What a connection needs of the server."""
 
-    def arrived(self, client: Client) -> bool:
-        """It is there, and may begin its handshake."""
+    def arrived(self, client: Client) -> None:
+        """Count a connection whose handshake begins; an older one may have to go."""
 
     def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
         """What it asks for: an answer, a subscription, or why it is closed at once."""
@@ -77,7 +88,12 @@ class Client(asyncio.Protocol):
         "_house",
         "_loop",
         "_protocol",
+        "_raw",
+        "_request_bytes",
+        "_taken",
         "_transport",
+        "_written",
+        "arrived",
         "closing",
         "ends",
         "peer",
@@ -96,11 +112,15 @@ class Client(asyncio.Protocol):
             select_subprotocol=_choose, max_size=MESSAGE_BYTES, logger=quiet
         )
         self._transport: asyncio.Transport | None = None
+        self._raw: asyncio.Transport | None = None  # The one below TLS, or the same.
+        self._request_bytes: int | None = 0  # What came of the request; None once it is whole.
+        self._written = self._taken = 0  # Bytes: see _count_taken.
         self._budget = float(INBOUND_BYTES)
         self._early: bytes | None = None  # What came before TLS was told to be ready.
         self.peer_of = peer_of
         self.peer = Peer("", "")
-        self.since = self._loop.time()  # When it came, or sent something last.
+        self.arrived = self._loop.time()
+        self.since = self.arrived  # When it came, or sent something last.
         self.said = math.inf  # When it was sent something last; nothing precedes ``hello``.
         self.stalled: float | None = None  # Since when it takes nothing.
         self.closing = False
@@ -114,23 +134,22 @@ class Client(asyncio.Protocol):
         """It is connected."""
         assert isinstance(transport, asyncio.Transport)
         early, self._early = self._early, None
-        if early is None:
-            self._transport = transport
-            self.peer = self.peer_of(transport)
-            if not self._house.arrived(self):
-                transport.abort()
         self._transport = transport
+        if early is None:
+            self._raw = transport
+            self.peer = self.peer_of(transport)
+            self._house.arrived(self)
         # Whatever the kernel does not take counts as stalling. With 0, TLS would always pause.
         transport.set_write_buffer_limits(high=1, low=0)
         if early:
             self.data_received(early)
 
-    def begins_tls(self, transport: asyncio.Transport) -> bool:
-        """It is connected, and its TLS handshake is about to begin; whether it may."""
+    def begins_tls(self, transport: asyncio.Transport) -> None:
+        """It is connected, and its TLS handshake is about to begin."""
         self._early = b""
-        self._transport = transport
+        self._transport = self._raw = transport
         self.peer = self.peer_of(transport)
-        return self._house.arrived(self)
+        self._house.arrived(self)
 
     def data_received(self, data: bytes) -> None:
         """It sent something: its request, or what is discarded."""
@@ -138,19 +157,42 @@ class Client(asyncio.Protocol):
             self._early += data
             return
         now = self._loop.time()
-        self._budget += (now - self.since) * INBOUND_BYTES_A_SECOND - len(data)
+        self._budget += (now - self.since) * INBOUND_BYTES_A_SECOND
         self._budget = min(self._budget, INBOUND_BYTES)
         self.since = now
-        if self._budget < 0:
-            if not self.closing:
-                self._house.evict(self, FLOOD)
-            return
+        for begin in range(0, len(data), _SLICE_BYTES):
+            if not self._receive(data[begin : begin + _SLICE_BYTES]):
+                return
+
+    def _receive(self, data: bytes) -> bool:
+        """Parse some of what it sent; return whether more of it is wanted."""
+        self._budget -= len(data)
+        if self._is_overdrawn():
+            return False
         protocol = self._protocol
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        self._budget -= FRAME_BYTES * len(events)
+        for event in events:
             if isinstance(event, Request):
+                self._request_bytes = None
                 self._answer(event)
+        if self._request_bytes is not None:
+            self._request_bytes += len(data)
+            if self._request_bytes > MAX_REQUEST_BYTES and not protocol.eof_sent:
+                self.closing = True
+                self._house.refused(self, str(_TOO_LARGE))
+                protocol.send_response(self.reject(_TOO_LARGE, "the request is too large"))
         self._heard()
+        return not self._is_overdrawn()
+
+    def _is_overdrawn(self) -> bool:
+        """Return whether it has sent more than it may; then it is cut off."""
+        if self._budget >= 0:
+            return False
+        if not self.closing:
+            self._house.evict(self, FLOOD)
+        return True
 
     def eof_received(self) -> None:
         """It says no more."""
@@ -161,6 +203,7 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """It does not take what was sent, for now."""
         self.stalled = self._loop.time()
+        self._taken = self._count_taken()
 
     def resume_writing(self) -> None:
         """It has taken everything."""
@@ -169,7 +212,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """It is gone."""
-        self._transport = None
+        self._transport = self._raw = None
         self._house.gone(self)
         if self.subscription is not None:
             self.subscription.close()
@@ -191,16 +234,42 @@ class Client(asyncio.Protocol):
             chunk = subscription.take()
             if chunk is None:
                 return
-            if chunk and not self.send(chunk):
+            if not chunk:  # Many records were compared with the filter: others are next.
+                break
+            if not self.send(chunk):
                 return
         self._house.has_more(self)
 
     def send(self, framed: bytes) -> bool:
         """Send a frame; whether there may be another."""
-        assert self._transport is not None
-        self._transport.write(framed)
+        self._write(framed)
         self.said = self._loop.time()
         return self.stalled is None
+
+    def progresses(self) -> bool:
+        """Return whether it has taken anything since it stalled, or since it was last asked; then
+        it has stalled only now."""
+        taken = self._count_taken()
+        if taken <= self._taken:
+            return False
+        self._taken = taken
+        self.stalled = self._loop.time()
+        return True
+
+    def _count_taken(self) -> int:
+        """Return how many bytes of what was written were taken: the kernel at the other end has
+        acknowledged them, or, over a unix socket, the client has read them."""
+        transport, raw = self._transport, self._raw
+        if transport is None or raw is None:
+            return self._taken
+        waiting = raw.get_write_buffer_size()
+        if transport is not raw:  # TLS: what is still to be encrypted.
+            waiting += transport.get_write_buffer_size()
+        try:
+            queued = ioctl(raw.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_INT))
+        except OSError:  # The connection is lost, which is about to be reported.
+            return self._taken
+        return self._written - waiting - int.from_bytes(queued, sys.byteorder)
 
     def close(self, code: CloseCode, reason: str) -> None:
         """End it: with a close frame where it can be sent, in any case soon."""
@@ -228,8 +297,8 @@ class Client(asyncio.Protocol):
             self.closing = True
             if not protocol.eof_sent:
                 protocol.send_response(answer)
-            elif self._transport is not None:  # It sent more than its request: that ended it.
-                self._transport.write(answer.serialize())
+            else:  # It sent more than its request: that ended it.
+                self._write(answer.serialize())
             return
         response = protocol.accept(request)
         if not protocol.eof_sent:
@@ -262,13 +331,20 @@ class Client(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Send what the protocol has to say."""
+        pending = self._protocol.data_to_send()
+        if not pending:
+            return
+        self._write(b"".join(pending))
         transport = self._transport
-        for data in self._protocol.data_to_send():
-            if transport is None:
-                return
-            if data:
-                transport.write(data)
-            elif transport.can_write_eof():
+        if pending[-1] == SEND_EOF and transport is not None:
+            if transport.can_write_eof():
                 transport.write_eof()
             else:
                 transport.close()
+
+    def _write(self, data: bytes) -> None:
+        """Write to the connection unless it is lost: asyncio would log each attempt."""
+        transport = self._transport
+        if data and transport is not None and not transport.is_closing():
+            self._written += len(data)
+            transport.write(data)

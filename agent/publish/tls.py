@@ -29,12 +29,9 @@ class Handshake(asyncio.Protocol):
         """It is connected."""
         assert isinstance(transport, asyncio.Transport)
         client = Client(self._house, tcp_peer)
-        if client.begins_tls(transport):
-            loop = asyncio.get_running_loop()
-            self._shaking = loop.create_task(self._shake(transport, client))
-        else:
-            transport.abort()
-            self._house.gone(client)
+        client.begins_tls(transport)
+        loop = asyncio.get_running_loop()
+        self._shaking = loop.create_task(self._shake(transport, client))
 
     async def _shake(self, transport: asyncio.Transport, client: Client) -> None:
         try:

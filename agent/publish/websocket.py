@@ -76,8 +76,11 @@ class Server:
         self._answers = answers
         self._narrowed = narrowed
         self._clients: set[Client] = set()
-        self._handshakes: dict[Client, None] = {}  # In the order in which they came.
-        self._origins: Counter[str] = Counter()
+        # All that are no subscribers, by origin and in the order in which they came: handshakes,
+        # and those that were answered or refused and are not gone yet.
+        self._strangers: dict[str, dict[Client, None]] = {}
+        self._handshakes: set[Client] = set()
+        self._origins: Counter[str] = Counter()  # Subscribers.
         self._subscribers: dict[View, set[Client]] = {}
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
@@ -154,7 +157,7 @@ class Server:
                 self._unsubscribe(client)
                 chosen = client.wanted & narrowed
                 client.subscription.look_through(self._feed.view(chosen, frame, PAGE_BYTES))
-                self.subscribed(client)
+                self._subscribe(client)
                 self.has_more(client)
 
     async def _pump(self) -> None:
@@ -206,10 +209,10 @@ class Server:
             elif not client.is_open and (client.closing or client not in self._handshakes):
                 client.ends = now + CLOSE_SECONDS
             elif client in self._handshakes:
-                if now - client.since >= HANDSHAKE_SECONDS:
+                if now - client.arrived >= HANDSHAKE_SECONDS:
                     self.evict(client, LATE)
             elif client.stalled is not None:
-                if now - client.stalled >= STALL_SECONDS:
+                if not client.progresses() and now - client.stalled >= STALL_SECONDS:
                     self.evict(client, SLOW)
             elif client.said <= quiet and subscription is not None and self._feed.snapshot:
                 beat = beats.get(subscription.seq)
@@ -224,7 +227,7 @@ class Server:
     def evict(self, client: Client, why: Eviction) -> None:
         """Cut it off."""
         self.tally.evicted(client.peer.name, why)
-        self._handshakes.pop(client, None)
+        self._handshakes.discard(client)
         if why.code is None:
             client.abort()
         else:
@@ -234,31 +237,46 @@ class Server:
         """It is not let in."""
         self.tally.refused(client.peer.name, reason, sentence)
 
-    def arrived(self, client: Client) -> bool:
-        """Take it in; the oldest handshake makes room where there are too many."""
+    def arrived(self, client: Client) -> None:
+        """Take it in. Where there are too many strangers, the oldest one of the origin that has
+        the most of them makes room: they never take the place of a subscriber or of a newcomer."""
         self._clients.add(client)
         self._empty.clear()
-        self._origins[client.peer.origin] += 1
-        self._handshakes[client] = None
-        if len(self._handshakes) > self._limits.handshakes:
-            self.evict(next(iter(self._handshakes)), CROWDED)
-        # Beyond all bounds not even a refusal is worth it.
-        return len(self._clients) <= self._limits.clients + self._limits.handshakes
+        self._handshakes.add(client)
+        self._strangers.setdefault(client.peer.origin, {})[client] = None
+        if sum(map(len, self._strangers.values())) <= self._limits.handshakes:
+            return
+        most: dict[Client, None] = max(self._strangers.values(), key=len)
+        oldest = next(iter(most))
+        self._no_stranger(oldest)
+        if oldest in self._handshakes:
+            self.evict(oldest, CROWDED)
+        else:
+            oldest.abort()
 
     def gone(self, client: Client) -> None:
         """Forget it."""
         if client not in self._clients:
             return
         self._clients.discard(client)
-        self._handshakes.pop(client, None)
+        self._handshakes.discard(client)
+        self._no_stranger(client)
         self._behind.pop(client, None)
-        origin = client.peer.origin
-        self._origins[origin] -= 1
-        if not self._origins[origin]:
-            del self._origins[origin]
         if not self._clients:
             self._empty.set()
-        self._unsubscribe(client)
+        if client.subscription is not None:
+            origin = client.peer.origin
+            self._origins[origin] -= 1
+            if not self._origins[origin]:
+                del self._origins[origin]
+            self._unsubscribe(client)
+
+    def _no_stranger(self, client: Client) -> None:
+        origin = client.peer.origin
+        strangers = self._strangers.get(origin, {})
+        strangers.pop(client, None)
+        if not strangers:
+            self._strangers.pop(origin, None)
 
     def _unsubscribe(self, client: Client) -> None:
         if client.subscription is None:
@@ -272,12 +290,17 @@ class Server:
 
     def subscribed(self, client: Client) -> None:
         """It is a subscriber from now on."""
+        self._no_stranger(client)
+        self._origins[client.peer.origin] += 1
+        self._subscribe(client)
+
+    def _subscribe(self, client: Client) -> None:
         assert client.subscription is not None
         self._subscribers.setdefault(client.subscription.view, set()).add(client)
 
     def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
         """Answer a request."""
-        self._handshakes.pop(client, None)
+        self._handshakes.discard(client)
         path, _, parameters = request.path.partition("?")
         response = self._refusal(client, request, path)
         if response is not None:
@@ -292,7 +315,7 @@ class Server:
             wanted = query.parse(parameters)
         except UsageError as error:
             return self._reject(client, 400, f"{error.argument}: {error}", said=False)
-        if self._origins[client.peer.origin] > self._limits.clients_per_address:
+        if self._origins[client.peer.origin] >= self._limits.clients_per_address:
             return self._full(client, f"{self._limits.clients_per_address} clients of one address")
         if self.subscribers >= self._limits.clients:
             return self._full(client, f"{self._limits.clients} clients")

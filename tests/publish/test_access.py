@@ -135,3 +135,11 @@ def test_a_file_of_tokens() -> None:
 def test_no_headers_raise(headers: list[tuple[str, str]]) -> None:
     tokens(Headers(headers))
     assert refusal(Access(tokens=(TOKEN,)), *headers) is not None
+
+
+def test_a_request_with_many_tokens_is_refused_without_comparing_them() -> None:
+    access = Access(tokens=(TOKEN,))
+    given = [("Authorization", f"Bearer {number}") for number in range(3)]
+    assert status(access, LOCAL, *given, ("Authorization", f"Bearer {TOKEN}")) is None
+    given.append(("Sec-WebSocket-Protocol", f"sockagent.token.x, sockagent.token.{TOKEN}"))
+    assert status(access, LOCAL, *given) == 400

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -285,6 +286,15 @@ async def test_what_follows_a_request_does_no_harm(
     assert "rror" not in capfd.readouterr().err
 
 
+async def test_a_request_with_too_much_in_its_headers_is_refused() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        large = [f"X-{number}: {'x' * 4000}" for number in range(5)]
+        assert (await there.get("/events", "Host: localhost", *large))[0] == 431
+        assert there.server.tally.refusals == {"431": 1}
+        assert (await there.get("/events", "Host: localhost", *large[:3]))[0] == 426
+
+
 async def test_a_request_without_end_is_cut_off() -> None:
     async with serving() as there:
         reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
@@ -394,6 +404,63 @@ async def test_a_handshake_that_stops_midway_ends(monkeypatch: pytest.MonkeyPatc
         stuck.close()
 
 
+async def test_who_has_no_token_takes_no_place_of_who_has_one() -> None:
+    limits = Limits(clients=3, clients_per_address=3, handshakes=10)
+    async with serving(access=Access(tokens=(TOKEN,)), limits=limits) as there:
+        there.poll(ONE)
+        slow = [there.raw("GET /events HTTP/1.1\r\n") for _ in range(9)]
+        refused = [there.raw(UPGRADE.format(path="/events")) for _ in range(30)]
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            there.client(additional_headers=bearer) as one,
+            there.client(additional_headers=bearer) as two,
+            there.client(additional_headers=bearer) as three,
+        ):
+            for connection in (one, two, three):
+                assert events(await message(connection)) == ["hello"]
+            # Neither those that were refused nor those that ask for nothing add up.
+            assert len(there.server._clients) <= 3 + 10 + 1
+        for each in (*slow, *refused):
+            each.close()
+
+
+async def test_a_crowd_from_one_place_takes_no_place_of_another(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/feed.sock"
+    async with serving("127.0.0.1:0", address, limits=Limits(handshakes=10)) as there:
+        there.poll(ONE)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as patient:
+            patient.setblocking(False)
+            await loop.sock_connect(patient, f"{tmp_path}/feed.sock")
+            request = UPGRADE.format(path="/events").encode()
+            await loop.sock_sendall(patient, request[:20])
+            crowd = [there.raw("GET /events HTTP/1.1\r\n") for _ in range(50)]
+            async with there.client() as connection:  # By now all of them were accepted.
+                assert events(await message(connection)) == ["hello"]
+            await loop.sock_sendall(patient, request[20:])
+            async with asyncio.timeout(HANGS_SECONDS):
+                assert (await loop.sock_recv(patient, 100)).startswith(b"HTTP/1.1 101 ")
+            for each in crowd:
+                each.close()
+
+
+async def test_a_request_that_comes_byte_by_byte_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket, "HANDSHAKE_SECONDS", 0.3)
+    async with serving() as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(HANGS_SECONDS):
+                while True:
+                    writer.write(b"G")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+        writer.close()
+        assert there.server.tally.evictions == {"handshake": 1}
+        del reader
+
+
 # Who does not behave.
 
 
@@ -423,6 +490,42 @@ async def test_one_that_reads_nothing_delays_nobody_and_is_cut_off(
     assert lines == [
         f"sockagent: {name} is cut off: too slow: it took nothing of a message in time"
     ]
+
+
+async def test_one_that_reads_slowly_is_not_cut_off_and_one_that_stops_is() -> None:
+    async with serving(history_bytes=10**9) as there:
+        there.poll(*MANY)
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # Loopback's segments of 64 KiB would let the kernel acknowledge as much at a time.
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        slow.connect(("127.0.0.1", there.port))
+        slow.sendall(UPGRADE.format(path="/events?snapshot=0").encode())
+        slow.setblocking(False)
+        await there.subscribed(1)
+        there.poll()  # A message of 256 KiB, of which the kernel takes 128.
+        (client,) = there.server._clients
+        async with asyncio.timeout(HANGS_SECONDS):
+            while client.stalled is None:  # noqa: ASYNC110 (nothing tells of it)
+                await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        left = 0
+        for _ in range(20):
+            client.stalled = loop.time() - 60  # The deadline is over.
+            got = 0
+            while got < 4096:
+                got += len(await loop.sock_recv(slow, 4096 - got))
+            await asyncio.sleep(0.01)
+            await there.server._sweep()
+            assert client.stalled is not None
+            assert client.is_open
+            left += got
+        assert left < 128 * 1024  # It is still the same message.
+        client.stalled = loop.time() - 60
+        await there.server._sweep()
+        assert not client.is_open
+        assert there.server.tally.evictions == {"slow": 1}
+        slow.close()
 
 
 async def test_one_that_falls_behind_is_told_what_it_lost() -> None:
@@ -469,6 +572,36 @@ async def test_one_that_floods() -> None:
             assert events(await message(other)) == ["close"]
 
 
+async def test_one_that_floods_with_small_frames() -> None:
+    ping = b"\x89\x80\0\0\0\0"
+    async with serving() as there:
+        there.poll(ONE)
+        flooding = there.raw(UPGRADE.format(path="/events"))
+        await there.subscribed(1)
+        flooding.setblocking(True)
+        flooding.sendall(ping * 5000)  # Fewer bytes than may come at once, but a lot of work.
+        await there.subscribed(0)
+        assert there.server.tally.evictions == {"flood": 1}
+        flooding.close()
+
+
+async def test_pings_before_a_reset_are_not_answered_into_nowhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ping = b"\x89\x80\0\0\0\0"
+    async with serving() as there:
+        there.poll(ONE)
+        for _ in range(10):
+            gone = there.raw(UPGRADE.format(path="/events"))
+            await there.subscribed(1)
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.setblocking(True)
+            gone.sendall(ping * 500)
+            gone.close()
+            await there.subscribed(0)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 async def test_what_a_client_says_is_discarded() -> None:
     async with serving() as there:
         there.poll(ONE)
@@ -493,6 +626,8 @@ async def test_one_that_leaves_is_forgotten() -> None:
             await there.subscribed(0)
         assert not there.server._clients
         assert not there.server._origins
+        assert not there.server._strangers
+        assert not there.server._handshakes
 
 
 async def test_one_that_half_closes_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
