@@ -1,17 +1,22 @@
 """Following remote agents: real servers, which are cut off, restarted and refuse."""
 
 import asyncio
+import gc
 import ssl
 import subprocess
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.server import ServerProtocol
 
 from agent import connect
 from agent.connect import Remote, merged
 from agent.errors import RuntimeFailure
 from agent.publish.access import Access
+from agent.publish.client import Client
 from agent.publish.limits import Limits
 
 from .feeding import ONE, THREE, TWO, events
@@ -310,6 +315,33 @@ async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, st
         await told.close()
         for one in (*idle, plain):
             one.close()
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage" * 9, b""])
+async def test_what_is_no_tls_leaves_nothing_in_memory(
+    certificate: tuple[str, str], sent: bytes
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    async with serving(tls=served) as there:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+                writer.write(sent)
+                writer.write_eof()
+                with suppress(ConnectionError):
+                    await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+                writer.close()
+            async with asyncio.timeout(HANGS_SECONDS):
+                while there.server._clients:  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            kinds = (SSLProtocol, Client, ServerProtocol)
+            assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
+        finally:
+            gc.enable()
 
 
 # What is no agent.

@@ -75,8 +75,17 @@ def frame(chunk: bytes) -> bytes:
     return Frame(Opcode.TEXT, chunk).serialize(mask=False)
 
 
-def _choose(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    return Subprotocol(PROTOCOL) if PROTOCOL in offered else None
+class _Protocol(ServerProtocol):
+    """The library's protocol; a method of its own, as one handed over would make a cycle."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Return the one subprotocol that there is, if it is offered."""
+        return Subprotocol(PROTOCOL) if PROTOCOL in subprotocols else None
+
+    def release(self) -> None:
+        """Break the cycles, of 20 KiB: the garbage collector runs seldom."""
+        self.parser.close()
+        self.handshake_exc = self.parser_exc = None
 
 
 class Client(asyncio.Protocol):
@@ -108,9 +117,7 @@ class Client(asyncio.Protocol):
     def __init__(self, house: House, peer_of: Callable[[asyncio.BaseTransport], Peer]) -> None:
         self._house = house
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(
-            select_subprotocol=_choose, max_size=MESSAGE_BYTES, logger=quiet
-        )
+        self._protocol = _Protocol(max_size=MESSAGE_BYTES, logger=quiet)
         self._transport: asyncio.Transport | None = None
         self._raw: asyncio.Transport | None = None  # The one below TLS, or the same.
         self._request_bytes: int | None = 0  # What came of the request; None once it is whole.
@@ -217,6 +224,7 @@ class Client(asyncio.Protocol):
         if self.subscription is not None:
             self.subscription.close()
             self.subscription = None
+        self._protocol.release()
 
     # What the server calls.
 

@@ -43,12 +43,16 @@ class Handshake(asyncio.Protocol):
                 ssl_handshake_timeout=self._seconds,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except OSError:  # It is no TLS, or without the certificate that is asked for, or gone.
+        except OSError as error:
+            # It is no TLS, or without the certificate that is asked for, or gone. The traceback
+            # has the error in one of its frames, and asyncio's buffer of 256 KiB in another: a
+            # cycle, which would stay until the garbage collector runs, which it does seldom.
+            error.__traceback__ = None
             safe = None
         if safe is None:
             if not client.closing:  # It is not we who ended it.
                 self._house.refused(client, NO_TLS)
             transport.abort()
-            self._house.gone(client)
+            client.connection_lost(None)
         else:
             client.connection_made(safe)

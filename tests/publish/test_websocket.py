@@ -1,6 +1,7 @@
 """What subscribers get, over real connections."""
 
 import asyncio
+import gc
 import socket
 import struct
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from agent.filters import Filter
@@ -44,6 +46,11 @@ async def end_of(connection: object) -> tuple[int, str]:
     closed = raised.value.rcvd
     assert closed
     return closed.code, closed.reason
+
+
+def alive(kind: type) -> int:
+    """How many objects of a type there are, in use or not collected yet."""
+    return sum(isinstance(one, kind) for one in gc.get_objects())
 
 
 async def test_a_subscriber_gets_the_snapshot_and_what_follows() -> None:
@@ -628,6 +635,36 @@ async def test_one_that_leaves_is_forgotten() -> None:
         assert not there.server._origins
         assert not there.server._strangers
         assert not there.server._handshakes
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        UPGRADE.format(path="/events"),
+        "junk\r\n",
+    ],
+)
+async def test_one_that_left_leaves_no_cycle_in_memory(request_: str) -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+                writer.write(request_.encode())
+                await asyncio.wait_for(reader.read(12), HANGS_SECONDS)
+                writer.close()
+            async with asyncio.timeout(HANGS_SECONDS):
+                while there.server._clients:  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            # The one that was served last may still be named.
+            assert alive(Client) <= 1
+            assert alive(ServerProtocol) <= 1
+        finally:
+            gc.enable()
 
 
 async def test_one_that_half_closes_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
