@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
 from .lines import chunks, snapshot_lines
+from .logs import route
 from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .privilege import privileged
@@ -91,6 +92,7 @@ def _prepared() -> asyncio.Event:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.set_default_executor(_Abandoned())
     loop.set_exception_handler(Troubles())
+    route()
 
     def stopped(_number: int, _frame: object) -> None:
         with suppress(RuntimeError):  # The loop is closed: it stops already.

@@ -7,6 +7,7 @@ for. What waits to be said is bounded.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 from collections import deque
@@ -25,6 +26,8 @@ _STDERR = 2
 GRACE_SECONDS = 0.5
 # Seconds between two lines on troubles that go on.
 TROUBLE_SECONDS = 10.0
+# Lines of one kind that are written in so many seconds: those that anyone can cause.
+LIMIT_LINES, LIMIT_SECONDS = 20, 10.0
 # Lines that wait for a reader; what is said while there are so many is lost.
 MOST_WAITING = 100
 
@@ -43,7 +46,8 @@ class Voice:
         self.tell(f"sockagent: {printable(message)}\n")
 
     def tell(self, text: str) -> None:
-        """Whole lines, as soon as they are taken. Blocks only where no thread is to be had."""
+        """Write whole lines, as soon as they are taken; never block. Where no thread is to be had,
+        a line that would block is lost."""
         with self._changed:
             if len(self._lines) >= MOST_WAITING:
                 return
@@ -55,12 +59,20 @@ class Voice:
                 threading.Thread(target=self._run, name="stderr", daemon=True).start()
                 self._speaks = True
             except RuntimeError:
-                self._write(self._lines.pop())
+                line = self._lines.pop()
+                # A pipe takes as much at once when it takes anything: see pipe(7).
+                if len(line) <= select.PIPE_BUF and self._takes_more():
+                    self._write(line)
 
     def finish(self, seconds: float) -> None:
         """Wait until all is said, for so long at the most."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines, seconds)
+
+    def _takes_more(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLOUT)
+        return bool(waiting.poll(0))
 
     def _run(self) -> None:
         while True:
@@ -106,6 +118,26 @@ def tell(text: str) -> None:
 def finish(seconds: float = GRACE_SECONDS) -> None:
     """Wait until all is said, for so long at the most."""
     _stderr.finish(seconds)
+
+
+class LineLimit:
+    """Writes at most LIMIT_LINES lines in LIMIT_SECONDS; the others are counted and reported."""
+
+    def __init__(self, what: str) -> None:
+        """``what`` ends the sentence "and 5 more lines ..."."""
+        self._what = what
+        self._began = -LIMIT_SECONDS
+        self._lines = 0
+
+    def say(self, message: str, now: float) -> None:
+        """Write a line, at ``now`` in seconds of any clock."""
+        if now - self._began >= LIMIT_SECONDS:
+            if self._lines > LIMIT_LINES:
+                say(f"and {self._lines - LIMIT_LINES} more lines {self._what}")
+            self._began, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= LIMIT_LINES:
+            say(message)
 
 
 def warn(coverage: Coverage) -> None:

@@ -2,11 +2,12 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from agent import say as say_module
-from agent.say import MOST_WAITING, Troubles, Voice
+from agent.say import LIMIT_LINES, LIMIT_SECONDS, MOST_WAITING, LineLimit, Troubles, Voice
 
 PATIENCE = 10.0  # Seconds until what does not come has failed.
 
@@ -74,6 +75,48 @@ def test_without_a_thread_it_is_said_all_the_same(
         voice.say(word)
     voice.finish(0)
     assert os.read(pipe[0], 100) == b"sockagent: one\nsockagent: two\n"
+
+
+def test_without_a_thread_a_full_stderr_blocks_nobody(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.set_blocking(pipe[1], False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe[1], b"x" * 4096)
+    os.set_blocking(pipe[1], True)
+    voice = Voice(pipe[1])
+    saying = threading.Thread(target=voice.say, args=("one",), daemon=True)
+    start = threading.Thread.start
+
+    def no_start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_start)
+    start(saying)
+    saying.join(PATIENCE)
+    blocked = saying.is_alive()
+    os.read(pipe[0], 65536)
+    assert not blocked
+    voice.say("two")
+    os.set_blocking(pipe[0], False)
+    assert os.read(pipe[0], 1 << 20).endswith(b"sockagent: two\n")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(say_module, "say", lines.append)
+    return lines
+
+
+def test_lines_beyond_the_limit_are_counted(said: list[str]) -> None:
+    limit = LineLimit("about x")
+    for number in range(100):
+        limit.say(f"{number}", now=number / 100)
+    assert said == [str(number) for number in range(LIMIT_LINES)]
+    limit.say("later", now=LIMIT_SECONDS)
+    assert said[LIMIT_LINES:] == [f"and {100 - LIMIT_LINES} more lines about x", "later"]
 
 
 async def test_troubles_that_go_on_are_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,7 @@ from typing import NamedTuple
 
 from websockets.frames import CloseCode
 
-from ..say import say
-
-# What is said of clients in so many seconds, in lines.
-_LOG_SECONDS, _LOG_LINES = 10.0, 20
+from ..say import LineLimit
 
 
 class Eviction(NamedTuple):
@@ -42,8 +39,7 @@ class Tally:
     def __init__(self) -> None:
         self.refusals: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
-        self._began = 0.0
-        self._lines = 0
+        self._limit = LineLimit("about clients")
 
     def refused(self, name: str, reason: str, sentence: str | None = None) -> None:
         """A client was refused; where there is a sentence it is said."""
@@ -57,11 +53,4 @@ class Tally:
         self._say(f"{name} is cut off: {why.sentence}")
 
     def _say(self, message: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._began >= _LOG_SECONDS:
-            if self._lines > _LOG_LINES:
-                say(f"and {self._lines - _LOG_LINES} more lines about clients")
-            self._began, self._lines = now, 0
-        self._lines += 1
-        if self._lines <= _LOG_LINES:
-            say(message)
+        self._limit.say(message, asyncio.get_running_loop().time())
