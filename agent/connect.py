@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidMessage,
@@ -38,8 +38,18 @@ FIRST_SECONDS, MOST_SECONDS = 0.5, 30.0
 MOST_WAITING = 32
 # Of what an agent answers, so much is told.
 _SENTENCE_BYTES = 200
+_REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 # Answers that another attempt would not change.
-_FINAL = frozenset({400, 401, 403, 404, 405, 426, 501, 505})
+_FINAL = _REDIRECTS | {400, 401, 403, 404, 405, 426, 501, 505}
+
+
+class _Connect(connect):
+    """A connection that follows no redirect: the library would send the token on in some cases, and
+    what answers there is not what the user named."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the exception that the answer is."""
+        return exc
 
 
 class Remote(NamedTuple):
@@ -121,7 +131,7 @@ def _connection(remote: Remote, resume: tuple[str, int] | None) -> connect:
     address = remote.address(resume)
     headers = {} if remote.token is None else {"Authorization": f"Bearer {remote.token}"}
     opening = partial(
-        connect if remote.unix is None else partial(unix_connect, remote.unix),
+        _Connect if remote.unix is None else partial(_Connect, unix=True, path=remote.unix),
         additional_headers=headers,
         compression=None,
         max_size=MESSAGE_BYTES,
@@ -148,9 +158,15 @@ def _why(error: Exception) -> tuple[str, bool]:
     reason, final = str(error), False
     match error:
         case InvalidStatus(response=response):
+            locations = ", ".join(response.headers.get_all("Location"))[:_SENTENCE_BYTES]
             body = (response.body or b"")[:_SENTENCE_BYTES].decode(errors="replace").strip()
             status = response.status_code
             reason, final = f"{status} {body or response.reason_phrase}", status in _FINAL
+            if status in _REDIRECTS and locations:
+                reason = (
+                    f"it redirects to {locations}, which is not followed; "
+                    "if that is the agent, connect to it"
+                )
         case ssl.SSLCertVerificationError():
             reason, final = error.verify_message, True
         case NoStream():
@@ -163,8 +179,8 @@ def _why(error: Exception) -> tuple[str, bool]:
             reason = "it does not answer"
         case OSError():
             reason = error.strerror or str(error)
-        case ValueError():  # The library's, of a URL that a redirect leads to.
-            reason, final = "it leads on to what is no URL", True
+        case ValueError():  # The library's: of a host name that cannot be one.
+            reason, final = f"the URL cannot be used: {error}", True
         case InvalidMessage():
             reason = "no HTTP comes back: it may take TLS (wss://), or a client certificate"
     return reason, final

@@ -346,13 +346,39 @@ async def test_what_is_no_tls_leaves_nothing_in_memory(
 
 # What is no agent.
 
+REDIRECTS = "it redirects to {}, which is not followed; if that is the agent, connect to it"
+
+
+async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
+    reached: list[bytes] = []
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(await reader.read(1000))
+        writer.close()
+
+    async def redirecting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n".encode())
+        writer.close()
+
+    target = await asyncio.start_server(other, "127.0.0.1", 0)
+    there = f"ws://127.0.0.1:{target.sockets[0].getsockname()[1]}/x"
+    server = await asyncio.start_server(redirecting, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    assert await Told(Remote(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
+    assert reached == []
+    server.close()
+    target.close()
+
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("302 Found\r\nLocation: ws://[::1", "it leads on to what is no URL"),
-        ("302 Found\r\nLocation: ws://127.0.0.1:x/", "it leads on to what is no URL"),
-        ("302 Found\r\nLocation: ws://a..b/", "it leads on to what is no URL"),
+        ("302 Found\r\nLocation: ws://[::1", REDIRECTS.format("ws://[::1")),
+        ("308 Moved\r\nLocation: /feed", REDIRECTS.format("/feed")),
+        ("301 Moved\r\nLocation: " + "x" * 8000, REDIRECTS.format("x" * 200)),
+        ("302 Found\r\nLocation: ws://a/\r\nLocation: b", REDIRECTS.format("ws://a/, b")),
+        ("300 Choose", "300 Choose"),
         ("403 No\r\nContent-Length: 100000\r\n\r\n" + "x" * 100_000, "403 " + "x" * 200),
         ("101 Switching\r\n\r\n", None),
     ],
@@ -378,6 +404,11 @@ async def test_what_a_hostile_server_answers(answer: str, reason: str | None) ->
         await asyncio.gather(waiting, return_exceptions=True)
         await told.close()
     server.close()
+
+
+async def test_a_host_that_can_be_none() -> None:
+    failure = await Told(Remote("ws://a..b:1/", ())).failure()
+    assert failure.startswith("ws://a..b:1/: the URL cannot be used: ")
 
 
 async def test_two_agents_with_one_name_are_warned_of(capfd: pytest.CaptureFixture[str]) -> None:
