@@ -2,17 +2,23 @@
 
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent import handover
 from agent.feed import Feed
 from agent.handover import Left, batches, pack, unpack
+from agent.model import Closed, Delta, Opened, Snapshot, Updated
 from agent.tracker import Tracker
 
 from .feeding import AGENT, ONE, THREE, TWO, Source, Subscriber, events, seqs
-from .make import snapshot
+from .make import key, snapshot
+from .strategies import changes, coverages, holdings, mutated
 
 MACHINE = ("host", "boot")
 
@@ -116,6 +122,10 @@ def test_what_is_nothing_of_ours(content: bytes) -> None:
         b"\x80\x05\x8c\x02\xff\xff.",
         b"\x80\x05\x8e" + (1 << 62).to_bytes(8, "little"),
         b"",
+        b"[" * 5000,
+        b"[1,2,3]",
+        b"null",
+        b'["epoch",0,[[],[],[],[],[]],[0,[[1,1,0]],[],[1,0,1,[]],null,[],[]],[]]',
     ],
 )
 def test_what_is_none_of_ours_is_not_made(content: bytes) -> None:
@@ -125,3 +135,98 @@ def test_what_is_none_of_ours_is_not_made(content: bytes) -> None:
         assert unpack(descriptor, MACHINE) is None
     finally:
         os.close(descriptor)
+
+
+def test_no_code_in_a_state_is_run(tmp_path: Path) -> None:
+    def text(value: str) -> bytes:
+        return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+    # As pickle reads it: agent.model.NamedTuple.__builtins__.__getitem__("eval")("open(...)").
+    made = tmp_path / "made"
+    names = text("agent.model") + text("NamedTuple.__builtins__.__getitem__")
+    code = text(f"open({str(made)!r}, 'w').close()")
+    content = b"\x80\x04" + names + b"\x93" + text("eval") + b"\x85R" + code + b"\x85R."
+    assert unpack_of(content) is None
+    assert not made.exists()
+
+
+def unpack_of(content: bytes) -> Left | None:
+    descriptor = os.memfd_create("test")
+    try:
+        os.write(descriptor, handover._mark(MACHINE) + content)
+        return unpack(descriptor, MACHINE)
+    finally:
+        os.close(descriptor)
+
+
+# Any state, and what is none.
+
+
+@st.composite
+def lefts(draw: st.DrawFn) -> Left:
+    """What a run with all kinds of sockets and changes leaves."""
+    held = {key(one): one for one in draw(st.lists(holdings, max_size=4))}
+    seq = 0
+    told: list[tuple[float, tuple[Delta, ...], int]] = []
+    for _ in range(draw(st.integers(0, 2))):
+        pair = draw(changes())
+        deltas = (
+            Opened(pair[1]), Updated(*pair, draw(st.none() | st.just(1.5))),
+            Closed(pair[0], "exited", None), draw(coverages),
+        )  # fmt: skip
+        told.append((1e9 + seq, deltas, seq + 1))
+        seq += len(deltas)
+    now = Snapshot(
+        1.5e9, held, {7: 100}, draw(coverages), draw(st.none() | st.just(frozenset(held))),
+        tuple(held.values())[:1],
+    )  # fmt: skip
+    return Left("epoch", seq, now, dict.fromkeys(held, 1e9), told)
+
+
+@given(lefts())
+@settings(max_examples=60)
+def test_any_state_is_read_as_it_was_written(left: Left) -> None:
+    assert unpacked(left) == left
+
+
+def serves(left: Left) -> None:
+    """Serve a state that was read: whatever passes as one must not end the agent."""
+    feed = Feed(AGENT, heartbeat=0.0)
+    feed.restore(left.seq, batches(left))
+    later = snapshot(ONE)
+    feed.publish(later, Tracker(left.snapshot, left.opened_at).advance(later))
+    subscriptions = feed.subscribe(), feed.subscribe(resume=("epoch", 0))
+    for subscription in subscriptions:
+        while subscription.take() is not None:
+            pass
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(lefts(), st.data())
+@settings(max_examples=60)
+def test_a_state_with_another_value_in_it_is_none_or_can_be_served(
+    left: Left, data: st.DataObject
+) -> None:
+    tree = orjson.loads(handover._encode(left))
+    at = tree
+    while True:
+        index = data.draw(st.integers(0, len(at) - 1))
+        if not isinstance(at[index], list) or not at[index] or data.draw(st.integers(0, 4)) == 0:
+            at[index] = data.draw(JSON)
+            break
+        at = at[index]
+    if (read := unpack_of(orjson.dumps(tree))) is not None:
+        serves(read)
+
+
+@given(lefts(), st.data())
+@settings(max_examples=60)
+def test_a_damaged_state_is_none_or_can_be_served(left: Left, data: st.DataObject) -> None:
+    if (read := unpack_of(data.draw(mutated(handover._encode(left))))) is not None:
+        serves(read)
