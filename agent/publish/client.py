@@ -250,7 +250,9 @@ class Client(asyncio.Protocol):
 
     def send(self, framed: bytes) -> bool:
         """Send a frame; whether there may be another."""
-        self._write(framed)
+        assert self._transport is not None
+        self._written += len(framed)
+        self._transport.write(framed)
         self.said = self._loop.time()
         return self.stalled is None
 

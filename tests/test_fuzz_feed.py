@@ -1,0 +1,9 @@
+"""A short form of ``python -m bench.fuzz_feed``."""
+
+from bench.fuzz_feed import Target
+
+
+async def test_mutated_requests_and_frames_harm_nobody() -> None:
+    outcome = await Target().endure(seed=7, count=2000)
+    assert outcome.wrong == []
+    assert outcome.sent >= 2000
