@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ..feed import Feed
+from ..model import Snapshot
 from .websocket import Answer, Server
 
 
@@ -30,6 +31,8 @@ class _Collector:
     def __init__(self, feed: Feed, server: Server) -> None:
         self._feed = feed
         self._server = server
+        self._counted: tuple[Snapshot | None, Counter[tuple[str | None, str | None]]]
+        self._counted = None, Counter()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
@@ -64,8 +67,10 @@ class _Collector:
             "Sockets that processes hold, once for each process.",
             labels=["proto", "family"],
         )
-        kinds = Counter((one.socket.proto, one.socket.family) for one in feed.holdings())
-        for (proto, family), count in kinds.items():
+        if self._counted[0] is not feed.snapshot:  # Once a poll, however often it is asked for.
+            kinds = Counter((one.socket.proto, one.socket.family) for one in feed.holdings())
+            self._counted = feed.snapshot, kinds
+        for (proto, family), count in self._counted[1].items():
             sockets.add_metric([proto or "unknown", family or "unknown"], count)
         yield sockets
         if feed.snapshot is not None:

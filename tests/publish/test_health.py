@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 
 from agent.feed import Feed
+from agent.model import Holding
 from agent.publish.health import health
 from agent.publish.metrics import metrics
 from agent.publish.tally import SLOW
@@ -66,3 +67,25 @@ async def test_what_is_counted() -> None:
                  'sockagent_poll_duration_seconds{quantile="0.99"}', "sockagent_poll_cpu_seconds",
                  "sockagent_late_polls_total"):  # fmt: skip
         assert any(line.startswith(f"{name} ") for line in lines), name
+
+
+async def test_sockets_are_counted_once_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as there:
+        answer = metrics(there.feed, there.server)
+        holdings = there.feed.holdings
+        counted = 0
+
+        def count() -> tuple[Holding, ...]:
+            nonlocal counted
+            counted += 1
+            return holdings()
+
+        monkeypatch.setattr(there.feed, "holdings", count)
+        for held in ((ONE,), (ONE, TWO), ()):
+            there.poll(*held)
+            counted = 0
+            for _ in range(3):
+                lines = answer()[2].decode().splitlines()
+                line = f'sockagent_sockets{{family="inet",proto="tcp"}} {len(held)}.0'
+                assert (line in lines) is bool(held)
+            assert counted == 1
