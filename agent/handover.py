@@ -124,11 +124,11 @@ def _encode(left: Left) -> bytes:
         index = indexes.get(id(holding))
         if index is None:
             index = indexes[id(holding)] = len(holdings)
-            socket, process, fds, owner, peer_pid, place = holding
+            socket, process, fds, owner, peer_pid, place, omitted_fds = holding
             holdings.append(
                 (
                     sockets.index(socket), processes.index(process), fds, owners.index(owner),
-                    peer_pid, places.index(place),
+                    peer_pid, places.index(place), omitted_fds,
                 )
             )  # fmt: skip
         return index
@@ -176,9 +176,9 @@ _PLACE = (_TEXT_OR_NONE,) * 3
 _SOCKET = (
     _NUMBER, *[_TEXT_OR_NONE] * 5, _NUMBER_OR_NONE, _TEXT_OR_NONE, _NUMBER_OR_NONE,
     *[_TEXT_OR_NONE] * 2, *[_NUMBER_OR_NONE] * 4, _TEXT, *[_NUMBER_OR_NONE] * 2, _TEXT_OR_NONE,
-    _NUMBER_OR_NONE,
+    *[_NUMBER_OR_NONE] * 2,
 )  # fmt: skip
-_HOLDING = (_NUMBER, _NUMBER_OR_NONE, _LIST, *[_NUMBER_OR_NONE] * 3)
+_HOLDING = (_NUMBER, _NUMBER_OR_NONE, _LIST, *[_NUMBER_OR_NONE] * 3, _NUMBER)
 _COVERAGE = (_NUMBER, _NUMBER, _NUMBER, _LIST)
 _KEY = (_NUMBER_OR_NONE, _NUMBER)
 _REASONS = frozenset({"closed", "exited", "attributed"})
@@ -236,8 +236,9 @@ def _holdings(
             None if owner is None else owners[owner],
             peer_pid,
             None if place is None else places[place],
+            omitted_fds,
         )
-        for socket, process, fds, owner, peer_pid, place in found
+        for socket, process, fds, owner, peer_pid, place, omitted_fds in found
     ]
 
 

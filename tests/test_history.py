@@ -23,6 +23,7 @@ from agent.model import (
     Opened,
     Owner,
     Place,
+    Socket,
     Updated,
 )
 from agent.tracker import Tracker
@@ -137,11 +138,15 @@ def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None
     join = Join(holders, {11: row}, lambda uid: Owner(uid, "root"))
     holders.take(by, 1, 1, dict.fromkeys(range(3, 4003), 11), ())
     seq = 0
+
+    def covers(_socket: Socket) -> bool:
+        return True
+
     for poll in range(1000):
         if poll:
             holders.change(7, {5000: 11 if poll % 2 else None})
         dirty = join.dirty(() if poll else (11,))
-        changed = join.finish(dirty, join.resolve(dirty, read=True)[0], read=True)
+        changed = join.finish(dirty, join.resolve(dirty, {}, covers), covers)
         state = snapshot()._replace(
             holdings=join.holdings, processes={7: 100}, coverage=SIGHT, changed=changed
         )
