@@ -27,6 +27,8 @@ from .vitals import Vitals
 # The history is bounded in both: minutes of a busy machine.
 HISTORY_RECORDS = 10_000
 HISTORY_BYTES = 24 * 1024 * 1024
+# Of a storm of connections the changes of so many seconds are held: a reader may be late.
+HISTORY_BURST_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
 
 _EVERYTHING = Filter()
@@ -46,6 +48,7 @@ class Feed:
         clock: Callable[[], float] = time.time,
         history_records: int = HISTORY_RECORDS,
         history_bytes: int = HISTORY_BYTES,
+        history_burst: float = 0.0,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.epoch = agent.epoch
@@ -53,7 +56,7 @@ class Feed:
         self.encoder = Encoder(agent)
         self.clock = clock
         self.heartbeat = heartbeat
-        self.history = History(history_records, history_bytes)
+        self.history = History(history_records, history_bytes, history_burst)
         self.seq = 0
         self.snapshot: Snapshot | None = None
         self.stopped = False

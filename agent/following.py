@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from .cadence import snapshots
 from .config import Config
 from .errors import RuntimeFailure
-from .feed import Feed
+from .feed import HISTORY_BURST_SECONDS, Feed
 from .handover import Left, batches
 from .model import Coverage
 from .poller import Poller
@@ -37,7 +37,7 @@ class Following:
         self, poller: Poller, agent: Agent, config: Config, left: Left | None = None
     ) -> None:
         """``left`` is what an earlier run of the same epoch left."""
-        self.feed = Feed(agent, vitals=Vitals())
+        self.feed = Feed(agent, vitals=Vitals(), history_burst=HISTORY_BURST_SECONDS)
         self._tracker = Tracker()
         self._missing: tuple[str, ...] = ()  # In the last poll.
         self._logged: set[str] = set()  # Kinds of sentences on what is missing.

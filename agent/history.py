@@ -23,6 +23,10 @@ _PLACE_BYTES = 80
 _POINTER_BYTES, _NUMBER_BYTES = 8, 32
 
 
+# Times the bounds that a burst may take: 240 MiB with the agent's, for as long as it lasts.
+MAX_BURST = 10
+
+
 class Batch:
     """The deltas of one poll, at ``time``, never empty: numbered ``first`` to ``last``.
 
@@ -110,11 +114,14 @@ def _texts(texts: Iterable[str | None], counted: set[int]) -> int:
 class History:
     """The newest batches, bounded in records and in bytes; but the newest one is always held.
 
-    A poll may change more than is held at other times: who keeps up is told all of it.
+    A poll may change more than is held at other times: who keeps up is told all of it. Batches of
+    the last ``burst`` seconds are held up to MAX_BURST times the bounds: a storm of connections
+    makes several such polls in a row, faster than a reader is served.
     """
 
-    def __init__(self, records: int, size: int) -> None:
+    def __init__(self, records: int, size: int, burst: float = 0.0) -> None:
         self._most_records, self._most_bytes = records, size
+        self._burst = burst
         self._batches: list[Batch] = []
         self._records = self._bytes = 0
         self._dropped = 0  # The newest seq that is no longer held.
@@ -127,15 +134,19 @@ class History:
         self._records += len(batch.deltas)
         self._bytes += batch.size
         gone = 0
-        while (self._records > self._most_records or self._bytes > self._most_bytes) and gone < len(
-            self._batches
-        ) - 1:
+        while self._is_over(1) and gone < len(self._batches) - 1:
             oldest = self._batches[gone]
+            if batch.time - oldest.time < self._burst and not self._is_over(MAX_BURST):
+                break
             gone += 1
             self._records -= len(oldest.deltas)
             self._bytes -= oldest.size
             self._dropped = oldest.last
         del self._batches[:gone]
+
+    def _is_over(self, times: int) -> bool:
+        """Return whether more is held than so many times the bounds."""
+        return self._records > times * self._most_records or self._bytes > times * self._most_bytes
 
     @property
     def batches(self) -> list[Batch]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.feed import HISTORY_BYTES, HISTORY_RECORDS
-from agent.history import Batch, History
+from agent.history import MAX_BURST, Batch, History
 from agent.holders import Holders
 from agent.join import Join
 from agent.model import (
@@ -166,3 +166,22 @@ def test_the_newest_batch_is_kept_whatever_its_size() -> None:
     assert history.after(0) is not None
     history.append(batch(Opened(holding()), first=2))
     assert [one.first for one in history.batches] == [2]
+
+
+def test_a_burst_is_held_for_a_while_though_it_is_above_the_bounds() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(4):  # A second apart.
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(float(poll), deltas, 10 * poll + 1))
+    assert history.holds(0)
+    history.append(Batch(7.5, [Opened(holding(tcp(1)))], 41))
+    assert not history.holds(29)
+    assert history.holds(30)
+
+
+def test_a_burst_is_bounded_too() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(3 * MAX_BURST):
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(1.0, deltas, 10 * poll + 1))
+    assert sum(len(one.deltas) for one in history.batches) == 10 * MAX_BURST
