@@ -41,9 +41,18 @@ def unix_row(inode: int, path: str | None = None, *, flags: int = 0, state: int 
     return row.encode()
 
 
-def stat_line(pid: int, *, comm: str, ppid: int, start: int, threads: int, image: int) -> str:
+def stat_line(
+    pid: int,
+    *,
+    comm: str,
+    ppid: int,
+    start: int,
+    threads: int,
+    image: int,
+    flags: int = 0x40_0000,
+) -> str:
     return (
-        f"{pid} ({comm}) S {ppid} {pid} {pid} 0 -1 4194304 64 0 0 0 0 0 0 0 20 0 {threads} 0 "
+        f"{pid} ({comm}) S {ppid} {pid} {pid} 0 -1 {flags} 64 0 0 0 0 0 0 0 20 0 {threads} 0 "
         f"{start} 2654208 348 18446744073709551615 {image} 2 {image} 0 0 0 0 0 0 1 0 0 17 0 0 0 0 "
         "0 0 3 4 5 6 7 8 9 0\n"
     )

@@ -196,6 +196,19 @@ async def test_a_process_exits(fake: FakeProc, follower: Follower) -> None:
     assert reasons(await follower.poll()) == ["exited"]
 
 
+async def test_a_process_that_is_seen_while_it_exits_has_exited(
+    fake: FakeProc, follower: Follower
+) -> None:
+    directory = fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    exiting = stat_line(7, comm="app", ppid=1, start=100, threads=1, image=0, flags=0x40_0004)
+    (directory / "stat").write_text(exiting)
+    fake.close(7, 3)
+    fake.table("tcp")
+    assert reasons(await follower.poll()) == ["exited"]
+
+
 async def test_a_reused_pid_never_inherits(fake: FakeProc, follower: Follower) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))

@@ -14,11 +14,15 @@ from ..text import text
 
 _INT_BITS = 31  # Of an int that is not negative.
 _TICKS_BITS = 42  # 1,400 years of a hundred ticks a second.
+_ENDED = (b"Z", b"X")  # States: zombie, dead.
+_EXITING = 0x4  # PF_EXITING in include/linux/sched.h.
 
 
 class Stat(NamedTuple):
     """From ``stat``: ``start_ticks`` in clock ticks since boot. ``image`` differs after an exec
-    (where the reader may see it; else it is constant), so that one is noticed."""
+    (where the reader may see it; else it is constant), so that one is noticed. ``exiting`` is True
+    from before the kernel closes the descriptors of a thread that exits; ``state`` changes later.
+    """
 
     comm: str
     state: str
@@ -26,6 +30,7 @@ class Stat(NamedTuple):
     threads: int
     start_ticks: int
     image: bytes
+    exiting: bool
 
 
 def parse_stat(data: bytes) -> Stat:
@@ -49,6 +54,7 @@ def parse_stat(data: bytes) -> Stat:
         start_ticks=start_ticks,
         # startcode and startstack: addresses that are chosen anew by each exec.
         image=b" ".join(fields[23:26:2]),
+        exiting=fields[0] in _ENDED or bool(int(fields[6]) & _EXITING),
     )
 
 

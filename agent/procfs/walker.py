@@ -48,6 +48,14 @@ class Look(NamedTuple):
     malformed: int = 0
 
 
+class _Listed(NamedTuple):
+    """What a directory of descriptors showed, named as in Look."""
+
+    fds: dict[int, int]
+    readable: bool
+    malformed: int
+
+
 class Walked(NamedTuple):
     """What a walk showed; ``failed`` says of processes that could not be looked at, or not at all
     of which, why not."""
@@ -134,27 +142,52 @@ class Walker:
         """Look at all of one process. Raises Vanished; OSError when the look itself failed, and
         ValueError when its stat is none."""
         with self._process(pid) as directory:
-            stat = _living(read("stat", directory))
             found = os.stat("fd", dir_fd=directory)
-            tid = pid if stat.state not in _DEAD else _living_thread(directory)
-            # What a main thread held that ended before the others only those show.
-            by = "" if tid == pid else f"task/{tid}/"
-            count = found.st_size if self.counts and not by else 0
-            try:
-                fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
-            except OSError as error:
-                if error.errno not in DENIED:
-                    raise
-                readable, fds, malformed, more = False, {}, 0, []
-            else:
-                readable, more = True, self._more(tid, directory, stat)
+            count = found.st_size if self.counts else 0
+            tid, by = pid, ""
+            shown = self._listed(directory, by, count)
+            # Read after the descriptors: the kernel closes those of a process that exits before
+            # the process is a zombie.
+            stat = _living(read("stat", directory))
+            if stat.exiting and (not shown.fds or len(shown.fds) + shown.malformed != count):
+                # What a main thread held that ended before the others only those show.
+                tid, shown = self._of_living_thread(directory)
+                by = f"task/{tid}/"
+            more = self._more(tid, directory, stat) if shown.readable else ()
             facts = self._facts(pid, directory, stat, by)
             netns = self.procfs.netns(directory, by)
-            return Look(
-                facts, _glance(stat), fds, tuple(more), readable, netns, found.st_ino, malformed
-            )
+            fds, readable, malformed = shown
+            return Look(facts, _glance(stat), fds, more, readable, netns, found.st_ino, malformed)
 
-    def _more(self, tid: int, directory: int, stat: Stat) -> list[tuple[int, int]]:
+    def _listed(self, directory: int, by: str, count: int = 0) -> _Listed:
+        """Read all descriptors of a process, or of one of its threads."""
+        try:
+            fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
+        except OSError as error:
+            if error.errno not in DENIED:
+                raise
+            return _Listed({}, readable=False, malformed=0)
+        return _Listed(fds, readable=True, malformed=malformed)
+
+    def _of_living_thread(self, directory: int) -> tuple[int, _Listed]:
+        """Return a thread that does not exit, of the process whose directory this is, with its
+        descriptors. Raises Vanished."""
+        with opened("task", directory) as tasks:
+            tids = sorted(int(name) for name in os.listdir(tasks))
+        for tid in tids:
+            stat = f"task/{tid}/stat"
+            try:
+                if parse_stat(read(stat, directory)).exiting:
+                    continue
+                shown = self._listed(directory, f"task/{tid}/")
+                if not parse_stat(read(stat, directory)).exiting:
+                    return tid, shown
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+        raise Vanished
+
+    def _more(self, tid: int, directory: int, stat: Stat) -> tuple[tuple[int, int], ...]:
         """(descriptor, inode) of the threads whose descriptor table is not that of ``tid``."""
         more: list[tuple[int, int]] = []
         for other in self._separate(tid, directory, stat):
@@ -165,7 +198,7 @@ class Walker:
                     raise
             else:
                 more += (item for item in found.items() if item[1])
-        return more
+        return tuple(more)
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[int]:
@@ -238,9 +271,11 @@ class Walker:
                 reads = 0
                 if check.suspects is not None:
                     changes, reads = rechecked(listing, check.fds, check.suspects, count)
-            # What a dead process closed it did not close: it exited.
+            # Read after the descriptors. Those that a process loses as it exits are not closed by
+            # it; a whole look finds out whether other threads still hold them.
             stat = _living(read("stat", directory))
-            if stat.state in _DEAD and (check.facts or None in changes.values()):
+            lost = None in changes.values()
+            if stat.exiting and (lost or (check.facts and stat.state in _DEAD)):
                 raise Vanished
             process = netns = None
             may_be_separate = check.facts or stat.threads != check.threads
@@ -298,20 +333,6 @@ def _living(data: bytes) -> Stat:
     if stat.state in _DEAD and stat.threads < 2:
         raise Vanished
     return stat
-
-
-def _living_thread(directory: int) -> int:
-    """A thread that has not ended, of the process whose directory this is. Raises Vanished."""
-    with opened("task", directory) as tasks:
-        tids = sorted(int(name) for name in os.listdir(tasks))
-    for tid in tids:
-        try:
-            if parse_stat(read(f"task/{tid}/stat", directory)).state not in _DEAD:
-                return tid
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-    raise Vanished
 
 
 def is_other_program(was: Glance | None, now: Glance | None) -> bool:

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.model import Process
 from agent.procfs import walker as walker_module
-from agent.procfs.files import Vanished, read
+from agent.procfs.descriptors import listed
+from agent.procfs.files import Vanished
 from agent.procfs.process import parse_stat
 from agent.procfs.reader import ProcFS
 from agent.procfs.walker import Check, Evidence, Walker
@@ -241,6 +244,64 @@ def test_a_process_lives_on_though_its_main_thread_ended(walker: Walker) -> None
         assert walker.walk([process.pid]) == ([], {})
 
 
+EXITING = 0x40_0004  # PF_EXITING, and a flag that says nothing.
+
+
+def exiting_line(pid: int, threads: int = 1) -> str:
+    return stat_line(pid, comm="app", ppid=1, start=1, threads=threads, image=1, flags=EXITING)
+
+
+def test_a_process_that_exits_is_gone_once_its_descriptors_are(fake: FakeProc) -> None:
+    (fake.process(7) / "stat").write_text(exiting_line(7))
+    with pytest.raises(Vanished):
+        fake.walker().look(7)
+
+
+def test_a_thread_that_lives_shows_the_descriptors_of_a_main_thread_that_exits(
+    fake: FakeProc,
+) -> None:
+    directory = fake.process(7, threads=2)
+    (directory / "stat").write_text(exiting_line(7, threads=2))
+    (directory / "task/7/stat").write_text(exiting_line(7, threads=2))
+    other = directory / "task" / "8"
+    (other / "fd").mkdir(parents=True)
+    (other / "fd" / "3").symlink_to("socket:[11]")
+    (other / "net").symlink_to(directory / "net", target_is_directory=True)
+    (other / "stat").write_text(stat_line(8, comm="app", ppid=1, start=1, threads=2, image=1))
+    assert fake.walker().look(7).fds == {3: 11}
+    (other / "stat").write_text(exiting_line(8, threads=2))
+    with pytest.raises(Vanished):
+        fake.walker().look(7)
+
+
+LISTENERS = """
+import os, resource, signal, socket
+most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 20_000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = []
+try:
+    while True:
+        held.append(socket.create_server((f"127.0.{len(held) // 1000}.1", 0)))
+except OSError:
+    print(flush=True)
+signal.pause()
+"""
+
+
+def test_a_killed_process_never_shows_but_some_of_its_descriptors(walker: Walker) -> None:
+    with subprocess.Popen([sys.executable, "-c", LISTENERS], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        whole = walker.look(process.pid)
+        again = Check(process.pid, whole.directory, whole.fds, list(whole.fds)[:1])
+        process.kill()  # It takes 100 ms to close the listeners.
+        with suppress(Vanished):
+            while True:
+                checked, _lost = walker.check([again])
+                assert [len(one.changes) for one in checked] in ([], [0])
+                assert len(walker.look(process.pid).fds) == len(whole.fds)
+
+
 def test_a_zombie_holds_nothing(walker: Walker) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
@@ -270,14 +331,12 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
 ) -> None:
     old = fake.process(7, {3: 11}, comm="old")
 
-    def read_late(path: str, directory: int | None = None) -> bytes:
-        data = read(path, directory)
-        if path == "stat":
-            old.rename(old.with_name("old"))
-            fake.process(7, {3: 99}, comm="new", start=900)
-        return data
+    def listed_late(directory: int, name: str, **options: Any) -> tuple[dict[int, int], int]:
+        old.rename(old.with_name("old"))
+        fake.process(7, {3: 99}, comm="new", start=900)
+        return listed(directory, name, **options)
 
-    monkeypatch.setattr(walker_module, "read", read_late)
+    monkeypatch.setattr(walker_module, "listed", listed_late)
     look = fake.walker().look(7)
     assert (look.process.start_ticks, look.process.comm) == (100, "old")
     assert look.fds == {3: 11}
