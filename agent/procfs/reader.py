@@ -23,6 +23,8 @@ _INODE_DIGITS = 19  # So many may be more than 63 bits; they are 32 bits wide.
 # The greatest pid that any kernel gives is 2^22 (PID_MAX_LIMIT in include/linux/threads.h).
 _PID = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _BOOT_TIME = re.compile(r"[0-9]{1,10}", re.ASCII)  # Seconds until the year 2286.
+# The clocks are read so often; the reading counts in which least time passed between them.
+_CLOCK_READINGS = 5
 
 
 class ProcFS:
@@ -52,8 +54,7 @@ class ProcFS:
 
     def boot_id(self) -> str | None:
         """The kernel's random id of this boot; None when it cannot be read."""
-        raw = self._read_text("sys/kernel/random/boot_id")
-        return raw.strip() or None
+        return _boot_id(self.root)
 
     def ephemeral_ports(self) -> range | None:
         """The local ports that the kernel chooses from by itself; None when it does not say."""
@@ -177,12 +178,40 @@ class ProcFS:
         return read_or_empty(f"{self.root}/{name}").decode("ascii", "replace")
 
     def boot_time(self) -> float:
-        """When the machine booted; seconds since the Unix epoch."""
+        """Return when the machine booted; seconds since the Unix epoch, in whole clock ticks."""
         for line in self._read_text("stat").splitlines():
             if line.startswith("btime ") and _BOOT_TIME.fullmatch(line, 6):
-                return float(line[6:])
-        # Where /proc/stat is hidden (ProcSubset=pid) the clocks tell.
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+                # This has no fraction of a second. It is all there is of another machine.
+                return _booted() if self._is_of_this_kernel() else float(line[6:])
+        # Where /proc/stat is hidden (ProcSubset=pid) the clocks show it.
+        return _booted()
+
+    def _is_of_this_kernel(self) -> bool:
+        boot_id = self.boot_id()
+        return boot_id is not None and boot_id == _boot_id("/proc")
+
+
+def _boot_id(root: str) -> str | None:
+    raw = read_or_empty(f"{root}/sys/kernel/random/boot_id").decode("ascii", "replace")
+    return raw.strip() or None
+
+
+def _booted() -> float:
+    """Return when this machine booted, from the clocks; see ``ProcFS.boot_time``.
+
+    The difference of the two clocks changes only when somebody sets the time. Whole ticks make it
+    the same number at each start, though the clocks are not read at once; they are rounded up, as
+    start times in ticks are rounded down.
+    """
+    readings = []
+    for _ in range(_CLOCK_READINGS):
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        readings.append((after - before, now - (before + after) // 2))
+    _width, nanoseconds = min(readings)
+    ticks_per_second = os.sysconf("SC_CLK_TCK")
+    return -(-nanoseconds * ticks_per_second // 10**9) / ticks_per_second
 
 
 def _device(directory: int, by: str) -> int:

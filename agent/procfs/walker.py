@@ -109,7 +109,7 @@ class Walker:
         self.may_chdir = False
         self._root = procfs.root
         self._cmdline = cmdline
-        self._boot_time = procfs.boot_time()
+        self._boot_ticks = round(procfs.boot_time() * _TICKS_PER_SECOND)
         # Since Linux 6.2 the size of PID/fd is the number of open descriptors; before it is 0.
         self.counts = self._directories_count()
 
@@ -295,7 +295,7 @@ class Walker:
             start_ticks=stat.start_ticks,
             comm=stat.comm,
             ppid=stat.ppid,
-            start_time=self._boot_time + stat.start_ticks / _TICKS_PER_SECOND,
+            start_time=(self._boot_ticks + stat.start_ticks) / _TICKS_PER_SECOND,
             uid=os.fstat(directory).st_uid,
             exe=link(f"{by}exe", directory),
             cgroup=place.cgroup,

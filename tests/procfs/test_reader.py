@@ -190,6 +190,21 @@ def test_the_boot_time_is_the_machines(fake: FakeProc) -> None:
     assert fake.procfs().boot_time() == BOOT_TIME
 
 
+def test_the_boot_time_of_another_machine_is_the_one_it_recorded(fake: FakeProc) -> None:
+    path = fake.root / "sys" / "kernel" / "random"
+    path.mkdir(parents=True)
+    (path / "boot_id").write_text("00000000-0000-4000-8000-000000000000\n")
+    assert fake.procfs().boot_time() == BOOT_TIME
+
+
+def test_the_boot_time_of_this_machine_is_the_same_each_time_it_is_asked_for() -> None:
+    procfs = ProcFS()
+    times = {procfs.boot_time() for _ in range(1000)}
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert len(times) == 1
+    assert times == {round(time * ticks) / ticks for time in times}
+
+
 # What is real.
 
 

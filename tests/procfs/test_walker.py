@@ -114,6 +114,16 @@ def test_a_real_process_is_known_by_its_start_time(walker: Walker) -> None:
     assert found.exe == os.readlink("/proc/self/exe")
 
 
+def test_a_process_started_between_two_readings_of_the_clock(walker: Walker) -> None:
+    before = time.time()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    ) as started:
+        after = time.time()
+        start_time = walker.look(started.pid).process.start_time
+    assert before - 1 / TICKS <= start_time <= after + 1 / TICKS
+
+
 def test_names_that_are_no_utf8_are_told_as_escapes(fake: FakeProc) -> None:
     directory = fake.process(7)
     (directory / "exe").unlink()
