@@ -351,7 +351,8 @@ class Poller:
         names = await self._ask_soon(asked)
         told: dict[int, Socket] = {}
         gone: list[int] = []
-        for descriptor, name in zip(asked, names, strict=True):
+        for descriptor in asked:
+            name = names.get(descriptor)
             known = self._holders.watched[descriptor.pid]
             if not known.readable:
                 # Nor may any other that held it.

@@ -6,6 +6,7 @@ import pytest
 from agent import looking
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
 from agent.poller import Poller
+from agent.procfs.progress import Progress
 from agent.procfs.walker import Check, Checked, Look, Walker
 from agent.schedule import GROUPS
 from agent.sight import HIDDEN
@@ -587,14 +588,14 @@ class Denying(Walker):
 
     denied: frozenset[int] = frozenset()
 
-    def look(self, pid: int) -> Look:
-        look = super().look(pid)
+    def look(self, pid: int, progress: Progress | None = None) -> Look:
+        look = super().look(pid, progress)
         return look if pid not in self.denied else look._replace(fds={}, more=(), readable=False)
 
-    def _check(self, check: Check) -> Checked:
+    def _check(self, check: Check, progress: Progress) -> Checked:
         if check.pid in self.denied:
             raise PermissionError
-        return super()._check(check)
+        return super()._check(check, progress)
 
     def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
         return None if pid in self.denied else super()._protocol(pid, fd, inode)

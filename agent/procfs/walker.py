@@ -10,7 +10,7 @@ that got the same pid later.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,11 +19,13 @@ from ..model import Glance, Process
 from .descriptors import SOCKET, listed, rechecked
 from .files import DENIED, GONE, Vanished, link, opened, read, read_or_empty
 from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
+from .progress import Progress
 from .reader import ProcFS
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _DEAD = ("Z", "X")  # States in stat: zombie, dead.
 MALFORMED = "malformed"
+CMDLINE = "cmdline"  # With the pid, the place of a command line in ``Progress``.
 
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
@@ -100,6 +102,11 @@ class Checked(NamedTuple):
     reads: int
 
 
+# A descriptor that may tell what its socket is: pid, descriptor, inode.
+Asked = tuple[int, int, int]
+_OWN_DESCRIPTORS = "/proc/self/fd"  # Of this kernel, whatever procfs is read.
+
+
 class Walker:
     """Looks at the processes of a procfs. ``cmdline``: whether command lines are read too."""
 
@@ -119,12 +126,16 @@ class Walker:
         except OSError:
             return False
 
-    def walk(self, pids: Iterable[int]) -> Walked:
+    def walk(self, pids: Iterable[int], progress: Progress | None = None) -> Walked:
         """Look at these processes; those that are gone are left out."""
         walked = Walked([], {})
+        progress = progress or Progress()
         for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
             try:
-                look = self.look(pid)
+                look = self.look(pid, progress)
             except Vanished:
                 continue
             except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
@@ -136,9 +147,11 @@ class Walker:
             walked.looks.append(look)
             if look.malformed:
                 walked.failed[pid] = f"{look.malformed} {MALFORMED} descriptors skipped"
+            elif self._cmdline and progress.avoids((CMDLINE, pid)):
+                walked.failed[pid] = "its command line does not answer"
         return walked
 
-    def look(self, pid: int) -> Look:
+    def look(self, pid: int, progress: Progress | None = None) -> Look:
         """Look at all of one process. Raises Vanished; OSError when the look itself failed, and
         ValueError when its stat is none."""
         with self._process(pid) as directory:
@@ -154,7 +167,7 @@ class Walker:
                 tid, shown = self._of_living_thread(directory)
                 by = f"task/{tid}/"
             more = self._more(tid, directory, stat) if shown.readable else ()
-            facts = self._facts(pid, directory, stat, by)
+            facts = self._facts(pid, directory, stat, progress or Progress(), by)
             netns = self.procfs.netns(directory, by)
             fds, readable, malformed = shown
             return Look(facts, _glance(stat), fds, more, readable, netns, found.st_ino, malformed)
@@ -219,11 +232,17 @@ class Walker:
 
         return separate_tables(self._root, tid, directory)
 
-    def evidence(self, pids: Iterable[int]) -> dict[int, Evidence]:
+    def evidence(
+        self, pids: Iterable[int], progress: Progress | None = None
+    ) -> dict[int, Evidence]:
         """What is cheap to see of each process; those that are gone are left out."""
         seen = {}
         root, stat, counts = self._root, os.stat, self.counts
+        progress = progress or Progress()
         for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
             path = f"{root}/{pid}/fd"
             try:
                 directory = stat(path)
@@ -240,27 +259,39 @@ class Walker:
             seen[pid] = Evidence(directory.st_ino, count)
         return seen
 
-    def glance(self, pids: Iterable[int]) -> dict[int, Glance | None]:
+    def glance(
+        self, pids: Iterable[int], progress: Progress | None = None
+    ) -> dict[int, Glance | None]:
         """What one read shows of each process; None of one that is gone, or a zombie."""
         seen: dict[int, Glance | None] = {}
+        progress = progress or Progress()
         for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
             try:
                 seen[pid] = _glance(_living(read(f"{self._root}/{pid}/stat")))
             except (Vanished, OSError, ValueError):
                 seen[pid] = None
         return seen
 
-    def check(self, checks: Iterable[Check]) -> tuple[list[Checked], list[int]]:
+    def check(
+        self, checks: Iterable[Check], progress: Progress | None = None
+    ) -> tuple[list[Checked], list[int]]:
         """Check these processes; and those that are gone, or may no longer be read."""
         checked, lost = [], []
+        progress = progress or Progress()
         for one in checks:
+            if progress.stopped:
+                break
+            progress.at = one.pid
             try:
-                checked.append(self._check(one))
+                checked.append(self._check(one, progress))
             except (Vanished, OSError, ValueError):  # A whole look tells which.
                 lost.append(one.pid)
         return checked, lost
 
-    def _check(self, check: Check) -> Checked:
+    def _check(self, check: Check, progress: Progress) -> Checked:
         with self._process(check.pid) as directory:
             with opened("fd", directory) as listing:
                 found = os.fstat(listing)
@@ -282,14 +313,24 @@ class Walker:
             if may_be_separate and self._separate(check.pid, directory, stat):
                 raise Vanished
             if check.facts:
-                process = self._facts(check.pid, directory, stat)
+                if self._cmdline and progress.avoids((CMDLINE, check.pid)):
+                    raise Vanished  # A whole look reports it.
+                process = self._facts(check.pid, directory, stat, progress)
                 netns = self.procfs.netns(directory)
             glance = _glance(stat)
             return Checked(check.pid, changes, glance, process, netns, reads)
 
-    def _facts(self, pid: int, directory: int, stat: Stat, by: str = "") -> Process:
+    def _facts(
+        self, pid: int, directory: int, stat: Stat, progress: Progress, by: str = ""
+    ) -> Process:
         place = _cgroup_of(read_or_empty(f"{by}cgroup", directory))
-        cmdline = read_or_empty(f"{by}cmdline", directory) if self._cmdline else None
+        cmdline = None
+        if self._cmdline and not progress.avoids((CMDLINE, pid)):
+            # The kernel takes the lock of the process's memory to read it. A process holds that
+            # lock for as long as a FUSE file system of its user does not answer its mmap(2).
+            progress.at = (CMDLINE, pid)
+            cmdline = read_or_empty(f"{by}cmdline", directory)
+            progress.at = pid
         return Process(
             pid=pid,
             start_ticks=stat.start_ticks,
@@ -304,24 +345,48 @@ class Walker:
             cmdline=None if cmdline is None else parse_cmdline(cmdline),
         )
 
-    def protocols(self, descriptors: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
+    def protocols(
+        self, descriptors: Iterable[Asked], progress: Progress | None = None
+    ) -> dict[Asked, bytes | None]:
         """For each (pid, descriptor, inode) the kernel's name of the socket's protocol.
 
         Empty when the descriptor no longer leads to that socket, None when there is no telling.
         """
-        return [self._protocol(*descriptor) for descriptor in descriptors]
+        names = {}
+        progress = progress or Progress()
+        for descriptor in descriptors:
+            if progress.stopped:
+                break
+            progress.at = descriptor[0]
+            names[descriptor] = self._protocol(*descriptor)
+        return names
 
     def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
-        path = f"{self._root}/{pid}/fd/{fd}"
+        """The descriptor may lead to a file by now, on a file system that never answers. Opening
+        with O_PATH and reading a link do not reach that file system; stat and getxattr do, and are
+        left out until it is certain that this is the socket."""
+        path, target = f"{self._root}/{pid}/fd/{fd}", f"{SOCKET}{inode}]"
         try:
-            name: bytes | None = os.getxattr(path, "system.sockprotoname")
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                ours = f"{_OWN_DESCRIPTORS}/{found}"
+                return (
+                    os.getxattr(ours, "system.sockprotoname")
+                    if os.readlink(ours) == target
+                    else self._unnamed(path, target)
+                )
+            finally:
+                os.close(found)
         except OSError:
-            name = None
+            return self._unnamed(path, target)
+
+    def _unnamed(self, path: str, target: str) -> bytes | None:
+        """Return what is known of a socket whose protocol cannot be read: None, or that a
+        descriptor does not lead to it any more."""
         try:
-            # Read after the name: then the name was this socket's.
-            return name if os.readlink(path) == f"{SOCKET}{inode}]" else b""
+            return None if os.readlink(path) == target else b""
         except OSError as error:
-            return b"" if error.errno in GONE else name
+            return b"" if error.errno in GONE else None
 
 
 def _living(data: bytes) -> Stat:
