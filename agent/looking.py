@@ -12,15 +12,16 @@ import os
 import resource
 import time
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-
-from aiofiles.base import wrap
+from operator import attrgetter
 
 from .holders import Holders
+from .hops import NO_ANSWER, Hops, Late
 from .model import Socket
 from .plan import Budget, Planner
+from .procfs.progress import Progress
 from .procfs.schedstat import RunMonitor, is_conclusive
 from .procfs.threads import may_share
-from .procfs.walker import Check, Look, Walker, is_other_program
+from .procfs.walker import Check, Evidence, Look, Walker, is_other_program
 
 # Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
 WALKERS = min(2, os.cpu_count() or 1)
@@ -41,13 +42,27 @@ _TURN_WINDOW = 60.0
 _TURN_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
+# The place of a process whose table of descriptors is compared with its parent's: kcmp(2) waits for
+# an exec that waits.
+SHARED = "ran"
+
+
+def itself(pid: int) -> int:
+    """Return the place of a process."""
+    return pid
+
+
 class Looking:
     """Brings ``holders`` up to date. ``sweep``: seconds in which everything is read again.
 
     ``processes`` and ``descriptors`` count what was read since the start.
     """
 
-    def __init__(self, walker: Walker, holders: Holders, sweep: float) -> None:
+    def __init__(
+        self, walker: Walker, holders: Holders, sweep: float, hops: Hops | None = None
+    ) -> None:
+        self._walker = walker
+        self._hops = hops or Hops()
         self._procfs = walker.procfs
         self._holders = holders
         self._planner = Planner(holders)
@@ -57,16 +72,10 @@ class Looking:
         self._ran: dict[int, bool | None] = {}
         self._ran_since: set[int] = set()  # Found to have run after ``_ran`` was read.
         self._turn = (0.0, -math.inf)  # The longest turn of late, in seconds, and when that was.
-        self._walk_soon = wrap(walker.walk)
-        self._check_soon = wrap(walker.check)
-        self._glance_soon = wrap(walker.glance)
-        self._evidence_soon = wrap(walker.evidence)
-        self._share_soon = wrap(self._sharing)
         self._monitor: RunMonitor | None = None
         if sweep >= _MIN_RESTING_SWEEP and is_conclusive(os.uname().release):
             kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _KEPT_SHARE
             self._monitor = RunMonitor(walker.procfs.root, kept)
-            self._ran_soon = wrap(self._monitor.have_run)
 
     def has_run(self, pid: int) -> bool:
         """Whether a process has run, or may have, since the poll before this one."""
@@ -79,12 +88,14 @@ class Looking:
         """
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
-        watched = self._holders.watched
+        watched, hops = self._holders.watched, self._hops
         self._ran = await self._have_run(pids)
         self._ran.update((pid, True) for pid in self._ran_since & self._ran.keys())
         self._ran_since = set()
         counted = self._planner.unevident(self._ran.keys(), self._ran)
-        seen = await self._evidence_soon(counted)
+        seen = await hops.batch(self._walker.evidence, counted, itself)
+        # What hangs has no evidence: it stays as it was, and a whole look reports why.
+        seen.update((pid, Evidence(0, 0)) for pid in counted if hops.hangs(pid))
         present = self._ran.keys() - (set(counted) - seen.keys())
         total = sum(max(1, len(known.fds)) for known in watched.values())
         budget = Budget(
@@ -99,7 +110,7 @@ class Looking:
         lost = await self._check(parts, facts=plan.facts)
         other = []
         if plan.glances:
-            glances = await self._glance_soon(plan.glances)
+            glances = await hops.batch(self._walker.glance, plan.glances, itself)
             other = [
                 pid
                 for pid, glance in glances.items()
@@ -113,9 +124,12 @@ class Looking:
         if self._monitor is None:
             return dict.fromkeys(pids)
         watched = self._holders.watched
-        return await self._ran_soon(
-            [(pid, len(known.fds) if (known := watched.get(pid)) else 0) for pid in pids]
-        )
+        asked = [(pid, len(known.fds) if (known := watched.get(pid)) else 0) for pid in pids]
+        try:
+            return await self._hops.call("schedstat", self._monitor.have_run, asked)
+        except Late:  # What it keeps is that call's for good.
+            self._monitor = None
+            return dict.fromkeys(pids)
 
     async def _find_sharing(self, pids: Iterable[int]) -> None:
         """Find those among ``pids`` that share the table of descriptors of their parents."""
@@ -128,11 +142,20 @@ class Looking:
             if known and parent and known.fds and len(known.fds) == len(parent.fds):
                 pairs.append((pid, parent.process.pid))
         if pairs:
-            for pid in await self._share_soon(pairs):
+            sharing = await self._hops.batch(self._sharing, pairs, lambda pair: (SHARED, pair[0]))
+            for pid in sharing:
                 self._holders.shares(pid)
 
-    def _sharing(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
-        return [pid for pid, parent in pairs if may_share(self._procfs.root, pid, parent)]
+    def _sharing(self, pairs: Iterable[tuple[int, int]], progress: Progress) -> list[int]:
+        """Return those that may share the table of the other process of their pair. Blocking."""
+        found = []
+        for pid, parent in pairs:
+            if progress.stopped:
+                break
+            progress.at = (SHARED, pid)
+            if may_share(self._procfs.root, pid, parent):
+                found.append(pid)
+        return found
 
     def _note_turn(self, now: float) -> None:
         """Note how long it takes until all descriptors of running processes are read again."""
@@ -157,11 +180,13 @@ class Looking:
         chunks = [pids[start::WALKERS] for start in range(min(WALKERS, len(pids)))]
         failed: dict[int, str] = {}
         left = set(pids)
-        for part in await asyncio.gather(*map(self._walk_soon, chunks)):
+        walks = (self._hops.batch(self._walker.walk, chunk, itself) for chunk in chunks)
+        for part in await asyncio.gather(*walks):
             for look in part.looks:
                 self.take(look)
                 left.discard(look.process.pid)
             failed.update(part.failed)
+        failed.update((pid, NO_ANSWER) for pid in pids if self._hops.hangs(pid))
         for pid in failed:
             self._holders.failed(pid)
         for pid in left - failed.keys():
@@ -197,8 +222,7 @@ class Looking:
         """Return those that have run since their descriptors were read, or may have."""
         if self._monitor is None:
             return list(pids)
-        watched = self._holders.watched
-        ran = await self._ran_soon([(pid, len(known.fds)) for pid, known in watched.items()])
+        ran = await self._have_run(list(self._holders.watched))
         self._ran_since = {pid for pid, moved in ran.items() if moved}
         return [pid for pid in pids if ran.get(pid) is not False or self._planner.is_stale(pid)]
 
@@ -226,7 +250,8 @@ class Looking:
             for pid, suspects in parts.items()
             if (known := watched.get(pid)) is not None
         ]
-        checked, lost = await self._check_soon(checks)
+        checked, lost = await self._hops.batch(self._walker.check, checks, attrgetter("pid"))
+        lost += filter(self._hops.hangs, parts)
         for one in checked:
             self.processes += 1
             self.descriptors += one.reads

@@ -16,13 +16,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-
-from aiofiles.base import wrap
+from operator import itemgetter
 
 from .cgroups import Cgroups
 from .holders import Holders
+from .hops import NO_ANSWER, Hops, Late
 from .join import Descriptor, Join
-from .looking import Looking
+from .looking import Looking, itself
 from .model import MAX_LISTED_FDS, Coverage, Holding, Key, Place, Process, Snapshot, Socket
 from .netlink.reader import NetlinkReader
 from .plan import SWEEP_SECONDS
@@ -79,16 +79,15 @@ class Poller:
         self._clock = clock
         self._users = Users()
         self._holders = Holders()
-        self._looking = Looking(walker, self._holders, sweep)
-        self._sources = Sources(procfs, netlink)
+        self._hops = Hops()
+        self._walker = walker
+        self._hidden = False
+        self._looking = Looking(walker, self._holders, sweep, self._hops)
+        self._sources = Sources(procfs, netlink, self._hops)
         self._cgroups = Cgroups()
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
         self._last: Snapshot | None = None
         self.coverage = Coverage(0, 0, 0)
-        self._batch_soon = wrap(ForkedWalk.batch)
-        self._walk_soon = wrap(walker.walk)
-        self._ask_soon = wrap(walker.protocols)
-        self._threads_soon = wrap(procfs.thread_namespaces)
         # Namespaces in which a thread was found, with its process and the way to it.
         self._threads: dict[int, tuple[int, Way]] = {}
 
@@ -98,9 +97,19 @@ class Poller:
         Raises OSError when there is no procfs, and never was.
         """
         try:
-            pids = self._procfs.pids()
+            pids = await self._list()
+            return await self._poll(pids)
         except OSError as error:
             return self._blind(error)
+
+    async def _list(self) -> list[int]:
+        """List the processes. Raises OSError."""
+        pids, self._hidden = await self._hops.call(
+            "processes", lambda: (self._procfs.pids(), self._procfs.hides_processes())
+        )
+        return pids
+
+    async def _poll(self, pids: list[int]) -> Snapshot:
         self._users.expire()
         while self._procfs.moved:  # To another namespace: they are looked at whole.
             self._holders.failed(self._procfs.moved.pop())
@@ -146,7 +155,7 @@ class Poller:
         Without ``walk`` it walks itself. ``unheld``: with the rows that no process can hold.
         ``coverage`` is known when it is through. Raises OSError when there is no procfs.
         """
-        left = set(self._procfs.pids())
+        left = set(await self._list())
         own = {} if self._procfs.own is None else {self._procfs.own[0]: [self._procfs.own[1]]}
         every = dict.fromkeys(own, ALL_GROUPS)
         await self._sources.read(own, every)
@@ -188,10 +197,12 @@ class Poller:
                 netns = self._procfs.netns_id(namespace) or namespace
                 self._holders.take(process, netns, directory, unlisted if readable else None, ())
 
-        while walk is not None and (found := await self._batch_soon(walk)) is not None:
+        while walk is not None and (found := await self._batch(walk)) is not None:
             yield taken(found)
         if left:  # Whom the walk left out is gone, or it was killed.
-            yield taken(found_in(await self._walk_soon(left)))
+            pids = list(left)
+            yield taken(found_in(await self._hops.batch(self._walker.walk, pids, itself)))
+            failed.update((pid, NO_ANSWER) for pid in pids if self._hops.hangs(pid))
         yield (hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
         namespaces = self._namespaces()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
@@ -210,6 +221,14 @@ class Poller:
         if unheld:
             yield (hold(row, None, ()) for row in self._sources.unheld())
         self.coverage = snapshot.coverage
+
+    async def _batch(self, walk: ForkedWalk) -> Found | None:
+        """Wait for the next part of a walk elsewhere; one that hangs is ended, and made here."""
+        try:
+            return await self._hops.call("walk", walk.batch)
+        except Late:
+            walk.stop()
+            return None
 
     def _namespaces(self) -> dict[int, list[Way]]:
         """The pids of each network namespace, or what leads to it besides."""
@@ -255,7 +274,7 @@ class Poller:
                 holders,
                 len(namespaces),
                 failed,
-                hidden=self._procfs.hides_processes(),
+                hidden=self._hidden,
                 unread=[*self._sources.missing(), *self._late_rechecks()],
             ),
             changed=changed,
@@ -306,7 +325,7 @@ class Poller:
         if not pids:
             return {}
         known = self._namespaces()
-        found = await self._threads_soon(pids)
+        found = await self._hops.batch(self._procfs.thread_namespaces, list(pids), itself)
         new = {netns: way for netns, way in found.items() if netns not in known}
         for netns, way in new.items():
             self._threads[netns] = (int(str(way).partition("/")[0]), way)
@@ -336,7 +355,7 @@ class Poller:
         """Take in the sockets that we opened to read the tables, but for those told already."""
         if self._procfs.own is None:
             return
-        walked = await self._walk_soon([self._procfs.own[1]])
+        walked = await self._hops.batch(self._walker.walk, [self._procfs.own[1]], itself)
         for look in walked.looks:
             fds = {fd: inode for fd, inode in look.fds.items() if inode not in told}
             self._looking.take(look._replace(fds=fds))
@@ -348,7 +367,7 @@ class Poller:
     async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
         """What the descriptors tell of their sockets; without those that were closed meanwhile,
         and those of processes that may no longer be read: their rows are gone."""
-        names = await self._ask_soon(asked)
+        names = await self._hops.batch(self._walker.protocols, asked, itemgetter(0))
         told: dict[int, Socket] = {}
         gone: list[int] = []
         for descriptor in asked:

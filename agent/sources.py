@@ -13,18 +13,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from aiofiles.base import wrap
-
 from .directions import EPHEMERAL
+from .hops import NO_ANSWER, Hops, Late
 from .model import Socket
 from .netlink.destroyed import brief
 from .netlink.ears import Ears
 from .netlink.reader import NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
+from .procfs.progress import Progress
 from .procfs.reader import ProcFS, Way
 from .schedule import ALL_GROUPS, GROUP_OF, GROUPS, TCP, UDP, Group, Schedule
 from .tables import EMPTY, Change, Scope, Table, Tables
+
+# A table that cannot be read in so many seconds hangs. Longer than a dump over netlink may take,
+# behind which the table is read as text.
+TABLE_SECONDS = 10.0
+COUNTERS = "counters"  # With the namespace, the place of its counters in ``Progress``.
 
 # Cookies kept of a namespace: more than the sockets of a large machine; 100 bytes each.
 MAX_COOKIES = 250_000
@@ -82,7 +87,10 @@ class Sources:
     ``Namespaces`` map the network namespaces, as looks name them, to ways that lead to them.
     """
 
-    def __init__(self, procfs: ProcFS, netlink: NetlinkReader | None) -> None:
+    def __init__(
+        self, procfs: ProcFS, netlink: NetlinkReader | None, hops: Hops | None = None
+    ) -> None:
+        self._hops = hops or Hops()
         self._procfs = procfs
         self._netlink = netlink
         self._tables = Tables[TableKey]()
@@ -98,8 +106,6 @@ class Sources:
         self._ignored: Counter[int] = Counter()
         self._malformed: Counter[int] = Counter()
         self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
-        self._read_soon = wrap(self._read)
-        self._count_soon = wrap(self._count)
 
     @property
     def sockets(self) -> dict[int, Socket]:
@@ -145,7 +151,11 @@ class Sources:
             forced.setdefault(netns, set()).add(UDP)
         active = namespaces.keys() if ran is None else ran
         chosen = self._schedule.to_count(namespaces, active, forced, time.monotonic())
-        counted = await self._count_soon({netns: namespaces[netns] for netns in chosen})
+        asked = [(netns, namespaces[netns]) for netns in chosen]
+        counted = await self._hops.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
+        for netns in chosen:
+            if self._hops.hangs((COUNTERS, netns)):
+                counted[netns] = counters.UNREADABLE
         return self._schedule.due(counted, forced, time.monotonic())
 
     def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:
@@ -176,9 +186,14 @@ class Sources:
         key = self._keys(reading.groups).get(socket.netns, 0)
         return groups.issubset(reading.groups.get(key, ()))
 
-    def _count(self, namespaces: Namespaces) -> dict[int, counters.Counted]:
+    def _count(
+        self, namespaces: Iterable[tuple[int, Sequence[Way]]], progress: Progress
+    ) -> dict[int, counters.Counted]:
         counted: dict[int, counters.Counted] = {}
-        for netns, ways in namespaces.items():
+        for netns, ways in namespaces:
+            if progress.stopped:
+                break
+            progress.at = (COUNTERS, netns)
             try:
                 read = self._procfs.tables(netns, ways, counters.FILES)
             except Vanished:
@@ -263,6 +278,7 @@ class Sources:
         groups: dict[int, set[Group]] = {}
         parsed = await asyncio.gather(*(self._read_soon(*job) for job in jobs))
         for (netns, _ways, group), one in zip(jobs, parsed, strict=True):
+            self._failed.pop((netns, group), None)
             for _netns, names in one.tables:
                 for name in (names, *(names if isinstance(names, tuple) else ())):
                     self._failed.pop((netns, name), None)
@@ -290,6 +306,16 @@ class Sources:
             seen.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)
             while len(seen) > MAX_COOKIES:  # Ends that were not reported leave theirs behind.
                 del seen[next(iter(seen))]
+
+    async def _read_soon(self, netns: int, ways: Sequence[Way], group: Group) -> Parsed:
+        """Read tables of one namespace in a thread. Tables that hang stay as they are."""
+        place = (netns, *group)
+        try:
+            return await self._hops.call(
+                place, self._read, netns, ways, group, seconds=TABLE_SECONDS
+            )
+        except Late:
+            return Parsed({}, {(netns, group): NO_ANSWER})
 
     def _read(self, netns: int, ways: Sequence[Way], names: Sequence[str]) -> Parsed:
         """Read and parse tables of one namespace, over netlink those it has; blocking."""
@@ -352,7 +378,7 @@ class Sources:
     def missing(self) -> list[str]:
         """One sentence for each thing that could not be read when it was last tried."""
         sentences = [
-            f"{name} of {self._name(netns)} could not be read ({why})"
+            f"{_table_name(name)} of {self._name(netns)} could not be read ({why})"
             for (netns, name), why in self._failed.items()
         ]
         sentences += [

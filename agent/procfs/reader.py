@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from .files import GONE, Vanished, link, opened, read, read_or_empty
+from .progress import Progress
 
 # What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
 Way = int | str
@@ -155,11 +156,14 @@ class ProcFS:
                     for tid in os.listdir(f"{self.root}/{way}/task"):
                         yield way, f"{way}/task/{tid}"
 
-    def thread_namespaces(self, pids: Iterable[int]) -> dict[int, Way]:
+    def thread_namespaces(self, pids: Iterable[int], progress: Progress) -> dict[int, Way]:
         """Return the network namespaces that threads of these processes are in, each with the way
         to a thread; those that are gone, or may not be read, are left out."""
         found: dict[int, Way] = {}
         for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
             with suppress(OSError), opened(f"{self.root}/{pid}") as directory:
                 for tid in os.listdir(f"{self.root}/{pid}/task"):
                     with suppress(OSError):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.procfs.reader import ProcFS
-from agent.procfs.rest import Asked, ran
+from agent.procfs.schedstat import RunMonitor
+from agent.procfs.threads import may_share
 from agent.procfs.walker import Check, Walker
 
 from ..unanswering import GETATTR, GETXATTR, LOOKUP, OPEN, READ, Unanswering, mount
@@ -66,7 +67,8 @@ def test_a_process_that_is_all_on_the_file_system_is_looked_at(mounted: Unanswer
             walker.check([Check(pid, seen.directory, seen.fds, seen.fds, facts=True)])
             walker.evidence([pid])
             walker.glance([pid])
-            ran("/proc", [Asked(pid, 10, os.getpid())])
+            RunMonitor("/proc", 0).have_run([(pid, 10)])
+            may_share("/proc", pid, os.getpid())
             walker.procfs.tables(seen.netns, [pid], ["tcp"])
 
         assert done(mounted, look)
