@@ -191,10 +191,13 @@ def _start_walk(config: Config | None) -> ForkedWalk | None:
     from .procfs.reader import ProcFS
     from .procfs.walker import Walker
 
-    try:
+    def walker() -> Walker:
         if config is None:
-            return ForkedWalk(Walker(ProcFS()))
-        return ForkedWalk(Walker(ProcFS(config.proc), cmdline=config.cmdline))
+            return Walker(ProcFS())
+        return Walker(ProcFS(config.proc), cmdline=config.cmdline)
+
+    try:
+        return ForkedWalk(walker)
     except OSError:  # No process to be had: the agent walks by itself.
         return None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
+from .hops import MAX_HUNG, THREADS, Hops, Late
 from .lines import chunks, snapshot_lines
 from .logs import route
 from .netlink.reader import NetlinkReader
@@ -44,6 +45,8 @@ SNAPSHOT_CHUNK_BYTES = 1 << 20
 DESCRIPTORS = 12
 # Signals that are taken note of at a time, a byte each.
 SIGNALS_AT_ONCE = 4096
+# Threads for what else blocks now and then: looking up host names.
+OTHER_THREADS = 4
 # What is left to reading when sockets are opened in other namespaces, two in each.
 RESERVED_DESCRIPTORS = 64
 
@@ -90,7 +93,7 @@ def _prepared() -> asyncio.Event:
     They are handled to the very end: the event loop's own handlers would go before it does.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.set_default_executor(_Abandoned())
+    loop.set_default_executor(_Abandoned(THREADS + MAX_HUNG + OTHER_THREADS))
     loop.set_exception_handler(Troubles())
     route()
 
@@ -130,12 +133,17 @@ async def _connected(config: Config) -> None:
 async def _main(config: Config, walk: ForkedWalk | None) -> None:
     stop = _prepared()
     descriptors = _raised_limit()
-    procfs = ProcFS(config.proc)
-    machine = (text(os.fsencode(os.uname().nodename)), procfs.boot_id())
+    try:
+        walker, boot_id = await Hops().call("procfs", _opened, config)
+    except Late as late:
+        if walk:
+            walk.stop()
+        raise RuntimeFailure(f"{config.proc}: {late.strerror}") from late
+    procfs = walker.procfs
+    machine = (text(os.fsencode(os.uname().nodename)), boot_id)
     handed, left = _handed(machine) if config.network.listen else ({}, None)
     epoch = os.urandom(8).hex() if left is None else left.epoch
     agent = Agent(*machine, epoch, config.interval)
-    walker = Walker(procfs, cmdline=config.cmdline)
     if config.filter.values:
         from .hints import hints  # Only here: most ask for everything.
 
@@ -172,6 +180,12 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
+
+
+def _opened(config: Config) -> tuple[Walker, str | None]:
+    """Open the procfs; with the id of the boot. Blocking."""
+    procfs = ProcFS(config.proc)
+    return Walker(procfs, cmdline=config.cmdline), procfs.boot_id()
 
 
 def _raised_limit() -> int:

@@ -43,7 +43,7 @@ async def test_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
 def test_one_snapshot_with_a_forked_walk_is_the_same(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
-    walk = ForkedWalk(fake.walker())
+    walk = ForkedWalk(fake.walker)
     forked = asyncio.run(once(fake.poller(), walk))
     assert sorted(map(repr, forked)) == sorted(map(repr, asyncio.run(once(fake.poller()))))
 
@@ -54,7 +54,7 @@ def test_whom_a_killed_walk_left_out_is_walked_here(fake: FakeProc) -> None:
     stat = fake.root / "1" / "stat"
     stat.rename(stat.with_name("stat.kept"))
     os.mkfifo(stat)  # The forked walk waits here.
-    walk = ForkedWalk(fake.walker())
+    walk = ForkedWalk(fake.walker)
     walk.stop()
     stat.unlink()
     stat.with_name("stat.kept").rename(stat)
@@ -118,7 +118,7 @@ async def test_with_peers_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> N
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_with_peers_a_forked_walk_shows_the_same(fake: FakeProc) -> None:
     pair(fake)
-    walk = ForkedWalk(fake.walker())
+    walk = ForkedWalk(fake.walker)
     forked = asyncio.run(once(paired(fake), walk))
     assert told(forked) == told(asyncio.run(once(paired(fake))))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import marshal
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from struct import Struct
@@ -54,7 +55,8 @@ class ForkedWalk:
     Raises OSError when there can be no child. It must be started while there are no threads.
     """
 
-    def __init__(self, walker: Walker) -> None:
+    def __init__(self, walker: Callable[[], Walker]) -> None:
+        """``walker`` is called in the child: opening a procfs that never answers hangs there."""
         reading, writing = os.pipe()
         try:
             self._child = os.fork()
@@ -93,13 +95,14 @@ class ForkedWalk:
                 os.kill(self._child, signal.SIGKILL)
 
 
-def _walk_and_exit(walker: Walker, writing: int) -> None:
+def _walk_and_exit(make: Callable[[], Walker], writing: int) -> None:
     """The child: walk all but itself, write the outcome, and end without a trace."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         with suppress(OSError):  # The user's pipes hold too much already: it waits more often.
             fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
+        walker = make()
         walker.may_chdir = True
         procfs = walker.procfs
         own = os.getpid()

@@ -29,7 +29,7 @@ def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
     for pid in range(100, 200):
         fake.process(pid, {3: pid, 4: 5000}, comm=f"näme) {pid}", start=pid)
     walker = fake.walker()
-    looks, failed = walked(ForkedWalk(walker))
+    looks, failed = walked(ForkedWalk(lambda: walker))
     assert sorted(looks, key=pid_of) == sorted(
         found_in(walker.walk(walker.procfs.pids())).looks, key=pid_of
     )
@@ -38,14 +38,14 @@ def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
 
 def test_namespaces_come_by_their_names(fake: FakeProc) -> None:
     fake.process(7, nameable=False)  # In the namespace of process 1, which tells its name.
-    looks, _failed = walked(ForkedWalk(fake.walker()))
+    looks, _failed = walked(ForkedWalk(fake.walker))
     assert {netns for _process, _held, _readable, netns, _directory in looks} == {NETNS}
 
 
 def test_it_tells_why_looks_failed(fake: FakeProc) -> None:
     fake.process(7)
     fake.break_descriptors(7)
-    looks, failed = walked(ForkedWalk(fake.walker()))
+    looks, failed = walked(ForkedWalk(fake.walker))
     assert [pid_of(look) for look in looks] == [1]
     assert failed.keys() == {7}
 
@@ -53,12 +53,12 @@ def test_it_tells_why_looks_failed(fake: FakeProc) -> None:
 def test_without_a_procfs_it_shows_nothing(fake: FakeProc) -> None:
     walker = fake.walker()
     fake.end(1)
-    assert walked(ForkedWalk(walker)) == ([], {})
+    assert walked(ForkedWalk(lambda: walker)) == ([], {})
 
 
 def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Walker, "walk", lambda *_: time.sleep(600))
-    walk = ForkedWalk(fake.walker())
+    walk = ForkedWalk(fake.walker)
     walk.stop()
     assert walk.batch() is None
     walk.stop()  # Once it ended its pid may be another's.
@@ -66,7 +66,7 @@ def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.Monkey
 
 def test_it_leaves_no_descriptor_and_no_zombie(fake: FakeProc) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    walked(ForkedWalk(fake.walker()))
+    walked(ForkedWalk(fake.walker))
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
