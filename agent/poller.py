@@ -319,6 +319,7 @@ class Poller:
             one.pid
             for one in asked
             if one.inode in answers
+            and one.pid in watched
             and watched[one.pid].threads != 1  # 0: not known.
             and groups_of(answers[one.inode])
         }

@@ -401,7 +401,7 @@ import sys
 from agent import following
 class Feed(following.Feed):
     def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options, history_records=200)
+        super().__init__(*arguments, **{**options, "history_burst": 0.0}, history_records=200)
     def publish(self, *news):
         super().publish(*news)
         print(self.seq, file=sys.stderr, flush=True)
