@@ -179,6 +179,8 @@ class Join:
                     waiting[inode] = answer
                 else:  # Its holder's namespace need not be the one in which it was opened.
                     sockets[inode] = answer._replace(netns=None)
+            elif self._holders.pids_of(inode):  # The descriptor that was asked leads elsewhere now.
+                waiting[inode] = Socket(inode, None, None, None, None)
         self._waiting = waiting
         return sockets
 

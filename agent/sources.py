@@ -174,7 +174,9 @@ class Sources:
     def _keys(self, namespaces: Iterable[int]) -> dict[int | None, int]:
         """Return the namespaces by what sockets name them: their inodes, where these are known."""
         keys: dict[int | None, int] = {netns: netns for netns in namespaces}
-        keys.update((self._procfs.netns_id(netns), netns) for netns in namespaces if netns < 0)
+        for netns in namespaces:
+            if netns < 0 and (netns_id := self._procfs.netns_id(netns)) is not None:
+                keys[netns_id] = netns
         return keys
 
     def covers(self, reading: Reading, socket: Socket) -> bool | None:

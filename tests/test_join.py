@@ -406,11 +406,23 @@ def test_a_new_socket_that_no_table_lists_waits_for_none(joined: Joined) -> None
     assert joined.poll(told={11: vsock})[7, 11].socket == vsock
 
 
+def test_a_new_socket_whose_descriptor_leads_elsewhere_by_now_is_asked_for_again(
+    joined: Joined,
+) -> None:
+    joined.poll()
+    joined.holds(d3=11)
+    assert joined.poll() == {}  # It was moved to another descriptor, for one.
+    assert joined.poll(told={11: UNLISTED})[7, 11].socket == UNLISTED
+    assert not joined.doubts
+
+
 def test_a_new_socket_that_is_closed_before_it_was_asked_is_not_waited_for(joined: Joined) -> None:
     joined.poll()
     joined.holds(d3=11)
     joined.poll()
-    assert (joined.join.holdings, joined.doubts) == ({}, [])
+    joined.holds()
+    joined.poll()
+    assert (joined.asked, joined.join.holdings, joined.doubts) == ([], {}, [])
 
 
 @pytest.mark.parametrize(("cgroup", "place"), [(5, PLACE), (6, None), (None, None)])
