@@ -246,7 +246,7 @@ class Looking:
             return []
         watched = self._holders.watched
         checks = [
-            Check(pid, known.directory, known.fds, suspects, pid in facts, known.threads)
+            Check(pid, known.directory, known.fds, suspects, pid in facts)
             for pid, suspects in parts.items()
             if (known := watched.get(pid)) is not None
         ]

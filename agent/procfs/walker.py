@@ -80,14 +80,13 @@ class Evidence(NamedTuple):
 class Check(NamedTuple):
     """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
     its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too. ``threads`` is how many threads it had."""
+    but None. ``facts``: its facts too."""
 
     pid: int
     directory: int
     fds: dict[int, int]
     suspects: Collection[int] | None
     facts: bool = False
-    threads: int = 0
 
 
 class Checked(NamedTuple):
@@ -309,8 +308,7 @@ class Walker:
             if stat.exiting and (lost or (check.facts and stat.state in _DEAD)):
                 raise Vanished
             process = netns = None
-            may_be_separate = check.facts or stat.threads != check.threads
-            if may_be_separate and self._separate(check.pid, directory, stat):
+            if self._separate(check.pid, directory, stat):
                 raise Vanished
             if check.facts:
                 if self._cmdline and progress.avoids((CMDLINE, check.pid)):
