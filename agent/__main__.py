@@ -40,6 +40,13 @@ _FILTER_HELP = {
 }
 
 
+_USER_LIMITS = {
+    "descriptors": "read the processes of a user beyond this many descriptors late (100000)",
+    "holdings": "the same beyond this many sockets held (50000)",
+    "namespaces": "read a user's network namespaces beyond this many late (64)",
+}
+
+
 def parser() -> ArgumentParser:
     """The command line's grammar."""
     from .usage import Parser
@@ -66,6 +73,8 @@ def parser() -> ArgumentParser:
     add("--cmdline", action="store_true", help="with command lines, which may hold secrets")
     add("--proc", metavar="PATH", help="the procfs to read (/proc)")
     add("--source", choices=("auto", "procfs", "netlink"), help="where to read the tables (auto)")
+    for name, what in _USER_LIMITS.items():
+        add(f"--max-user-{name}", type=int, metavar="N", help=f"{what}; root is exempt")
     add("--schema", action="store_true", help="print the JSON Schema of the records and exit")
     add("--version", action="version", version=f"sockagent {__version__}")
     _add_serving(parser.add_argument_group("over the network"))

@@ -149,7 +149,12 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
 
         for hint in hints(config.filter, config.proc, all_rows=config.all):
             say(f"warning: {hint}")
-    poller = Poller(walker, netlink=_netlink(config, procfs, descriptors), sweep=config.sweep)
+    poller = Poller(
+        walker,
+        netlink=_netlink(config, procfs, descriptors),
+        sweep=config.sweep,
+        limits=config.limits,
+    )
     server: Server | None = None
     async with asyncio.TaskGroup() as group:
         if config.polls:

@@ -10,6 +10,7 @@ from .filters import Filter
 from .plan import SWEEP_SECONDS
 from .publish.limits import LIMITS
 from .publish.listening import Listen
+from .quota import Limits
 
 INTERVAL_SECONDS = 1.0
 # Below this a poll of a large machine takes longer than the time between two.
@@ -25,6 +26,10 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", 
 
 # Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
 SOURCES = ("auto", "procfs", "netlink")
+LIMITS_OF_USERS = Limits()
+# Settings of what is read, and how.
+_READING = ("interval", "sweep", "stats", "all", "cmdline", "proc", "source")
+_USER_LIMITS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +140,17 @@ class Config:
     cmdline: bool = False
     proc: str = "/proc"
     source: str = "auto"  # One of SOURCES.
+    # What one user but root may have before the rest is read late.
+    max_user_descriptors: int = LIMITS_OF_USERS.descriptors
+    max_user_holdings: int = LIMITS_OF_USERS.holdings
+    max_user_namespaces: int = LIMITS_OF_USERS.namespaces
     filter: Filter = field(default_factory=Filter)
     network: Network = field(default_factory=Network)
+
+    @property
+    def limits(self) -> Limits:
+        """What one user may have before the rest is read late."""
+        return Limits(self.max_user_descriptors, self.max_user_holdings, self.max_user_namespaces)
 
     @property
     def polls(self) -> bool:
@@ -146,6 +160,9 @@ class Config:
     def __post_init__(self) -> None:
         _check_seconds("interval", self.interval, SHORTEST_INTERVAL_SECONDS)
         _check_seconds("sweep", self.sweep, SHORTEST_INTERVAL_SECONDS)
+        for name in _USER_LIMITS:
+            if getattr(self, name) < 1:
+                raise UsageError(name.replace("_", "-"), "must be at least 1")
         if self.stats is not None:
             _check_seconds("stats", self.stats, SHORTEST_STATS_SECONDS)
         if self.stats is not None and not self.polls:
@@ -154,8 +171,10 @@ class Config:
             raise UsageError("event", "without --follow there are only snapshot records")
         if self.network.connect:
             settings = Config.__dataclass_fields__
-            for name in ("interval", "sweep", "stats", "all", "cmdline", "proc", "source"):
+            for name in (*_READING, *_USER_LIMITS):
                 if getattr(self, name) != settings[name].default:
-                    raise UsageError(name, "it is for the agent that reads, not for --connect")
+                    raise UsageError(
+                        name.replace("_", "-"), "it is for the agent that reads, not for --connect"
+                    )
         if self.all and self.polls:
             raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from .holders import Holders
@@ -185,14 +186,15 @@ class Join:
         return sockets
 
     def finish(
-        self, dirty: Iterable[int], sockets: Mapping[int, Socket], covers: Covers
+        self, dirty: AbstractSet[int], sockets: Mapping[int, Socket], covers: Covers
     ) -> frozenset[Key]:
         """Bring the holdings up to date; the keys of those that changed.
 
         ``sockets`` are the resolved ones with those that their descriptors told of.
         """
         holders = self._holders
-        touched, holders.touched = holders.touched, set()
+        touched = {key for key in holders.touched if key[1] in dirty}
+        holders.touched -= touched  # What was found since is for the next poll.
         update = _Update(self.holdings, self.hold)
         put = update.put
         self.ended_unlisted.clear()

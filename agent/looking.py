@@ -22,6 +22,7 @@ from .procfs.progress import Progress
 from .procfs.schedstat import RunMonitor, is_conclusive
 from .procfs.threads import may_share
 from .procfs.walker import Check, Evidence, Look, Walker, is_other_program
+from .quota import NONE, Excess, Limits, Usage, excess, in_turn, rounded
 
 # Two threads walk in 0.6 of the time of one; more lose it again to the interpreter's lock.
 WALKERS = min(2, os.cpu_count() or 1)
@@ -37,6 +38,11 @@ _MAX_PASSED = 10.0
 _MIN_RESTING_SWEEP = 5.0
 # Files of processes that may be kept open, to see whether these run: a quarter of all descriptors.
 _KEPT_SHARE = 4
+# Of a poll's time, the part that processes beyond the limits of their users may take; what is not
+# used is saved up to MAX_LATE_SECONDS, for one of 100,000 descriptors.
+LATE_SHARE = 0.1
+MAX_LATE_SECONDS = 0.5
+_DESCRIPTOR_SECONDS = 5e-6  # That it takes to read a descriptor.
 # How long the longest turn of late counts, and the steps in which it is published: seconds.
 _TURN_WINDOW = 60.0
 _TURN_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
@@ -59,7 +65,12 @@ class Looking:
     """
 
     def __init__(
-        self, walker: Walker, holders: Holders, sweep: float, hops: Hops | None = None
+        self,
+        walker: Walker,
+        holders: Holders,
+        sweep: float,
+        hops: Hops | None = None,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._walker = walker
         self._hops = hops or Hops()
@@ -72,6 +83,11 @@ class Looking:
         self._ran: dict[int, bool | None] = {}
         self._ran_since: set[int] = set()  # Found to have run after ``_ran`` was read.
         self._turn = (0.0, -math.inf)  # The longest turn of late, in seconds, and when that was.
+        self._limits = limits
+        self._excess = NONE
+        self._read_late: dict[int, int] = {}  # The poll in which a late process was read last.
+        self._late_polls = 0
+        self._credit = 0.0  # Seconds that may be spent on late processes.
         self._monitor: RunMonitor | None = None
         if sweep >= _MIN_RESTING_SWEEP and is_conclusive(os.uname().release):
             kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _KEPT_SHARE
@@ -102,7 +118,8 @@ class Looking:
             sweep=math.ceil(total * min(1.0, passed / self._sweep)),
             recheck=math.ceil(RECHECK_DESCRIPTORS * min(passed, _MAX_PASSED)),
         )
-        plan = self._planner.plan(present, seen, self._ran, budget)
+        self._excess = await self._find_excess(present, seen, total)
+        plan = self._planner.plan(present, seen, self._ran, budget, self._excess.late)
         self._note_turn(now)
         parts = dict(plan.parts)
         for pid, fds in self._holders.suspects(unlisted).items():
@@ -118,7 +135,57 @@ class Looking:
             ]
         failed = await self.walk([*plan.whole, *lost, *other])
         await self._find_sharing([*plan.whole, *plan.turns])
+        failed.update(await self._walk_late(seen, passed))
         return failed
+
+    async def _find_excess(
+        self, present: Collection[int], seen: Mapping[int, Evidence], known: int
+    ) -> Excess:
+        """Return what is beyond the limits of its users; ``known`` counts the known descriptors."""
+        watched, limits = self._holders.watched, self._limits
+        new = [pid for pid in present if pid not in watched]
+        counts = {pid: one.descriptors for pid, one in seen.items()}
+        total = known + sum(counts.get(pid, 0) for pid in new)
+        if total <= min(limits.descriptors, limits.holdings):
+            return NONE
+        owners = await self._hops.batch(self._walker.owners, new, itself) if new else {}
+        usages = {pid: Usage(uid, counts.get(pid, 0), None) for pid, uid in owners.items()}
+        for pid in present:
+            one = watched.get(pid)
+            if one is not None and one.process.uid is not None:
+                count = counts.get(pid, len(one.fds)) + len(one.more)
+                usages[pid] = Usage(one.process.uid, count, len(one.held))
+        return excess(usages, limits)
+
+    async def _walk_late(self, seen: Mapping[int, Evidence], passed: float) -> dict[int, str]:
+        """Look at processes beyond the limits of their users, as far as the time allows."""
+        waiting = self._excess.late - self._excess.barred
+        self._read_late = {pid: at for pid, at in self._read_late.items() if pid in waiting}
+        self._credit += min(passed, _MAX_PASSED) * LATE_SHARE
+        self._credit = min(self._credit, MAX_LATE_SECONDS)
+        watched = self._holders.watched
+        chosen = []
+        for pid in in_turn(waiting, self._read_late):
+            if pid in watched and not self.has_run(pid):
+                continue
+            count = seen[pid].descriptors if pid in seen else len(watched[pid].fds)
+            cost = (1 + count) * _DESCRIPTOR_SECONDS
+            if cost > self._credit:
+                break
+            self._credit -= cost
+            self._read_late[pid] = self._late_polls
+            chosen.append(pid)
+        self._late_polls += 1
+        return await self.walk(chosen)
+
+    def beyond_limits(self) -> list[str]:
+        """Return a sentence for each user with more than the limits."""
+        return [
+            f"user {uid} has {rounded(descriptors)} descriptors in {rounded(processes)} processes, "
+            "more than a user's limit: the rest is read late (--max-user-descriptors, "
+            "--max-user-holdings)"
+            for uid, (descriptors, processes) in sorted(self._excess.users.items())
+        ]
 
     async def _have_run(self, pids: Sequence[int]) -> dict[int, bool | None]:
         if self._monitor is None:
@@ -195,7 +262,11 @@ class Looking:
 
     async def lost_their_rows(self, gone: Iterable[int]) -> None:
         """Look at the descriptors on sockets that left the tables."""
-        await self.walk(await self._check(self._holders.suspects(gone)))
+        suspects = self._holders.suspects(gone)
+        for pid in suspects.keys() & self._excess.late:
+            for inode in {self._holders.watched[pid].fds[fd] for fd in suspects.pop(pid)}:
+                self._holders.forget(pid, inode)
+        await self.walk(await self._check(suspects))
 
     async def search(self, orphans: Sequence[Socket]) -> None:
         """Look for the holders of sockets in the likeliest processes, as far as that may cost."""
@@ -203,7 +274,8 @@ class Looking:
             return
         holders = self._holders
         inodes = [socket.inode for socket in orphans]
-        candidates = await self._may_hold_new(holders.likely(orphans))
+        likely = [pid for pid in holders.likely(orphans) if pid not in self._excess.late]
+        candidates = await self._may_hold_new(likely)
         budget = SEARCH_DESCRIPTORS
         while candidates and not all(map(holders.pids_of, inodes)):
             batch: list[int] = []

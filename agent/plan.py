@@ -11,6 +11,7 @@ Pure: no files, no clock, no asyncio. What is known of the processes is with the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import NamedTuple
 
@@ -97,8 +98,10 @@ class Planner:
         seen: Mapping[int, tuple[int, int]],
         ran: Mapping[int, bool | None],
         budget: Budget,
+        late: AbstractSet[int] = frozenset(),
     ) -> Plan:
-        """Return what is to be read, of the processes ``pids``; others are dropped as gone.
+        """Return what is to be read, of the processes ``pids``; others are dropped as gone. Those
+        that are ``late`` are kept as they are.
 
         ``seen`` maps those that were counted to (directory, descriptors); ``ran`` says which have
         run since the last plan, None where that is not known.
@@ -107,13 +110,15 @@ class Planner:
         plan = Plan([], {}, set(), self._drop_gone(pids), [])
         for pid in pids:
             known = self._holders.watched.get(pid)
+            if pid in late:
+                continue
             if known is None:
                 plan.whole.append(pid)
             elif pid in seen:
                 self._plan_counted(plan, known, seen[pid], ran.get(pid))
-        self._plan_recheck(plan, budget.recheck)
-        self._plan_sweep(plan, budget.sweep, ran)
-        taken = {*plan.whole, *plan.parts}
+        self._plan_recheck(plan, budget.recheck, late)
+        self._plan_sweep(plan, budget.sweep, ran, late)
+        taken = {*plan.whole, *plan.parts, *late}
         glances = [pid for pid in plan.glances if pid not in taken]
         return plan._replace(glances=glances)
 
@@ -150,14 +155,15 @@ class Planner:
         elif ran is None and pid % GLANCE_POLLS == self._poll % GLANCE_POLLS:
             plan.glances.append(pid)
 
-    def _plan_recheck(self, plan: Plan, budget: int) -> None:
+    def _plan_recheck(self, plan: Plan, budget: int, late: AbstractSet[int]) -> None:
         """Plan to read the descriptors of processes that have run, the smallest first.
 
         What is too large for one poll is read in slices, in as many polls as that takes.
         """
         watched = self._holders.watched
-        self._stale = (self._stale & watched.keys()).difference(plan.whole)
-        for pid in self._pending.keys() - (watched.keys() - plan.whole):
+        on_time = (watched.keys() - late).difference(plan.whole)
+        self._stale &= on_time
+        for pid in self._pending.keys() - on_time:
             del self._pending[pid]
         small = budget - budget // _LARGE_SHARE if self._pending else budget
         unread = self._stale - self._pending.keys()
@@ -182,7 +188,9 @@ class Planner:
             if left:
                 self._pending[pid] = left
 
-    def _plan_sweep(self, plan: Plan, budget: int, ran: Mapping[int, bool | None]) -> None:
+    def _plan_sweep(
+        self, plan: Plan, budget: int, ran: Mapping[int, bool | None], late: AbstractSet[int]
+    ) -> None:
         """Plan what the sweep reads: ``budget`` descriptors; a process without any counts as one.
 
         Of one that has not run only the facts are read, which others may change.
@@ -193,8 +201,8 @@ class Planner:
         while budget > 0 and self._sweep:
             pid = self._sweep[-1]
             known = watched.get(pid)
-            if known is None or not known.readable or known.failed:
-                if known is not None and pid not in plan.whole:
+            if known is None or not known.readable or known.failed or pid in late:
+                if known is not None and pid not in plan.whole and pid not in late:
                     plan.whole.append(pid)  # It may be readable by now.
                 budget -= 1
                 self._end_turn()

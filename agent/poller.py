@@ -31,6 +31,7 @@ from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
 from .procfs.reader import Way
 from .procfs.walker import Walker
+from .quota import Limits, in_turn, late_namespaces, rounded
 from .schedule import ALL_GROUPS, Group
 from .sight import coverage
 from .sources import Reading, Sources, groups_of
@@ -38,6 +39,8 @@ from .tables import Change
 from .users import Users
 from .vitals import Work
 
+# Namespaces beyond the limit of their user that a poll reads: 2 ms.
+LATE_NAMESPACES = 4
 # With longer turns it is published how long it may take until a replaced descriptor shows.
 REPORTED_TURN_SECONDS = 5
 
@@ -71,6 +74,7 @@ class Poller:
         *,
         netlink: NetlinkReader | None = None,
         sweep: float = SWEEP_SECONDS,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         clock: Callable[[], float] = time.time,
     ) -> None:
         procfs = walker.procfs
@@ -82,7 +86,11 @@ class Poller:
         self._hops = Hops()
         self._walker = walker
         self._hidden = False
-        self._looking = Looking(walker, self._holders, sweep, self._hops)
+        self._limits = limits
+        self._late: dict[int, list[int]] = {}  # By user, namespaces beyond the limit.
+        self._read_late: dict[int, int] = {}  # The poll in which such a one was read last.
+        self._polls = 0
+        self._looking = Looking(walker, self._holders, sweep, self._hops, limits)
         self._sources = Sources(procfs, netlink, self._hops)
         self._cgroups = Cgroups()
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
@@ -117,7 +125,7 @@ class Poller:
         self.progressed()
         namespaces = self._namespaces()
         due = await self._sources.due(
-            namespaces,
+            self._on_time(namespaces),
             ran=self._ran_in(),
             doubted=self._join.doubted(),
             datagrams=self._with_datagrams(),
@@ -275,7 +283,12 @@ class Poller:
                 len(namespaces),
                 failed,
                 hidden=self._hidden,
-                unread=[*self._sources.missing(), *self._late_rechecks()],
+                unread=[
+                    *self._sources.missing(),
+                    *self._late_rechecks(),
+                    *self._looking.beyond_limits(),
+                    *self._late_namespaces(),
+                ],
             ),
             changed=changed,
             brief=(*join.missed, *(join.hold(row, None, ()) for row in unknown)),
@@ -344,6 +357,31 @@ class Poller:
             if socket.netns is not None and (not read or self._last is None):
                 again.setdefault(socket.netns, set()).update(groups_of(socket))
         return again
+
+    def _on_time(self, namespaces: dict[int, list[Way]]) -> dict[int, list[Way]]:
+        """Return the namespaces without those beyond the limits of their users, but for a few."""
+        self._polls += 1
+        if len(namespaces) <= self._limits.namespaces:
+            self._late = {}
+            return namespaces
+        owners: dict[int, set[int]] = {netns: set() for netns in namespaces}
+        for known in self._holders.watched.values():
+            if known.process.uid is not None:
+                owners[known.netns].add(known.process.uid)
+        self._late = late_namespaces(owners, self._limits.namespaces)
+        late = {netns for theirs in self._late.values() for netns in theirs}
+        self._read_late = {netns: at for netns, at in self._read_late.items() if netns in late}
+        now = in_turn(late, self._read_late)[:LATE_NAMESPACES]
+        self._read_late.update(dict.fromkeys(now, self._polls))
+        return {at: ways for at, ways in namespaces.items() if at not in late or at in now}
+
+    def _late_namespaces(self) -> list[str]:
+        """Return a sentence for each user with more namespaces than the limit."""
+        return [
+            f"user {uid} has more than {self._limits.namespaces} network namespaces: the others, "
+            f"about {rounded(len(late))}, are read late (--max-user-namespaces)"
+            for uid, late in sorted(self._late.items())
+        ]
 
     def _late_rechecks(self) -> list[str]:
         """Return a sentence where descriptors of running processes are read again late."""

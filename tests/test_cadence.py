@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cadence import next_tick, snapshots
+from agent.cadence import MAX_DOUBLINGS, MAX_LATE, WINDOW, Stretch, next_tick, snapshots
 from agent.model import Snapshot
 from agent.poller import Poller
 from agent.vitals import Vitals, Work
@@ -172,3 +172,48 @@ def test_a_late_pass_skips_ticks_and_bunches_none() -> None:
         ends.append(starts[-1] + length)
     assert starts == [0.0, 1.0, 2.0, 5.0, 6.0, 8.0]
     assert all(later - earlier >= 1.0 for earlier, later in pairwise(starts))
+
+
+# Polls that take too long.
+
+
+async def intervals(clock: Clock, interval: float, seconds: list[float]) -> list[float]:
+    """The times from one poll to the next."""
+    polls = Polls(clock, *seconds)
+    await taken(polls, interval, len(seconds), Vitals())
+    return [round(b - a, 6) for a, b in pairwise(polls.begun)]
+
+
+async def test_polls_that_are_late_again_and_again_stretch_the_interval(clock: Clock) -> None:
+    found = await intervals(clock, 0.5, [0.75] * 40)
+    assert found[:4] == [1.0] * 4  # Each misses a tick.
+    polls = Polls(clock, *[0.75] * 20)
+    last = (await taken(polls, 0.5, 20, Vitals()))[-1]
+    assert last.coverage.missing == (
+        "polls take longer than --interval 0.5: there is one every 1 s",
+    )
+
+
+async def test_a_poll_that_is_late_now_and_then_stretches_nothing(clock: Clock) -> None:
+    polls = Polls(clock, *([0.75] * (MAX_LATE - 1) + [0.1] * WINDOW) * 3)
+    found = await taken(polls, 0.5, 3 * (WINDOW + MAX_LATE - 1), Vitals())
+    assert all(one.coverage.complete for one in found)
+
+
+async def test_an_interval_is_as_it_was_once_polls_are_short_again(clock: Clock) -> None:
+    polls = Polls(clock, *[0.75] * MAX_LATE, *[0.1] * (2 * WINDOW))
+    found = await taken(polls, 0.5, MAX_LATE + 2 * WINDOW, Vitals())
+    assert not found[MAX_LATE].coverage.complete
+    assert found[-1].coverage.complete
+    assert round(polls.begun[-1] - polls.begun[-2], 6) == 0.5
+
+
+@given(st.floats(0.05, 10.0), st.lists(st.floats(0.0, 60.0), max_size=200))
+def test_an_interval_is_never_shorter_than_asked_for_and_bounded(
+    interval: float, polls: list[float]
+) -> None:
+    stretch = Stretch(interval)
+    for seconds in polls:
+        stretch.add(seconds, late=seconds > stretch.interval)
+        assert interval <= stretch.interval <= interval * 2**MAX_DOUBLINGS
+        assert (stretch.sentence() is None) == (stretch.interval == interval)

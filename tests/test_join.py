@@ -285,6 +285,15 @@ def nameless(socket: Socket, user: str) -> Holding:
     return Holding(socket, None, (), Owner(0, user))
 
 
+def test_what_is_found_while_a_poll_is_joined_is_for_the_next_one(joined: Joined) -> None:
+    joined.holds(d3=11)
+    joined.poll(tcp(11))
+    dirty = joined.join.dirty(())
+    joined.holders.change(7, {4: 11})
+    joined.join.finish(dirty, {}, lambda _socket: True)
+    assert joined.poll(tcp(11))[7, 11].fds == (3, 4)
+
+
 # Sockets whose end was reported.
 
 

@@ -12,26 +12,37 @@ from agent.looking import Looking
 from agent.plan import MAX_RESTS
 from agent.procfs.reader import ProcFS
 from agent.procfs.walker import Walker
+from agent.quota import Limits
 
 from .procfs.test_schedstat import needs_times
 from .procfs.test_walker_check import needs_counts
 from .told import Told, told
+from .unshared import need_root
 
 pytestmark = [needs_times, needs_counts]
+
+
+UNLIMITED = Limits(10**9, 10**9, 10**9)
+NOBODY = 65_534
 
 
 class Polling:
     """Looks at some processes, poll after poll, ``step`` seconds apart."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *pids: int, sweep: float = 60.0, step: float = 1.0
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *pids: int,
+        sweep: float = 60.0,
+        step: float = 1.0,
+        limits: Limits = UNLIMITED,
     ) -> None:
         monkeypatch.setattr(looking, "time", self)
         self._now = 0.0
         self._step = step
         self._pids = pids
         self.holders = Holders()
-        self.looking = Looking(Walker(ProcFS()), self.holders, sweep)
+        self.looking = Looking(Walker(ProcFS()), self.holders, sweep, limits=limits)
 
     def monotonic(self) -> float:
         return self._now
@@ -180,3 +191,61 @@ async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.Monke
             assert polling.holders.watched[grandchild].process.ppid != child
         finally:
             os.kill(grandchild, signal.SIGKILL)
+
+
+# What one user has beyond the limits.
+
+
+def hold(there: Told, count: int, *, uid: int = NOBODY) -> None:
+    """Have it hold so many sockets, as this user."""
+    there(f"held = [socket.socket() for _ in range({count})]; os.setuid({uid})")
+
+
+async def test_a_user_with_too_much_is_named_and_others_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as small, told() as large, told() as roots:
+        hold(small, 5)
+        hold(large, 100)
+        hold(roots, 100, uid=0)
+        pids = (small.pid, large.pid, roots.pid)
+        polling = Polling(monkeypatch, *pids, limits=Limits(40, 30, 1))
+        for _ in range(3):
+            await polling.poll()
+        assert polling.holders.watched.keys() == {small.pid, roots.pid}
+        (sentence,) = polling.looking.beyond_limits()
+        assert sentence.startswith(f"user {NOBODY} has 100 descriptors in 2 processes")
+        large("held.clear()")
+        await polling.poll()
+        assert large.pid in polling.holders.watched
+        assert polling.looking.beyond_limits() == []
+
+
+async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as first, told() as second:
+        for there in (first, second):
+            hold(there, 30)
+        polling = Polling(monkeypatch, first.pid, second.pid, limits=Limits(40, 40, 1))
+        monkeypatch.setattr(looking, "LATE_SHARE", 0.0)
+        await polling.poll()
+        assert len(polling.holders.watched) == 1
+        monkeypatch.setattr(looking, "LATE_SHARE", 0.1)
+        await polling.poll()
+        assert {first.pid, second.pid} == polling.holders.watched.keys()
+        assert all(len(one.held) == 30 for one in polling.holders.watched.values())
+
+
+async def test_a_process_that_may_not_be_dumped_is_its_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as there:
+        hold(there, 100)
+        there("libc.prctl(4, 0)")  # PR_SET_DUMPABLE: root then owns what is below /proc/PID.
+        polling = Polling(monkeypatch, there.pid, limits=Limits(10, 10, 1))
+        await polling.poll()
+        assert not polling.holders.watched

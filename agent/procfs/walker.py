@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -257,6 +257,21 @@ class Walker:
                     count = -1
             seen[pid] = Evidence(directory.st_ino, count)
         return seen
+
+    def owners(self, pids: Iterable[int], progress: Progress) -> dict[int, int]:
+        """Return the effective user id of each process; those that are gone are left out.
+
+        It is the owner of the directory, also where a process that may not be dumped (prctl(2))
+        shows root as the owner of everything in there.
+        """
+        owners = {}
+        for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
+            with suppress(OSError):
+                owners[pid] = os.stat(f"{self._root}/{pid}").st_uid
+        return owners
 
     def glance(
         self, pids: Iterable[int], progress: Progress | None = None
