@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from operator import itemgetter
 
 from .cgroups import Cgroups
@@ -24,14 +25,16 @@ from .hops import NO_ANSWER, Hops, Late
 from .join import Descriptor, Join
 from .looking import Looking, itself
 from .model import MAX_LISTED_FDS, Coverage, Holding, Key, Place, Process, Snapshot, Socket
+from .namespaces import NamespaceIndex
 from .netlink.reader import NetlinkReader
 from .plan import SWEEP_SECONDS
 from .procfs import net
 from .procfs.forked import ForkedWalk, Found, found_in
 from .procfs.process import place_of
 from .procfs.reader import Way
+from .procfs.sockprotoname import protocols
 from .procfs.walker import Walker
-from .quota import Limits, in_turn, late_namespaces, rounded
+from .quota import Limits
 from .schedule import ALL_GROUPS, Group
 from .sight import coverage
 from .sources import Reading, Sources, groups_of
@@ -39,8 +42,6 @@ from .tables import Change
 from .users import Users
 from .vitals import Work
 
-# Namespaces beyond the limit of their user that a poll reads: 2 ms.
-LATE_NAMESPACES = 4
 # With longer turns it is published how long it may take until a replaced descriptor shows.
 REPORTED_TURN_SECONDS = 5
 
@@ -86,18 +87,13 @@ class Poller:
         self._hops = Hops()
         self._walker = walker
         self._hidden = False
-        self._limits = limits
-        self._late: dict[int, list[int]] = {}  # By user, namespaces beyond the limit.
-        self._read_late: dict[int, int] = {}  # The poll in which such a one was read last.
-        self._polls = 0
+        self._namespaces = NamespaceIndex(self._holders, limits.namespaces)
         self._looking = Looking(walker, self._holders, sweep, self._hops, limits)
         self._sources = Sources(procfs, netlink, self._hops)
         self._cgroups = Cgroups()
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
         self._last: Snapshot | None = None
         self.coverage = Coverage(0, 0, 0)
-        # Namespaces in which a thread was found, with its process and the way to it.
-        self._threads: dict[int, tuple[int, Way]] = {}
 
     async def poll(self) -> Snapshot:
         """One pass. The walk comes first: a socket that it finds is in a table by then.
@@ -123,9 +119,9 @@ class Poller:
             self._holders.failed(self._procfs.moved.pop())
         failed = await self._looking.what_changed(pids, self._join.unlisted())
         self.progressed()
-        namespaces = self._namespaces()
+        namespaces = self._namespaces.every()
         due = await self._sources.due(
-            self._on_time(namespaces),
+            self._namespaces.on_time(namespaces),
             ran=self._ran_in(),
             doubted=self._join.doubted(),
             datagrams=self._with_datagrams(),
@@ -212,7 +208,7 @@ class Poller:
             yield taken(found_in(await self._hops.batch(self._walker.walk, pids, itself)))
             failed.update((pid, NO_ANSWER) for pid in pids if self._hops.hangs(pid))
         yield (hold(*pair, holder_of.get(pair[0].peer_inode)) for pair in paired)
-        namespaces = self._namespaces()
+        namespaces = self._namespaces.every()
         others = {netns: pids for netns, pids in namespaces.items() if netns not in own}
         reading = await self._sources.read({**own, **others}, dict.fromkeys(others, ALL_GROUPS))
         rest = {inode: sockets[inode] for inode in sockets.keys() - told}
@@ -237,17 +233,6 @@ class Poller:
         except Late:
             walk.stop()
             return None
-
-    def _namespaces(self) -> dict[int, list[Way]]:
-        """The pids of each network namespace, or what leads to it besides."""
-        namespaces: dict[int, list[Way]] = {}
-        watched = self._holders.watched
-        for pid, known in watched.items():
-            namespaces.setdefault(known.netns, []).append(pid)
-        self._threads = {at: way for at, way in self._threads.items() if way[0] in watched}
-        for netns, (_pid, way) in self._threads.items():
-            namespaces.setdefault(netns, [way])
-        return namespaces
 
     async def _joined(
         self,
@@ -287,7 +272,7 @@ class Poller:
                     *self._sources.missing(),
                     *self._late_rechecks(),
                     *self._looking.beyond_limits(),
-                    *self._late_namespaces(),
+                    *self._namespaces.missing(),
                 ],
             ),
             changed=changed,
@@ -339,12 +324,8 @@ class Poller:
         }
         if not pids:
             return {}
-        known = self._namespaces()
         found = await self._hops.batch(self._procfs.thread_namespaces, list(pids), itself)
-        new = {netns: way for netns, way in found.items() if netns not in known}
-        for netns, way in new.items():
-            self._threads[netns] = (int(str(way).partition("/")[0]), way)
-        return {netns: [way] for netns, way in new.items()}
+        return self._namespaces.add_threads(found)
 
     def _unread(self, reading: Reading, answers: Iterable[Socket]) -> dict[int, set[Group]]:
         """Return the groups that should list these sockets and were not read in this poll.
@@ -357,31 +338,6 @@ class Poller:
             if socket.netns is not None and (not read or self._last is None):
                 again.setdefault(socket.netns, set()).update(groups_of(socket))
         return again
-
-    def _on_time(self, namespaces: dict[int, list[Way]]) -> dict[int, list[Way]]:
-        """Return the namespaces without those beyond the limits of their users, but for a few."""
-        self._polls += 1
-        if len(namespaces) <= self._limits.namespaces:
-            self._late = {}
-            return namespaces
-        owners: dict[int, set[int]] = {netns: set() for netns in namespaces}
-        for known in self._holders.watched.values():
-            if known.process.uid is not None:
-                owners[known.netns].add(known.process.uid)
-        self._late = late_namespaces(owners, self._limits.namespaces)
-        late = {netns for theirs in self._late.values() for netns in theirs}
-        self._read_late = {netns: at for netns, at in self._read_late.items() if netns in late}
-        now = in_turn(late, self._read_late)[:LATE_NAMESPACES]
-        self._read_late.update(dict.fromkeys(now, self._polls))
-        return {at: ways for at, ways in namespaces.items() if at not in late or at in now}
-
-    def _late_namespaces(self) -> list[str]:
-        """Return a sentence for each user with more namespaces than the limit."""
-        return [
-            f"user {uid} has more than {self._limits.namespaces} network namespaces: the others, "
-            f"about {rounded(len(late))}, are read late (--max-user-namespaces)"
-            for uid, late in sorted(self._late.items())
-        ]
 
     def _late_rechecks(self) -> list[str]:
         """Return a sentence where descriptors of running processes are read again late."""
@@ -407,7 +363,7 @@ class Poller:
     async def _ask(self, asked: Sequence[Descriptor]) -> dict[int, Socket]:
         """What the descriptors tell of their sockets; without those that were closed meanwhile,
         and those of processes that may no longer be read: their rows are gone."""
-        names = await self._hops.batch(self._walker.protocols, asked, itemgetter(0))
+        names = await self._hops.batch(partial(protocols, self._procfs.root), asked, itemgetter(0))
         told: dict[int, Socket] = {}
         gone: list[int] = []
         for descriptor in asked:

@@ -597,9 +597,6 @@ class Denying(Walker):
             raise PermissionError
         return super()._check(check, progress)
 
-    def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
-        return None if pid in self.denied else super()._protocol(pid, fd, inode)
-
 
 async def test_a_process_that_may_no_longer_be_read_keeps_its_sockets(
     fake: FakeProc, clock: Clock

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..model import Glance, Process
-from .descriptors import SOCKET, listed, rechecked
+from .descriptors import listed, rechecked
 from .files import DENIED, GONE, Vanished, link, opened, read, read_or_empty
 from .process import Stat, parse_cgroup, parse_cmdline, parse_stat
 from .progress import Progress
@@ -99,11 +99,6 @@ class Checked(NamedTuple):
     process: Process | None
     netns: int | None
     reads: int
-
-
-# A descriptor that may tell what its socket is: pid, descriptor, inode.
-Asked = tuple[int, int, int]
-_OWN_DESCRIPTORS = "/proc/self/fd"  # Of this kernel, whatever procfs is read.
 
 
 class Walker:
@@ -357,49 +352,6 @@ class Walker:
             container=place.container,
             cmdline=None if cmdline is None else parse_cmdline(cmdline),
         )
-
-    def protocols(
-        self, descriptors: Iterable[Asked], progress: Progress | None = None
-    ) -> dict[Asked, bytes | None]:
-        """For each (pid, descriptor, inode) the kernel's name of the socket's protocol.
-
-        Empty when the descriptor no longer leads to that socket, None when there is no telling.
-        """
-        names = {}
-        progress = progress or Progress()
-        for descriptor in descriptors:
-            if progress.stopped:
-                break
-            progress.at = descriptor[0]
-            names[descriptor] = self._protocol(*descriptor)
-        return names
-
-    def _protocol(self, pid: int, fd: int, inode: int) -> bytes | None:
-        """The descriptor may lead to a file by now, on a file system that never answers. Opening
-        with O_PATH and reading a link do not reach that file system; stat and getxattr do, and are
-        left out until it is certain that this is the socket."""
-        path, target = f"{self._root}/{pid}/fd/{fd}", f"{SOCKET}{inode}]"
-        try:
-            found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                ours = f"{_OWN_DESCRIPTORS}/{found}"
-                return (
-                    os.getxattr(ours, "system.sockprotoname")
-                    if os.readlink(ours) == target
-                    else self._unnamed(path, target)
-                )
-            finally:
-                os.close(found)
-        except OSError:
-            return self._unnamed(path, target)
-
-    def _unnamed(self, path: str, target: str) -> bytes | None:
-        """Return what is known of a socket whose protocol cannot be read: None, or that a
-        descriptor does not lead to it any more."""
-        try:
-            return None if os.readlink(path) == target else b""
-        except OSError as error:
-            return b"" if error.errno in GONE else None
 
 
 def _living(data: bytes) -> Stat:

@@ -14,6 +14,7 @@ import pytest
 
 from agent.procfs.reader import ProcFS
 from agent.procfs.schedstat import RunMonitor
+from agent.procfs.sockprotoname import protocols
 from agent.procfs.threads import may_share
 from agent.procfs.walker import Check, Walker
 
@@ -44,7 +45,7 @@ def test_a_descriptor_that_leads_to_a_file_by_now_names_no_protocol(mounted: Una
     file = os.open(mounted.file, os.O_RDWR)
     with socket.socket() as one:
         asked = (os.getpid(), file, os.fstat(one.fileno()).st_ino)
-        assert done(mounted, lambda: Walker(ProcFS()).protocols([asked]))
+        assert done(mounted, lambda: protocols("/proc", [asked]))
     with suppress(OSError):  # Its file system is gone.
         os.close(file)
 

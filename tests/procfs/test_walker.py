@@ -18,6 +18,7 @@ from agent.procfs.descriptors import listed
 from agent.procfs.files import Vanished
 from agent.procfs.process import parse_stat
 from agent.procfs.reader import ProcFS
+from agent.procfs.sockprotoname import protocols
 from agent.procfs.walker import Check, Evidence, Walker
 
 from ..fakeproc import BOOT_TIME, FakeProc, stat_line
@@ -460,15 +461,15 @@ def test_at_a_glance_what_is_gone_or_a_zombie_is_nothing(fake: FakeProc) -> None
 def test_an_unbound_socket_names_its_protocol(walker: Walker) -> None:
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         wanted = [(US, one.fileno(), inode_of(one)) for one in (tcp, unix)]
-        assert list(walker.protocols(wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
+        assert list(protocols("/proc", wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
 
 
 def test_a_descriptor_that_leads_elsewhere_by_now_names_nothing(fake: FakeProc) -> None:
     fake.process(7, {3: 99})
     asked = [(7, 3, 11), (7, 4, 11), (8, 3, 11)]
-    assert fake.walker().protocols(asked) == dict.fromkeys(asked, b"")
+    assert protocols(str(fake.root), asked) == dict.fromkeys(asked, b"")
 
 
 def test_a_descriptor_that_cannot_tell_is_no_closed_one(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    assert fake.walker().protocols([(7, 3, 11)]) == {(7, 3, 11): None}
+    assert protocols(str(fake.root), [(7, 3, 11)]) == {(7, 3, 11): None}
