@@ -122,6 +122,7 @@ class Looking:
         plan = self._planner.plan(present, seen, self._ran, budget, self._excess.late)
         self._note_turn(now)
         parts = dict(plan.parts)
+        self._spare_own(parts)
         for pid, fds in self._holders.suspects(unlisted).items():
             parts[pid] = {*(parts.get(pid) or ()), *fds}
         lost = await self._check(parts, facts=plan.facts)
@@ -137,6 +138,16 @@ class Looking:
         await self._find_sharing([*plan.whole, *plan.turns])
         failed.update(await self._walk_late(seen, passed))
         return failed
+
+    def _spare_own(self, parts: dict[int, Collection[int] | None]) -> None:
+        """Leave out our own descriptors that are kept open to see who runs: these are no sockets.
+
+        There is one for each thread of the machine, and we run in each poll.
+        """
+        own = None if self._procfs.own is None else self._procfs.own[1]
+        fds = None if own is None else parts.get(own)
+        if own is not None and fds and self._monitor is not None:
+            parts[own] = set(fds) - self._monitor.files
 
     async def _find_excess(
         self, present: Collection[int], seen: Mapping[int, Evidence], known: int

@@ -207,16 +207,21 @@ class Planner:
                 budget -= 1
                 self._end_turn()
                 continue
-            rests = ran.get(pid) is not None and not known.shares and known.rests < MAX_RESTS
             if self._swept == 0:
                 plan.turns.append(pid)
                 plan.facts.add(pid)
+                plan.parts.setdefault(pid, None)
+            rests = ran.get(pid) is not None and not known.shares and known.rests < MAX_RESTS
             if rests or known.more:
+                # It takes as long as reading: that is how often facts and the rest are read.
+                left = max(1, len(known.fds)) - self._swept
+                if left > budget:
+                    self._swept += budget
+                    return
+                budget -= left
                 known.rests = known.rests + 1 if rests else 0
                 if not rests and pid not in plan.whole:
                     plan.whole.append(pid)
-                plan.parts.setdefault(pid, None)
-                budget -= 1
                 self._end_turn()
                 continue
             chosen = list(islice(known.fds, self._swept, self._swept + budget))

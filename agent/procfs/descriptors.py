@@ -156,7 +156,7 @@ def rechecked(
         if not look(free):
             misses += 1
         free += 1
-    if known != count or len(fds) <= _MANY:
+    if known != count or (len(fds) <= _MANY and len(suspects) < len(fds)):
         now = set(map(_descriptor, os.listdir(listing)))
         for descriptor in now - fds.keys():
             if descriptor not in changes:

@@ -57,6 +57,11 @@ class RunMonitor:
         self._free = max_files
         self._threads: dict[int, _Threads] = {}
 
+    @property
+    def files(self) -> set[int]:
+        """The descriptors that are kept open."""
+        return {file for one in self._threads.values() for file in one.files if file >= 0}
+
     def have_run(self, processes: Iterable[tuple[int, int]]) -> dict[int, bool | None]:
         """Return, for each (pid, number of descriptors), whether it has run since the last call.
 
