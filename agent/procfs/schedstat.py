@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .files import opened
+from .files import GONE, opened
 
 # What a thread shows where the kernel keeps no such times.
 _UNKNOWN = b"0 0 0"
@@ -66,7 +66,7 @@ class RunMonitor:
         """Return, for each (pid, number of descriptors), whether it has run since the last call.
 
         True as well for one that was not asked about before, and for one with far more threads
-        than descriptors; None where the kernel does not show it. Processes that are gone are left
+        than descriptors; None where it cannot be read. Processes that are gone are left
         out. What a process does during the call shows in the next one.
         """
         found: dict[int, bool | None] = {}
@@ -88,8 +88,9 @@ class RunMonitor:
             self._forget(pid)
             try:
                 found[pid] = self._begin(pid, max(_MIN_THREADS, descriptors))
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno not in GONE:  # hidepid=1, or no descriptors left for ourselves.
+                    found[pid] = None
         for pid in self._threads.keys() - found.keys():
             self._forget(pid)
         return found
@@ -121,7 +122,8 @@ class RunMonitor:
         return os.stat(f"{self._root}/{pid}/task").st_nlink - 2
 
     def _begin(self, pid: int, max_threads: int) -> bool | None:
-        """Open the files of a process and read them. Raises OSError when the process is gone."""
+        """Open the files of a process and read them. Raises OSError when the process is gone, or
+        its threads cannot be listed."""
         with opened(f"{self._root}/{pid}/task") as tasks:
             tids = tuple(map(int, os.listdir(tasks)))
         if len(tids) > max_threads:
@@ -130,13 +132,13 @@ class RunMonitor:
         lines: list[bytes] = []
         try:
             for tid in tids:
-                files.append(self._open(pid, tid))
-                lines.append(os.read(files[-1], _LINE_BYTES))
-                if self._free <= 0:
-                    os.close(files[-1])
-                    files[-1] = -1
-                else:
+                if self._free > 0:
+                    files.append(self._open(pid, tid))
                     self._free -= 1
+                    lines.append(os.read(files[-1], _LINE_BYTES))
+                else:
+                    files.append(-1)
+                    lines.append(self._line(pid, tid))
         except OSError:  # A thread ended, or the kernel has no such file.
             self._close(files)
             return None if _is_absent(self._root, pid) else True

@@ -1,6 +1,7 @@
 """Which processes have run since they were asked about last."""
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 
@@ -142,3 +143,31 @@ def test_before_io_urings_workers_are_threads_nothing_is_proven(
     release: str, expected: bool
 ) -> None:
     assert is_conclusive(release) is expected
+
+
+@needs_times
+def test_without_descriptors_left_it_is_not_known_and_nobody_is_gone() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monitor = RunMonitor("/proc", KEPT)
+    with told() as there:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            found = monitor.have_run([(there.pid, MANY)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monitor.close()
+    assert found == {there.pid: None}
+
+
+def test_no_more_files_are_kept_than_allowed_whatever_ends_while_it_is_read(fake: FakeProc) -> None:
+    monitor = RunMonitor(str(fake.root), 1)
+    for pid in (7, 8):
+        (fake.process(pid) / "task" / str(pid) / "schedstat").write_bytes(b"1 2 3\n")
+    # A directory can be opened and not be read, as the file of a thread that ended meanwhile.
+    (fake.process(9) / "task" / "9" / "schedstat").mkdir()
+    for _ in range(3):
+        monitor.have_run([(9, MANY)])
+    before = len(os.listdir("/proc/self/fd"))
+    assert monitor.have_run([(7, MANY), (8, MANY)]) == {7: True, 8: True}
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    monitor.close()
