@@ -12,7 +12,17 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from .holders import Holders
-from .model import MAX_LISTED_FDS, Holding, Key, Owner, Place, Process, Socket
+from .kept import drop_oldest
+from .model import (
+    INET_FAMILIES,
+    MAX_LISTED_FDS,
+    Holding,
+    Key,
+    Owner,
+    Place,
+    Process,
+    Socket,
+)
 
 # Readings that a row must be missing from its table before that is believed: the tables skip rows
 # while they change.
@@ -100,6 +110,7 @@ class Join:
         Those that were not published are ``missed``.
         """
         self.missed = []
+        self.ended_unlisted.clear()
         watched, pids_of = self._holders.watched, self._holders.pids_of
         for inode, row in ended.items():
             published = inode in self._sockets
@@ -197,7 +208,6 @@ class Join:
         holders.touched -= touched  # What was found since is for the next poll.
         update = _Update(self.holdings, self.hold)
         put = update.put
-        self.ended_unlisted.clear()
         for key in touched:
             if key[0] not in holders.pids_of(key[1]):
                 update.remove(key)
@@ -206,10 +216,12 @@ class Join:
             socket, pids = sockets.get(inode), holders.pids_of(inode)
             keys: list[Key] = [(pid, inode) for pid in pids] or [(None, inode)]
             waits = not pids and self._waits(inode)
-            if socket is None or (waits and inode not in self._rows):
+            if socket is None or (not pids and self._is_gone(inode)):
                 for key in (*keys, (None, inode)):
                     update.remove(key)
-                if inode in self._awaited and inode not in self._waiting:
+                if inode in self._awaited and not (
+                    inode in self._waiting or inode in self._sockets
+                ):
                     self._miss(self._awaited[inode])
                 self._forget(inode)
             elif waits:
@@ -236,11 +248,15 @@ class Join:
         self._note_cookie(row)
 
     def _note_cookie(self, socket: Socket) -> None:
-        """Note a socket that is published, so that its end is not taken for another's."""
-        if socket.cookie is not None:
+        """Note a socket that is published, so that its end is not taken for another's. The kernel
+        reports the ends of IP sockets only."""
+        if socket.cookie is not None and socket.family in INET_FAMILIES:
             self._cookies[socket.cookie] = None
-            if len(self._cookies) > MAX_COOKIES:
-                del self._cookies[next(iter(self._cookies))]
+            drop_oldest(self._cookies, MAX_COOKIES)
+
+    def _is_gone(self, inode: int) -> bool:
+        """Whether a socket without a holder, not published so before, has no row either."""
+        return inode not in self._rows and (None, inode) not in self.holdings
 
     def _waits(self, inode: int) -> bool:
         """Whether a socket without a holder is not to be told of yet: the next poll looks again."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .directions import EPHEMERAL
 from .hops import NO_ANSWER, Hops, Late
+from .kept import drop_oldest
 from .model import Socket
 from .netlink.destroyed import brief
 from .netlink.ears import Ears
@@ -306,8 +307,7 @@ class Sources:
             self._noted.add(key)
             seen = self._cookies.setdefault(netns, {})
             seen.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)
-            while len(seen) > MAX_COOKIES:  # Ends that were not reported leave theirs behind.
-                del seen[next(iter(seen))]
+            drop_oldest(seen, MAX_COOKIES)  # Ends that were not reported leave theirs behind.
 
     async def _read_soon(self, netns: int, ways: Sequence[Way], group: Group) -> Parsed:
         """Read tables of one namespace in a thread. Tables that hang stay as they are."""

@@ -586,3 +586,40 @@ def test_the_same_again_changes_nothing(state: State) -> None:
     joined = Joined()
     first = show(joined, state)
     assert show(joined, state) is first
+
+
+def test_sockets_whose_end_is_never_reported_displace_no_cookie(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.join.MAX_COOKIES", 2)
+    row = tcp(11)._replace(cookie=1)
+    units = [
+        Socket(at, "unix", "unix", "stream", "CONNECTED", netns=1, cookie=at) for at in (21, 22, 23)
+    ]
+    joined.holds(d3=11, d4=21, d5=22, d6=23)
+    joined.poll(row, *units)
+    joined.holds(d4=21, d5=22, d6=23)
+    joined.poll(*units)  # Closed; the kernel still sends what it has left to send.
+    joined.poll(*units, ended={11: row})
+    assert joined.join.missed == []
+
+
+def test_sockets_in_no_table_that_went_are_counted_in_their_poll_only(joined: Joined) -> None:
+    joined.holds(d3=11)
+    joined.poll(told={11: UNLISTED})
+    joined.holds()
+    joined.poll()
+    assert joined.join.ended_unlisted == {"tcp": 1}
+    joined.join.take_ended({})
+    assert not joined.join.ended_unlisted
+
+
+def test_a_socket_that_is_gone_is_not_opened_without_a_holder(joined: Joined) -> None:
+    row = Socket(11, "unix", "unix", "stream", "CONNECTED", netns=1)
+    joined.holds(d3=11)
+    joined.poll(row)
+    joined.holds()
+    joined.poll(row)  # It is on its way to another process,
+    joined.poll()  # which closed it.
+    assert joined.join.holdings == {}
+    assert joined.join.missed == []

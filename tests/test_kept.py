@@ -1,4 +1,4 @@
-from agent.kept import Kept
+from agent.kept import Kept, drop_oldest
 
 
 def test_what_was_put_is_kept() -> None:
@@ -31,3 +31,12 @@ def test_what_is_too_large_is_not_kept() -> None:
     kept.put("a", b"1")
     kept.put("b", b"01234567890")
     assert (kept.get("b"), kept.size) == (None, 0)
+
+
+def test_of_a_mapping_that_is_too_large_the_oldest_items_are_dropped() -> None:
+    mapping = dict.fromkeys(range(32))
+    drop_oldest(mapping, 32)
+    assert list(mapping) == list(range(32))
+    mapping[32] = None
+    drop_oldest(mapping, 32)
+    assert list(mapping) == list(range(3, 33))
