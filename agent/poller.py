@@ -297,6 +297,8 @@ class Poller:
         asked = join.unknown(dirty, covers, ended)
         if asked:
             answers = await self._ask(asked)
+            # A descriptor that moved meanwhile may lead to another socket, held before or not.
+            dirty |= join.dirty(())
             again = self._unread(reading, answers.values())
             found = await self._find_threads(asked, answers)
             if again or found:

@@ -7,7 +7,7 @@ from agent import looking
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
 from agent.poller import Poller
 from agent.procfs.progress import Progress
-from agent.procfs.walker import Check, Checked, Look, Walker
+from agent.procfs.walker import Asked, Check, Checked, Look, Walker
 from agent.schedule import GROUPS
 from agent.sight import HIDDEN
 from agent.tracker import Tracker
@@ -649,3 +649,27 @@ async def test_who_may_be_read_keeps_what_it_shares_with_one_who_may_not(
     for _ in range(5):
         await follower.poll()
         assert (15 - denied, 11) in follower.keys
+
+
+async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_is_published(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walker = fake.walker()
+    follower = Follower(fake, walker)
+    fake.table("tcp", inet_row(22))
+    fake.process(7)
+    fake.process(8, {3: 22})
+    await follower.poll()
+    fake.hold(7, {3: 21})
+    protocols = walker.protocols
+
+    def replaced(asked: Iterable[Asked], progress: Progress) -> dict[Asked, bytes | None]:
+        fake.close(7, 3)
+        fake.hold(7, {3: 22})
+        return protocols(asked, progress)
+
+    monkeypatch.setattr(walker, "protocols", replaced)
+    await follower.poll()
+    monkeypatch.undo()
+    await follower.poll()
+    assert follower.keys == {(7, 22), (8, 22)}
