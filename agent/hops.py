@@ -50,21 +50,20 @@ NO_ANSWER = "it does not answer"
 
 class Hops:
     """Calls in the event loop's default executor. What they read is named by a place, a hashable
-    value; a place at which a call hangs is not read again until that call returns."""
+    value; a place at which a call hangs is not read again until ``forget_returned`` is called after
+    that call returned: what was left out of a batch can still be asked for when the batch ends."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(THREADS)
         self._hung: dict[Hashable, _Call[Any]] = {}
 
+    def forget_returned(self) -> None:
+        """Let the places be read again at which calls hung that have returned since."""
+        self._hung = {place: call for place, call in self._hung.items() if not call.returned}
+
     def hangs(self, place: Hashable) -> bool:
-        """Return whether a call hangs at the place."""
-        call = self._hung.get(place)
-        if call is None:
-            return False
-        if call.returned:
-            self._hung.pop(place, None)
-            return False
-        return True
+        """Return whether a call hangs at the place, or did before ``forget_returned``."""
+        return place in self._hung
 
     def avoids(self, place: Hashable) -> bool:
         """Return whether the place is not to be read: a call hangs there, or several at others of
@@ -76,7 +75,7 @@ class Hops:
         if not isinstance(place, tuple) or place[0] not in DISPENSABLE:
             return False
         kind = [one for one in list(self._hung) if isinstance(one, tuple) and one[0] == place[0]]
-        return sum(map(self.hangs, kind)) >= MAX_HUNG_OF_A_KIND
+        return len(kind) >= MAX_HUNG_OF_A_KIND
 
     async def call(
         self, place: Hashable, function: Callable[..., T], *args: object, seconds: float = 0.0
@@ -112,7 +111,7 @@ class Hops:
     async def _run(
         self, place: Hashable, progress: Progress, work: Callable[[], T], seconds: float
     ) -> T:
-        hung = sum(map(self.hangs, list(self._hung))) if self._hung else 0
+        hung = sum(not call.returned for call in self._hung.values())
         if hung >= MAX_HUNG:
             raise Late
         call = _Call(work)

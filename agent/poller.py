@@ -100,6 +100,7 @@ class Poller:
 
         Raises OSError when there is no procfs, and never was.
         """
+        self._hops.forget_returned()
         try:
             pids = await self._list()
             return await self._poll(pids)

@@ -52,7 +52,8 @@ def itself(item: int) -> int:
 
 
 async def returned(hops: Hops, place: Hashable) -> None:
-    while hops.hangs(place):  # noqa: ASYNC110 (until a thread returns)
+    while hops.hangs(place):
+        hops.forget_returned()
         await asyncio.sleep(0)
 
 
@@ -82,6 +83,18 @@ async def test_a_place_is_read_again_when_its_call_has_returned(hanging: Hanging
     hanging.release()
     await returned(hops, "there")
     assert await hops.call("there", os.getpid) == os.getpid()
+
+
+async def test_a_place_hangs_until_returned_calls_are_forgotten(hanging: Hanging) -> None:
+    hops = Hops()
+    await hops.batch(hanging.batch, [-1, 2], itself)
+    hanging.release()
+    while not hops._hung[-1].returned:  # noqa: ASYNC110 (until a thread returns)
+        await asyncio.sleep(0)
+    assert await hops.batch(hanging.batch, [-1, 2], itself) == [2]
+    assert hops.hangs(-1)
+    hops.forget_returned()
+    assert not hops.hangs(-1)
 
 
 async def test_a_call_that_works_is_never_late(hanging: Hanging) -> None:

@@ -1,9 +1,10 @@
 import asyncio
+import threading
 from collections.abc import Iterable
 
 import pytest
 
-from agent import looking
+from agent import hops, looking
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
 from agent.poller import Poller
 from agent.procfs.progress import Progress
@@ -673,3 +674,41 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
     monkeypatch.undo()
     await follower.poll()
     assert follower.keys == {(7, 22), (8, 22)}
+
+
+@pytest.mark.parametrize("method", ["evidence", "walk"])
+async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_sockets(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(hops, "SECONDS", 0.1)
+    walker = fake.walker()
+    follower = Follower(fake, walker)
+    fake.table("tcp", inet_row(11))
+    fake.process(7, {3: 11})
+    await follower.poll()
+    release, returned = threading.Event(), threading.Event()
+    read = getattr(walker, method)
+
+    def hang(pids: Iterable[int], progress: Progress) -> object:
+        if 7 in pids:
+            progress.at = 7
+            release.wait()
+            returned.set()
+        else:
+            release.set()
+            returned.wait()
+        return read(pids, progress)
+
+    monkeypatch.setattr(walker, method, hang)
+    fake.break_descriptors(7)  # It is looked at as a whole.
+    await follower.poll()
+    assert release.is_set()
+    assert follower.keys == {(7, 11)}
+    monkeypatch.undo()
+    fake.mend_descriptors(7)
+    for _ in range(1000):  # Until its thread has returned.
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        if not follower.missing:
+            break
+    assert follower.missing == ""
