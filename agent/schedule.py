@@ -41,7 +41,8 @@ class Schedule:
         # Of the reading of all tables of a namespace: when it was, and the segments received then.
         self._read_at: dict[int, float] = {}
         self._segments_at: dict[int, object] = {}
-        self._active: set[int] = set()  # Namespaces in which a process has run since that reading.
+        # Namespaces in which a process has run since that reading, or a reading failed.
+        self._active: set[int] = set()
 
     def to_count(
         self,
@@ -88,6 +89,11 @@ class Schedule:
                 self._read_at[netns], self._segments_at[netns] = now, new.segments
                 self._active.discard(netns)
         return due
+
+    def note_failed(self, netns: int) -> None:
+        """Note that not all that was due was read: all tables of the namespace are, READ_SECONDS
+        after they were due last, though no counter may move again."""
+        self._active.add(netns)
 
     def _is_overdue(self, netns: int, new: counters.Counted, now: float) -> bool:
         """Whether all tables of a namespace are to be read, whatever else its counters show."""

@@ -226,6 +226,9 @@ class Sources:
             if names in groups
         ]
         reading = await self._run(jobs, gone)
+        for netns, groups in due.items():
+            if len(reading.groups.get(netns, ())) < len(set(groups)):
+                self._schedule.note_failed(netns)
         if self._netlink is not None:
             for netns in {*due, *self._ears.namespaces}:
                 hearing = self._netlink.hearing(netns)

@@ -489,3 +489,21 @@ async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -
     change = await read(one)
     assert change.gone == set()
     assert one.sockets.keys() == {11, 16}
+
+
+async def test_a_table_that_failed_is_read_again_though_its_counters_stand_still(
+    fake: FakeProc, counted: Sources, clock: Clock
+) -> None:
+    fake.table("tcp", inet_row(11))
+    await due(counted, ran=())
+    fake.break_table("tcp")
+    count(fake, 6)
+    assert await due(counted, ran=[NETNS]) == [NETNS]
+    assert counted.missing()
+    fake.mend_table("tcp")
+    fake.table("tcp", inet_row(11), inet_row(12))
+    for _ in range(3):
+        clock.now += READ_SECONDS
+        await due(counted, ran=())
+    assert counted.missing() == []
+    assert counted.sockets.keys() == {11, 12}
