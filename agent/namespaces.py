@@ -5,7 +5,7 @@ It knows holders, and nothing of files and tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .holders import Holders
 from .procfs.reader import Way
@@ -46,6 +46,11 @@ class NamespaceIndex:
         for netns, way in new.items():
             self._threads[netns] = (int(str(way).partition("/")[0]), way)
         return {netns: [way] for netns, way in new.items()}
+
+    def drop_threads(self, vanished: Iterable[int]) -> set[int]:
+        """Drop the namespaces whose thread has ended; return the processes of these threads."""
+        ended = [netns for netns in vanished if netns in self._threads]
+        return {self._threads.pop(netns)[0] for netns in ended}
 
     def on_time(self, namespaces: dict[int, list[Way]]) -> dict[int, list[Way]]:
         """Return the namespaces without those beyond the limits of their users, but for a few of

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Container,
     Iterable,
     Iterator,
@@ -127,6 +128,8 @@ class Poller:
             doubted=self._join.doubted(),
             datagrams=self._with_datagrams(),
         )
+        if await self._leave_ended_threads():
+            namespaces = self._namespaces.every()
         reading = await self._sources.read(namespaces, due)
         self.progressed()
         return await self._joined(namespaces, reading, failed)
@@ -325,8 +328,18 @@ class Poller:
             and watched[one.pid].threads != 1  # 0: not known.
             and groups_of(answers[one.inode])
         }
-        if not pids:
-            return {}
+        return await self._note_threads(pids) if pids else {}
+
+    async def _leave_ended_threads(self) -> bool:
+        """Leave the namespaces whose thread has ended, unless another one of its process is there;
+        return whether there were any."""
+        ended = self._namespaces.drop_threads(self._sources.vanished)
+        if ended:
+            await self._note_threads(ended)
+        return bool(ended)
+
+    async def _note_threads(self, pids: Collection[int]) -> dict[int, list[Way]]:
+        """Note the namespaces that only threads of these processes are in; return the ways."""
         found = await self._hops.batch(self._procfs.thread_namespaces, list(pids), itself)
         return self._namespaces.add_threads(found)
 

@@ -103,6 +103,7 @@ class Sources:
         self._cookies: dict[int, dict[int, Socket]] = {}
         self._noted: set[TableKey] = set()  # The tables whose cookies these have.
         self._overrun = False
+        self.vanished: set[int] = set()  # Namespaces to which none of their ways led any more.
         # Netlink messages by namespace, of the last poll.
         self._ignored: Counter[int] = Counter()
         self._malformed: Counter[int] = Counter()
@@ -157,6 +158,7 @@ class Sources:
         for netns in chosen:
             if self._hops.hangs((COUNTERS, netns)):
                 counted[netns] = counters.UNREADABLE
+        self.vanished = set(chosen) - counted.keys()
         return self._schedule.due(counted, forced, time.monotonic())
 
     def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:

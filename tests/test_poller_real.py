@@ -69,3 +69,39 @@ async def test_a_snapshot_shows_the_address_of_a_listener_of_a_single_threads_na
         async for holdings in poller.once(None):
             found += [one for one in holdings if one.socket.inode == inode]
     assert [(one.socket.state, one.socket.local_port) for one in found] == [("LISTEN", 4711)]
+
+
+BRIEF_THREAD = """
+def run():
+    libc.unshare(0x40000000)  # CLONE_NEWNET
+    held.append(socket.create_server(("0.0.0.0", 4711)))
+    held.append(socket.socket(socket.AF_UNIX))
+    held[1].bind(b"\\0" + b"%d" % os.getpid())
+    gone.set()
+    go.wait()
+"""
+
+
+@pytest.mark.parametrize("source", ["netlink", "procfs"])
+async def test_a_namespace_is_left_when_the_only_thread_in_it_has_ended(source: str) -> None:
+    need_root()
+    with polling(source) as poller:
+        await poller.poll()
+        with told() as there:
+            there("held = []; gone = threading.Event(); go = threading.Event()")
+            there(f"exec({BRIEF_THREAD!r})")
+            there("thread = threading.Thread(target=run, daemon=True); thread.start(); gone.wait()")
+            inodes = {int(there(f"print(os.fstat(held[{at}].fileno()).st_ino)")) for at in range(2)}
+            for _ in range(3):
+                holdings = (await poller.poll()).holdings
+            assert {holdings[there.pid, inode].socket.state for inode in inodes} == {
+                "LISTEN", "UNCONNECTED"
+            }  # fmt: skip
+            netns = {holdings[there.pid, inode].socket.netns for inode in inodes}
+            there("go.set(); thread.join()")
+            await poller.poll()
+            there("[one.close() for one in held]")
+            for _ in range(3):
+                snapshot = await poller.poll()
+            assert {key for key in snapshot.holdings if key[1] in inodes} == set()
+            assert not netns & {key[0] for key, _table in poller._sources._tables.items()}
