@@ -19,7 +19,7 @@ from .kept import drop_oldest
 from .model import Socket
 from .netlink.destroyed import brief
 from .netlink.ears import Ears
-from .netlink.reader import NetlinkReader
+from .netlink.reader import DUMPED, NetlinkReader
 from .procfs import counters, net
 from .procfs.files import Vanished
 from .procfs.progress import Progress
@@ -37,6 +37,8 @@ MAX_COOKIES = 250_000
 
 # A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
 TableKey = tuple[int, str | Group]
+# All of one namespace, without that.
+_NAMES: tuple[str | Group, ...] = (*GROUP_OF, *DUMPED)
 Namespaces = Mapping[int, Sequence[Way]]
 # The groups that are to be read, or were read, by namespace.
 Due = Mapping[int, Collection[Group]]
@@ -188,8 +190,11 @@ class Sources:
         groups = groups_of(socket)
         if not groups:
             return None
-        key = self._keys(reading.groups).get(socket.netns, 0)
-        return groups.issubset(reading.groups.get(key, ()))
+        read = None if socket.netns is None else reading.groups.get(socket.netns)
+        if read is None:
+            key = self._keys([at for at in reading.groups if at < 0]).get(socket.netns, 0)
+            read = reading.groups.get(key, ())
+        return groups.issubset(read)
 
     def _count(
         self, namespaces: Iterable[tuple[int, Sequence[Way]]], progress: Progress
@@ -261,8 +266,8 @@ class Sources:
                 else:
                     ended[socket.inode] = socket
             known |= ended
-            keys = [key for key, _table in self._tables.items() if key[0] == netns]
-            self._tables.discard(keys, ended)
+            if ended:
+                self._tables.discard([(netns, name) for name in _NAMES], ended)
             if unseen:
                 scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
                 unknown += brief(unseen, self._tables.get((netns, TCP)), scope)
@@ -354,8 +359,10 @@ class Sources:
                 continue
             before = self._tables.get(place)
             reading.tables[place] = net.parse(name, data, netns_id, self._ephemeral, before)
-        for place, table in self._tables.items():
-            if place[0] == netns and isinstance(place[1], tuple) and place not in reading.tables:
+        for dumped in DUMPED:
+            place = (netns, dumped)
+            table = self._tables.get(place)
+            if table is not EMPTY and place not in reading.tables:
                 reading.tables.update(self._without(place, table, texts))
         return reading
 

@@ -40,6 +40,15 @@ _UNSUPPORTED = frozenset(
 # Seconds until a dump that a namespace does not support is requested there again: each request
 # makes the kernel search for a module, which starts a process.
 UNSUPPORTED_SECONDS = 600.0
+# The tables that each dump stands for.
+DUMPED = (
+    ("tcp", "tcp6"),
+    ("udp", "udp6"),
+    ("udplite", "udplite6"),
+    ("unix",),
+    ("netlink",),
+    ("packet",),
+)
 _MAX_SEQUENCE = 0xFFFF_FFFF  # Of 32 bits.
 
 

@@ -12,7 +12,7 @@ import pytest
 from agent.netlink import reader as reader_module
 from agent.netlink import receiving
 from agent.netlink.diag import Dump, inet, request, rows_of
-from agent.netlink.reader import NetlinkReader, _asking, _hearing, _Link
+from agent.netlink.reader import DUMPED, NetlinkReader, _asking, _hearing, _Link
 from agent.tables import EMPTY
 
 from ..unprivileged import as_nobody
@@ -409,3 +409,7 @@ def test_an_answer_of_many_buffers_is_whole() -> None:
             for one in pair:
                 one.close()
         link.close()
+
+
+def test_every_dump_stands_for_the_tables_that_are_known_to_be_dumped() -> None:
+    assert tuple(dump.tables for dump in NetlinkReader(OWN)._dumps) == DUMPED
