@@ -14,6 +14,8 @@ from .model import Coverage
 HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
 # Processes that a sentence names; with more it tells how many.
 MOST_NAMED = 3
+# Sentences of one kind, of network namespaces or tables, that are listed.
+MAX_ALIKE = 20
 # What differs between two sentences of one kind. A process chooses its name, which stands in
 # parentheses and may hold some itself.
 _VARIABLE = re.compile(r"\(.*\)|\b(some )?process(es)?\b|[\d, ]+", re.DOTALL)
@@ -46,8 +48,25 @@ def coverage(
     for why, pids in sorted(reasons.items()):
         names = {pid: watched[pid].process.comm if pid in watched else None for pid in pids}
         missing.append(f"{named(names, exactly=True)} could not be read ({why})")
-    missing += unread
+    missing += _bounded(unread)
     return Coverage(len(watched), len(unreadable), namespaces, tuple(missing))
+
+
+def _bounded(sentences: Iterable[str]) -> list[str]:
+    """Return at most MAX_ALIKE sentences of each kind; the last one says how many others there are.
+
+    Users may make namespaces, and gaps in each of them.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for sentence in sentences:
+        by_kind.setdefault(kind(sentence), []).append(sentence)
+    bounded: list[str] = []
+    for alike in by_kind.values():
+        others = len(alike) - MAX_ALIKE
+        bounded += alike[:MAX_ALIKE]
+        if others > 0:
+            bounded[-1] += f"; {others} more such gaps"
+    return bounded
 
 
 def named(processes: Mapping[int, str | None], *, exactly: bool = False) -> str:

@@ -2,7 +2,7 @@ import pytest
 
 from agent.holders import Holders
 from agent.model import Coverage, Process
-from agent.sight import HIDDEN, coverage, kind, named
+from agent.sight import HIDDEN, MAX_ALIKE, coverage, kind, named
 
 
 def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
@@ -38,6 +38,16 @@ def test_many_are_not_named() -> None:
     assert coverage(holders, 1, failed, hidden=False, unread=()).missing == (
         "the descriptors of some processes may not be read",
         "4 processes could not be read (no)",
+    )
+
+
+def test_of_many_sentences_of_one_kind_the_first_are_listed_and_the_others_counted() -> None:
+    tables = [f"tcp of network namespace {at} could not be read (no)" for at in range(3000)]
+    found = coverage(watching(1), 1, {}, hidden=False, unread=[*tables, "unix is gone"])
+    assert found.missing == (
+        *tables[: MAX_ALIKE - 1],
+        f"{tables[MAX_ALIKE - 1]}; {3000 - MAX_ALIKE} more such gaps",
+        "unix is gone",
     )
 
 
