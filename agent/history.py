@@ -136,7 +136,7 @@ class History:
         gone = 0
         while self._is_over(1) and gone < len(self._batches) - 1:
             oldest = self._batches[gone]
-            if batch.time - oldest.time < self._burst and not self._is_over(MAX_BURST):
+            if 0 <= batch.time - oldest.time < self._burst and not self._is_over(MAX_BURST):
                 break
             gone += 1
             self._records -= len(oldest.deltas)

@@ -185,3 +185,12 @@ def test_a_burst_is_bounded_too() -> None:
         deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
         history.append(Batch(1.0, deltas, 10 * poll + 1))
     assert sum(len(one.deltas) for one in history.batches) == 10 * MAX_BURST
+
+
+def test_a_clock_that_was_set_back_makes_no_burst() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(4):
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(1000.0 if poll < 2 else 10.0 * poll, deltas, 10 * poll + 1))
+    assert not history.holds(29)
+    assert history.holds(30)
