@@ -95,6 +95,7 @@ class Poller:
         self._join = Join(self._holders, self._sources.sockets, self._users.owner, self._place)
         self._last: Snapshot | None = None
         self.coverage = Coverage(0, 0, 0)
+        self._unjoined: set[int] = set()  # Sockets that changed since a poll was last completed.
 
     async def poll(self) -> Snapshot:
         """One pass. The walk comes first: a socket that it finds is in a table by then.
@@ -252,15 +253,17 @@ class Poller:
             await self._look_at_ourselves(told)
         ended = self._sources.take_ended(namespaces)
         join.take_ended(ended.known)
+        self._unjoined |= reading.change.fresh | reading.change.gone | ended.known.keys()
         await self._looking.lost_their_rows(reading.change.gone | ended.known.keys())
         rows = self._sources.sockets
         await self._looking.search([rows[inode] for inode in join.orphans()])
         self.progressed()
         changed: frozenset[Key] = frozenset()
-        dirty = join.dirty(reading.change.fresh | reading.change.gone | ended.known.keys())
+        dirty = join.dirty(self._unjoined)
         if dirty or self._last is None:
             changed = await self._resolve(namespaces, reading, dirty, ended.known)
             self.progressed()
+        self._unjoined.clear()
         processes = {pid: known.process.start_ticks for pid, known in holders.watched.items()}
         unknown = without_unlisted(ended.unknown, join.ended_unlisted)
         self._last = Snapshot(

@@ -712,3 +712,22 @@ async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_soc
         if not follower.missing:
             break
     assert follower.missing == ""
+
+
+async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next(
+    fake: FakeProc, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.table("tcp", inet_row(11, remote=PEER, state=ESTABLISHED))
+
+    async def hang(_gone: Iterable[int]) -> None:
+        raise hops.Late
+
+    monkeypatch.setattr(follower.poller._looking, "lost_their_rows", hang)
+    assert await follower.sockets() == []
+    monkeypatch.undo()
+    (updated,) = await follower.sockets()
+    assert isinstance(updated, Updated)
+    assert updated.holding.socket.state == "ESTABLISHED"
