@@ -107,7 +107,8 @@ class Looking:
         watched, hops = self._holders.watched, self._hops
         self._ran = await self._have_run(pids)
         self._ran.update((pid, True) for pid in self._ran_since & self._ran.keys())
-        self._ran_since = set()
+        # Should this poll fail, the next one reads their descriptors.
+        self._ran_since = {pid for pid, moved in self._ran.items() if moved}
         counted = self._planner.unevident(self._ran.keys(), self._ran)
         seen = await hops.batch(self._walker.evidence, counted, itself)
         # What hangs has no evidence: it stays as it was, and a whole look reports why.
@@ -137,6 +138,7 @@ class Looking:
         failed = await self.walk([*plan.whole, *lost, *other])
         await self._find_sharing([*plan.whole, *plan.turns])
         failed.update(await self._walk_late(seen, passed))
+        self._ran_since = set()
         return failed
 
     def _spare_own(self, parts: dict[int, Collection[int] | None]) -> None:
@@ -205,8 +207,10 @@ class Looking:
         asked = [(pid, len(known.fds) if (known := watched.get(pid)) else 0) for pid in pids]
         try:
             return await self._hops.call("schedstat", self._monitor.have_run, asked)
-        except Late:  # What it keeps is that call's for good.
-            self._monitor = None
+        except Late:
+            if not self._hops.hangs("schedstat"):
+                raise  # It was not called, for too many others hang.
+            self._monitor = None  # What it keeps is that call's for good.
             return dict.fromkeys(pids)
 
     async def _find_sharing(self, pids: Iterable[int]) -> None:

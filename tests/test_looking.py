@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from agent import looking
+from agent import hops, looking
 from agent.holders import NEW_POLLS, Holders
 from agent.looking import Looking
 from agent.plan import MAX_RESTS
@@ -191,6 +191,42 @@ async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.Monke
             assert polling.holders.watched[grandchild].process.ppid != child
         finally:
             os.kill(grandchild, signal.SIGKILL)
+
+
+async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_arguments: object) -> None:
+        raise hops.Late
+
+    with told() as there:
+        there("one = socket.socket(); two = socket.socket()")
+        one, two = inodes(there, "one", "two")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        there("os.dup2(two.fileno(), one.fileno())")
+        with monkeypatch.context() as failing:
+            failing.setattr(polling.looking._hops, "batch", hang)
+            for _ in range(3):
+                with pytest.raises(hops.Late):
+                    await polling.poll()
+        await polling.poll()
+        assert polling.holders.pids_of(one) == ()
+        assert len(polling.holders.watched[there.pid].held[two]) == 2
+
+
+async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        with monkeypatch.context() as failing:
+            failing.setattr(hops, "MAX_HUNG", 0)
+            with pytest.raises(hops.Late):
+                await polling.poll()
+        await polling.poll()
+        assert polling.looking._ran[there.pid] is not None
 
 
 # What one user has beyond the limits.
