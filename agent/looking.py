@@ -296,7 +296,7 @@ class Looking:
             batch: list[int] = []
             while candidates and len(batch) < _SEARCH_BATCH:
                 known = holders.watched.get(candidates[0])
-                budget -= 1 if known is None else len(known.fds)
+                budget -= 1 if known is None else max(1, len(known.fds))
                 if budget < 0:
                     candidates.clear()
                     break

@@ -731,3 +731,20 @@ async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next
     (updated,) = await follower.sockets()
     assert isinstance(updated, Updated)
     assert updated.holding.socket.state == "ESTABLISHED"
+
+
+async def test_a_search_is_bounded_where_processes_have_no_descriptors(
+    fake: FakeProc, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "SEARCH_DESCRIPTORS", 20)
+    fake.table("tcp", inet_row(11))
+    for pid in range(100, 200):
+        fake.process(pid)
+    fake.process(7, {3: 11})
+    await follower.poll()
+    fake.table("tcp", inet_row(11), inet_row(12))
+    await follower.poll()
+    before = follower.poller.work.processes
+    await follower.poll()
+    # What it searches, and what the sweep reads.
+    assert follower.poller.work.processes - before <= 20 + 2
