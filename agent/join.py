@@ -256,12 +256,16 @@ class Join:
 
     def _is_gone(self, inode: int) -> bool:
         """Whether a socket without a holder, not published so before, has no row either."""
-        return inode not in self._rows and (None, inode) not in self.holdings
+        return inode not in self._rows and not self._is_nameless(inode)
 
     def _waits(self, inode: int) -> bool:
         """Whether a socket without a holder is not to be told of yet: the next poll looks again."""
-        told = (None, inode) in self.holdings or inode in self._awaited
+        told = self._is_nameless(inode) or inode in self._awaited
         return not told and not self._first
+
+    def _is_nameless(self, inode: int) -> bool:
+        """Return whether the socket is published without a holder."""
+        return (None, inode) in self.holdings
 
     def _remember(self, inode: int, socket: Socket, covers: Covers) -> None:
         known = self._sockets.get(inode)

@@ -349,6 +349,18 @@ def test_a_socket_that_lingers_after_it_was_closed_is_not_reported_again(joined:
     assert joined.join.missed == []
 
 
+def test_a_socket_closed_behind_the_reading_of_its_table_is_closed_once(joined: Joined) -> None:
+    joined.holds(d3=11)
+    joined.poll(tcp(11))
+    joined.holds()
+    assert joined.poll(tcp(11)) == {}  # Its holder is gone, its row not yet.
+    assert joined.doubts == [11]
+    for _ in range(2):
+        assert joined.poll() == {}
+        assert joined.changed == frozenset()
+        assert (joined.join.missed, joined.doubts) == ([], [])
+
+
 def test_sockets_in_no_table_that_went_are_counted(joined: Joined) -> None:
     joined.holds(d3=11)
     joined.poll(told={11: UNLISTED})

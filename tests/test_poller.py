@@ -5,10 +5,12 @@ from collections.abc import Iterable
 import pytest
 
 from agent import hops, looking
+from agent import poller as poller_module
 from agent.model import Closed, Delta, Key, Opened, Snapshot, Updated
 from agent.poller import Poller
 from agent.procfs.progress import Progress
-from agent.procfs.walker import Asked, Check, Checked, Look, Walker
+from agent.procfs.sockprotoname import Asked, protocols
+from agent.procfs.walker import Check, Checked, Look, Walker
 from agent.schedule import GROUPS
 from agent.sight import HIDDEN
 from agent.tracker import Tracker
@@ -662,14 +664,15 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
     fake.process(8, {3: 22})
     await follower.poll()
     fake.hold(7, {3: 21})
-    protocols = walker.protocols
 
-    def replaced(asked: Iterable[Asked], progress: Progress) -> dict[Asked, bytes | None]:
+    def replaced(
+        root: str, asked: Iterable[Asked], progress: Progress
+    ) -> dict[Asked, bytes | None]:
         fake.close(7, 3)
         fake.hold(7, {3: 22})
-        return protocols(asked, progress)
+        return protocols(root, asked, progress)
 
-    monkeypatch.setattr(walker, "protocols", replaced)
+    monkeypatch.setattr(poller_module, "protocols", replaced)
     await follower.poll()
     monkeypatch.undo()
     await follower.poll()
