@@ -55,7 +55,7 @@ class Tracker:
             self.opened_at[key] = current.time
             deltas.append(Opened(holding))
         for holding in current.brief:
-            deltas += (Opened(holding), Closed(holding, "closed", None))
+            deltas += (Opened(holding), Closed(holding, _reason(holding.process, current), None))
         return deltas
 
     def _seconds(self, key: Key, now: float) -> float | None:
@@ -77,12 +77,17 @@ class Tracker:
             if process is None:
                 reason = "attributed" if key[1] in held else "closed"
             else:
-                lives = current.processes.get(process.pid) == process.start_ticks
-                reason = "closed" if lives else "exited"
+                reason = _reason(process, current)
             seconds = self._seconds(key, current.time)
             self.opened_at.pop(key, None)
             closes.append(Closed(was, reason, seconds))
         return closes
+
+
+def _reason(process: Process | None, current: Snapshot) -> str:
+    """Return why a process no longer holds a socket; ``closed`` where the process is not known."""
+    exited = process is not None and current.processes.get(process.pid) != process.start_ticks
+    return "exited" if exited else "closed"
 
 
 def is_same(was: Holding, now: Holding) -> bool:

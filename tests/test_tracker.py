@@ -154,6 +154,13 @@ def test_what_came_and_went_is_opened_and_closed() -> None:
     assert told == [Opened(one), Opened(brief), Closed(brief, "closed", None)]
 
 
+def test_what_came_and_went_with_its_process_is_exited() -> None:
+    brief = holding(tcp(12), by=process(8))
+    for others, reason in ([process(8)], "closed"), ([process(8, 200)], "exited"), ([], "exited"):
+        found = deltas(snapshot(), snapshot(others=others, brief=(brief,)))
+        assert found == [Opened(brief), Closed(brief, reason, None)]
+
+
 def test_another_namespace_is_told() -> None:
     was, now = holding(tcp(netns=None)), holding(tcp(netns=5))
     assert deltas(snapshot(was), snapshot(now)) == [Updated(now, was)]
