@@ -12,7 +12,7 @@ from .anyone import Anyone, unprivileged
 from .background import Background
 from .churning import churn
 from .container import can_be_had, prepare
-from .helpers import Holder
+from .helpers import Holder, need_root
 
 if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]
@@ -66,6 +66,14 @@ def holder() -> Iterator[Holder]:
     """A process that opens and closes sockets as it is told."""
     with Holder() as holder:
         yield holder
+
+
+@pytest.fixture
+def alone(holder: Holder) -> Holder:
+    """Such a process, in a network namespace of its own with its loopback up."""
+    need_root()
+    holder.do("leave_network()")
+    return holder
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ It needs the standard library only, so that any interpreter and any user can run
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import traceback
@@ -18,6 +20,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 CLONE_FILES = 0x400
 CLONE_NEWNET = 0x4000_0000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 
 # An address of this process alone: ports recur on others.
 OWN = "127.99.{}.{}".format(*divmod(os.getpid() % 62_500, 250))
@@ -33,6 +36,13 @@ def unshare(what: int) -> None:
     """unshare(2)."""
     if libc.unshare(what):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def leave_network() -> None:
+    """Enter a new network namespace, with its loopback up."""
+    unshare(CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH", b"lo", IFF_UP))
 
 
 def fork() -> int:

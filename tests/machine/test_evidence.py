@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .helpers import Follow, Holder, need_root
+from .helpers import Follow, Holder
 
 NO_SWEEP = ("--sweep", "3600")
 SOURCES = pytest.mark.parametrize("source", ["netlink", "procfs"])
@@ -20,22 +20,6 @@ DATAGRAMS = {
     "udp": "s = socket.socket(type=socket.SOCK_DGRAM); s.bind((OWN, 0))",
     "unix": "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('')",
 }
-
-
-LOOPBACK_UP = """
-import fcntl, struct
-unshare(CLONE_NEWNET)
-with socket.socket(type=socket.SOCK_DGRAM) as s:
-    fcntl.ioctl(s, 0x8914, struct.pack("16sH", b"lo", 1))
-"""  # SIOCSIFFLAGS, IFF_UP.
-
-
-@pytest.fixture
-def alone(holder: Holder) -> Holder:
-    """A process in a network namespace of its own."""
-    need_root()
-    holder.do(LOOPBACK_UP)
-    return holder
 
 
 @pytest.fixture
