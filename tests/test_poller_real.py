@@ -29,7 +29,7 @@ def polling(source: str) -> Iterator[Poller]:
     """A poller of this machine."""
     procfs = ProcFS()
     assert procfs.own
-    netlink = NetlinkReader(procfs.own[0], hear=True) if source == "netlink" else None
+    netlink = NetlinkReader(procfs.own[0], hear=True, most=5000) if source == "netlink" else None
     poller = Poller(Walker(procfs), netlink=netlink)
     try:
         yield poller
