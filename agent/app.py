@@ -20,6 +20,7 @@ from .errors import ConfigFailure, RuntimeFailure
 from .hops import MAX_HUNG, THREADS, Hops, Late
 from .lines import chunks, snapshot_lines
 from .logs import route
+from .looking import kept_files
 from .netlink.reader import NetlinkReader
 from .poller import Poller
 from .privilege import privileged
@@ -218,7 +219,8 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkReader 
             cgroups=not privileged(),
             hear=config.polls,
             required=config.source == "netlink",
-            most=max(0, descriptors - RESERVED_DESCRIPTORS - clients) // 2,
+            most=max(0, descriptors - kept_files(descriptors) - RESERVED_DESCRIPTORS - clients)
+            // 2,
         )
     )
     if reader is not None and (config.source == "auto" or reader.works()):

@@ -53,6 +53,11 @@ _TURN_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 SHARED = "ran"
 
 
+def kept_files(descriptors: int) -> int:
+    """Return how many of so many descriptors are kept open to see which processes run."""
+    return descriptors // _KEPT_SHARE
+
+
 def itself(pid: int) -> int:
     """Return the place of a process."""
     return pid
@@ -90,7 +95,7 @@ class Looking:
         self._credit = 0.0  # Seconds that may be spent on late processes.
         self._monitor: RunMonitor | None = None
         if sweep >= _MIN_RESTING_SWEEP and is_conclusive(os.uname().release):
-            kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _KEPT_SHARE
+            kept = kept_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
             self._monitor = RunMonitor(walker.procfs.root, kept)
 
     def has_run(self, pid: int) -> bool:

@@ -149,7 +149,7 @@ class Planner:
         if len(known.fds) != count or known.new_until > self._poll:
             plan.parts[pid] = ()
             plan.facts.add(pid)
-        if ran or known.shares:
+        if (ran or known.shares) and known.fds:  # Of none there is none to be replaced.
             self._stale.add(pid)
             plan.glances.append(pid)
         elif ran is None and pid % GLANCE_POLLS == self._poll % GLANCE_POLLS:

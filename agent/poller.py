@@ -43,6 +43,9 @@ from .tables import Change
 from .users import Users
 from .vitals import Work
 
+# Processes whose threads are looked at in a poll, in search of network namespaces, and threads that
+# such a process has at the most: 10 us each.
+MAX_THREADED, MAX_THREADS = 10, 500
 # With longer turns it is published how long it may take until a replaced descriptor shows.
 REPORTED_TURN_SECONDS = 5
 
@@ -328,10 +331,13 @@ class Poller:
             for one in asked
             if one.inode in answers
             and one.pid in watched
-            and watched[one.pid].threads != 1  # 0: not known.
+            and watched[one.pid].threads in range(MAX_THREADS)  # 0: not known.
+            and watched[one.pid].threads != 1
             and groups_of(answers[one.inode])
         }
-        return await self._note_threads(pids) if pids else {}
+        # A process may have any number of threads, and each is looked at.
+        few = list(pids)[:MAX_THREADED]
+        return await self._note_threads(few) if few else {}
 
     async def _leave_ended_threads(self) -> bool:
         """Leave the namespaces whose thread has ended, unless another one of its process is there;
