@@ -209,7 +209,10 @@ class Looking:
         if self._monitor is None:
             return dict.fromkeys(pids)
         watched = self._holders.watched
-        asked = [(pid, len(known.fds) if (known := watched.get(pid)) else 0) for pid in pids]
+        asked = [
+            (pid, len(known.fds) + len(known.more) if (known := watched.get(pid)) else 0)
+            for pid in pids
+        ]
         try:
             return await self._hops.call("schedstat", self._monitor.have_run, asked)
         except Late:
