@@ -53,7 +53,7 @@ def test_a_descriptor_that_leads_to_a_file_by_now_names_no_protocol(mounted: Una
 def test_a_process_that_is_all_on_the_file_system_is_looked_at(mounted: Unanswering) -> None:
     code = "import os, sys; os.open(sys.argv[1], os.O_RDWR); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, mounted.file],
+        [sys.executable, "-I", "-c", code, mounted.file],  # It imports nothing from there.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=mounted.file.parent,
