@@ -341,7 +341,7 @@ class Looking:
             return []
         watched = self._holders.watched
         checks = [
-            Check(pid, known.directory, known.fds, suspects, pid in facts)
+            Check(pid, known.directory, known.fds, suspects, pid in facts, bool(known.more))
             for pid, suspects in parts.items()
             if (known := watched.get(pid)) is not None
         ]

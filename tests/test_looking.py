@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 
 import pytest
 
@@ -134,6 +135,32 @@ async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
         there("go.set(); gone.wait()")
         await polling.poll()
         assert polling.holders.pids_of(inode) == ()
+
+
+async def test_many_threads_with_private_descriptors_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # More threads than the main table has descriptors, and than are asked in any case.
+    with told() as there:
+        there("gone, go, held = threading.Semaphore(0), threading.Event(), []")
+        there(f"exec({PRIVATE.replace('gone.set()', 'gone.release()')!r})")
+        there("for _ in range(30): threading.Thread(target=run, daemon=True).start()")
+        there("for _ in range(30): gone.acquire()")
+        polling = Polling(monkeypatch, there.pid)
+        async with asyncio.timeout(20):
+            await polling.settle()
+        assert len(polling.holders.watched[there.pid].more) >= 30
+        walked = 0
+
+        async def walk(pids: Sequence[int]) -> dict[int, str]:
+            nonlocal walked
+            walked += len(pids)
+            return {}
+
+        monkeypatch.setattr(polling.looking, "walk", walk)
+        for _ in range(MAX_RESTS):
+            await polling.poll()
+        assert walked <= 1  # The sweep reads it in one turn of many.
 
 
 async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,13 +80,15 @@ class Evidence(NamedTuple):
 class Check(NamedTuple):
     """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
     its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too."""
+    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables of
+    their own."""
 
     pid: int
     directory: int
     fds: dict[int, int]
     suspects: Collection[int] | None
     facts: bool = False
+    separate: bool = False
 
 
 class Checked(NamedTuple):
@@ -318,7 +320,9 @@ class Walker:
             if stat.exiting and (lost or (check.facts and stat.state in _DEAD)):
                 raise Vanished
             process = netns = None
-            if self._separate(check.pid, directory, stat):
+            # Of one that has not run, which has no suspects, they are as they were.
+            rests = check.separate and check.suspects is None
+            if not rests and self._separate(check.pid, directory, stat):
                 raise Vanished
             if check.facts:
                 if self._cmdline and progress.avoids((CMDLINE, check.pid)):
