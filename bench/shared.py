@@ -1,0 +1,202 @@
+"""What processes with very many descriptors cost: ``python -m bench.shared``.
+
+Sleeping processes hold one socket on thousands of descriptors each, or their threads hold it in
+tables of descriptors of their own. A snapshot is measured with some descriptors and with four times
+as many: the ratio shows whether the cost is linear. Then ``--follow`` is measured while they sleep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from .commands import Command, Sample, measure, sockagent
+
+_CLONE_FILES = 0x400  # linux/sched.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_FACTOR = 4
+_RUNS = 3
+_INTERVAL = 1.0
+# What the process has open besides.
+_SPARE = 100
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Shape(NamedTuple):
+    """``processes`` of ``threads`` each, all with so many descriptors; with more than one thread
+    each thread has a table of its own."""
+
+    name: str
+    processes: int
+    threads: int
+    descriptors: int
+
+    @property
+    def small(self) -> Shape:
+        """The same with a part of the descriptors."""
+        return self._replace(descriptors=self.descriptors // _FACTOR)
+
+
+def shapes(limit: int) -> list[Shape]:
+    """What is measured, with at most so many descriptors in a table."""
+    most = min(20_000, limit - _SPARE)
+    return [
+        Shape("10 processes", 10, 1, most),
+        Shape("40 processes", 40, 1, most),
+        Shape("20 threads of a process", 1, 20, most // _FACTOR),
+        Shape("10 processes of 20 threads", 10, 20, most // (2 * _FACTOR)),
+    ]
+
+
+def hold(shape: Shape) -> None:
+    """Be what ``shape`` says, until standard input closes; print a line when all is there."""
+    one = socket.create_server(("127.0.0.1", 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for _ in range(shape.processes):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.close(reading)
+            _hold_here(one, shape, libc)
+            os.write(writing, b".")
+            while True:
+                signal.pause()
+        os.close(writing)
+        if not os.read(reading, 1):
+            raise SystemExit("a process did not start")
+        os.close(reading)
+    print("ready", flush=True)
+    sys.stdin.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _hold_here(one: socket.socket, shape: Shape, libc: ctypes.CDLL) -> None:
+    """Open the descriptors of this process."""
+
+    def duplicate() -> None:
+        for _ in range(shape.descriptors):
+            os.dup(one.fileno())
+
+    if shape.threads == 1:
+        duplicate()
+        return
+    ready = threading.Semaphore(0)
+
+    def run() -> None:
+        if libc.unshare(_CLONE_FILES) == 0:
+            duplicate()
+            ready.release()
+        threading.Event().wait()
+
+    for _ in range(shape.threads):
+        threading.Thread(target=run, daemon=True).start()
+        if not ready.acquire(timeout=60):
+            raise SystemExit("a thread has no table of descriptors of its own")
+
+
+@contextmanager
+def holding(shape: Shape) -> Iterator[None]:
+    """Processes of this shape."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "bench.shared", "--hold", *map(str, shape[1:])]
+    root = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(
+        command, cwd=root, stdin=pipe, stdout=pipe, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            if not process.stdout.readline():
+                raise SystemExit(f"{shape.name}: they did not start")
+            yield
+        finally:
+            process.communicate()
+
+
+def snapshot(agent: tuple[str, ...]) -> Sample:
+    """Measure a snapshot, the median of a few."""
+    samples = []
+    for _ in range(_RUNS):
+        sample = measure(Command("sockagent", agent))
+        if sample is None:
+            raise SystemExit("the snapshot failed")
+        samples.append(sample)
+    return Sample(*(median(column) for column in zip(*samples, strict=True)))
+
+
+def share(agent: tuple[str, ...], seconds: float, *arguments: str) -> float:
+    """Return how much of a core ``--follow`` takes, over so many seconds behind its snapshot."""
+    command = [*agent, "--follow", "--interval", str(_INTERVAL), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        drain = threading.Event()
+
+        def read() -> None:
+            for line in process.stdout or ():
+                if b'"event":"snapshot_end"' in line:
+                    drain.set()
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            if not drain.wait(120):
+                raise SystemExit("no snapshot")
+            time.sleep(2 * _INTERVAL)
+            begin, spent = time.monotonic(), _cpu(process.pid)
+            time.sleep(seconds)
+            return (_cpu(process.pid) - spent) / (time.monotonic() - begin)
+        finally:
+            process.terminate()
+            thread.join()
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
+
+
+def main() -> None:
+    """Measure all shapes; print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.shared", description=__doc__)
+    parser.add_argument("--agent", type=Path, metavar="FILE", help="the executable")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for which --follow runs")
+    parser.add_argument("--only", help="the shapes with this in their names")
+    parser.add_argument("--hold", nargs=3, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.hold:
+        hold(Shape("", *options.hold))
+        return
+    agent = (str(options.agent.resolve()),) if options.agent else sockagent()
+    print(f"| held by | descriptors each | wall, s | CPU, s | wall, 1/{_FACTOR} of them | ratio "
+          "| CPU of --follow, cores |\n|---|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+    for shape in shapes(hard):
+        if options.only and options.only not in shape.name:
+            continue
+        with holding(shape.small):
+            small = snapshot(agent)
+        with holding(shape):
+            whole = snapshot(agent)
+            following = share(agent, options.seconds)
+        print(
+            f"| {shape.name} | {shape.descriptors} | {whole.wall:.2f} | {whole.cpu:.2f} "
+            f"| {small.wall:.2f} | {whole.wall / small.wall:.1f} | {following:.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
