@@ -80,8 +80,8 @@ class Evidence(NamedTuple):
 class Check(NamedTuple):
     """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
     its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables of
-    their own."""
+    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables
+    of their own."""
 
     pid: int
     directory: int
