@@ -16,14 +16,10 @@ Group = tuple[str, ...]
 TCP = ("tcp", "tcp6")
 UNIX = ("unix",)
 UDP = ("udp", "udp6", "udplite", "udplite6")
+OTHERS = ("raw", "raw6", "icmp", "icmp6", "netlink", "packet")
 # Every table of /proc/net that lists sockets, in groups: those that grow large by themselves. A
 # group is read in an executor hop of its own. In the order of the counters that count its sockets.
-GROUPS: tuple[Group, ...] = (
-    TCP,
-    UNIX,
-    UDP,
-    ("raw", "raw6", "icmp", "icmp6", "netlink", "packet"),
-)
+GROUPS: tuple[Group, ...] = (TCP, UNIX, UDP, OTHERS)
 ALL_GROUPS = frozenset(GROUPS)
 GROUP_OF = {name: names for names in GROUPS for name in names}
 # Tables are read at least this often where a process runs or segments arrive: a connection that its

@@ -189,6 +189,15 @@ async def test_only_the_group_whose_counter_moved_is_due(fake: FakeProc, counted
     assert await groups(counted) == [UDP]
 
 
+async def test_tcp_sockets_of_other_namespaces_make_nothing_due(
+    fake: FakeProc, counted: Sources
+) -> None:
+    fake.raw_table("sockstat", b"sockets: used 5\nTCP: inuse 1 orphan 0 tw 0 alloc 7 mem 1\n")
+    await due(counted)
+    fake.raw_table("sockstat", b"sockets: used 5\nTCP: inuse 1 orphan 3 tw 0 alloc 9 mem 4\n")
+    assert await groups(counted) == []
+
+
 async def test_a_namespace_in_which_nobody_runs_is_counted_now_and_then(
     fake: FakeProc, counted: Sources, clock: Clock
 ) -> None:

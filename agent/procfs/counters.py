@@ -16,6 +16,8 @@ FILES = ("sockstat", "sockstat6", "snmp", "protocols")
 _TCP_COLUMNS = slice(5, 10)
 _SEGMENTS_COLUMN = slice(10, 11)  # InSegs.
 _TCP, _UNIX, _UDP, _USED = b"TCP", b"UNIX", b"UDP", b"sockets:"
+# Counted for the whole machine, not for the namespace.
+_GLOBAL_OF_TCP = (b"orphan", b"alloc")
 
 
 class Counted(NamedTuple):
@@ -43,7 +45,7 @@ def parse(contents: tuple[bytes, ...]) -> Counted:
     # Memory moves with the traffic: of protocols the second column is the number of sockets.
     counts = [line.partition(b" mem ")[0] for line in (sockstat + b"\n" + sockstat6).split(b"\n")]
     counts += [b" ".join(line.split(None, 3)[:3:2]) for line in protocols.split(b"\n")]
-    tcp = [line for line in counts if line.startswith(_TCP)]
+    tcp = [_of_namespace(line) for line in counts if line.startswith(_TCP)]
     unix = [line for line in counts if line.startswith(_UNIX)]
     udp = [line for line in counts if line.startswith(_UDP)]
     used = [line for line in counts if line.startswith(_USED)]
@@ -57,3 +59,14 @@ def parse(contents: tuple[bytes, ...]) -> Counted:
         used=used,
         segments=[row[_SEGMENTS_COLUMN] for row in rows[1:]],
     )
+
+
+def _of_namespace(line: bytes) -> bytes:
+    """Return a line on TCP sockets without what counts those of the whole machine."""
+    words = line.split()
+    kept = [
+        word
+        for at, word in enumerate(words)
+        if word not in _GLOBAL_OF_TCP and words[at - 1] not in _GLOBAL_OF_TCP
+    ]
+    return b" ".join(kept)
