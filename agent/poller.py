@@ -58,13 +58,14 @@ def without_unlisted(ended: Iterable[Socket], gone: Counter[str | None]) -> list
     """Return the sockets of which only their end was reported, without those that are published.
 
     ``gone`` counts, by protocol, the published ones that were in no table and went in the same
-    poll: what ended without a peer is one of these.
+    poll. A TCP socket that is bound and does not listen is in no table: its end is reported without
+    a peer. Other protocols have all bound sockets in their tables.
     """
-    left = Counter(gone)
+    left = gone["tcp"]
     others = []
     for socket in ended:
-        if socket.remote_addr is None and left[socket.proto] > 0:
-            left[socket.proto] -= 1
+        if left > 0 and socket.proto == "tcp" and socket.remote_addr is None:
+            left -= 1
         else:
             others.append(socket)
     return others
