@@ -317,7 +317,6 @@ class Poller:
                 more = await sources.read(namespaces, {**again, **dict.fromkeys(found, ALL_GROUPS)})
                 reading = reading.joined(more)
                 dirty |= more.change.fresh | more.change.gone
-            dirty |= join.dirty(())  # To ask may have shown that other descriptors changed.
         sockets = join.resolve(dirty, answers, covers, ended)
         return join.finish(dirty, sockets, covers)
 
