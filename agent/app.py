@@ -17,27 +17,28 @@ from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
-from .hops import MAX_HUNG, THREADS, Hops, Late
-from .lines import chunks, snapshot_lines
-from .logs import route
-from .looking import kept_files
-from .netlink.reader import NetlinkReader
-from .poller import Poller
-from .privilege import privileged
-from .procfs.forked import ForkedWalk
-from .procfs.reader import ProcFS
-from .procfs.walker import Walker
+from .kernel.capabilities import privileged
+from .kernel.netlink.client import NetlinkClient
+from .kernel.procfs.forked_scan import ForkedScan
+from .kernel.procfs.mount import ProcFS
+from .kernel.procfs.scanner import ProcessScanner
+from .library_log import route
+from .log import GRACE_SECONDS, LoopErrorReporter, finish, log
+from .preflight import warn
 from .publish import stdout
-from .records import Agent, Encoder
-from .say import GRACE_SECONDS, Troubles, finish, say, warn
+from .snapshot.blocking import MAX_HUNG, THREADS, BlockingCalls, CallTimeout
+from .snapshot.poller import Poller
+from .snapshot.refresh import kept_files
+from .stream.encoder import Agent, Encoder
+from .stream.lines import chunks, snapshot_lines
 from .text import text
 
 if TYPE_CHECKING:
-    from .following import Following
-    from .handover import Left
-    from .publish.websocket import Server
-    from .service import Service
-    from .serving import Serving
+    from .follow import Follower
+    from .publish.websocket.server import Server
+    from .secrets import Serving
+    from .service.handover import SavedState
+    from .service.status import Service
 
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
@@ -52,7 +53,7 @@ OTHER_THREADS = 4
 RESERVED_DESCRIPTORS = 64
 
 
-class _Abandoned(ThreadPoolExecutor):
+class NonJoiningExecutor(ThreadPoolExecutor):
     """An executor that nobody waits for: what a foreign file system keeps waiting may wait."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
@@ -60,7 +61,7 @@ class _Abandoned(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=True)
 
 
-def run(config: Config, walk: ForkedWalk | None = None) -> None:
+def run(config: Config, walk: ForkedScan | None = None) -> None:
     """Do what is configured until it is done, or SIGINT, SIGTERM or a closed pipe ends it.
 
     ``walk`` is the walk of a one-shot snapshot, if it was started already. Raises RuntimeFailure.
@@ -94,8 +95,8 @@ def _prepared() -> asyncio.Event:
     They are handled to the very end: the event loop's own handlers would go before it does.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.set_default_executor(_Abandoned(THREADS + MAX_HUNG + OTHER_THREADS))
-    loop.set_exception_handler(Troubles())
+    loop.set_default_executor(NonJoiningExecutor(THREADS + MAX_HUNG + OTHER_THREADS))
+    loop.set_exception_handler(LoopErrorReporter())
     route()
 
     def stopped(_number: int, _frame: object) -> None:
@@ -118,8 +119,8 @@ def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _connected(config: Config) -> None:
     """Print what other agents tell."""
-    from .connect import merged
-    from .serving import remotes
+    from .remote.client import merged
+    from .secrets import remotes
 
     stop = _prepared()
     printing = asyncio.create_task(_print(merged(remotes(config))))
@@ -131,12 +132,12 @@ async def _connected(config: Config) -> None:
         await printing
 
 
-async def _main(config: Config, walk: ForkedWalk | None) -> None:
+async def _main(config: Config, walk: ForkedScan | None) -> None:
     stop = _prepared()
     descriptors = _raised_limit()
     try:
-        walker, boot_id = await Hops().call("procfs", _opened, config)
-    except Late as late:
+        walker, boot_id = await BlockingCalls().call("procfs", _opened, config)
+    except CallTimeout as late:
         if walk:
             walk.stop()
         raise RuntimeFailure(f"{config.proc}: {late.strerror}") from late
@@ -146,10 +147,10 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     epoch = os.urandom(8).hex() if left is None else left.epoch
     agent = Agent(*machine, epoch, config.interval)
     if config.filter.values:
-        from .hints import hints  # Only here: most ask for everything.
+        from .preflight import hints  # Only here: most ask for everything.
 
         for hint in hints(config.filter, config.proc, all_rows=config.all):
-            say(f"warning: {hint}")
+            log(f"warning: {hint}")
     poller = Poller(
         walker,
         netlink=_netlink(config, procfs, descriptors),
@@ -160,9 +161,9 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
     async with asyncio.TaskGroup() as group:
         if config.polls:
             # Only here: what following takes need not be loaded for a snapshot.
-            from .following import Following
+            from .follow import Follower
 
-            following = Following(poller, agent, config, left)
+            following = Follower(poller, agent, config, left)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             if config.network.listen:
                 serving, service = await _serve(config, following, handed)
@@ -188,10 +189,10 @@ async def _main(config: Config, walk: ForkedWalk | None) -> None:
         stopping.cancel()
 
 
-def _opened(config: Config) -> tuple[Walker, str | None]:
+def _opened(config: Config) -> tuple[ProcessScanner, str | None]:
     """Open the procfs; with the id of the boot. Blocking."""
     procfs = ProcFS(config.proc)
-    return Walker(procfs, cmdline=config.cmdline), procfs.boot_id()
+    return ProcessScanner(procfs, cmdline=config.cmdline), procfs.boot_id()
 
 
 def _raised_limit() -> int:
@@ -203,7 +204,7 @@ def _raised_limit() -> int:
     return soft
 
 
-def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkReader | None:
+def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient | None:
     """The netlink source, where it is wanted and works, with what subscribers leave it of so many
     descriptors. Raises RuntimeFailure."""
     network = config.network
@@ -213,9 +214,9 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkReader 
     reader = (
         None
         if procfs.own is None
-        else NetlinkReader(
+        else NetlinkClient(
             procfs.own[0],
-            unheld=config.all,
+            unowned=config.all,
             cgroups=not privileged(),
             hear=config.polls,
             required=config.source == "netlink",
@@ -231,12 +232,12 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkReader 
 
 
 async def _snapshot(
-    poller: Poller, walk: ForkedWalk | None, config: Config, encoder: Encoder
+    poller: Poller, walk: ForkedScan | None, config: Config, encoder: Encoder
 ) -> AsyncIterator[bytes]:
     """The one-shot snapshot."""
     now = time.time()
     try:
-        async for holdings in poller.once(walk, unheld=config.all):
+        async for holdings in poller.once(walk, unowned=config.all):
             lines = snapshot_lines(encoder, holdings, config.filter, 0, now)
             for chunk in chunks(lines, SNAPSHOT_CHUNK_BYTES):
                 yield chunk
@@ -250,12 +251,12 @@ async def _snapshot(
 
 def _handed(
     machine: tuple[str, str | None],
-) -> tuple[dict[str, list[int]], Left | None]:
+) -> tuple[dict[str, list[int]], SavedState | None]:
     """What systemd hands over: descriptors by name, and what an earlier run left."""
-    from .handover import NAME, unpack
-    from .systemd import inherited
+    from .service.handover import NAME, unpack
+    from .service.sd_notify import listen_fds
 
-    handed = inherited(os.environ)
+    handed = listen_fds(os.environ)
     left = None
     for descriptor in handed.pop(NAME, ()):
         left = unpack(descriptor, machine)
@@ -264,12 +265,12 @@ def _handed(
 
 
 async def _serve(
-    config: Config, following: Following, handed: dict[str, list[int]]
+    config: Config, following: Follower, handed: dict[str, list[int]]
 ) -> tuple[Serving, Service]:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
-    from .service import Service
-    from .serving import Serving
-    from .systemd import Notifier
+    from .secrets import Serving
+    from .service.sd_notify import Notifier
+    from .service.status import Service
 
     serving = Serving(config, following.feed)
     await serving.listen(handed)
@@ -286,10 +287,10 @@ async def _serve(
         try:
             serving.reload()
         except ConfigFailure as error:
-            say(f"nothing is changed: {error}")
+            log(f"nothing is changed: {error}")
             service.reloaded(str(error))
         else:
-            say("tokens, certificates and filters are read again")
+            log("tokens, certificates and filters are read again")
             service.reloaded()
 
     loop = asyncio.get_running_loop()

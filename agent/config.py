@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .address import Listen
 from .errors import UsageError
-from .filters import Filter
-from .plan import SWEEP_SECONDS
-from .publish.limits import LIMITS
-from .publish.listening import Listen
-from .quota import Limits
+from .publish.websocket.limits import LIMITS
+from .snapshot.plan import SWEEP_SECONDS
+from .snapshot.quota import Limits
+from .stream.filters import Filter
 
 INTERVAL_SECONDS = 1.0
 # Below this a poll of a large machine takes longer than the time between two.

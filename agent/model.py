@@ -72,7 +72,7 @@ class Socket(NamedTuple):
     cookie: int | None = None
 
 
-class Place(NamedTuple):
+class CgroupInfo(NamedTuple):
     """Where a process or a socket is accounted: its cgroup, and the unit and container in that."""
 
     cgroup: str | None
@@ -100,7 +100,7 @@ class Process(NamedTuple):
     cmdline: tuple[str, ...] | None = None
 
 
-class Glance(NamedTuple):
+class StatFingerprint(NamedTuple):
     """What one read of ``stat`` shows of a process. ``comm``, ``image`` and ``ppid`` differ when it
     exec'ed or got another parent."""
 
@@ -111,10 +111,10 @@ class Glance(NamedTuple):
 
 
 # Sockets of threads with descriptor tables of their own: (descriptor, inode).
-More = tuple[tuple[int, int], ...]
+ThreadFds = tuple[tuple[int, int], ...]
 
 
-def held_by(fds: Mapping[int, int], more: More = ()) -> dict[int, tuple[int, ...]]:
+def held_by(fds: Mapping[int, int], more: ThreadFds = ()) -> dict[int, tuple[int, ...]]:
     """Return inode → descriptors, ascending, of descriptor → inode."""
     held: dict[int, tuple[int, ...]] = {}
     several: dict[int, set[int]] = {}  # Of sockets with more than one descriptor: few.
@@ -156,7 +156,7 @@ class Holding(NamedTuple):
     fds: tuple[int, ...]
     owner: Owner | None
     peer_pid: int | None = None
-    place: Place | None = None
+    place: CgroupInfo | None = None
     omitted_fds: int = 0
 
 
@@ -195,7 +195,7 @@ class Snapshot(NamedTuple):
     processes: Mapping[int, int]
     coverage: Coverage
     changed: frozenset[Key] | None = None
-    brief: tuple[Holding, ...] = ()
+    short_lived: tuple[Holding, ...] = ()
 
 
 class Opened(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from .say import finish, tell
+from .log import finish, tell
 
 WRONG_USAGE = 2
 

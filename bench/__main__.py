@@ -54,11 +54,11 @@ def compare(chosen: list[Command], rounds: int, *, pipe: bool) -> dict[str, list
                 raise SystemExit(f"{command.name} failed")
             if number:
                 samples[command.name].append(sample)
-        say(f"round {number} of {rounds}" if number else "warm")
+        log(f"round {number} of {rounds}" if number else "warm")
     return samples
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Progress, for who watches."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ _NANOSECONDS = 1e9
 _PATIENCE = 120.0
 
 
-class Following:
+class Follower:
     """A ``sockagent --follow`` behind its snapshot."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -56,13 +56,13 @@ class Following:
 
 
 @contextmanager
-def following(*arguments: str) -> Iterator[Following]:
+def following(*arguments: str) -> Iterator[Follower]:
     """``sockagent --follow`` with these arguments; ready once its snapshot is whole."""
     with subprocess.Popen(
         sockagent("--follow", *arguments), stdout=subprocess.PIPE, stderr=sys.stderr
     ) as process:
         whole = threading.Event()
-        agent = Following(process)
+        agent = Follower(process)
 
         def drain() -> None:
             assert process.stdout is not None

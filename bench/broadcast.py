@@ -12,7 +12,7 @@ import time
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from agent.records import timestamp
+from agent.stream.encoder import timestamp
 
 # As long as a record of a socket.
 _RECORD = (

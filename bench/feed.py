@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .agent import Following
+from .agent import Follower
 from .commands import sockagent
 
 SIZES = (1_000, 10_000)
@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(name: str, port: int) -> Iterator[Following]:
+def server(name: str, port: int) -> Iterator[Follower]:
     """The agent, or the reference, serving."""
     if name == "sockagent":
         command = sockagent(
@@ -73,7 +73,7 @@ def server(name: str, port: int) -> Iterator[Following]:
                 except ConnectionRefusedError:
                     time.sleep(0.05)
             time.sleep(2.0)
-            yield Following(process)
+            yield Follower(process)
         finally:
             process.terminate()
 

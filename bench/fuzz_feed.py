@@ -23,16 +23,17 @@ from typing import NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from agent.feed import Feed
-from agent.filters import FILTERS, Filter
+from agent.address import parse
 from agent.model import Coverage as Sight
 from agent.model import Holding, Key, Process, Snapshot, Socket
-from agent.publish.access import Access
-from agent.publish.limits import Limits
-from agent.publish.listening import opened, parse
-from agent.publish.websocket import Server
-from agent.records import Agent
-from agent.tracker import Tracker
+from agent.publish.websocket.access import Access
+from agent.publish.websocket.limits import Limits
+from agent.publish.websocket.listen import opened
+from agent.publish.websocket.server import Server
+from agent.stream.diff import DeltaTracker
+from agent.stream.encoder import Agent
+from agent.stream.feed import Feed
+from agent.stream.filters import FILTERS, Filter
 
 # Processor time of the event loop between two of its turns: the clock of a busy machine says less.
 MAX_STALL_SECONDS = 0.1
@@ -171,7 +172,7 @@ class Target:
         self.polls = 0
         self.stall = 0.0
         self._feed = Feed(Agent("host", "boot", "epoch", 1.0))
-        self._tracker = Tracker()
+        self._tracker = DeltaTracker()
         self._random = random.Random(1)
 
     async def endure(self, seed: int, count: int) -> Outcome:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from random import Random
 from types import UnionType
 
-from agent.directions import EPHEMERAL
+from agent.kernel.direction import EPHEMERAL
+from agent.kernel.netlink import inet_diag as diag
+from agent.kernel.netlink import other_diag as others
+from agent.kernel.netlink.destroy import notices, short_lived
+from agent.kernel.procfs import net_tables
+from agent.kernel.rows import EMPTY, Scope, Table
 from agent.model import Socket
-from agent.netlink import diag, others
-from agent.netlink.destroyed import brief, notices
-from agent.procfs import net
-from agent.tables import EMPTY, Scope, Table
 from tests.captures import TABLES, capture
 
 INPUTS = 1_000_000
@@ -30,7 +31,7 @@ NETNS = 4026531833
 SCOPE = Scope(NETNS, EPHEMERAL)
 # Each dump with the recorded answers to it.
 DUMPS = (
-    (diag.inet("tcp", unheld=True, cgroups=True), ("tcp",)),
+    (diag.inet("tcp", unowned=True, cgroups=True), ("tcp",)),
     (diag.inet("udp"), ("udp", "udp6")),
     (diag.inet("udplite"), ("udplite", "udplite6")),
     (others.unix(), ("unix",)),
@@ -119,7 +120,7 @@ class Notices(Target):
     def read(self, data: bytes) -> None:
         ended, malformed = notices(data)
         self.outcome.malformed += malformed
-        sockets = brief(ended, EMPTY, SCOPE)
+        sockets = short_lived(ended, EMPTY, SCOPE)
         assert len(sockets) == len(ended)
         for socket in sockets:
             check(socket)
@@ -137,7 +138,7 @@ class TextTable(Target):
         self._before = EMPTY
 
     def read(self, data: bytes) -> None:
-        table = net.parse(self._table_name, self._heading + data, NETNS, before=self._before)
+        table = net_tables.parse(self._table_name, self._heading + data, NETNS, before=self._before)
         self._before = table
         self._take(table)
 

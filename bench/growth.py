@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from agent.plan import SWEEP_SECONDS
+from agent.snapshot.plan import SWEEP_SECONDS
 
 from .agent import following
 from .load import Shape, running

@@ -29,7 +29,7 @@ INTERVAL = 1.0  # Seconds.
 _SS = Command("ss -anp", ("ss", "-anp"))
 
 
-class Poll(NamedTuple):
+class PollCost(NamedTuple):
     """A scenario measured: CPU milliseconds of a poll and of one ``ss``, and the bar."""
 
     name: str
@@ -41,7 +41,7 @@ class Poll(NamedTuple):
     rss_mib: float
 
 
-def compare(name: str, source: str, bar: float, rounds: int, polls: int) -> Poll:
+def compare(name: str, source: str, bar: float, rounds: int, polls: int) -> PollCost:
     """Follow with this source, and run ``ss``, in turn."""
     ours, theirs, ratios = [], [], []
     with following("--source", source, "--interval", str(INTERVAL)) as agent:
@@ -56,12 +56,12 @@ def compare(name: str, source: str, bar: float, rounds: int, polls: int) -> Poll
             ratios.append(mine / peer.cpu)
             time.sleep(3 * INTERVAL)  # What ss opened and closed has been told.
         rss = agent.rss()
-    return Poll(
+    return PollCost(
         name, source, median(ours) * 1000, median(theirs) * 1000, median(ratios), bar, rss / 1024
     )
 
 
-def table(polls: list[Poll]) -> str:
+def table(polls: list[PollCost]) -> str:
     """The comparison as Markdown."""
     lines = [
         "| load | tables | CPU of a poll, ms | of one `ss -anp`, ms | ratio | at most | RSS, MiB |",
@@ -98,7 +98,7 @@ def main() -> int:
     shape = Shape(**{name: getattr(options, name) for name in Shape._fields})
     results: dict[str, object] = {}
     if wanted & {"quiet", "busy"}:
-        polls: list[Poll] = []
+        polls: list[PollCost] = []
         with nullcontext() if options.no_load else running(shape):
             if "quiet" in wanted:
                 for source, bar in (("netlink", 1 / 15), ("procfs", 1 / 8)):

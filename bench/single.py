@@ -11,9 +11,9 @@ from contextlib import suppress
 from statistics import median
 from typing import NamedTuple
 
-from agent.holders import Holders
-from agent.procfs.reader import ProcFS
-from agent.procfs.walker import Check, Walker
+from agent.kernel.procfs.mount import ProcFS
+from agent.kernel.procfs.scanner import FdCheck, ProcessScanner
+from agent.snapshot.holders import Holders
 
 SOCKETS, CHANGES, ROUNDS = 40_000, 100, 7
 # Descriptors besides.
@@ -53,7 +53,7 @@ def single() -> Single:
     held: list[socket.socket] = []
     for _ in range(sockets // 2):
         held += socket.socketpair()
-    walker, holders, pid = Walker(ProcFS()), Holders(), os.getpid()
+    walker, holders, pid = ProcessScanner(ProcFS()), Holders(), os.getpid()
     wholes, checks, found = [], [], True
     for round_ in range(ROUNDS):
         start = time.process_time()
@@ -68,9 +68,9 @@ def single() -> Single:
         for _ in range(CHANGES // 2):
             new += socket.socketpair()
         start = time.process_time()
-        suspects = holders.suspects(inodes)[pid]
+        fds_of = holders.fds_of(inodes)[pid]
         watched = holders.watched[pid]
-        done, _lost = walker.check([Check(pid, watched.directory, watched.fds, suspects)])
+        done, _lost = walker.check([FdCheck(pid, watched.directory, watched.fds, fds_of)])
         holders.change(pid, done[0].changes)
         checks.append(time.process_time() - start)
         found &= all(holders.pids_of(os.fstat(one.fileno()).st_ino) for one in new)

@@ -39,7 +39,7 @@ class Report:
     peer_inode: int | None
     netns: int | None
     opened: float | None
-    brief: bool = False
+    short_lived: bool = False
     closed: float | None = None
     reason: str | None = None
     duration_ms: float | None = None
@@ -139,7 +139,7 @@ class Stream:
         else:
             report = before
         if report.inode is None:
-            report.brief = True
+            report.short_lived = True
             self._pending = report
             if opened is None:
                 self._violate("snapshot without an inode", record)

@@ -186,7 +186,7 @@ def _fitting(ends: Sequence[End], report: Report) -> End | None:
     begun = [end for end in ends if end.begin - _SLACK_SECONDS <= opened]
     if len(begun) < 2:
         return begun[0] if begun else None
-    if not report.brief:  # Two with the same ports do not live at the same time.
+    if not report.short_lived:  # Two with the same ports do not live at the same time.
         living = [end for end in begun if end.begin <= opened <= end.end]
         if living:
             return living[-1]
@@ -253,7 +253,7 @@ def _count(into: Score, end: End, interval: float) -> None:
     else:
         into.null += 1
     lived = end.end - end.begin
-    into.brief_long += any(report.brief for report in reports) and lived > 2 * interval
+    into.brief_long += any(report.short_lived for report in reports) and lived > 2 * interval
     into.wrong_address += any(_is_elsewhere(report, end) for report in reports)
     final = _final(told, end)
     if final is not None and final.closed is not None:
@@ -266,7 +266,7 @@ def _kind(report: Report, end: End, interval: float) -> str:
     """Return what a report says of its process: right, wrong, or why there is none."""
     if report.pid is not None:
         return "right" if report.pid in end.pids else "wrong"
-    if report.brief:
+    if report.short_lived:
         return "brief"
     if report.reason == "attributed":
         return "attributed"

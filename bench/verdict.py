@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from .recorded import Run
-from .truth import Score, belongs, give_notices, is_of, match, reused, score, unlogged
+from .truth import (
+    Score,
+    belongs,
+    give_notices,
+    is_of,
+    match,
+    reused,
+    score,
+    unlogged,
+)
 
 _REPORTED = (
     "| workload | s | side | ends | open and close | never | once | attributed | shared "

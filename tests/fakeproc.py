@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.poller import Poller
-from agent.procfs.reader import ProcFS
-from agent.procfs.walker import Walker
+from agent.kernel.procfs.mount import ProcFS
+from agent.kernel.procfs.scanner import ProcessScanner
+from agent.snapshot.poller import Poller
 
 NETNS = 4026531833
 BOOT_TIME = 1_700_000_000
@@ -70,8 +70,8 @@ class FakeProc:
     def procfs(self) -> ProcFS:
         return ProcFS(str(self.root))
 
-    def walker(self) -> Walker:
-        return Walker(self.procfs())
+    def walker(self) -> ProcessScanner:
+        return ProcessScanner(self.procfs())
 
     def poller(self) -> Poller:
         return Poller(self.walker(), clock=lambda: 1_700_000_100.0)

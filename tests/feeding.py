@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from agent.feed import Feed, Subscription
-from agent.filters import Filter
 from agent.model import Coverage, Holding, Snapshot
-from agent.records import Agent
-from agent.tracker import Tracker
+from agent.stream.diff import DeltaTracker
+from agent.stream.encoder import Agent
+from agent.stream.feed import Feed, Subscription
+from agent.stream.filters import Filter
 
-from .make import SIGHT, Fold, Record, fold, holding, records, snapshot, tcp
+from .make import (
+    SIGHT,
+    Fold,
+    Record,
+    fold,
+    holding,
+    records,
+    snapshot,
+    tcp,
+)
 
 AGENT = Agent("host", "boot", "epoch", 1.0)
 # What moves without an update, and what is a record's own.
@@ -23,7 +32,7 @@ class Source:
 
     def __init__(self, **bounds: Any) -> None:
         self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat=0.0, **bounds)
-        self._tracker = Tracker()
+        self._tracker = DeltaTracker()
 
     def poll(self, *holdings: Holding, coverage: Coverage = SIGHT) -> None:
         self.show(snapshot(*holdings, coverage=coverage))

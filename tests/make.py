@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from agent.model import Coverage, Holding, Owner, Process, Snapshot, Socket
+from agent.model import (
+    Coverage,
+    Holding,
+    Owner,
+    Process,
+    Snapshot,
+    Socket,
+)
 
 Record = dict[str, Any]
 Fold = dict[tuple[int | None, int], Record]
@@ -52,7 +59,7 @@ def snapshot(
     time: float = 1_700_000_100.0,
     coverage: Coverage = SIGHT,
     others: Iterable[Process] = (),
-    brief: tuple[Holding, ...] = (),
+    short_lived: tuple[Holding, ...] = (),
 ) -> Snapshot:
     """``others`` are processes that hold nothing, ``brief`` what came and went."""
     processes = [one.process for one in holdings if one.process] + list(others)
@@ -61,7 +68,7 @@ def snapshot(
         {key(one): one for one in holdings},
         {one.pid: one.start_ticks for one in processes},
         coverage,
-        brief=brief,
+        short_lived=short_lived,
     )
 
 

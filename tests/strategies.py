@@ -12,10 +12,10 @@ from agent.model import (
     INET_PROTOS,
     TCP_STATES,
     UNIX_STATES,
+    CgroupInfo,
     Coverage,
     Holding,
     Owner,
-    Place,
     Process,
     Snapshot,
     Socket,
@@ -111,7 +111,7 @@ descriptors = st.sets(st.integers(0, 2**20), min_size=1, max_size=3).map(
     lambda fds: tuple(sorted(fds))
 )
 pids = st.none() | st.integers(1, 2**22)
-places = st.none() | st.builds(Place, st.none() | names, st.none() | names, st.none() | names)
+places = st.none() | st.builds(CgroupInfo, st.none() | names, st.none() | names, st.none() | names)
 held = st.builds(
     lambda holding, omitted: holding._replace(omitted_fds=omitted if len(holding.fds) > 1 else 0),
     st.builds(Holding, sockets, processes, descriptors, owners, pids, st.none(), st.just(0)),

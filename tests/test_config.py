@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from agent.address import parse
 from agent.config import Config, Network
 from agent.errors import UsageError
-from agent.filters import Filter
-from agent.publish.listening import parse
+from agent.stream.filters import Filter
 
 
 def test_by_default_it_is_one_snapshot_of_everything() -> None:

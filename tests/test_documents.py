@@ -20,9 +20,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from agent.__main__ import parser
-from agent.filters import FILTERS
-from agent.schema import schema
+from agent.cli import parser
+from agent.stream.filters import FILTERS
+from agent.stream.schema import schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -202,7 +202,7 @@ def connections_come_and_go() -> Iterator[None]:
 
 
 def test_every_metric_is_told_of() -> None:
-    source = (ROOT / "agent" / "publish" / "metrics.py").read_text(encoding="utf-8")
+    source = (ROOT / "agent" / "publish" / "http" / "metrics.py").read_text(encoding="utf-8")
     made = set(re.findall(r'"(sockagent_[a-z_]+)"', source))
     feed = (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
     told = {name.removesuffix("_total") for name in first_column(section(feed, "Metrics"))}

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-import agent.procfs.threads  # noqa: F401 (what is imported later must be readable to that user)
+import agent.kernel.procfs.kcmp  # noqa: F401 (what is imported later must be readable to that user)
 
 NOBODY = 65534
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from agent.plan import SWEEP_SECONDS
+from agent.snapshot.plan import SWEEP_SECONDS
 
 from .helpers import DEADLINE, Follow, Key, Record, snapshot
 

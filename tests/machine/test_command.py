@@ -18,7 +18,16 @@ import jsonschema
 import pytest
 
 from .anyone import NOBODY, Anyone
-from .helpers import COMMAND, DEADLINE, Follow, Holder, Record, need_root, run, snapshot
+from .helpers import (
+    COMMAND,
+    DEADLINE,
+    Follow,
+    Holder,
+    Record,
+    need_root,
+    run,
+    snapshot,
+)
 
 PIPE_BYTES = 64 * 1024
 # No C library wraps tgkill(2): its number by machine.
@@ -398,14 +407,14 @@ def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holde
 
 SMALL_HISTORY = """
 import sys
-from agent import following
-class Feed(following.Feed):
+from agent import follow
+class Feed(follow.Feed):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **{**options, "history_burst": 0.0}, history_records=200)
     def publish(self, *news):
         super().publish(*news)
         print(self.seq, file=sys.stderr, flush=True)
-following.Feed = Feed
+follow.Feed = Feed
 from agent.__main__ import entry
 entry()
 """

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import Follow, Holder, Record, by_inode, run, snapshot
+from .helpers import (
+    Follow,
+    Holder,
+    Record,
+    by_inode,
+    run,
+    snapshot,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from .anyone import Anyone
 from .forger import ADDRESS
-from .helpers import DEADLINE, Follow, Holder, Record, need_root, need_tool
+from .helpers import (
+    DEADLINE,
+    Follow,
+    Holder,
+    Record,
+    need_root,
+    need_tool,
+)
 
 FORGER = Path(__file__).with_name("forger.py")
 SOCKETS = 20

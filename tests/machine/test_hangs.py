@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from ..unanswering import GETATTR, GETXATTR, READ, Unanswering, mount
-from .helpers import COMMAND, DEADLINE, Follow, Holder, need_root, run
+from .helpers import (
+    COMMAND,
+    DEADLINE,
+    Follow,
+    Holder,
+    need_root,
+    run,
+)
 
 
 @pytest.fixture

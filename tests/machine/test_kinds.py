@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .helpers import Follow, Holder, Record, by_inode, must_have, snapshot
+from .helpers import (
+    Follow,
+    Holder,
+    Record,
+    by_inode,
+    must_have,
+    snapshot,
+)
 
 
 class Kind(NamedTuple):

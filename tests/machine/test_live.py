@@ -21,7 +21,16 @@ from typing import Self
 import pytest
 from websockets.sync.client import connect, unix_connect
 
-from .helpers import COMMAND, DEADLINE, Follow, Holder, must_have, need_root, need_tool, run
+from .helpers import (
+    COMMAND,
+    DEADLINE,
+    Follow,
+    Holder,
+    must_have,
+    need_root,
+    need_tool,
+    run,
+)
 from .live import Agent
 
 ROOT = Path(__file__).parents[2]

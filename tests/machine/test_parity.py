@@ -15,7 +15,14 @@ import pytest
 
 from .anyone import NOBODY, Anyone
 from .helpers import Holder, Record, need_root, need_tool, snapshot
-from .tools import INET, Row, lsof, netstat, record_place, ss
+from .tools import (
+    INET,
+    Row,
+    lsof,
+    netstat,
+    record_place,
+    ss,
+)
 
 # What each tool lists.
 LISTED = {

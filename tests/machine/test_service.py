@@ -60,8 +60,8 @@ time.sleep(60)
 # The agent, whose poll loop hangs once it gets SIGUSR1.
 WEDGED = """
 import asyncio, signal
-from agent.entry import entry
-from agent.poller import Poller
+from agent.__main__ import entry
+from agent.snapshot.poller import Poller
 poll, hangs = Poller.poll, []
 signal.signal(signal.SIGUSR1, lambda *_: hangs.append(1))
 async def hanging(self):

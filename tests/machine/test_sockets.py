@@ -13,7 +13,15 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from .helpers import COMMAND, DEADLINE, Follow, Holder, by_key, need_root, snapshot
+from .helpers import (
+    COMMAND,
+    DEADLINE,
+    Follow,
+    Holder,
+    by_key,
+    need_root,
+    snapshot,
+)
 from .live import Agent
 
 

@@ -1,0 +1,1 @@
+"""Kernel interfaces: bytes from procfs and netlink to values."""

@@ -1,0 +1,388 @@
+"""Looks at processes: their facts, and what their descriptors lead to.
+
+Together with the reader it is the only code that opens procfs. It knows nothing of tables, deltas
+and output. Everything here blocks: it is for executors. Processes are looked at in batches, one
+executor hop a batch; a hop per descriptor costs ten times the system call. Inside a batch
+everything is opened relative to the process's own directory, which can never lead to a process
+that got the same pid later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import NamedTuple
+
+from ...model import Process, StatFingerprint
+from .fd import listed, rechecked
+from .files import (
+    DENIED,
+    GONE,
+    Vanished,
+    link,
+    opened,
+    read,
+    read_or_empty,
+)
+from .mount import ProcFS
+from .progress import Progress
+from .stat import Stat, parse_cgroup, parse_cmdline, parse_stat
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_DEAD = ("Z", "X")  # States in stat: zombie, dead.
+MALFORMED = "malformed"
+CMDLINE = "cmdline"  # With the pid, the place of a command line in ``Progress``.
+
+_cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
+
+
+class ProcessScan(NamedTuple):
+    """What one look at a process showed.
+
+    ``fds`` maps its descriptors to the inodes of their sockets, 0 for what is no socket; ``more``
+    are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
+    when they may not be read. ``netns`` is the inode of its network namespace; negative when that
+    may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
+    which another process with the same pid has not. ``malformed`` counts descriptors passed over.
+    """
+
+    process: Process
+    glance: StatFingerprint
+    fds: dict[int, int]
+    more: tuple[tuple[int, int], ...]
+    readable: bool
+    netns: int
+    directory: int
+    malformed: int = 0
+
+
+class _Listed(NamedTuple):
+    """What a directory of descriptors showed, named as in Look."""
+
+    fds: dict[int, int]
+    readable: bool
+    malformed: int
+
+
+class ScanResult(NamedTuple):
+    """What a walk showed; ``failed`` says of processes that could not be looked at, or not at all
+    of which, why not."""
+
+    looks: list[ProcessScan]
+    failed: dict[int, str]
+
+
+class FdSummary(NamedTuple):
+    """What is cheap to see of a process: the inode of ``PID/fd``, and how many descriptors it has.
+
+    The same inode is the same process. The same number is a hint only: one may have been closed
+    and another opened.
+    """
+
+    directory: int
+    descriptors: int
+
+
+class FdCheck(NamedTuple):
+    """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
+    its number of descriptors shows to be new or gone; nothing of them where there are no suspects
+    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables
+    of their own."""
+
+    pid: int
+    directory: int
+    fds: dict[int, int]
+    fds_of: Collection[int] | None
+    facts: bool = False
+    separate: bool = False
+
+
+class FdCheckResult(NamedTuple):
+    """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
+    only what is not as it was. The facts are None if they were not asked for."""
+
+    pid: int
+    changes: dict[int, int | None]
+    glance: StatFingerprint
+    process: Process | None
+    netns: int | None
+    reads: int
+
+
+class ProcessScanner:
+    """Looks at the processes of a procfs. ``cmdline``: whether command lines are read too."""
+
+    def __init__(self, procfs: ProcFS, *, cmdline: bool = False) -> None:
+        self.procfs = procfs
+        # Walking from inside each directory saves a tenth; for where no other thread minds.
+        self.may_chdir = False
+        self._root = procfs.root
+        self._cmdline = cmdline
+        self._boot_ticks = round(procfs.boot_time() * _TICKS_PER_SECOND)
+        # Since Linux 6.2 the size of PID/fd is the number of open descriptors; before it is 0.
+        self.counts = self._directories_count()
+
+    def _directories_count(self) -> bool:
+        try:
+            return os.stat(f"{self._root}/self/fd").st_size > 0
+        except OSError:
+            return False
+
+    def walk(self, pids: Iterable[int], progress: Progress | None = None) -> ScanResult:
+        """Look at these processes; those that are gone are left out."""
+        walked = ScanResult([], {})
+        progress = progress or Progress()
+        for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
+            try:
+                look = self.look(pid, progress)
+            except Vanished:
+                continue
+            except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
+                walked.failed[pid] = os.strerror(error.errno or 0)
+                continue
+            except ValueError:
+                walked.failed[pid] = f"its stat is {MALFORMED}"
+                continue
+            walked.looks.append(look)
+            if look.malformed:
+                walked.failed[pid] = f"{look.malformed} {MALFORMED} descriptors skipped"
+            elif self._cmdline and progress.avoids((CMDLINE, pid)):
+                walked.failed[pid] = "its command line does not answer"
+        return walked
+
+    def look(self, pid: int, progress: Progress | None = None) -> ProcessScan:
+        """Look at all of one process. Raises Vanished; OSError when the look itself failed, and
+        ValueError when its stat is none."""
+        with self._process(pid) as directory:
+            found = os.stat("fd", dir_fd=directory)
+            count = found.st_size if self.counts else 0
+            tid, by = pid, ""
+            shown = self._listed(directory, by, count)
+            # Read after the descriptors: the kernel closes those of a process that exits before
+            # the process is a zombie.
+            stat = _living(read("stat", directory))
+            if stat.exiting and (not shown.fds or len(shown.fds) + shown.malformed != count):
+                # What a main thread held that ended before the others only those show.
+                tid, shown = self._of_living_thread(directory)
+                by = f"task/{tid}/"
+            more = self._more(tid, directory, stat) if shown.readable else ()
+            facts = self._facts(pid, directory, stat, progress or Progress(), by)
+            netns = self.procfs.netns(directory, by)
+            fds, readable, malformed = shown
+            return ProcessScan(
+                facts, _glance(stat), fds, more, readable, netns, found.st_ino, malformed
+            )
+
+    def _listed(self, directory: int, by: str, count: int = 0) -> _Listed:
+        """Read all descriptors of a process, or of one of its threads."""
+        try:
+            fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
+        except OSError as error:
+            if error.errno not in DENIED:
+                raise
+            return _Listed({}, readable=False, malformed=0)
+        return _Listed(fds, readable=True, malformed=malformed)
+
+    def _of_living_thread(self, directory: int) -> tuple[int, _Listed]:
+        """Return a thread that does not exit, of the process whose directory this is, with its
+        descriptors. Raises Vanished."""
+        with opened("task", directory) as tasks:
+            tids = sorted(int(name) for name in os.listdir(tasks))
+        for tid in tids:
+            stat = f"task/{tid}/stat"
+            try:
+                if parse_stat(read(stat, directory)).exiting:
+                    continue
+                shown = self._listed(directory, f"task/{tid}/")
+                if not parse_stat(read(stat, directory)).exiting:
+                    return tid, shown
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+        raise Vanished
+
+    def _more(self, tid: int, directory: int, stat: Stat) -> tuple[tuple[int, int], ...]:
+        """(descriptor, inode) of the threads whose descriptor table is not that of ``tid``."""
+        more: list[tuple[int, int]] = []
+        for other in self._separate(tid, directory, stat):
+            try:
+                found, _malformed = listed(directory, f"task/{other}/fd")
+            except OSError as error:
+                if error.errno not in GONE and error.errno not in DENIED:
+                    raise
+            else:
+                more += (item for item in found.items() if item[1])
+        return tuple(more)
+
+    @contextmanager
+    def _process(self, pid: int) -> Iterator[int]:
+        """The process's directory, open. What says that the process is gone becomes Vanished."""
+        try:
+            with opened(f"{self._root}/{pid}") as directory:
+                yield directory
+        except OSError as error:
+            if error.errno in GONE:
+                raise Vanished from error
+            raise
+
+    def _separate(self, tid: int, directory: int, stat: Stat) -> list[int]:
+        """The process's threads whose descriptor table is not that of ``tid``."""
+        if stat.threads < 2:
+            return []
+        from .kcmp import separate_tables  # Only here: it loads ctypes.
+
+        return separate_tables(self._root, tid, directory)
+
+    def evidence(
+        self, pids: Iterable[int], progress: Progress | None = None
+    ) -> dict[int, FdSummary]:
+        """What is cheap to see of each process; those that are gone are left out."""
+        seen = {}
+        root, stat, counts = self._root, os.stat, self.counts
+        progress = progress or Progress()
+        for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
+            path = f"{root}/{pid}/fd"
+            try:
+                directory = stat(path)
+            except OSError as error:
+                if error.errno not in GONE:
+                    seen[pid] = FdSummary(0, 0)
+                continue
+            count = directory.st_size
+            if not counts:
+                try:
+                    count = len(os.listdir(path))
+                except OSError:  # Denied, or gone: a look tells which.
+                    count = -1
+            seen[pid] = FdSummary(directory.st_ino, count)
+        return seen
+
+    def owners(self, pids: Iterable[int], progress: Progress) -> dict[int, int]:
+        """Return the effective user id of each process; those that are gone are left out.
+
+        It is the owner of the directory, also where a process that may not be dumped (prctl(2))
+        shows root as the owner of everything in there.
+        """
+        owners = {}
+        for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
+            with suppress(OSError):
+                owners[pid] = os.stat(f"{self._root}/{pid}").st_uid
+        return owners
+
+    def glance(
+        self, pids: Iterable[int], progress: Progress | None = None
+    ) -> dict[int, StatFingerprint | None]:
+        """What one read shows of each process; None of one that is gone, or a zombie."""
+        seen: dict[int, StatFingerprint | None] = {}
+        progress = progress or Progress()
+        for pid in pids:
+            if progress.stopped:
+                break
+            progress.at = pid
+            try:
+                seen[pid] = _glance(_living(read(f"{self._root}/{pid}/stat")))
+            except (Vanished, OSError, ValueError):
+                seen[pid] = None
+        return seen
+
+    def check(
+        self, checks: Iterable[FdCheck], progress: Progress | None = None
+    ) -> tuple[list[FdCheckResult], list[int]]:
+        """Check these processes; and those that are gone, or may no longer be read."""
+        checked, lost = [], []
+        progress = progress or Progress()
+        for one in checks:
+            if progress.stopped:
+                break
+            progress.at = one.pid
+            try:
+                checked.append(self._check(one, progress))
+            except (Vanished, OSError, ValueError):  # A whole look tells which.
+                lost.append(one.pid)
+        return checked, lost
+
+    def _check(self, check: FdCheck, progress: Progress) -> FdCheckResult:
+        with self._process(check.pid) as directory:
+            with opened("fd", directory) as listing:
+                found = os.fstat(listing)
+                if found.st_ino != check.directory:
+                    raise Vanished
+                count = found.st_size if self.counts else None
+                changes: dict[int, int | None] = {}
+                reads = 0
+                if check.fds_of is not None:
+                    changes, reads = rechecked(listing, check.fds, check.fds_of, count)
+            # Read after the descriptors. Those that a process loses as it exits are not closed by
+            # it; a whole look finds out whether other threads still hold them.
+            stat = _living(read("stat", directory))
+            lost = None in changes.values()
+            if stat.exiting and (lost or (check.facts and stat.state in _DEAD)):
+                raise Vanished
+            process = netns = None
+            # Of one that has not run, which has no suspects, they are as they were.
+            can_skip = check.separate and check.fds_of is None
+            if not can_skip and self._separate(check.pid, directory, stat):
+                raise Vanished
+            if check.facts:
+                if self._cmdline and progress.avoids((CMDLINE, check.pid)):
+                    raise Vanished  # A whole look reports it.
+                process = self._facts(check.pid, directory, stat, progress)
+                netns = self.procfs.netns(directory)
+            glance = _glance(stat)
+            return FdCheckResult(check.pid, changes, glance, process, netns, reads)
+
+    def _facts(
+        self, pid: int, directory: int, stat: Stat, progress: Progress, by: str = ""
+    ) -> Process:
+        place = _cgroup_of(read_or_empty(f"{by}cgroup", directory))
+        cmdline = None
+        if self._cmdline and not progress.avoids((CMDLINE, pid)):
+            # The kernel takes the lock of the process's memory to read it. A process holds that
+            # lock for as long as a FUSE file system of its user does not answer its mmap(2).
+            progress.at = (CMDLINE, pid)
+            cmdline = read_or_empty(f"{by}cmdline", directory)
+            progress.at = pid
+        return Process(
+            pid=pid,
+            start_ticks=stat.start_ticks,
+            comm=stat.comm,
+            ppid=stat.ppid,
+            start_time=(self._boot_ticks + stat.start_ticks) / _TICKS_PER_SECOND,
+            uid=os.fstat(directory).st_uid,
+            exe=link(f"{by}exe", directory),
+            cgroup=place.cgroup,
+            unit=place.unit,
+            container=place.container,
+            cmdline=None if cmdline is None else parse_cmdline(cmdline),
+        )
+
+
+def _living(data: bytes) -> Stat:
+    """The stat of a process that is no zombie: that has exited, and holds nothing.
+
+    One whose main thread ended before the others says that it is one, but has threads.
+    """
+    stat = parse_stat(data)
+    if stat.state in _DEAD and stat.threads < 2:
+        raise Vanished
+    return stat
+
+
+def is_other_program(was: StatFingerprint | None, now: StatFingerprint | None) -> bool:
+    """Return whether a process exec'ed or got another parent between two glances, or is gone."""
+    return was is None or now is None or was[:3] != now[:3]
+
+
+def _glance(stat: Stat) -> StatFingerprint:
+    return StatFingerprint(stat.comm, stat.image, stat.ppid, stat.threads)

@@ -1,0 +1,65 @@
+"""Read the protocol of a socket from its descriptor: the extended attribute that the kernel gives
+sockets, ``system.sockprotoname`` (``net/socket.c``).
+
+Blocking. Nothing here reaches the file system of a file that has taken the descriptor's place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from .fd import SOCKET
+from .files import GONE
+from .progress import Progress
+
+_OWN_DESCRIPTORS = "/proc/self/fd"  # Of this kernel, whatever procfs is read.
+# A descriptor that may tell what its socket is: pid, descriptor, inode.
+Asked = tuple[int, int, int]
+
+
+def protocols(
+    root: str, descriptors: Iterable[Asked], progress: Progress | None = None
+) -> dict[Asked, bytes | None]:
+    """Return, for each (pid, descriptor, inode), the kernel's name of the socket's protocol.
+
+    Empty when the descriptor no longer leads to that socket, None when the name cannot be read.
+    ``root`` is the procfs.
+    """
+    names = {}
+    progress = progress or Progress()
+    for descriptor in descriptors:
+        if progress.stopped:
+            break
+        progress.at = descriptor[0]
+        names[descriptor] = _protocol(root, *descriptor)
+    return names
+
+
+def _protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
+    """The descriptor may lead to a file by now, on a file system that never answers. Opening with
+    O_PATH and reading a link do not reach that file system; stat and getxattr do, and are left out
+    until it is certain that this is the socket."""
+    path, target = f"{root}/{pid}/fd/{fd}", f"{SOCKET}{inode}]"
+    try:
+        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            ours = f"{_OWN_DESCRIPTORS}/{found}"
+            return (
+                os.getxattr(ours, "system.sockprotoname")
+                if os.readlink(ours) == target
+                else _unnamed(path, target)
+            )
+        finally:
+            os.close(found)
+    except OSError:
+        return _unnamed(path, target)
+
+
+def _unnamed(path: str, target: str) -> bytes | None:
+    """Return what is known of a socket whose protocol cannot be read: None, or that a descriptor
+    does not lead to it any more."""
+    try:
+        return None if os.readlink(path) == target else b""
+    except OSError as error:
+        return b"" if error.errno in GONE else None

@@ -1,0 +1,1 @@
+"""Plain HTTP answers of the WebSocket server."""

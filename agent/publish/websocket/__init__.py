@@ -1,0 +1,1 @@
+"""WebSocket server of the live feed."""

@@ -1,0 +1,1 @@
+"""Feeds of remote agents."""

@@ -1,0 +1,1 @@
+"""One poll: which process holds which socket at one time."""

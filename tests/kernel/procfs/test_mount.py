@@ -1,0 +1,261 @@
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.kernel.procfs.files import Vanished, opened
+from agent.kernel.procfs.mount import ProcFS
+
+from ...fakeproc import BOOT_TIME, NETNS, FakeProc, inet_row
+from ...unprivileged import as_nobody
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+def netns_of(procfs: ProcFS, pid: int) -> int:
+    directory = os.open(f"{procfs.root}/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return procfs.netns(directory)
+    finally:
+        os.close(directory)
+
+
+# Network namespaces.
+
+
+def test_a_namespace_is_named_by_its_inode(fake: FakeProc) -> None:
+    fake.process(7, netns=5)
+    procfs = fake.procfs()
+    assert [procfs.netns_id(netns_of(procfs, pid)) for pid in (1, 7)] == [NETNS, 5]
+
+
+def test_namespaces_that_may_not_be_named_are_told_apart(fake: FakeProc) -> None:
+    fake.process(7, netns=5, nameable=False)
+    fake.process(8, netns=5, nameable=False)
+    fake.process(9, netns=6, nameable=False)
+    procfs = fake.procfs()
+    seven, eight, nine = (netns_of(procfs, pid) for pid in (7, 8, 9))
+    assert seven == eight != nine
+    assert procfs.netns_id(seven) is None
+
+
+def test_a_process_that_may_not_be_read_is_in_a_namespace_known_from_another(
+    fake: FakeProc,
+) -> None:
+    fake.process(7, nameable=False)
+    procfs = fake.procfs()
+    netns_of(procfs, 1)
+    assert procfs.netns_id(netns_of(procfs, 7)) == NETNS
+
+
+def test_our_own_namespace_is_known_from_the_start(fake: FakeProc) -> None:
+    fake.process(7)
+    (fake.root / "self").symlink_to("7")
+    assert fake.procfs().own == (NETNS, 7)
+
+
+def test_a_procfs_that_does_not_show_us_has_no_namespace_of_ours(fake: FakeProc) -> None:
+    assert fake.procfs().own is None
+
+
+# Tables.
+
+
+def test_tables_are_read_whole_and_those_the_kernel_has_not_are_left_out(fake: FakeProc) -> None:
+    fake.table("tcp", *(inet_row(inode) for inode in range(1, 2000)))
+    read = fake.procfs().tables(NETNS, [1], ["tcp", "tcp6"])
+    assert read == {"tcp": (fake.root / "1" / "net" / "tcp").read_bytes()}
+
+
+def test_a_table_is_read_anew_each_time(fake: FakeProc) -> None:
+    procfs = fake.procfs()
+    fake.raw_table("tcp", b"old")
+    assert procfs.tables(NETNS, [1], ["tcp"]) == {"tcp": b"old"}
+    fake.raw_table("tcp", b"new")
+    assert procfs.tables(NETNS, [1], ["tcp"]) == {"tcp": b"new"}
+
+
+def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
+    fake.break_table("tcp")
+    fake.raw_table("udp", b"rows")
+    read = fake.procfs().tables(NETNS, [1], ["tcp", "udp"])
+    assert isinstance(read["tcp"], IsADirectoryError)
+    assert read["udp"] == b"rows"
+
+
+def test_when_a_process_goes_another_shows_its_namespaces_tables(fake: FakeProc) -> None:
+    fake.process(7)
+    fake.raw_table("tcp", b"rows")
+    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]) == {"tcp": b"rows"}
+
+
+def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> None:
+    fake.process(6, netns=NETNS + 1)
+    fake.process(7)
+    fake.table("tcp", inet_row(5), netns=NETNS + 1)
+    fake.raw_table("tcp", b"rows")
+    procfs = fake.procfs()
+    assert procfs.tables(NETNS, [6, 7], ["tcp"]) == {"tcp": b"rows"}
+    assert procfs.moved == {6}
+    with pytest.raises(Vanished):
+        procfs.tables(NETNS, [6], ["tcp"])
+
+
+def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object, **_options: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    procfs = fake.procfs()
+    monkeypatch.setattr(os, "open", refused)
+    (error,) = procfs.tables(NETNS, [1], ["tcp"]).values()
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+
+
+def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
+    table = fake.root / "1" / "net" / "tcp"
+    table.unlink(missing_ok=True)
+    table.symlink_to("/dev/zero")
+    (error,) = fake.procfs().tables(NETNS, [1], ["tcp"]).values()
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EFBIG
+
+
+def test_a_namespace_without_processes_has_vanished(fake: FakeProc) -> None:
+    with pytest.raises(Vanished):
+        fake.procfs().tables(NETNS, [6, 7], ["tcp"])
+
+
+def test_a_listening_socket_is_in_the_real_table(listener: socket.socket) -> None:
+    (table,) = ProcFS().tables(os.stat("/proc/self/ns/net").st_ino, [os.getpid()], ["tcp"]).values()
+    assert isinstance(table, bytes)
+    assert b" %d " % os.fstat(listener.fileno()).st_ino in table
+
+
+# The machine.
+
+
+def test_the_processes_there_are(fake: FakeProc) -> None:
+    fake.process(7)
+    assert sorted(fake.procfs().pids()) == [1, 7]
+
+
+def test_without_processes_there_is_no_procfs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ProcFS(str(tmp_path)).pids()
+    with pytest.raises(FileNotFoundError):
+        ProcFS(str(tmp_path / "nowhere")).pids()
+
+
+def test_processes_are_hidden_when_the_first_is(fake: FakeProc) -> None:
+    assert not fake.procfs().hides_processes()
+    fake.process(7)
+    fake.end(1)
+    assert fake.procfs().hides_processes()
+
+
+def test_the_boot_id(fake: FakeProc) -> None:
+    assert fake.procfs().boot_id() is None
+    path = fake.root / "sys" / "kernel" / "random"
+    path.mkdir(parents=True)
+    (path / "boot_id").write_text("0e3cbbb5-9d5d\n")
+    assert fake.procfs().boot_id() == "0e3cbbb5-9d5d"
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"), [("1024\t2000\n", range(1024, 2001)), ("", None), ("a b", None)]
+)
+def test_the_ephemeral_ports(fake: FakeProc, text: str, ports: range | None) -> None:
+    path = fake.root / "sys" / "net" / "ipv4"
+    path.mkdir(parents=True)
+    (path / "ip_local_port_range").write_text(text)
+    assert fake.procfs().ephemeral_ports() == ports
+
+
+def test_where_the_boot_time_is_hidden_the_clocks_tell(fake: FakeProc) -> None:
+    (fake.root / "stat").unlink()
+    assert fake.procfs().boot_time() > BOOT_TIME
+
+
+def test_the_boot_time_is_the_machines(fake: FakeProc) -> None:
+    assert fake.procfs().boot_time() == BOOT_TIME
+
+
+def test_the_boot_time_of_another_machine_is_the_one_it_recorded(fake: FakeProc) -> None:
+    path = fake.root / "sys" / "kernel" / "random"
+    path.mkdir(parents=True)
+    (path / "boot_id").write_text("00000000-0000-4000-8000-000000000000\n")
+    assert fake.procfs().boot_time() == BOOT_TIME
+
+
+def test_the_boot_time_of_this_machine_is_the_same_each_time_it_is_asked_for() -> None:
+    procfs = ProcFS()
+    times = {procfs.boot_time() for _ in range(1000)}
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert len(times) == 1
+    assert times == {round(time * ticks) / ticks for time in times}
+
+
+# What is real.
+
+
+def test_a_real_namespace_is_that_of_its_link() -> None:
+    netns = os.stat("/proc/self/ns/net").st_ino
+    assert ProcFS().own == (netns, os.getpid())
+
+
+def test_the_tables_of_another_users_process_are_anyones_to_read() -> None:
+    def read() -> tuple[bool, bool]:
+        procfs = ProcFS()
+        (table,) = procfs.tables(netns_of(procfs, 1), [1], ["tcp"]).values()
+        return isinstance(table, bytes), netns_of(procfs, 1) > 0
+
+    # Its namespace is known although its link may not be read: it is ours.
+    assert as_nobody(read) == (True, True)
+
+
+def test_a_procfs_that_may_not_be_listed_is_an_error(open_fake: FakeProc) -> None:
+    open_fake.root.chmod(0o111)
+    procfs = open_fake.procfs()
+
+    def pids() -> int | None:
+        try:
+            procfs.pids()
+        except OSError as error:
+            return error.errno
+        return None
+
+    assert as_nobody(pids) == errno.EACCES
+
+
+@pytest.mark.parametrize("btime", ["", "nan", "inf", "-5", "1e300", "9" * 30, "²"])
+def test_a_boot_time_that_is_none_is_not_believed(fake: FakeProc, btime: str) -> None:
+    (fake.root / "stat").write_text(f"btime {btime}\n", "utf-8")
+    assert BOOT_TIME < fake.procfs().boot_time() < 2 * BOOT_TIME
+
+
+def test_names_that_are_no_pids_are_no_processes(fake: FakeProc) -> None:
+    for name in ("0", "01", "²", "12345678", "9" * 40, "-1", "self"):
+        (fake.root / name).mkdir()
+    assert fake.procfs().pids() == [1]
+
+
+@pytest.mark.parametrize(
+    "target", ["net:[abc]", "net:[-1]", "net:[]", f"net:[{'9' * 30}]", "net:["]
+)
+def test_a_namespace_without_a_number_cannot_be_named(fake: FakeProc, target: str) -> None:
+    directory = fake.process(7)
+    (directory / "ns" / "net").unlink()
+    (directory / "ns" / "net").symlink_to(target)
+    fake.table("dev")
+    with opened(str(directory)) as process:
+        assert fake.procfs().netns(process) < 0

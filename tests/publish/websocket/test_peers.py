@@ -1,0 +1,35 @@
+import pytest
+
+from agent.publish.websocket.peers import tcp_peer
+
+
+class Transport:
+    """A connection from an address."""
+
+    def __init__(self, *peername: object) -> None:
+        self._peername = peername or None
+
+    def get_extra_info(self, name: str) -> object:
+        return {"peername": self._peername}[name]
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "origin"),
+    [
+        ("192.0.2.1", "192.0.2.1:9", "192.0.2.1"),
+        ("127.0.0.1", "127.0.0.1:9", "loopback"),
+        ("127.9.9.9", "127.9.9.9:9", "loopback"),
+        ("::1", "[::1]:9", "loopback"),
+        ("::ffff:127.0.0.5", "[::ffff:127.0.0.5]:9", "loopback"),
+        ("::ffff:192.0.2.1", "[::ffff:192.0.2.1]:9", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "[2001:db8:1:2:3:4:5:6]:9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:9", "fe80::/64"),
+    ],
+)
+def test_what_those_of_one_place_have_in_common(host: str, name: str, origin: str) -> None:
+    peer = tcp_peer(Transport(host, 9))  # type: ignore[arg-type]
+    assert (peer.name, peer.origin, peer.uid) == (name, origin, None)
+
+
+def test_one_that_is_gone_already() -> None:
+    assert tcp_peer(Transport()).origin == ""  # type: ignore[arg-type]

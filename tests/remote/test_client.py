@@ -1,0 +1,422 @@
+"""Following remote agents: real servers, which are cut off, restarted and refuse."""
+
+import asyncio
+import gc
+import ssl
+import subprocess
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from websockets.server import ServerProtocol
+
+from agent.errors import RuntimeFailure
+from agent.publish.websocket.access import Access
+from agent.publish.websocket.connection import Client
+from agent.publish.websocket.limits import Limits
+from agent.remote import client as connect
+from agent.remote.client import Remote, merged
+
+from ..feeding import ONE, THREE, TWO, events
+from ..make import Record, records
+from ..publish.websocket.serving import HANGS_SECONDS, Serving, serving
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(connect, "MOST_SECONDS", 0.1)
+
+
+class Told:
+    """What is told of remote agents."""
+
+    def __init__(self, *remotes: Remote) -> None:
+        self._chunks: AsyncIterator[bytes] = merged(remotes)
+        self.records: list[Record] = []
+
+    async def until(self, event: str, *, times: int = 1) -> list[Record]:
+        """What comes up to so many records of an event."""
+        new: list[Record] = []
+        async with asyncio.timeout(HANGS_SECONDS):
+            while events(new).count(event) < times:
+                new += records(await anext(self._chunks))
+        self.records += new
+        return new
+
+    async def failure(self) -> str:
+        async with asyncio.timeout(HANGS_SECONDS):
+            with pytest.raises(RuntimeFailure) as raised:
+                while True:
+                    await anext(self._chunks)
+        return str(raised.value)
+
+    async def close(self) -> None:
+        await self._chunks.aclose()  # type: ignore[attr-defined]
+
+
+def remote(there: Serving, **more: object) -> Remote:
+    return Remote(f"ws://127.0.0.1:{there.port}", (), **more)  # type: ignore[arg-type]
+
+
+def cut(there: Serving) -> None:
+    """Break all connections."""
+    for client in list(there.server._clients):
+        client.abort()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://h:1", "ws://h:1/events?proto=tcp&epoch=e&since=5"),
+        ("ws://h:1/", "ws://h:1/events?proto=tcp&epoch=e&since=5"),
+        ("wss://h/agents/1?port=80", "wss://h/agents/1?port=80&proto=tcp&epoch=e&since=5"),
+        ("unix:/run/feed.sock", "ws://localhost/events?proto=tcp&epoch=e&since=5"),
+    ],
+)
+def test_where_to_connect(url: str, expected: str) -> None:
+    one = Remote(url, (("proto", "tcp"),))
+    assert one.address(("e", 5)) == expected
+    assert one.address(None) == expected.removesuffix("&epoch=e&since=5")
+
+
+async def test_a_remote_stream_is_passed_on() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        assert events(await told.until("snapshot_end")) == ["hello", "snapshot", "snapshot_end"]
+        there.poll(ONE, TWO)
+        assert [(one["event"], one["seq"]) for one in await told.until("open")] == [("open", 1)]
+        await told.close()
+        await there.subscribed(0)
+
+
+async def test_after_an_interruption_it_goes_on_without_loss() -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        for turn in range(5):
+            cut(there)
+            there.poll(ONE, *([TWO] if turn % 2 == 0 else []))
+            new = await told.until("open" if turn % 2 == 0 else "close")
+            assert [one.get("resumed") for one in new] == [True, None]
+        assert [one["seq"] for one in told.records if one["event"] in ("open", "close")] == [
+            1, 2, 3, 4, 5
+        ]  # fmt: skip
+        await told.close()
+
+
+async def test_what_history_no_longer_holds_is_told_as_lost() -> None:
+    async with serving(history_records=2) as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        cut(there)
+        for held in ([ONE, TWO], [TWO], [THREE], [ONE]):
+            there.poll(*held)
+        new = await told.until("snapshot_end")
+        assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
+        assert (new[0]["from"], new[0]["to"]) == (1, there.feed.seq)
+        await told.close()
+
+
+async def test_an_agent_that_restarts(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as there:
+        there.poll(ONE)
+        port = there.port
+        told = Told(remote(there))
+        await told.until("snapshot_end")
+        there.feed.stop()
+    await asyncio.sleep(0.2)  # There is nobody for a while.
+    async with serving(f"127.0.0.1:{port}") as again:
+        again.feed.epoch = "another"
+        again.feed.encoder._agent = again.feed.encoder._agent._replace(epoch="another")
+        again.poll(TWO)
+        new = await told.until("snapshot_end")
+        assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
+        assert (new[0]["to"], new[1]["epoch"], new[2]["inode"]) == (None, "another", 2)
+        await told.close()
+    await asyncio.sleep(0.1)
+    url = f"ws://127.0.0.1:{port}"
+    lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
+    assert lines == [
+        f"sockagent: {url}: it closed the connection: 1001 the agent stops; trying again",
+        f"sockagent: {url}: connected again",
+    ]
+
+
+async def test_an_agent_that_is_not_there_yet() -> None:
+    async with serving() as there:
+        port = there.port
+    told = Told(Remote(f"ws://127.0.0.1:{port}", ()))
+    waiting = asyncio.create_task(told.until("snapshot_end"))
+    await asyncio.sleep(0.1)
+    async with serving(f"127.0.0.1:{port}") as there:
+        there.poll(ONE)
+        assert events(await waiting) == ["hello", "snapshot", "snapshot_end"]
+        await told.close()
+
+
+async def test_several_agents_in_one_stream(tmp_path: Path) -> None:
+    async with serving() as one, serving("127.0.0.1:0", f"unix:{tmp_path}/feed.sock") as two:
+        one.poll(ONE)
+        two.poll(TWO)
+        told = Told(remote(one), Remote(f"unix:{tmp_path}/feed.sock", ()))
+        new = await told.until("snapshot_end", times=2)
+        assert sorted(events(new)) == sorted(["hello", "snapshot", "snapshot_end"] * 2)
+        cut(one)
+        two.poll()
+        one.poll(ONE, THREE)
+        new = await told.until("open")
+        if "close" not in events(new):
+            new += await told.until("close")
+        assert {("open", 3), ("close", 2)} <= {(one["event"], one.get("inode")) for one in new}
+        await told.close()
+
+
+async def test_filters_and_the_token_are_passed_on() -> None:
+    async with serving(access=Access(tokens=(TOKEN,))) as there:
+        there.poll(ONE, TWO)
+        url = f"ws://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (("port", "2"), ("port", "7")), TOKEN))
+        new = await told.until("snapshot_end")
+        assert [one["inode"] for one in new if one["event"] == "snapshot"] == [2]
+        await told.close()
+        assert await Told(Remote(url, ())).failure() == f"{url}: 401 a token is needed"
+        wrong = Remote(url, (("port", "x"),), TOKEN)
+        assert (await Told(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
+
+
+async def test_an_agent_that_is_full_is_asked_again() -> None:
+    async with serving(limits=Limits(clients=1)) as there:
+        there.poll(ONE)
+        async with there.client():
+            await there.subscribed(1)
+            told = Told(remote(there))
+            waiting = asyncio.create_task(told.until("snapshot_end"))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        assert events(await waiting)[-1] == "snapshot_end"
+        await told.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"])
+async def test_what_is_no_agent_is_asked_again(answer: bytes) -> None:
+    asked = 0
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(1000)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    told = Told(Remote(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
+    waiting = asyncio.create_task(told.until("hello"))
+    async with asyncio.timeout(HANGS_SECONDS):
+        while asked < 3:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await told.close()
+    server.close()
+
+
+async def test_a_silent_agent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "SILENT_SECONDS", 0.2)
+    async with serving() as there:
+        there.poll(ONE)
+        told = Told(remote(there))
+        new = await told.until("hello", times=3)
+        assert [one["resumed"] for one in new if one["event"] == "hello"] == [False, True, True]
+        await told.close()
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    directory = tmp_path_factory.mktemp("tls")
+    key, cert = str(directory / "key.pem"), str(directory / "cert.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_tls_is_verified(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    async with serving(tls=served) as there:
+        there.poll(ONE)
+        url = f"wss://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (), None, trusting))
+        assert events(await told.until("snapshot_end"))[0] == "hello"
+        there.poll(TWO)
+        await told.until("open")
+        await told.close()
+        failure = await Told(Remote(url, (), None, ssl.create_default_context())).failure()
+        assert failure.startswith(f"{url}: self-signed certificate")
+
+
+async def test_a_clients_certificate(
+    certificate: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate[0])
+    served.load_cert_chain(*certificate)
+    served.verify_mode = ssl.CERT_REQUIRED
+    bare = ssl.create_default_context(cafile=certificate[0])
+    known = ssl.create_default_context(cafile=certificate[0])
+    known.load_cert_chain(*certificate)
+    async with serving(tls=served) as there:
+        there.poll(ONE)
+        url = f"wss://127.0.0.1:{there.port}"
+        told = Told(Remote(url, (), None, known))
+        await told.until("snapshot_end")
+        await told.close()
+        refused = Told(Remote(url, (), None, bare))
+        waiting = asyncio.create_task(refused.until("hello"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await refused.close()
+    assert "it may take TLS (wss://), or a client certificate" in capfd.readouterr().err
+
+
+async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    async with serving(tls=served, limits=Limits(handshakes=5)) as there:
+        there.poll(ONE)
+        idle = [there.raw() for _ in range(30)]  # Not a byte of a handshake.
+        told = Told(Remote(f"wss://127.0.0.1:{there.port}", (), None, trusting))
+        await told.until("snapshot_end")
+        assert len(there.server._clients) <= 6
+        plain = there.raw("GET /events HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(HANGS_SECONDS):
+            loop = asyncio.get_running_loop()
+            while await loop.sock_recv(plain, 100):  # An alert, perhaps, and the end.
+                pass
+        assert there.server.tally.refusals == {"tls": 1}
+        assert there.server.tally.evictions["handshake"] >= 25
+        await told.close()
+        for one in (*idle, plain):
+            one.close()
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage" * 9, b""])
+async def test_what_is_no_tls_leaves_nothing_in_memory(
+    certificate: tuple[str, str], sent: bytes
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    async with serving(tls=served) as there:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+                writer.write(sent)
+                writer.write_eof()
+                with suppress(ConnectionError):
+                    await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+                writer.close()
+            async with asyncio.timeout(HANGS_SECONDS):
+                while there.server._clients:  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            kinds = (SSLProtocol, Client, ServerProtocol)
+            assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
+        finally:
+            gc.enable()
+
+
+# What is no agent.
+
+REDIRECTS = "it redirects to {}, which is not followed; if that is the agent, connect to it"
+
+
+async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
+    reached: list[bytes] = []
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(await reader.read(1000))
+        writer.close()
+
+    async def redirecting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n".encode())
+        writer.close()
+
+    target = await asyncio.start_server(other, "127.0.0.1", 0)
+    there = f"ws://127.0.0.1:{target.sockets[0].getsockname()[1]}/x"
+    server = await asyncio.start_server(redirecting, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    assert await Told(Remote(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
+    assert reached == []
+    server.close()
+    target.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("302 Found\r\nLocation: ws://[::1", REDIRECTS.format("ws://[::1")),
+        ("308 Moved\r\nLocation: /feed", REDIRECTS.format("/feed")),
+        ("301 Moved\r\nLocation: " + "x" * 8000, REDIRECTS.format("x" * 200)),
+        ("302 Found\r\nLocation: ws://a/\r\nLocation: b", REDIRECTS.format("ws://a/, b")),
+        ("300 Choose", "300 Choose"),
+        ("403 No\r\nContent-Length: 100000\r\n\r\n" + "x" * 100_000, "403 " + "x" * 200),
+        ("101 Switching\r\n\r\n", None),
+    ],
+)
+async def test_what_a_hostile_server_answers(answer: str, reason: str | None) -> None:
+    asked = asyncio.Event()
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    told = Told(Remote(url, ()))
+    if reason is not None:
+        assert await told.failure() == f"{url}: {reason}"
+    else:
+        waiting = asyncio.create_task(told.until("hello"))
+        await asyncio.wait_for(asked.wait(), HANGS_SECONDS)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await told.close()
+    server.close()
+
+
+async def test_a_host_that_can_be_none() -> None:
+    failure = await Told(Remote("ws://a..b:1/", ())).failure()
+    assert failure.startswith("ws://a..b:1/: the URL cannot be used: ")
+
+
+async def test_two_agents_with_one_name_are_warned_of(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as one, serving() as two:
+        one.poll(ONE)
+        two.poll(TWO)
+        told = Told(remote(one), remote(two))
+        await told.until("snapshot_end", times=2)
+        await told.close()
+    await asyncio.sleep(0.1)
+    assert "has the name of another: host" in capfd.readouterr().err

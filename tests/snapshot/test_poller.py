@@ -1,0 +1,761 @@
+import asyncio
+import threading
+from collections.abc import Iterable
+
+import pytest
+
+from agent.kernel.procfs.progress import Progress
+from agent.kernel.procfs.scanner import FdCheck, FdCheckResult, ProcessScan, ProcessScanner
+from agent.kernel.procfs.sockprotoname import Asked, protocols
+from agent.model import (
+    Closed,
+    Delta,
+    Key,
+    Opened,
+    Snapshot,
+    Updated,
+)
+from agent.snapshot import blocking as hops
+from agent.snapshot import poller as poller_module
+from agent.snapshot import refresh as looking
+from agent.snapshot.coverage import HIDDEN
+from agent.snapshot.poller import Poller
+from agent.snapshot.schedule import GROUPS
+from agent.stream.diff import DeltaTracker
+
+from .. import captures
+from ..fakeproc import (
+    ESTABLISHED,
+    INET_HEADING,
+    NETNS,
+    TIME_WAIT,
+    FakeProc,
+    inet_row,
+    stat_line,
+    unix_row,
+)
+from ..unprivileged import as_nobody
+
+PEER = "0100007F:9C40"
+SWEEP = 60.0
+
+
+class Follower:
+    """Poll after poll, and what each of them told."""
+
+    def __init__(self, fake: FakeProc, walker: ProcessScanner | None = None) -> None:
+        self.poller = Poller(walker or fake.walker(), sweep=SWEEP, clock=lambda: 1_700_000_100.0)
+        self._tracker = DeltaTracker()
+        self.last: Snapshot | None = None
+
+    async def poll(self) -> list[Delta]:
+        self.last = await self.poller.poll()
+        return self._tracker.advance(self.last)
+
+    async def sockets(self) -> list[Delta]:
+        """The deltas without those of coverage."""
+        return [one for one in await self.poll() if isinstance(one, (Opened, Updated, Closed))]
+
+    @property
+    def keys(self) -> set[Key]:
+        assert self.last
+        return set(self.last.holdings)
+
+    @property
+    def missing(self) -> str:
+        assert self.last
+        return "; ".join(self.last.coverage.missing)
+
+
+@pytest.fixture
+def follower(fake: FakeProc) -> Follower:
+    return Follower(fake)
+
+
+def reasons(told: Iterable[Delta]) -> list[str]:
+    return [delta.reason for delta in told if isinstance(delta, Closed)]
+
+
+# One poll.
+
+
+async def test_netcat_holds_its_listener(fake: FakeProc) -> None:
+    fake.process(4711, {0: "/dev/pts/1", 3: 26442}, comm="nc")
+    fake.raw_table("tcp", captures.capture("old/tcp_listeners"))
+    found = (await fake.poller().poll()).holdings
+    one = found[4711, 26442]
+    assert one.process
+    assert (one.process.comm, one.fds, one.socket.local_port, one.socket.state) == (
+        "nc", (3,), 8321, "LISTEN"
+    )  # fmt: skip
+    assert one.owner
+    assert one.owner.uid == 1000
+    # The other listener's holder cannot be seen.
+    assert found.keys() == {(4711, 26442), (None, 7019)}
+
+
+async def test_every_table_is_read(fake: FakeProc) -> None:
+    for table in captures.TABLES:
+        fake.raw_table(table, captures.capture(f"net/{table}"))
+    found = (await fake.poller().poll()).holdings
+    assert {one.socket.proto for one in found.values()} == {
+        table.removesuffix("6") for table in captures.TABLES
+    }
+    assert {name for names in GROUPS for name in names} == set(captures.TABLES)
+
+
+async def test_rows_that_no_process_can_hold_are_nobodys(fake: FakeProc) -> None:
+    fake.table("tcp", inet_row(0, remote=PEER, state=TIME_WAIT))
+    fake.process(7, {3: 11})
+    fake.table("udp", inet_row(11, state="07"))
+    assert (await fake.poller().poll()).holdings.keys() == {(7, 11)}
+
+
+async def test_a_prefork_servers_listener_is_each_workers(fake: FakeProc) -> None:
+    for pid in (7, 8, 9):
+        fake.process(pid, {3: 11})
+    fake.table("tcp", inet_row(11))
+    assert (await fake.poller().poll()).holdings.keys() == {(7, 11), (8, 11), (9, 11)}
+
+
+async def test_every_network_namespace_is_read_once(fake: FakeProc) -> None:
+    fake.process(7, {3: 11})
+    fake.process(8, {3: 12}, netns=5)
+    fake.process(9, {3: 12}, netns=5)
+    fake.table("tcp", inet_row(11))
+    fake.table("tcp", inet_row(12), netns=5)
+    found = await fake.poller().poll()
+    assert {key: one.socket.netns for key, one in found.holdings.items()} == {
+        (7, 11): NETNS, (8, 12): 5, (9, 12): 5
+    }  # fmt: skip
+    assert found.coverage.netns == 2
+
+
+async def test_a_namespace_that_may_not_be_named_is_read(fake: FakeProc) -> None:
+    fake.process(8, {3: 12}, netns=5, nameable=False)
+    fake.table("tcp", inet_row(12), netns=5)
+    found = await fake.poller().poll()
+    assert found.holdings[8, 12].socket.netns is None
+    assert found.holdings[8, 12].socket.local_port == 8080
+
+
+@pytest.mark.parametrize("nameless", [range(7, 12, 2), range(8, 12, 2)])
+async def test_a_namespace_is_named_by_any_of_its_processes(
+    fake: FakeProc, nameless: range
+) -> None:
+    for pid in range(7, 12):
+        fake.process(pid, {3: pid}, netns=5, nameable=pid not in nameless)
+    fake.raw_table("tcp", INET_HEADING, netns=5)  # The descriptors alone tell of the sockets.
+    found = await fake.poller().poll()
+    assert found.holdings.keys() == {(pid, pid) for pid in range(7, 12)}
+    assert found.coverage.netns == 2
+
+
+async def test_what_was_seen(fake: FakeProc) -> None:
+    fake.process(7)
+    found = await fake.poller().poll()
+    assert found.coverage == (2, 0, 1, ())
+    assert found.processes == {1: 100, 7: 100}
+    assert found.time == 1_700_000_100.0
+
+
+async def test_malformed_rows_are_told(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", b"garbage\n", inet_row(11))
+    await follower.poll()
+    assert follower.keys == {(7, 11)}
+    assert "1 malformed rows of tcp" in follower.missing
+
+
+async def test_hidden_processes_are_told(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7)
+    fake.end(1)
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    assert follower.missing == HIDDEN
+    assert follower.keys == {(None, 11)}
+
+
+def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
+    (open_fake.process(7, {3: 11}) / "fd").chmod(0)
+    open_fake.table("tcp", inet_row(11))
+    found = as_nobody(lambda: asyncio.run(open_fake.poller().poll()))
+    assert found.coverage == (2, 1, 1, ("the descriptors of process 7 (app) may not be read",))
+    assert found.holdings.keys() == {(None, 11)}
+
+
+# From poll to poll.
+
+
+async def test_a_socket_opens_and_closes(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7)
+    assert await follower.poll() == []
+    fake.hold(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    (opened,) = await follower.poll()
+    assert isinstance(opened, Opened)
+    fake.close(7, 3)
+    fake.table("tcp")
+    assert reasons(await follower.poll()) == ["closed"]
+
+
+async def test_a_process_exits(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.end(7)
+    fake.table("tcp")
+    assert reasons(await follower.poll()) == ["exited"]
+
+
+async def test_a_process_that_is_seen_while_it_exits_has_exited(
+    fake: FakeProc, follower: Follower
+) -> None:
+    directory = fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    exiting = stat_line(7, comm="app", ppid=1, start=100, threads=1, image=0, flags=0x40_0004)
+    (directory / "stat").write_text(exiting)
+    fake.close(7, 3)
+    fake.table("tcp")
+    assert reasons(await follower.poll()) == ["exited"]
+
+
+async def test_a_reused_pid_never_inherits(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.end(7)
+    fake.process(7, {3: 11}, start=900)
+    told = await follower.poll()
+    assert [type(delta) for delta in told] == [Closed, Opened]
+    assert reasons(told) == ["exited"]
+
+
+async def test_a_row_that_a_table_skips_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    for _ in range(3):
+        fake.table("tcp", inet_row(11))
+        assert await follower.poll() == []
+        fake.table("tcp")
+        assert await follower.poll() == []
+
+
+async def test_a_row_that_stays_away_is_no_close_while_it_is_held(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.table("tcp")
+    for _ in range(5):
+        assert not reasons(await follower.poll())
+        assert follower.keys == {(7, 11)}
+
+
+async def test_a_table_that_fails_freezes_its_rows(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11, 4: 12})
+    fake.table("tcp", inet_row(11), inet_row(13))
+    fake.table("unix", unix_row(12))
+    await follower.poll()
+    before = follower.keys
+    fake.break_table("tcp")
+    for _ in range(5):
+        assert await follower.sockets() == []
+        assert follower.keys == before == {(7, 11), (7, 12), (None, 13)}
+        assert "tcp of network namespace" in follower.missing
+    fake.mend_table("tcp")
+    fake.table("tcp", inet_row(11), inet_row(13))
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_socket_closed_while_its_table_fails_is_closed(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.break_table("tcp")
+    fake.close(7, 3)
+    assert reasons(await follower.poll()) == ["closed"]
+
+
+async def test_a_process_that_cannot_be_looked_at_keeps_its_sockets(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.break_descriptors(7)
+    for _ in range(3):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert "process 7 (app) could not be read" in follower.missing
+    fake.mend_descriptors(7)
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_process_whose_stat_is_malformed_keeps_its_sockets(
+    fake: FakeProc, follower: Follower
+) -> None:
+    stat = fake.process(7, {3: 11}) / "stat"
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    good = stat.read_text()
+    stat.write_text("7 (app")
+    fake.hold(7, {4: "/dev/null"})
+    for _ in range(15):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert follower.missing == "process 7 (app) could not be read (its stat is malformed)"
+    stat.write_text(good)
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_malformed_descriptor_is_told_of_until_it_goes(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11, 4: "socket:[none]"})
+    fake.table("tcp", inet_row(11))
+    for _ in range(5):
+        await follower.poll()
+        assert follower.missing == (
+            "process 7 (app) could not be read (1 malformed descriptors skipped)"
+        )
+        assert follower.keys == {(7, 11)}
+    fake.close(7, 4)
+    await follower.poll()
+    assert (follower.keys, follower.missing) == ({(7, 11)}, "")
+
+
+async def test_a_table_that_is_empty_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.raw_table("tcp", b"")
+    for _ in range(3):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert follower.missing.endswith("could not be read (it is empty)")
+    fake.table("tcp", inet_row(11))
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_a_procfs_that_vanishes_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    away = fake.root.with_name("away")
+    fake.root.rename(away)
+    for _ in range(3):
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        assert "processes could not be listed" in follower.missing
+    fake.root.mkdir()  # The mount point, with nothing mounted.
+    assert await follower.sockets() == []
+    fake.root.rmdir()
+    away.rename(fake.root)
+    assert await follower.sockets() == []
+    assert follower.missing == ""
+
+
+async def test_without_a_procfs_there_is_nothing_to_poll(fake: FakeProc) -> None:
+    poller = fake.poller()
+    fake.root.rename(fake.root.with_name("away"))
+    with pytest.raises(OSError):
+        await poller.poll()
+
+
+async def test_a_new_row_is_looked_for_again_before_it_is_nameless(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 10})
+    fake.table("tcp", inet_row(10))
+    await follower.poll()
+    fake.table("tcp", inet_row(10), inet_row(11), inet_row(12))
+    assert await follower.poll() == []
+    fake.hold(7, {4: 11})
+    told = await follower.poll()
+    assert {type(delta) for delta in told} == {Opened}
+    assert follower.keys == {(7, 10), (7, 11), (None, 12)}
+    fake.hold(7, {5: 12})
+    assert reasons(await follower.poll()) == ["attributed"]
+    assert follower.keys == {(7, 10), (7, 11), (7, 12)}
+
+
+async def test_the_first_row_of_all_is_looked_for_again_too(
+    fake: FakeProc, follower: Follower
+) -> None:
+    await follower.poll()
+    fake.table("tcp", inet_row(11))
+    assert await follower.poll() == []
+    assert len(await follower.poll()) == 1
+
+
+async def test_a_state_that_changes_is_an_update(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11, remote=PEER, state="02"))
+    await follower.poll()
+    fake.table("tcp", inet_row(11, remote=PEER, state=ESTABLISHED))
+    (updated,) = await follower.poll()
+    assert isinstance(updated, Updated)
+    assert (updated.before.socket.state, updated.holding.socket.state) == (
+        "SYN_SENT", "ESTABLISHED"
+    )  # fmt: skip
+
+
+async def test_the_last_process_of_a_namespace_takes_its_sockets_along(
+    fake: FakeProc, follower: Follower
+) -> None:
+    fake.process(7, {3: 11}, netns=5)
+    fake.table("tcp", inet_row(11), netns=5)
+    await follower.poll()
+    fake.end(7)
+    assert reasons(await follower.sockets()) == ["exited"]
+    assert follower.keys == set()
+
+
+# What is read again.
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(looking, "time", clock)
+    return clock
+
+
+async def swept(follower: Follower, clock: Clock, polls: int = 10) -> None:
+    """As many polls as fit into the time of a sweep, and one more."""
+    for _ in range(polls + 1):
+        clock.now += SWEEP / polls
+        await follower.poll()
+
+
+async def test_where_nothing_changed_nothing_is_read_and_nothing_made(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    fake.process(7, {3: 11, 4: 0})
+    fake.table("tcp", inet_row(11), inet_row(13))
+    await follower.poll()
+    first, work = follower.last, follower.poller.work
+    for _ in range(3):
+        await follower.poll()
+        assert first
+        assert follower.last
+        assert follower.last.changed == frozenset()
+        assert follower.last.holdings is first.holdings
+    assert follower.poller.work[1:] == work[1:]
+
+
+async def test_the_parts_of_a_poll_are_told_of(fake: FakeProc, follower: Follower) -> None:
+    parts: list[int] = []
+    follower.poller.progressed = lambda: parts.append(1)
+    fake.process(7, {3: 11})
+    await follower.poll()
+    assert len(parts) == 4
+    await follower.poll()
+    assert len(parts) == 7  # Nothing was joined.
+
+
+async def test_what_changed_is_told(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11, 4: 12})
+    fake.table("tcp", inet_row(11), inet_row(12), inet_row(13))
+    await follower.poll()
+    fake.close(7, 3)
+    fake.hold(7, {5: 13})
+    fake.table("tcp", inet_row(12), inet_row(13))
+    await follower.poll()
+    assert follower.last
+    assert follower.last.changed == frozenset({(7, 11), (7, 13), (None, 13)})
+
+
+async def test_descriptors_swapped_are_found_within_a_sweep(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    fake.hold(1, {3: 11, 4: 12})
+    for pid in range(10, 50):
+        fake.process(pid, {3: 11})
+    fake.table("tcp", inet_row(11), inet_row(12))
+    await follower.poll()
+    for pid in range(10, 50):
+        fake.close(pid, 3)
+        fake.hold(pid, {3: 12})
+    await swept(follower, clock)
+    assert follower.keys == {(1, 11), (1, 12), *((pid, 12) for pid in range(10, 50))}
+
+
+async def test_a_large_process_is_swept_in_time(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    fake.hold(1, {3: 11, 4: 12})
+    fake.process(7, dict.fromkeys(range(100), 11))
+    fake.table("tcp", inet_row(11), inet_row(12))
+    await follower.poll()
+    for fd in range(100):
+        fake.close(7, fd)
+    fake.hold(7, dict.fromkeys(range(100), 12))
+    await swept(follower, clock)
+    assert follower.keys == {(1, 11), (1, 12), (7, 12)}
+
+
+async def test_a_socket_passed_on_closes_and_opens(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    fake.process(8)
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.close(7, 3)
+    fake.hold(8, {5: 11})
+    told = await follower.poll()
+    assert [type(delta) for delta in told] == [Closed, Opened]
+    assert follower.keys == {(8, 11)}
+
+
+async def test_a_socket_replaced_by_a_new_one_is_found_at_once(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.close(7, 3)
+    fake.hold(7, {3: 12})
+    fake.table("tcp", inet_row(12))
+    assert [type(delta) for delta in await follower.poll()] == [Closed, Opened]
+    assert follower.keys == {(7, 12)}
+
+
+async def test_the_holder_of_a_new_socket_is_searched_for(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    for pid in range(10, 15):
+        fake.process(pid, {3: "/dev/null"})
+    await follower.poll()
+    fake.close(12, 3)
+    fake.hold(12, {3: 11})
+    fake.table("tcp", inet_row(11))
+    assert await follower.poll() == []
+    (opened,) = await follower.poll()
+    assert isinstance(opened, Opened)
+    assert follower.keys == {(12, 11)}
+
+
+async def test_a_new_descriptor_has_the_tables_read_whatever_the_counters_say(
+    fake: FakeProc, follower: Follower, clock: Clock
+) -> None:
+    fake.process(7)
+    fake.raw_table("sockstat", b"sockets: used 5\n")
+    await follower.poll()
+    fake.hold(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    (opened,) = await follower.poll()
+    assert isinstance(opened, Opened)
+    assert opened.holding.socket.state == "LISTEN"
+
+
+async def test_a_socket_in_no_table_is_held_too(fake: FakeProc, follower: Follower) -> None:
+    fake.process(7, {3: 11})
+    await follower.poll()
+    for _ in range(3):
+        assert await follower.poll() == []
+        assert follower.keys == {(7, 11)}
+    fake.close(7, 3)
+    assert reasons(await follower.poll()) == ["closed"]
+
+
+@pytest.mark.parametrize("polls", [0, 10])
+async def test_another_program_in_a_process_is_an_update(
+    fake: FakeProc, follower: Follower, clock: Clock, polls: int
+) -> None:
+    directory = fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    for _ in range(polls + 1):
+        await follower.poll()
+    (directory / "stat").write_text(
+        stat_line(7, comm="other", ppid=1, start=100, threads=1, image=2)
+    )
+    await swept(follower, clock)
+    assert follower.last
+    by = follower.last.holdings[7, 11].process
+    assert by
+    assert by.comm == "other"
+
+
+class Denying(ProcessScanner):
+    """May not read the descriptors of some processes."""
+
+    denied: frozenset[int] = frozenset()
+
+    def look(self, pid: int, progress: Progress | None = None) -> ProcessScan:
+        look = super().look(pid, progress)
+        return look if pid not in self.denied else look._replace(fds={}, more=(), readable=False)
+
+    def _check(self, check: FdCheck, progress: Progress) -> FdCheckResult:
+        if check.pid in self.denied:
+            raise PermissionError
+        return super()._check(check, progress)
+
+
+async def test_a_process_that_may_no_longer_be_read_keeps_its_sockets(
+    fake: FakeProc, clock: Clock
+) -> None:
+    walker = Denying(fake.procfs())
+    follower = Follower(fake, walker)
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    walker.denied = frozenset({7})
+    await swept(follower, clock)
+    for _ in range(3):
+        assert await follower.sockets() == []
+        assert (follower.keys, follower.missing) == (
+            {(7, 11)},
+            "the descriptors of process 7 (app) may not be read",
+        )
+    fake.table("tcp")
+    for _ in range(3):
+        await follower.poll()
+    assert follower.keys == set()
+
+
+async def test_a_process_that_may_be_read_later_is(fake: FakeProc, clock: Clock) -> None:
+    walker = Denying(fake.procfs())
+    walker.denied = frozenset({7})
+    follower = Follower(fake, walker)
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    assert follower.keys == {(None, 11)}
+    walker.denied = frozenset()
+    await swept(follower, clock)
+    assert (follower.keys, follower.missing) == ({(7, 11)}, "")
+
+
+@pytest.mark.parametrize("denied", [7, 8])
+async def test_who_may_be_read_keeps_what_it_shares_with_one_who_may_not(
+    fake: FakeProc, clock: Clock, denied: int
+) -> None:
+    walker = Denying(fake.procfs())
+    follower = Follower(fake, walker)
+    for pid in (7, 8):
+        fake.process(pid, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    walker.denied = frozenset({denied})
+    await swept(follower, clock)
+    fake.table("tcp")
+    for _ in range(5):
+        await follower.poll()
+        assert (15 - denied, 11) in follower.keys
+
+
+async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_is_published(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walker = fake.walker()
+    follower = Follower(fake, walker)
+    fake.table("tcp", inet_row(22))
+    fake.process(7)
+    fake.process(8, {3: 22})
+    await follower.poll()
+    fake.hold(7, {3: 21})
+
+    def replaced(
+        root: str, asked: Iterable[Asked], progress: Progress
+    ) -> dict[Asked, bytes | None]:
+        fake.close(7, 3)
+        fake.hold(7, {3: 22})
+        return protocols(root, asked, progress)
+
+    monkeypatch.setattr(poller_module, "protocols", replaced)
+    await follower.poll()
+    monkeypatch.undo()
+    await follower.poll()
+    assert follower.keys == {(7, 22), (8, 22)}
+
+
+@pytest.mark.parametrize("method", ["evidence", "walk"])
+async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_sockets(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(hops, "SECONDS", 0.1)
+    walker = fake.walker()
+    follower = Follower(fake, walker)
+    fake.table("tcp", inet_row(11))
+    fake.process(7, {3: 11})
+    await follower.poll()
+    release, returned = threading.Event(), threading.Event()
+    read = getattr(walker, method)
+
+    def hang(pids: Iterable[int], progress: Progress) -> object:
+        if 7 in pids:
+            progress.at = 7
+            release.wait()
+            returned.set()
+        else:
+            release.set()
+            returned.wait()
+        return read(pids, progress)
+
+    monkeypatch.setattr(walker, method, hang)
+    fake.break_descriptors(7)  # It is looked at as a whole.
+    await follower.poll()
+    assert release.is_set()
+    assert follower.keys == {(7, 11)}
+    monkeypatch.undo()
+    fake.mend_descriptors(7)
+    for _ in range(1000):  # Until its thread has returned.
+        assert await follower.sockets() == []
+        assert follower.keys == {(7, 11)}
+        if not follower.missing:
+            break
+    assert follower.missing == ""
+
+
+async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next(
+    fake: FakeProc, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11))
+    await follower.poll()
+    fake.table("tcp", inet_row(11, remote=PEER, state=ESTABLISHED))
+
+    async def hang(_gone: Iterable[int]) -> None:
+        raise hops.CallTimeout
+
+    monkeypatch.setattr(follower.poller._looking, "recheck_holders_of", hang)
+    assert await follower.sockets() == []
+    monkeypatch.undo()
+    (updated,) = await follower.sockets()
+    assert isinstance(updated, Updated)
+    assert updated.holding.socket.state == "ESTABLISHED"
+
+
+async def test_a_search_is_bounded_where_processes_have_no_descriptors(
+    fake: FakeProc, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "SEARCH_DESCRIPTORS", 20)
+    fake.table("tcp", inet_row(11))
+    for pid in range(100, 200):
+        fake.process(pid)
+    fake.process(7, {3: 11})
+    await follower.poll()
+    fake.table("tcp", inet_row(11), inet_row(12))
+    await follower.poll()
+    before = follower.poller.work.processes
+    await follower.poll()
+    # What it searches, and what the sweep reads.
+    assert follower.poller.work.processes - before <= 20 + 2

@@ -1,0 +1,20 @@
+"""Ends of sockets that were published though no table showed them."""
+
+from collections import Counter
+
+from agent.snapshot.poller import without_unlisted
+
+from ..make import tcp
+
+PEERLESS = tcp(0, "CLOSE")
+CONNECTED = tcp(0, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=80)
+UDP = PEERLESS._replace(proto="udp")
+
+
+def test_the_end_of_a_bound_socket_that_went_is_not_reported_again() -> None:
+    ended = [PEERLESS, CONNECTED, PEERLESS]
+    assert without_unlisted(ended, Counter({"tcp": 1})) == [CONNECTED, PEERLESS]
+
+
+def test_the_end_of_an_udp_socket_is_reported_whatever_went() -> None:
+    assert without_unlisted([UDP], Counter({"udp": 1, "tcp": 1})) == [UDP]

@@ -1,0 +1,315 @@
+"""What is read again of real processes: of those that have not run since, nothing."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from agent.kernel.procfs.mount import ProcFS
+from agent.kernel.procfs.scanner import ProcessScanner
+from agent.snapshot import blocking as hops
+from agent.snapshot import refresh as looking
+from agent.snapshot.holders import NEW_POLLS, Holders
+from agent.snapshot.plan import MAX_RESTS
+from agent.snapshot.quota import Limits
+from agent.snapshot.refresh import HolderRefresher
+
+from ..kernel.procfs.test_scanner_check import needs_counts
+from ..kernel.procfs.test_schedstat import needs_times
+from ..told import Told, told
+from ..unshared import need_root
+
+pytestmark = [needs_times, needs_counts]
+
+
+UNLIMITED = Limits(10**9, 10**9, 10**9)
+NOBODY = 65_534
+
+
+class Polling:
+    """Looks at some processes, poll after poll, ``step`` seconds apart."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *pids: int,
+        sweep: float = 60.0,
+        step: float = 1.0,
+        limits: Limits = UNLIMITED,
+    ) -> None:
+        monkeypatch.setattr(looking, "time", self)
+        self._now = 0.0
+        self._step = step
+        self._pids = pids
+        self.holders = Holders()
+        self.looking = HolderRefresher(ProcessScanner(ProcFS()), self.holders, sweep, limits=limits)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    async def poll(self) -> int:
+        """How many descriptors it read."""
+        self._now += self._step
+        before = self.looking.descriptors
+        assert await self.looking.refresh(self._pids, ()) == {}
+        return self.looking.descriptors - before
+
+    async def settle(self) -> None:
+        """Poll until they sleep, and are not new any more."""
+        still = 0
+        while still < 2 * NEW_POLLS:
+            await asyncio.sleep(0.01)
+            await self.poll()
+            still = 0 if any(map(self.looking.has_run, self._pids)) else still + 1
+
+
+PRIVATE = """
+def run():
+    libc.unshare(0x400)  # CLONE_FILES
+    held.append(socket.socket())
+    gone.set()
+    go.wait()
+    os.dup2(2, held[0].fileno())
+    gone.set()
+    threading.Event().wait()
+"""
+
+
+def inodes(there: Told, *names: str) -> list[int]:
+    """Of the sockets with these names."""
+    return [int(there(f"print(os.fstat({name}.fileno()).st_ino)")) for name in names]
+
+
+async def test_who_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with told() as there:
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        # The sweep of a single process reads a descriptor of it in each poll, once in a while.
+        assert {await polling.poll() for _ in range(20)} == {0, 1}
+
+
+async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("one = socket.socket(); two = socket.socket()")
+        one, two = inodes(there, "one", "two")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        there("os.dup2(two.fileno(), one.fileno())")
+        await polling.poll()
+        assert polling.holders.pids_of(one) == ()
+        assert len(polling.holders.watched[there.pid].held[two]) == 2
+
+
+async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("file = os.open('/dev/null', os.O_RDONLY)")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        there("os.close(file); one = socket.socket()")
+        (one,) = inodes(there, "one")
+        await polling.poll()
+        assert polling.holders.pids_of(one) == (there.pid,)
+
+
+async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("go, gone = threading.Event(), threading.Event()")
+        there("held = []")
+        there(f"exec({PRIVATE!r})")
+        there("threading.Thread(target=run, daemon=True).start(); gone.wait(); gone.clear()")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        ((_fd, inode),) = polling.holders.watched[there.pid].more
+        assert polling.holders.pids_of(inode) == (there.pid,)
+        walked = polling.looking.processes
+        for _ in range(MAX_RESTS):
+            await polling.poll()
+        assert polling.looking.processes - walked <= MAX_RESTS + 1
+        there("go.set(); gone.wait()")
+        await polling.poll()
+        assert polling.holders.pids_of(inode) == ()
+
+
+async def test_many_threads_with_private_descriptors_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # More threads than the main table has descriptors, and than are asked in any case.
+    with told() as there:
+        there("gone, go, held = threading.Semaphore(0), threading.Event(), []")
+        there(f"exec({PRIVATE.replace('gone.set()', 'gone.release()')!r})")
+        there("for _ in range(30): threading.Thread(target=run, daemon=True).start()")
+        there("for _ in range(30): gone.acquire()")
+        polling = Polling(monkeypatch, there.pid)
+        async with asyncio.timeout(20):
+            await polling.settle()
+        assert len(polling.holders.watched[there.pid].more) >= 30
+        walked = 0
+
+        async def walk(pids: Sequence[int]) -> dict[int, str]:
+            nonlocal walked
+            walked += len(pids)
+            return {}
+
+        monkeypatch.setattr(polling.looking, "walk", walk)
+        for _ in range(MAX_RESTS):
+            await polling.poll()
+        assert walked <= 1  # The sweep reads it in one turn of many.
+
+
+async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    with told() as there:
+        polling = Polling(monkeypatch, there.pid, sweep=60.0, step=60.0)
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            await polling.poll()
+        read = [await polling.poll() > 0 for _ in range(3 * (MAX_RESTS + 1))]
+        assert read.count(True) == 3
+
+
+async def test_a_short_sweep_reads_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    with told() as there:
+        polling = Polling(monkeypatch, there.pid, sweep=1.0)
+        await polling.poll()
+        assert all([await polling.poll() > 0 for _ in range(8)])
+
+
+async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        there("one = socket.socket(); two = socket.socket()")
+        held, other = inodes(there, "one", "two")
+        # The child swaps them when it gets a signal, in the table of both.
+        there("signal.signal(signal.SIGUSR1, lambda *_: os.dup2(two.fileno(), one.fileno()))")
+        child = int(there("print(sharing())"))
+        polling = Polling(monkeypatch, there.pid, child)
+        for _ in range(8):
+            await asyncio.sleep(0.02)
+            await polling.poll()
+        assert set(polling.holders.pids_of(held)) == {there.pid, child}
+        os.kill(child, signal.SIGUSR1)
+        while polling.holders.pids_of(held):  # The child needs its time to run.
+            await polling.poll()
+        assert set(polling.holders.pids_of(other)) == {there.pid, child}
+
+
+async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with told() as there:
+        there("reading, writing = os.pipe()")
+        there(
+            "child = os.fork(); child or "
+            "(os.fork() or os.write(writing, b'%d' % os.getpid()), signal.pause())"
+        )
+        child, grandchild = map(int, there("print(child, os.read(reading, 20).decode())").split())
+        try:
+            polling = Polling(monkeypatch, child, grandchild)
+            await polling.settle()
+            assert polling.holders.watched[grandchild].process.ppid == child
+            os.kill(child, signal.SIGKILL)
+            there("os.wait()")
+            await polling.poll()
+            assert polling.holders.watched[grandchild].process.ppid != child
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+
+
+async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_arguments: object) -> None:
+        raise hops.CallTimeout
+
+    with told() as there:
+        there("one = socket.socket(); two = socket.socket()")
+        one, two = inodes(there, "one", "two")
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        there("os.dup2(two.fileno(), one.fileno())")
+        with monkeypatch.context() as failing:
+            failing.setattr(polling.looking._hops, "batch", hang)
+            for _ in range(3):
+                with pytest.raises(hops.CallTimeout):
+                    await polling.poll()
+        await polling.poll()
+        assert polling.holders.pids_of(one) == ()
+        assert len(polling.holders.watched[there.pid].held[two]) == 2
+
+
+async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with told() as there:
+        polling = Polling(monkeypatch, there.pid)
+        await polling.settle()
+        with monkeypatch.context() as failing:
+            failing.setattr(hops, "MAX_HUNG", 0)
+            with pytest.raises(hops.CallTimeout):
+                await polling.poll()
+        await polling.poll()
+        assert polling.looking._ran[there.pid] is not None
+
+
+# What one user has beyond the limits.
+
+
+def hold(there: Told, count: int, *, uid: int = NOBODY) -> None:
+    """Have it hold so many sockets, as this user."""
+    there(f"held = [socket.socket() for _ in range({count})]; os.setuid({uid})")
+
+
+async def test_a_user_with_too_much_is_named_and_others_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as small, told() as large, told() as roots:
+        hold(small, 5)
+        hold(large, 100)
+        hold(roots, 100, uid=0)
+        pids = (small.pid, large.pid, roots.pid)
+        polling = Polling(monkeypatch, *pids, limits=Limits(40, 30, 1))
+        for _ in range(3):
+            await polling.poll()
+        assert polling.holders.watched.keys() == {small.pid, roots.pid}
+        (sentence,) = polling.looking.beyond_limits()
+        assert sentence.startswith(f"user {NOBODY} has 100 descriptors in 2 processes")
+        large("held.clear()")
+        await polling.poll()
+        assert large.pid in polling.holders.watched
+        assert polling.looking.beyond_limits() == []
+
+
+async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as first, told() as second:
+        for there in (first, second):
+            hold(there, 30)
+        polling = Polling(monkeypatch, first.pid, second.pid, limits=Limits(40, 40, 1))
+        monkeypatch.setattr(looking, "LATE_SHARE", 0.0)
+        await polling.poll()
+        assert len(polling.holders.watched) == 1
+        monkeypatch.setattr(looking, "LATE_SHARE", 0.1)
+        await polling.poll()
+        assert {first.pid, second.pid} == polling.holders.watched.keys()
+        assert all(len(one.held) == 30 for one in polling.holders.watched.values())
+
+
+async def test_a_process_that_may_not_be_dumped_is_its_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_root()
+    with told() as there:
+        hold(there, 100)
+        there("libc.prctl(4, 0)")  # PR_SET_DUMPABLE: root then owns what is below /proc/PID.
+        polling = Polling(monkeypatch, there.pid, limits=Limits(10, 10, 1))
+        await polling.poll()
+        assert not polling.holders.watched

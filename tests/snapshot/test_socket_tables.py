@@ -1,0 +1,417 @@
+from collections.abc import Iterable, Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.kernel.procfs import net_tables
+from agent.kernel.rows import EMPTY, Table, reread
+from agent.model import Socket
+from agent.snapshot.socket_tables import Change, SocketTables
+
+from ..fakeproc import INET_HEADING, UNIX_HEADING, inet_row, unix_row
+from ..make import tcp
+
+
+class Decoder:
+    """Decodes ``INODE[:TEXT]``; notes what it was given."""
+
+    def __init__(self, netns: int = 1) -> None:
+        self.netns = netns
+        self.calls: list[list[bytes]] = []
+
+    def __call__(self, fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
+        rows = list(fresh)
+        self.calls.append(rows)
+        for row in rows:
+            inode, _, told = row.partition(b":")
+            if inode.isdigit():
+                yield row, tcp(int(inode), told.decode() or "LISTEN", netns=self.netns)
+
+
+def read(*rows: bytes, before: Table = EMPTY, netns: int = 1) -> Table:
+    return reread(rows, before, Decoder(netns))
+
+
+def unix(inode: int, path: str = "/a") -> Socket:
+    return Socket(inode, "unix", "unix", "stream", "LISTEN", path=path)
+
+
+def listed(*sockets: Socket) -> Table:
+    """A first reading of these, each row as its ``repr``."""
+    rows = {repr(socket).encode(): socket for socket in sockets}
+    return Table(rows, fresh=rows)
+
+
+class Readings(SocketTables[str]):
+    """Tables that are read again and again."""
+
+    def read(self, **rows: list[bytes]) -> Change:
+        return self.update(
+            {name: read(*found, before=self.get(name)) for name, found in rows.items()}
+        )
+
+
+# One table.
+
+
+def test_a_table_is_read() -> None:
+    table = read(b"1", b"2", b"0")
+    assert table.sockets() == {1: tcp(1), 2: tcp(2)}
+    assert table.unowned() == [tcp(0)]
+    assert table.malformed == frozenset()
+
+
+def test_what_has_not_changed_is_the_same_table() -> None:
+    table = read(b"1", b"x", b"2")
+    decoder = Decoder()
+    assert reread([b"2", b"1", b"x", b"1"], table, decoder) is table
+    assert decoder.calls == []
+
+
+def test_what_came_and_went_is_told() -> None:
+    table = read(b"2", b"3", b"x", before=read(b"1", b"2"))
+    assert table.fresh == {b"3": tcp(3)}
+    assert table.left == (tcp(1),)
+
+
+def test_of_malformed_rows_alone_there_is_the_same_table_too() -> None:
+    table = read(b"x")
+    assert read(b"x", before=table) is table
+
+
+def test_of_rows_of_one_socket_the_later_is_newer() -> None:
+    rows = [b"%d:%s" % (inode, state) for inode in range(10, 60) for state in (b"NEW", b"OLD")]
+    for before in (EMPTY, read(b"1")):
+        table = read(*rows[::-1], before=before)
+        assert {one.state for one in table.sockets().values() if one.inode != 1} == {"NEW"}
+
+
+def test_only_new_rows_are_decoded() -> None:
+    before = read(b"1", b"2")
+    decoder = Decoder()
+    table = reread([b"3", b"1", b"4"], before, decoder)
+    assert [sorted(call) for call in decoder.calls] == [[b"3", b"4"]]
+    assert table.sockets().keys() == {1, 3, 4}
+    assert table.rows[b"1"] is before.rows[b"1"]
+
+
+def test_rows_that_only_go_are_nothing_to_decode() -> None:
+    decoder = Decoder()
+    assert reread([b"1"], read(b"1", b"2"), decoder).sockets().keys() == {1}
+    assert decoder.calls == []
+
+
+def test_malformed_rows_are_kept_apart() -> None:
+    table = read(b"1", b"x", b"y", b"x")
+    assert table.sockets().keys() == {1}
+    assert table.malformed == {b"x", b"y"}
+
+
+def test_malformed_rows_are_not_tried_again() -> None:
+    decoder = Decoder()
+    table = reread([b"1", b"x", b"2"], read(b"1", b"x"), decoder)
+    assert decoder.calls == [[b"2"]]
+    assert table.malformed == {b"x"}
+
+
+def test_a_malformed_row_that_goes_is_forgotten() -> None:
+    assert read(b"1", before=read(b"1", b"x")).malformed == frozenset()
+
+
+def test_a_malformed_row_in_exchange_for_a_readable_one_is_a_change() -> None:
+    before = read(b"1", b"2")
+    table = read(b"1", b"x", before=before)
+    assert table.sockets().keys() == {1}
+    assert table.malformed == {b"x"}
+
+
+@given(*[st.lists(st.sampled_from([b"1", b"2", b"2:CLOSE", b"3", b"0", b"x", b"y"]))] * 2)
+def test_a_table_that_is_read_again_is_as_if_read_anew(old: list[bytes], new: list[bytes]) -> None:
+    before = read(*old)
+    again = read(*new, before=before)
+    assert (again.rows, again.malformed) == read(*new)[:2]
+    assert (again is before) == (set(old) == set(new))
+
+
+# All tables.
+
+
+def test_sockets_that_come_and_go() -> None:
+    tables = Readings()
+    assert tables.read(tcp=[b"1", b"2"]) == Change({1, 2}, set())
+    assert tables.read(tcp=[b"2", b"3"]) == Change({3}, {1})
+    assert tables.sockets == {2: tcp(2), 3: tcp(3)}
+    assert tables.get("tcp").rows == read(b"2", b"3").rows
+
+
+def test_a_socket_that_reads_otherwise_is_fresh_and_not_gone() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1:SYN_SENT"])
+    assert tables.read(tcp=[b"1:ESTABLISHED"]) == Change({1}, set())
+    assert tables.sockets[1].state == "ESTABLISHED"
+
+
+def test_a_socket_that_moves_to_another_table_is_not_gone() -> None:
+    for order in (["tcp", "tcp6"], ["tcp6", "tcp"]):
+        tables = Readings()
+        tables.update({"tcp": read(b"1"), "tcp6": EMPTY})
+        moved = {"tcp": read(before=tables.get("tcp")), "tcp6": read(b"1:ESTABLISHED")}
+        assert tables.update({name: moved[name] for name in order}) == Change({1}, set())
+        assert tables.sockets == {1: tcp(1, "ESTABLISHED")}
+
+
+def test_the_same_table_again_is_no_change() -> None:
+    tables = Readings()
+    table = read(b"1", b"x")
+    tables.update({"tcp": table})
+    assert tables.update({"tcp": table}) == Change(set(), set())
+    assert tables.decoded == 1
+
+
+def test_decoded_rows_are_counted() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1", b"0"], udp=[b"2"])
+    tables.read(tcp=[b"1", b"3"], udp=[])
+    assert tables.decoded == 4
+
+
+def test_tables_that_are_not_read_again_stay() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1"], udp=[b"2"])
+    assert tables.read(tcp=[]) == Change(set(), {1})
+    assert tables.sockets.keys() == {2}
+    assert dict(tables.items())["udp"].rows == read(b"2").rows
+
+
+def test_rows_that_nobody_can_hold_neither_come_nor_go() -> None:
+    tables = Readings()
+    assert tables.read(tcp=[b"0", b"0:TIME_WAIT", b"1"]) == Change({1}, set())
+    assert tables.read(tcp=[b"1"]) == Change(set(), set())
+    assert 0 not in tables.sockets
+
+
+def test_a_row_that_stands_twice_goes_with_the_second() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1:SYN_SENT", b"1:ESTABLISHED"])
+    assert tables.sockets[1].state == "ESTABLISHED"  # What was read later.
+    assert tables.read(tcp=[b"1:ESTABLISHED"]) == Change(set(), set())
+    assert tables.sockets.keys() == {1}
+    assert tables.read(tcp=[]) == Change(set(), {1})
+
+
+def test_of_a_row_that_stood_twice_the_one_that_is_left_is_told() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1:SYN_SENT", b"1:ESTABLISHED"])
+    tables.read(tcp=[b"1:SYN_SENT"])
+    assert tables.sockets[1].state == "SYN_SENT"
+
+
+def test_a_row_that_a_table_skipped_comes_back() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1", b"2"])
+    assert tables.read(tcp=[b"2"]) == Change(set(), {1})
+    assert tables.read(tcp=[b"1", b"2"]) == Change({1}, set())
+    assert tables.sockets.keys() == {1, 2}
+
+
+def test_an_inode_used_again_in_another_table() -> None:
+    tables = Readings()
+    tables.update({"tcp": read(b"1"), "unix": EMPTY})
+    change = tables.update({"tcp": read(before=tables.get("tcp")), "unix": listed(unix(1))})
+    assert change == Change({1}, set())
+    assert tables.sockets == {1: unix(1)}
+    assert tables.clashes == set()
+
+
+def test_dropping_a_table() -> None:
+    tables = Readings()
+    tables.read(tcp=[b"1"], udp=[b"2"])
+    assert tables.update({"tcp": EMPTY}) == Change(set(), {1})
+    assert [name for name, _table in tables.items()] == ["udp"]
+    assert tables.get("tcp") is EMPTY
+    assert tables.update({"tcp": EMPTY, "none": EMPTY}) == Change(set(), set())
+
+
+def test_a_table_replaced_by_one_of_another_source() -> None:
+    tables = SocketTables[object]()
+    tables.update({"tcp": read(b"1"), "tcp6": read(b"2")})
+    pair: object = ("tcp", "tcp6")
+    both = listed(tcp(1, source="netlink"), tcp(2, source="netlink"))
+    replaced: list[dict[object, Table]] = [
+        {pair: both, "tcp": EMPTY, "tcp6": EMPTY},
+        {"tcp": read(b"1"), "tcp6": read(b"2"), pair: EMPTY},
+    ]
+    for tables_read in replaced:
+        assert tables.update(tables_read) == Change({1, 2}, set())
+    assert {one.source for one in tables.sockets.values()} == {"procfs"}
+
+
+# A path with a newline in it may imitate a row of unix.
+
+
+def test_a_path_that_imitates_a_row_hides_nothing() -> None:
+    imitation = unix_row(11, "/b").decode().rstrip("\n")
+    text = UNIX_HEADING + unix_row(5, f"/a\n{imitation}")
+    listing = INET_HEADING + inet_row(11)
+    for names in (["tcp", "unix"], ["unix", "tcp"]):
+        tables = Readings()
+        texts = {"tcp": listing, "unix": text}
+        tables.update({name: net_tables.parse(name, texts[name], None) for name in names})
+        assert {one.proto for one in tables.sockets.values()} == {"tcp", "unix"}
+        assert tables.sockets[11].proto == "tcp"
+        assert tables.clashes == {11}
+
+
+def test_a_row_of_unix_hides_no_other_tables_socket() -> None:
+    for names in (["tcp", "unix"], ["unix", "tcp"]):
+        tables = Readings()
+        both = {"tcp": listed(tcp(1)), "unix": listed(unix(1), unix(2))}
+        change = tables.update({name: both[name] for name in names})
+        assert change == Change({1, 2}, set())
+        assert tables.sockets == {1: tcp(1), 2: unix(2)}
+        assert tables.clashes == {1}
+
+
+def test_a_row_of_unix_that_comes_later_hides_nothing() -> None:
+    tables = Readings()
+    tables.update({"tcp": listed(tcp(1))})
+    assert tables.update({"unix": listed(unix(1))}) == Change(set(), set())
+    assert (tables.sockets, tables.clashes) == ({1: tcp(1)}, {1})
+
+
+def test_a_row_of_unix_that_was_there_first_gives_way() -> None:
+    tables = Readings()
+    tables.update({"unix": listed(unix(1))})
+    assert tables.update({"tcp": listed(tcp(1))}) == Change({1}, set())
+    assert (tables.sockets, tables.clashes) == ({1: tcp(1)}, {1})
+
+
+def test_a_socket_stays_when_the_row_that_claims_it_goes() -> None:
+    for first, second in (("tcp", "unix"), ("unix", "tcp")):
+        tables = Readings()
+        both = {"tcp": listed(tcp(1)), "unix": listed(unix(1))}
+        tables.update({first: both[first]})
+        tables.update({second: both[second]})
+        assert tables.update({"unix": EMPTY}) == Change(set(), set())
+        assert tables.sockets == {1: tcp(1)}
+        assert tables.clashes == set()
+
+
+def test_when_the_socket_goes_the_row_that_claims_it_is_left() -> None:
+    tables = Readings()
+    tables.update({"tcp": listed(tcp(1)), "unix": listed(unix(1))})
+    tables.update({"tcp": EMPTY})
+    assert tables.sockets.get(1) in (None, unix(1))
+    assert tables.clashes == set()
+
+
+# An inode belongs to one network namespace.
+
+
+class Namespaces(SocketTables[int]):
+    """Tables of several namespaces, each read again and again."""
+
+    def read(self, shown: dict[int, list[bytes]]) -> Change:
+        return self.update(
+            {netns: read(*rows, before=self.get(netns), netns=netns)
+             for netns, rows in shown.items()}
+        )  # fmt: skip
+
+
+def test_a_row_of_another_namespace_overwrites_no_socket() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"]})
+    assert tables.read({2: [b"11:SYN_SENT", b"12"]}) == Change({12}, set())
+    assert tables.sockets == {11: tcp(11, netns=1), 12: tcp(12, netns=2)}
+    assert tables.disputed == {11}
+    assert tables.clashes == set()
+
+
+def test_the_namespace_that_showed_an_inode_first_goes_on_to_show_it() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11:SYN_SENT"]})
+    for order in ((1, 2), (2, 1)):
+        for state in ("ESTABLISHED", "CLOSE_WAIT"):
+            shown = {1: [b"11:%s" % state.encode()], 2: [b"11:%sX" % state.encode()]}
+            assert tables.read({netns: shown[netns] for netns in order}) == Change({11}, set())
+            assert tables.sockets == {11: tcp(11, state, netns=1)}
+    assert tables.disputed == {11}
+
+
+def test_of_two_that_show_an_inode_at_once_the_first_stays() -> None:
+    tables = Namespaces()
+    assert tables.read({1: [b"11"], 2: [b"11:X"]}) == Change({11}, set())
+    assert tables.read({2: [b"11:Y"]}) == Change(set(), set())
+    assert tables.sockets == {11: tcp(11, netns=1)}
+    assert tables.disputed == {11}
+
+
+def test_when_an_inode_leaves_its_namespace_another_may_show_it() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"], 2: [b"11"]})
+    assert tables.read({1: []}) == Change({11}, set())
+    assert tables.sockets == {11: tcp(11, netns=2)}
+    assert tables.disputed == set()
+
+
+def test_when_the_other_namespace_no_longer_shows_it_nothing_changes() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"11"], 2: [b"11"]})
+    assert tables.read({2: []}) == Change(set(), set())
+    assert tables.sockets == {11: tcp(11, netns=1)}
+    assert tables.disputed == set()
+
+
+def test_rows_without_an_inode_are_not_disputed() -> None:
+    tables = Namespaces()
+    tables.read({1: [b"0"], 2: [b"0"]})
+    tables.read({1: [b"0", b"0:X"], 2: [b"0:X"]})
+    assert tables.disputed == set()
+
+
+def test_a_unix_row_read_over_netlink_is_not_overwritten_either() -> None:
+    tables = Readings()
+    real = unix(1)._replace(netns=1, source="netlink")
+    tables.update({"unix": listed(real)})
+    assert tables.update({"tcp": listed(tcp(1, netns=2))}) == Change(set(), set())
+    assert (tables.sockets, tables.disputed, tables.clashes) == ({1: real}, {1}, set())
+
+
+_shown = st.lists(st.sampled_from([b"1", b"1:X", b"2", b"2:X", b"3", b"0"]), max_size=4)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([1, 2, 3]), _shown), max_size=8))
+def test_an_inode_stays_with_its_namespace_until_it_leaves(
+    polls: list[dict[int, list[bytes]]],
+) -> None:
+    tables = Namespaces()
+    claims: dict[int, int | None] = {}
+    for poll in polls:
+        tables.read(poll)
+        showing = {netns: table.sockets() for netns, table in tables.items()}
+        for inode, socket in tables.sockets.items():
+            by = {netns for netns, sockets in showing.items() if inode in sockets}
+            assert socket.netns in by
+            assert claims.get(inode) not in by - {socket.netns}
+            assert socket == showing[socket.netns][inode]
+            assert (inode in tables.disputed) == (len(by) > 1)
+        assert tables.disputed <= tables.sockets.keys()
+        claims = {inode: socket.netns for inode, socket in tables.sockets.items()}
+
+
+_row = st.sampled_from([b"1", b"1:CLOSE", b"2", b"3", b"0", b"x"])
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.lists(_row, max_size=4)), max_size=6))
+def test_what_came_and_went_leads_to_what_is(polls: list[dict[str, list[bytes]]]) -> None:
+    tables = Readings()
+    there: set[int] = set()
+    for poll in polls:
+        found = {name: read(*rows, before=tables.get(name)) for name, rows in poll.items()}
+        change = tables.update(found)
+        assert not change.fresh & change.gone
+        assert change.gone <= there
+        there = there - change.gone | change.fresh
+        assert tables.sockets.keys() == there
+        listing = [table.sockets().keys() for _name, table in tables.items()]
+        assert there == set().union(*listing)

@@ -1,0 +1,328 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import __version__
+from agent.model import (
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Holding,
+    Opened,
+    Owner,
+    Updated,
+)
+from agent.snapshot.stats import PollSummary
+from agent.stream.encoder import (
+    Agent,
+    Encoder,
+    coverage_fields,
+    flat,
+    process_fields,
+    socket_fields,
+    timestamp,
+)
+
+from ..make import holding, nameless, process, records, tcp
+from ..strategies import changes, coverages, holdings, unix_sockets
+
+TIME = 1_700_000_000.25
+FIGURES = PollSummary(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1)
+AT = "2023-11-14T22:13:20.250000Z"
+HEAD = {"event": "open", "seq": 5, "time": AT, "host": "host"}
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder(Agent("host", "boot", "epoch", 0.5))
+
+
+def plain(fields: dict[str, object]) -> Any:
+    """As JSON has it."""
+    return json.loads(json.dumps(fields))
+
+
+def only(data: bytes) -> dict[str, Any]:
+    (record,) = records(data)
+    return record
+
+
+def test_timestamp() -> None:
+    assert timestamp(TIME) == AT
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+
+
+def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
+    by = process(exe="/usr/bin/app", unit="app.service", cgroup="/app.service", container=None)
+    assert only(encoder.delta(Opened(holding(tcp(direction="listen"), by, (3, 5))), 5, TIME)) == {
+        **HEAD,
+        "proto": "tcp",
+        "family": "inet",
+        "state": "LISTEN",
+        "local_addr": "127.0.0.1",
+        "local_port": 8080,
+        "remote_addr": None,
+        "remote_port": None,
+        "interface": None,
+        "backlog": None,
+        "direction": "listen",
+        "recv_q": 0,
+        "send_q": 0,
+        "inode": 11,
+        "netns": 1,
+        "uid": 0,
+        "user": "root",
+        "source": "procfs",
+        "pid": 7,
+        "fds": [3, 5],
+        "fd_count": 2,
+        "comm": "app",
+        "exe": "/usr/bin/app",
+        "ppid": 1,
+        "start_time": "2023-11-14T22:13:20.000000Z",
+        "cgroup": "/app.service",
+        "unit": "app.service",
+        "container": None,
+    }
+
+
+def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encoder) -> None:
+    record = only(encoder.delta(Opened(nameless()), 5, TIME))
+    assert record["pid"] is None
+    assert not record.keys() & {
+        "fds",
+        "fd_count",
+        "comm",
+        "exe",
+        "ppid",
+        "start_time",
+        "unit",
+        "cmdline",
+    }
+
+
+def test_a_row_that_no_process_can_hold_has_no_inode(encoder: Encoder) -> None:
+    record = only(encoder.delta(Opened(nameless(tcp(0, "TIME_WAIT", uid=None))), 5, TIME))
+    assert record["inode"] is None
+
+
+def test_unix_sockets_have_a_path_and_no_ports() -> None:
+    unix = tcp()._replace(proto="unix", family="unix", type="stream", path="@x")
+    fields = socket_fields(holding(unix))
+    assert (fields["path"], fields["type"]) == ("@x", "stream")
+    assert not fields.keys() & {"local_addr", "local_port", "remote_addr", "remote_port"}
+    assert not socket_fields(holding()).keys() & {"path", "type"}
+
+
+def test_a_listener_has_a_backlog_though_it_is_unknown(encoder: Encoder) -> None:
+    for socket in (tcp(), tcp()._replace(proto="unix", family="unix", type="stream")):
+        assert only(encoder.delta(Opened(holding(socket)), 5, TIME))["backlog"] is None
+        connected = holding(socket._replace(state="ESTABLISHED"))
+        assert "backlog" not in only(encoder.delta(Opened(connected), 5, TIME))
+
+
+def test_a_hidden_socket_tells_where_it_is_accounted(encoder: Encoder) -> None:
+    hidden = nameless()._replace(place=CgroupInfo("/a.service", "a.service", None))
+    record = only(encoder.delta(Opened(hidden), 5, TIME))
+    assert (record["cgroup"], record["unit"], record["container"]) == (
+        "/a.service", "a.service", None
+    )  # fmt: skip
+
+
+def test_command_lines_are_told_only_where_they_were_read() -> None:
+    assert "cmdline" not in process_fields(process())
+    assert process_fields(process(cmdline=("a", "b")))["cmdline"] == ("a", "b")
+
+
+def test_an_update_tells_what_was_different(encoder: Encoder) -> None:
+    was = holding(tcp(state="SYN_SENT", recv_q=5), process(comm="old"), (3,))
+    now = holding(tcp(state="ESTABLISHED"), process(comm="new"), (3, 4))
+    record = only(encoder.delta(Updated(now, was), 5, TIME))
+    assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3], "fd_count": 1}
+    assert record == {**plain(flat(now)), **HEAD, "event": "update", "previous": record["previous"]}
+
+
+def test_every_record_with_descriptors_counts_them(encoder: Encoder) -> None:
+    many = holding(fds=tuple(range(3, 67)))._replace(omitted_fds=4_000 - 64)
+    for one, count in ((holding(tcp(state="ESTABLISHED")), 1), (many, 4_000)):
+        lines = [encoder.holding(encoder.head("snapshot", 5, TIME), one)]
+        deltas = (Opened(one), Updated(one, one), Closed(one, "closed", None))
+        lines += [encoder.delta(delta, 5, TIME) for delta in deltas]
+        for record in map(only, lines):
+            assert (record["fds"], record["fd_count"]) == (list(one.fds), count)
+
+
+def test_an_update_tells_how_many_descriptors_there_were(encoder: Encoder) -> None:
+    one = holding(fds=tuple(range(3, 67)))._replace(omitted_fds=9)
+    record = only(encoder.delta(Updated(one, one._replace(omitted_fds=8)), 5, TIME))
+    assert (record["fd_count"], record["previous"]) == (73, {"fd_count": 72})
+
+
+def test_a_socket_that_begins_to_listen_is_an_update(encoder: Encoder) -> None:
+    was, now = holding(tcp(state="CLOSE")), holding(tcp(state="LISTEN", backlog=128))
+    record = only(encoder.delta(Updated(now, was), 5, TIME))
+    assert (record["state"], record["backlog"]) == ("LISTEN", 128)
+    assert record["previous"]["state"] == "CLOSE"
+    record = only(encoder.delta(Updated(was, now), 5, TIME))
+    assert record["previous"]["state"] == "LISTEN"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "duration"), [(None, None), (0.0, 0), (1.2345, 1234), (-3.0, 0)]
+)
+def test_a_close_tells_how_long_it_was_open(
+    encoder: Encoder, seconds: float | None, duration: int | None
+) -> None:
+    record = only(encoder.delta(Closed(holding(), "exited", seconds), 5, TIME))
+    assert record == {
+        **plain(flat(holding())), **HEAD, "event": "close", "reason": "exited",
+        "duration_ms": duration,
+    }  # fmt: skip
+
+
+def test_hello(encoder: Encoder) -> None:
+    sight = Coverage(3, 1, 2, ("something",))
+    assert only(encoder.hello(4, TIME, sight, resumed=True)) == {
+        "event": "hello",
+        "seq": 4,
+        "time": AT,
+        "host": "host",
+        "schema": 1,
+        "version": __version__,
+        "boot_id": "boot",
+        "epoch": "epoch",
+        "interval": 0.5,
+        "resumed": True,
+        "complete": False,
+        "processes": 3,
+        "unreadable": 1,
+        "netns": 2,
+        "missing": ["something"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "fields"),
+    [
+        (lambda e: e.snapshot_end(5, TIME, 9), {"event": "snapshot_end", "count": 9}),
+        (lambda e: e.lost(5, TIME, 2, 5), {"event": "lost", "from": 2, "to": 5}),
+        (lambda e: e.heartbeat(5, TIME, FIGURES), {"event": "heartbeat", **FIGURES._asdict()}),
+    ],
+)
+def test_the_streams_own_records(
+    encoder: Encoder, told: Callable[[Encoder], bytes], fields: dict[str, Any]
+) -> None:
+    assert only(told(encoder)) == {**HEAD, **fields}
+
+
+def test_the_first_keys_of_every_record_are_the_same(encoder: Encoder) -> None:
+    for line in (
+        encoder.heartbeat(5, TIME, FIGURES),
+        encoder.delta(Opened(holding()), 5, TIME),
+        encoder.delta(Coverage(1, 0, 1), 5, TIME),
+    ):
+        assert list(only(line))[:4] == ["event", "seq", "time", "host"]
+
+
+# However a record is put together, it says the same.
+
+
+@given(st.lists(holdings, min_size=1, max_size=4))
+def test_records_are_what_the_fields_say(found: list[Holding]) -> None:
+    encoder = Encoder(Agent('ho"st', None, "epoch", 1.0))
+    head = encoder.head("snapshot", 5, TIME)
+    told = [only(line) for line in encoder.holdings(head, found)]
+    about = {"event": "snapshot", "seq": 5, "time": AT, "host": 'ho"st'}
+    assert told == [{**about, **plain(flat(one))} for one in found]
+
+
+@given(unix_sockets)
+def test_a_unix_path_may_be_any_text(socket: Any) -> None:
+    one = Holding(socket._replace(type="stream"), process(), (3,), Owner(0, "root"))
+    record = only(Encoder(Agent("host", None, "e", 1.0)).delta(Opened(one), 1, TIME))
+    assert record["path"] == socket.path
+
+
+@given(changes())
+def test_updates_and_closes_are_what_the_fields_say(pair: tuple[Holding, Holding]) -> None:
+    now, was = pair
+    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    updated = only(encoder.delta(Updated(now, was), 5, TIME))
+    previous = updated.pop("previous")
+    assert updated == {**HEAD, "event": "update", **plain(flat(now))}
+    assert all(updated[name] != value for name, value in previous.items())
+    closed = only(encoder.delta(Closed(was, "closed", 1.5), 5, TIME))
+    ending = {"reason": "closed", "duration_ms": 1500}
+    assert closed == {**HEAD, "event": "close", **plain(flat(was)), **ending}
+
+
+# Characters that terminals obey, which JSON would let through as they are.
+controls = st.text(st.sampled_from("a\x00\x1b\x7f\x80\x9b\x9f\xa0é\u2028"), max_size=6)
+
+
+def raw_controls(line: bytes) -> list[str]:
+    """The control characters of a line, but for the newline that ends it."""
+    assert line.endswith(b"\n")
+    return [char for char in line[:-1].decode() if ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F]
+
+
+@given(
+    names=st.lists(controls, min_size=12, max_size=12),
+    kind=st.sampled_from(["inet", "unix", "packet", "hidden"]),
+    state=st.sampled_from(["LISTEN", "CONNECTED"]),
+)
+def test_no_record_has_a_raw_control_character(names: list[str], kind: str, state: str) -> None:
+    comm, exe, cgroup, unit, container, word, user, path, host, interface, proto, missing = names
+    socket = tcp(state=state, uid=0, remote_addr="::1", remote_port=1)
+    if kind == "unix":
+        socket = socket._replace(proto="unix", family="unix", type="stream", path=path)
+    elif kind == "packet":
+        socket = socket._replace(proto=proto, family=kind, local_addr=path)
+    else:
+        socket = socket._replace(interface=interface or None)
+    by = process(comm=comm, exe=exe, cgroup=cgroup, unit=unit, container=container, cmdline=(word,))
+    one = Holding(socket, by, (3,), Owner(0, user))
+    if kind == "hidden":
+        one = Holding(socket, None, (), Owner(0, user), None, CgroupInfo(cgroup, unit, container))
+    encoder, sight = Encoder(Agent(host, "boot", "epoch", 1.0)), Coverage(1, 0, 1, (missing,))
+    lines = [
+        encoder.holding(encoder.head("snapshot", 5, TIME), one),
+        encoder.delta(Opened(one), 5, TIME),
+        encoder.delta(Updated(one, one._replace(owner=Owner(1, path))), 5, TIME),
+        encoder.delta(Closed(one, "closed", 1.0), 5, TIME),
+        encoder.delta(sight, 5, TIME),
+        encoder.hello(5, TIME, sight, resumed=False),
+        encoder.snapshot_end(5, TIME, 1),
+        encoder.lost(5, TIME, 1, 5),
+        encoder.heartbeat(5, TIME, FIGURES),
+    ]
+    assert [raw_controls(line) for line in lines] == [[]] * len(lines)
+    for line in lines[:2]:
+        assert only(line) == {**only(line), **plain(flat(one)), "host": host}
+    assert only(lines[2])["user"] == user
+    assert only(lines[4])["missing"] == [missing]
+
+
+@given(coverages)
+def test_coverage_is_what_the_fields_say(sight: Coverage) -> None:
+    told = only(Encoder(Agent("host", None, "e", 1.0)).delta(sight, 5, TIME))
+    assert told == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
+    assert told["complete"] == (not sight.missing and not sight.unreadable)
+
+
+def test_facts_are_those_of_the_process_that_has_the_pid_now(encoder: Encoder) -> None:
+    encoder.delta(Opened(holding(by=process(7, 1, comm="old"))), 1, TIME)
+    assert (
+        only(encoder.delta(Opened(holding(by=process(7, 2, comm="new"))), 2, TIME))["comm"] == "new"
+    )
+
+
+def test_facts_are_the_same_once_they_were_forgotten(encoder: Encoder) -> None:
+    one = Opened(holding())
+    told = encoder.delta(one, 1, TIME)
+    encoder.forget_all_but({8})
+    assert encoder.delta(one, 1, TIME) == told

@@ -1,0 +1,278 @@
+import ipaddress
+import socket
+from contextlib import suppress
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.errors import FilterError
+from agent.model import CgroupInfo, Holding, Owner
+from agent.stream.filters import EVENTS, FILTERS, Filter
+
+from ..make import holding, nameless, process, tcp
+from ..strategies import holdings
+
+ID = "3f4a9c07d2b1" + "0" * 52
+CONNECTION = Holding(
+    tcp(
+        11,
+        "ESTABLISHED",
+        local_addr="10.1.2.3",
+        local_port=40000,
+        remote_addr="::ffff:192.0.2.7",
+        remote_port=443,
+        direction="outbound",
+        netns=4026531833,
+    )._replace(family="inet6"),
+    process(7, comm="nginx: worker", unit="nginx.service", container=ID),
+    (3,),
+    Owner(33, "www-data"),
+)
+UNIX = holding(
+    tcp()._replace(proto="unix", family="unix", local_addr=None, local_port=None, state="CONNECTED")
+)
+NETLINK = holding(
+    tcp()._replace(proto="netlink", family="netlink", local_addr="route", local_port=443)
+)
+
+
+def chosen(name: str, *values: str, one: Holding = CONNECTION) -> bool:
+    return Filter({name: values}).matches(one)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "passes"),
+    [
+        ("pid", "7", True),
+        ("pid", "77", False),
+        ("pid", "1,7", True),
+        ("comm", "nginx: worker", True),
+        ("comm", "nginx", False),
+        ("comm", "nginx*", True),
+        ("comm", "ngin?: w[a-o]rker", True),
+        ("comm", "NGINX*", False),
+        ("user", "www-data", True),
+        ("user", "www*", True),
+        ("user", "33", True),
+        ("user", "root,34", False),
+        ("proto", "tcp", True),
+        ("proto", "t*", True),
+        ("proto", "udp", False),
+        ("family", "inet6", True),
+        ("family", "inet", False),
+        ("state", "ESTABLISHED", True),
+        ("state", "established", True),
+        ("state", "LISTEN", False),
+        ("state", "SYN_*,CLOS*", False),
+        ("state", "E*", True),
+        ("port", "443", True),
+        ("port", "40000", True),
+        ("port", "44", False),
+        ("port", "440-450", True),
+        ("port", "0-442", False),
+        ("port", "1, 443", True),
+        ("addr", "10.1.2.3", True),
+        ("addr", "10.1.2.4", False),
+        ("addr", "10.0.0.0/8", True),
+        ("addr", "10.9.9.9/8", True),
+        ("addr", "192.0.2.0/24", True),
+        ("addr", "192.0.2.7", True),
+        ("addr", "::ffff:192.0.2.7", True),
+        ("addr", "::ffff:0:0/96", True),
+        ("addr", "[::1],2001:db8::/32", False),
+        ("addr", "0.0.0.0/0", True),
+        ("unit", "nginx.service", True),
+        ("unit", "*.scope", False),
+        ("container", ID, True),
+        ("container", "3f4a9c", True),
+        ("container", "4a9c", False),
+        ("container", "*4a9c*", True),
+        ("netns", "4026531833", True),
+        ("netns", "1", False),
+        ("direction", "outbound", True),
+        ("direction", "inbound,listen", False),
+    ],
+)
+def test_a_filter_by_itself(name: str, value: str, passes: bool) -> None:
+    assert chosen(name, value) is passes
+
+
+def test_every_filter_is_tested_here() -> None:
+    assert FILTERS.keys() == {
+        "pid", "comm", "user", "proto", "family", "state", "port", "addr", "unit", "container",
+        "netns", "direction", "event",
+    }  # fmt: skip
+
+
+def test_repeated_values_are_alternatives() -> None:
+    assert chosen("pid", "1", "7")
+    assert not chosen("pid", "1", "2")
+
+
+def test_different_filters_must_all_match() -> None:
+    assert Filter({"pid": ["7"], "proto": ["tcp"]}).matches(CONNECTION)
+    assert not Filter({"pid": ["7"], "proto": ["udp"]}).matches(CONNECTION)
+
+
+@pytest.mark.parametrize("one", [UNIX, NETLINK])
+def test_ports_and_addresses_are_of_inet_sockets_only(one: Holding) -> None:
+    assert not chosen("port", "0-65535", one=one)
+    assert not chosen("addr", "0.0.0.0/0,::/0", one=one)
+
+
+@pytest.mark.parametrize("name", ["pid", "comm", "unit", "container"])
+def test_what_is_unknown_matches_nothing(name: str) -> None:
+    value = "1" if name == "pid" else "*"
+    assert not chosen(name, value, one=nameless())
+
+
+def test_a_hidden_socket_is_chosen_by_where_it_is_accounted() -> None:
+    hidden = nameless()._replace(place=CgroupInfo("/x", "nginx.service", ID))
+    assert chosen("unit", "nginx*", one=hidden)
+    assert chosen("container", "3f4a9c", one=hidden)
+    assert not chosen("unit", "sshd.service", one=hidden)
+
+
+def test_a_user_without_a_name_is_chosen_by_id() -> None:
+    one = CONNECTION._replace(owner=Owner(5000, None))
+    assert chosen("user", "5000", one=one)
+    assert not chosen("user", "*", one=one)
+    assert not chosen("user", "5000", one=CONNECTION._replace(owner=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pid", "x"),
+        ("pid", "-1"),
+        ("pid", ""),
+        ("pid", "1,,2"),
+        ("pid", "٣"),
+        ("pid", "9" * 30),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("port", "80-"),
+        ("port", "90-80"),
+        ("port", "http"),
+        ("addr", "10.0.0.0/33"),
+        ("addr", "localhost"),
+        ("addr", "10.*"),
+        ("state", "OPEN"),
+        ("direction", "up"),
+        ("event", "hello"),
+        ("netns", "net:[1]"),
+        ("colour", "red"),
+        ("comm", "[" * 8000),
+        ("unit", "*" * 257),
+        ("state", "*a" * 200),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        Filter({name: [value]})
+    assert caught.value.argument == name
+    assert str(caught.value)
+
+
+def test_without_values_a_filter_is_refused() -> None:
+    with pytest.raises(FilterError):
+        Filter({"pid": []})
+
+
+def test_event_chooses_records_and_not_holdings() -> None:
+    one = Filter({"event": ["open", "clo*"]})
+    assert one.events == {"open", "close"}
+    assert one.passes_all
+    assert one.matches(CONNECTION)
+
+
+def test_no_filter_passes_everything() -> None:
+    assert Filter().passes_all
+    assert Filter().events == set(EVENTS)
+    assert not Filter({"pid": ["1"]}).passes_all
+
+
+def test_filters_of_the_same_values_are_equal() -> None:
+    one, same = Filter({"pid": ["1,2"], "comm": ["a"]}), Filter({"comm": ["a"], "pid": ["2", "1"]})
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != Filter({"pid": ["1"], "comm": ["a"]})
+    assert one != Filter()
+
+
+texts = st.text(max_size=12) | st.text("*?[]!-^&|~\\a0,", max_size=12)
+
+
+@given(st.sampled_from(sorted(FILTERS)), texts, holdings)
+@example("user", "9" * 5000, CONNECTION)
+@example("comm", "[[a]", CONNECTION)
+@example("addr", "::1%eth0", CONNECTION)
+def test_any_text_is_a_filter_or_refused(name: str, value: str, one: Holding) -> None:
+    with suppress(FilterError):
+        assert Filter({name: [value]}).matches(one) in (True, False)
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32))
+def test_an_ipv4_network_also_has_the_mapped_addresses(address: Any, length: int) -> None:
+    mapped = holding(tcp(local_addr=f"::ffff:{address}")._replace(family="inet6"))
+    assert chosen("addr", f"{address}/{length}", one=mapped)
+
+
+networks = st.builds(
+    lambda address, length: f"{address}/{min(length, address.max_prefixlen)}",
+    st.ip_addresses(network="10.0.0.0/29") | st.ip_addresses(network="2001:db8::/125"),
+    st.integers(26, 128),
+)
+addresses = (
+    st.ip_addresses(network="10.0.0.0/28")
+    | st.ip_addresses(network="2001:db8::/124")
+    | st.ip_addresses(network="::ffff:10.0.0.0/124")
+)
+
+
+@given(st.lists(networks, min_size=1, max_size=8), addresses)
+def test_an_address_is_chosen_by_the_networks_that_have_it(given: list[str], address: Any) -> None:
+    known = [ip_network(value, strict=False) for value in given]
+    mapped = getattr(address, "ipv4_mapped", None)
+    expected = any(address in one or (mapped and mapped in one) for one in known)
+    family = f"inet{'6' if address.version == 6 else ''}"
+    one = holding(tcp(remote_addr=str(address), local_addr=None)._replace(family=family))
+    assert chosen("addr", *given, one=one) is expected
+
+
+def test_an_address_is_read_once_for_all_filters_and_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    filters_ = [
+        Filter({"addr": [f"192.0.{number}.0/24,198.51.100.{index}" for number in range(90)]})
+        for index in range(50)
+    ]
+    read = 0
+    contains, made = ipaddress.IPv4Network.__contains__, socket.inet_pton
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal read
+        read += 1
+        return (made if isinstance(arguments[0], int) else contains)(*arguments)
+
+    monkeypatch.setattr(ipaddress.IPv4Network, "__contains__", counted)
+    monkeypatch.setattr(socket, "inet_pton", counted)
+    one = holding(tcp(local_addr="203.0.113.77", remote_addr="203.0.113.78"))
+    assert not any(each.matches(one) for each in filters_)
+    assert read == 2
+
+
+def test_what_is_no_address_is_in_no_network() -> None:
+    for text in ("", "x", "1.2.3", "1.2.3.4\0", "::g", "٣.1.1.1"):
+        assert not chosen("addr", "0.0.0.0/0,::/0", one=holding(tcp(local_addr=text)))
+
+
+@given(st.integers(0, 65_535), st.integers(0, 65_535), st.integers(0, 65_535))
+def test_a_range_has_both_its_ends(low: int, high: int, port: int) -> None:
+    low, high = sorted((low, high))
+    assert chosen("port", f"{low}-{high}", one=holding(tcp(local_port=port))) is (
+        low <= port <= high
+    )

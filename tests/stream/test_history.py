@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.model import (
+    DATAGRAM_STATES,
+    INET_PROTOS,
+    TCP_STATES,
+    UNIX_STATES,
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Delta,
+    Holding,
+    Opened,
+    Owner,
+    Socket,
+    Updated,
+)
+from agent.snapshot.holders import Holders
+from agent.snapshot.join import Join
+from agent.stream.diff import DeltaTracker
+from agent.stream.feed import HISTORY_BYTES, HISTORY_RECORDS
+from agent.stream.history import MAX_BURST, Batch, History
+
+from ..make import SIGHT, holding, process, snapshot, tcp
+from ..strategies import changes, coverages
+
+MIB = 1024 * 1024
+# Words that all sockets share, whatever holds them.
+WORDS = {
+    *TCP_STATES, *DATAGRAM_STATES, *UNIX_STATES, *INET_PROTOS, "inet", "inet6", "unix", "netlink",
+    "packet", "stream", "dgram", "seqpacket", "inbound", "outbound", "listen", "procfs", "closed",
+    "exited",
+}  # fmt: skip
+
+
+def kept_alive(value: object, seen: set[int]) -> int:
+    """The bytes that a value keeps alive, but for what was seen before."""
+    if value is None or id(value) in seen or (isinstance(value, str) and value in WORDS):
+        return 0
+    seen.add(id(value))
+    size = sys.getsizeof(value)
+    if isinstance(value, str) and not value.isascii():
+        size += len(value.encode()) + 1  # Encoding it may keep that beside it.
+    if isinstance(value, tuple):
+        size += sum(kept_alive(item, seen) for item in value)
+    return size
+
+
+def batch(*deltas: Delta, first: int = 1) -> Batch:
+    return Batch(1.0, deltas, first)
+
+
+def long(kind: str) -> Holding:
+    """A holding of which one thing is as long as it can be."""
+    name = f"/{kind}" * 1000
+    match kind:
+        case "path":
+            return holding(tcp()._replace(proto="unix", family="unix", path="\\xff" * 107 + "𝄞"))
+        case "fds":
+            return holding(fds=tuple(range(1000, 1064)))
+        case "user":
+            return holding()._replace(owner=Owner(70_000, name))
+        case "place":
+            return holding()._replace(
+                process=None, fds=(), place=CgroupInfo(name, name[1:], name[2:])
+            )
+        case "cmdline":
+            return holding(by=process(cmdline=tuple(f"--{at}={name}" for at in range(100))))
+        case _:
+            more: dict[str, Any] = {kind: name}
+            return holding(by=process(**more))
+
+
+LONG = ["path", "fds", "user", "place", "cmdline", "exe", "cgroup", "unit", "container", "comm"]
+
+
+@settings(max_examples=200)
+@given(st.lists(changes(), min_size=1, max_size=3), coverages)
+def test_a_batch_counts_no_less_than_it_keeps_alive(
+    pairs: list[tuple[Holding, Holding]], sight: Coverage
+) -> None:
+    deltas: list[Delta] = [sight]
+    for now, was in pairs:
+        deltas += [Opened(now), Updated(now, was, 1.5), Closed(was, "closed", 2.5)]
+    for delta in deltas:
+        assert batch(delta).size >= kept_alive(delta, set())
+    assert batch(*deltas).size >= kept_alive(tuple(deltas), set())
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_what_is_long_is_counted_at_its_true_length(kind: str) -> None:
+    usual, one = holding(), long(kind)
+    for delta in (Opened(one), Updated(one, usual, 1.0), Updated(usual, one, 1.0)):
+        assert batch(delta).size >= kept_alive(delta, set())
+
+
+def test_both_holdings_of_an_update_are_counted() -> None:
+    one, other = (holding(tcp()._replace(family="unix", path=at * 100)) for at in "xy")
+    more = batch(Updated(one, other)).size - batch(Opened(one)).size
+    assert more >= kept_alive(other.socket, set())
+
+
+def test_what_deltas_of_a_batch_share_is_counted_once() -> None:
+    by = process(cmdline=("x" * 100_000,))
+    opened = [Opened(holding(tcp(inode), by)) for inode in range(1, 101)]
+    assert batch(*opened).size < 3 * 100_000
+
+
+def test_missing_sentences_are_counted() -> None:
+    sight = Coverage(1, 0, 1, ("x" * 10_000, "y" * 10_000))
+    assert batch(sight).size > 20_000
+
+
+def test_a_usual_change_counts_about_what_it_keeps_alive() -> None:
+    by = process(1_000, 123_456, exe="/usr/sbin/server", cgroup="/a.service", unit="a.service")
+    now = tcp(1_000_000, "ESTABLISHED", remote_addr="192.168.100.200", remote_port=50_000)
+    opened, updated = holding(now, by), holding(now._replace(state="CLOSE_WAIT"), by)
+    for delta in (Opened(opened), Updated(updated, opened)):
+        assert batch(delta).size <= 3 * kept_alive(delta, set())
+
+
+def test_as_many_usual_changes_as_the_history_has_records_fit_its_bytes() -> None:
+    by = process(1_000, 123_456, exe="/usr/sbin/server", cgroup="/a.service", unit="a.service")
+    now = tcp(1_000_000, "ESTABLISHED", remote_addr="192.168.100.200", remote_port=50_000)
+    was, one = holding(now._replace(state="SYN_SENT"), by), holding(now, by)
+    sizes = [batch(one).size for one in (Opened(was), Updated(one, was), Closed(one, "exited", 1))]
+    assert sum(sizes) / len(sizes) <= HISTORY_BYTES / HISTORY_RECORDS
+
+
+def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None:
+    holders, tracker, history = Holders(), DeltaTracker(), History(10_000, MIB)
+    row, by = tcp(11), process()
+    join = Join(holders, {11: row}, lambda uid: Owner(uid, "root"))
+    holders.take(by, 1, 1, dict.fromkeys(range(3, 4003), 11), ())
+    seq = 0
+
+    def covers(_socket: Socket) -> bool:
+        return True
+
+    for poll in range(1000):
+        if poll:
+            holders.change(7, {5000: 11 if poll % 2 else None})
+        dirty = join.dirty(() if poll else (11,))
+        changed = join.finish(dirty, join.resolve(dirty, {}, covers), covers)
+        state = snapshot()._replace(
+            holdings=join.holdings, processes={7: 100}, coverage=SIGHT, changed=changed
+        )
+        deltas = tracker.advance(state)
+        assert len(deltas) == min(poll, 1)  # Each time one more or one less.
+        if deltas:
+            seq += 1
+            history.append(Batch(1.0, deltas, seq))
+    assert history.holds(seq - 100)
+    seen: set[int] = set()
+    assert sum(kept_alive(one.deltas, seen) for one in history.batches) <= MIB
+
+
+def test_the_newest_batch_is_kept_whatever_its_size() -> None:
+    history = History(10, 100)
+    history.append(batch(Opened(long("cmdline"))))
+    assert history.after(0) is not None
+    history.append(batch(Opened(holding()), first=2))
+    assert [one.first for one in history.batches] == [2]
+
+
+def test_a_burst_is_held_for_a_while_though_it_is_above_the_bounds() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(4):  # A second apart.
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(float(poll), deltas, 10 * poll + 1))
+    assert history.holds(0)
+    history.append(Batch(7.5, [Opened(holding(tcp(1)))], 41))
+    assert not history.holds(29)
+    assert history.holds(30)
+
+
+def test_a_burst_is_bounded_too() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(3 * MAX_BURST):
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(1.0, deltas, 10 * poll + 1))
+    assert sum(len(one.deltas) for one in history.batches) == 10 * MAX_BURST
+
+
+def test_a_clock_that_was_set_back_makes_no_burst() -> None:
+    history = History(10, MIB, burst=5.0)
+    for poll in range(4):
+        deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
+        history.append(Batch(1000.0 if poll < 2 else 10.0 * poll, deltas, 10 * poll + 1))
+    assert not history.holds(29)
+    assert history.holds(30)

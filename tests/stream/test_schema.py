@@ -1,0 +1,143 @@
+import json
+from functools import cache
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.model import (
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Delta,
+    Holding,
+    Opened,
+    Updated,
+)
+from agent.snapshot.stats import PollStats
+from agent.stream.encoder import Agent, Encoder
+from agent.stream.schema import printed, schema
+
+from ..make import holding, nameless, process, records, tcp
+from ..strategies import changes, coverages, names
+
+TIME = 1_700_000_000.0
+FIGURES = PollStats().figures()
+
+
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return jsonschema.Draft202012Validator(schema())
+
+
+def check(*lines: bytes) -> None:
+    for line in lines:
+        for record in records(line):
+            validator().validate(record)
+
+
+def encoder() -> Encoder:
+    return Encoder(Agent("host", None, "epoch", 1.0))
+
+
+@settings(max_examples=50)
+@given(changes(), st.sampled_from(["closed", "exited", "attributed", "filtered"]))
+def test_every_socket_record_fits(pair: tuple[Holding, Holding], reason: str) -> None:
+    now, was = pair
+    deltas: list[Delta] = [Opened(now), Updated(now, was), Closed(was, reason, None)]
+    check(
+        *(encoder().delta(delta, 5, TIME) for delta in deltas),
+        *encoder().holdings(encoder().head("snapshot", 5, TIME), [now, was]),
+    )
+
+
+@given(coverages, st.booleans(), st.none() | names)
+def test_every_record_of_the_stream_itself_fits(
+    sight: Coverage, resumed: bool, boot_id: str | None
+) -> None:
+    encoder = Encoder(Agent("host", boot_id, "epoch", 0.05))
+    check(
+        encoder.hello(0, TIME, sight, resumed=resumed),
+        encoder.delta(sight, 1, TIME),
+        encoder.snapshot_end(1, TIME, 0),
+        encoder.lost(9, TIME, 2, 9),
+        encoder.heartbeat(9, TIME, FIGURES),
+    )
+
+
+def test_no_field_is_told_that_no_record_has() -> None:
+    unix = tcp()._replace(proto="unix", family="unix", type="stream", path="/x")
+    packet = tcp(state="UNCONNECTED")._replace(proto="packet", family="packet")
+    by, place = process(cmdline=("app",)), CgroupInfo("/a.service", "a.service", None)
+    found = [holding(socket, by) for socket in (tcp(), unix, packet)]
+    found += [nameless(socket)._replace(place=place) for socket in (tcp(), unix, packet)]
+    lines = [*encoder().holdings(encoder().head("snapshot", 1, TIME), found)]
+    for one in found:
+        deltas: list[Delta] = [Opened(one), Updated(one, one), Closed(one, "closed", 1.0)]
+        lines += [encoder().delta(delta, 1, TIME) for delta in deltas]
+    sight = Coverage(1, 0, 1)
+    lines += [
+        encoder().hello(0, TIME, sight, resumed=False),
+        encoder().delta(sight, 1, TIME),
+        encoder().snapshot_end(1, TIME, 0),
+        encoder().lost(9, TIME, 2, 9),
+        encoder().heartbeat(9, TIME, FIGURES),
+    ]
+    check(*lines)
+    told: dict[str, set[str]] = {}
+    for line in lines:
+        for record in records(line):
+            told.setdefault(record["event"], set()).update(record)
+    described: dict[str, set[str]] = {}
+    for form in schema()["oneOf"]:
+        event = form["properties"]["event"]["const"]
+        described.setdefault(event, set()).update(form["properties"])
+    assert told == described
+
+
+RECORD: dict[str, Any] = records(encoder().delta(Opened(holding()), 5, TIME))[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "listening"},
+        {"direction": "sideways"},
+        {"local_port": -1},
+        {"local_port": "80"},
+        {"pid": None},
+        {"path": "/x"},
+        {"event": "opened"},
+        {"time": "yesterday"},
+        {"seq": -1},
+        {"surprise": 1},
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any]) -> None:
+    validator().validate(RECORD)
+    assert not validator().is_valid({**RECORD, **change})
+
+
+@pytest.mark.parametrize("name", sorted(RECORD.keys() - {"backlog"}))
+def test_every_key_must_be_there(name: str) -> None:
+    assert not validator().is_valid({key: RECORD[key] for key in RECORD if key != name})
+
+
+def test_every_field_is_described() -> None:
+    described = {
+        name
+        for form in schema()["oneOf"]
+        for name, field in form["properties"].items()
+        if "description" in field or "const" in field
+    }
+    assert described == {name for form in schema()["oneOf"] for name in form["properties"]} - {
+        "from",
+        "to",
+    }
+
+
+def test_it_is_printed_as_json() -> None:
+    assert json.loads(printed()) == schema()
