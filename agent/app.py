@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -24,11 +24,14 @@ from .kernel.procfs.mount import ProcFS
 from .kernel.procfs.scanner import ProcessScanner
 from .library_log import route
 from .log import GRACE_SECONDS, LoopErrorReporter, finish, log
+from .model import Coverage
 from .preflight import warn
 from .publish import stdout
 from .snapshot.blocking import MAX_HUNG, THREADS, BlockingCalls, CallTimeout
+from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
-from .snapshot.refresh import kept_files
+from .snapshot.refresh import reserved_fds
+from .snapshot.table_sources import sources_of
 from .stream.encoder import Agent, Encoder
 from .stream.lines import chunks, snapshot_lines
 from .text import text
@@ -151,11 +154,19 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
 
         for hint in hints(config.filter, config.proc, all_rows=config.all):
             log(f"warning: {hint}")
+    netlink = _netlink(config, procfs, descriptors)
+    progress: list[Callable[[], None]] = []
+
+    def progressed() -> None:
+        for call in progress:
+            call()
+
     poller = Poller(
         walker,
-        netlink=_netlink(config, procfs, descriptors),
+        *sources_of(procfs, netlink),
         sweep=config.sweep,
         limits=config.limits,
+        on_progress=progressed,
     )
     server: Server | None = None
     async with asyncio.TaskGroup() as group:
@@ -164,6 +175,7 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
             from .follow import Follower
 
             following = Follower(poller, agent, config, left)
+            progress.append(following.progress)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             if config.network.listen:
                 serving, service = await _serve(config, following, handed)
@@ -220,7 +232,7 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
             cgroups=not privileged(),
             hear=config.polls,
             required=config.source == "netlink",
-            most=max(0, descriptors - kept_files(descriptors) - RESERVED_DESCRIPTORS - clients)
+            most=max(0, descriptors - reserved_fds(descriptors) - RESERVED_DESCRIPTORS - clients)
             // 2,
         )
     )
@@ -237,8 +249,11 @@ async def _snapshot(
     """The one-shot snapshot."""
     now = time.time()
     try:
-        async for holdings in poller.once(walk, unowned=config.all):
-            lines = snapshot_lines(encoder, holdings, config.filter, 0, now)
+        async for part in take_snapshot(poller, walk, include_unowned=config.all):
+            if isinstance(part, Coverage):
+                warn(part)
+                break
+            lines = snapshot_lines(encoder, part, config.filter, 0, now)
             for chunk in chunks(lines, SNAPSHOT_CHUNK_BYTES):
                 yield chunk
     except OSError as error:
@@ -246,7 +261,6 @@ async def _snapshot(
     finally:
         if walk:
             walk.stop()
-    warn(poller.coverage)
 
 
 def _handed(

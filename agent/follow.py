@@ -47,7 +47,6 @@ class Follower:
             self._tracker = DeltaTracker(left.snapshot, left.opened_at)
         self.polled: Callable[[], None] = _nothing  # Called after each poll,
         self.progressed: Callable[[], None] = _nothing  # and after each part of one.
-        poller.progressed = self._progress
         self._poller = poller
         self._config = config
 
@@ -64,7 +63,8 @@ class Follower:
         held = [(one.time, one.deltas, one.first) for one in feed.history.batches]
         return SavedState(feed.epoch, feed.seq, feed.snapshot, self._tracker.opened_at, held)
 
-    def _progress(self) -> None:
+    def progress(self) -> None:
+        """Report that a part of a poll was completed."""
         self.progressed()
 
     async def _poll(self) -> None:

@@ -161,7 +161,8 @@ class Holding(NamedTuple):
 
 
 # (pid, inode); the pid is None for a socket whose holder cannot be seen.
-Key = tuple[int | None, int]
+HoldingKey = tuple[int | None, int]
+Key = HoldingKey
 
 
 class Coverage(NamedTuple):
@@ -191,10 +192,10 @@ class Snapshot(NamedTuple):
     """
 
     time: float
-    holdings: Mapping[Key, Holding]
+    holdings: Mapping[HoldingKey, Holding]
     processes: Mapping[int, int]
     coverage: Coverage
-    changed: frozenset[Key] | None = None
+    changed: frozenset[HoldingKey] | None = None
     short_lived: tuple[Holding, ...] = ()
 
 

@@ -58,7 +58,7 @@ def single() -> Single:
     for round_ in range(ROUNDS):
         start = time.process_time()
         look = walker.look(pid)
-        holders.take(look.process, look.netns, look.directory, look.fds, look.more)
+        holders.set_scan(look.process, look.netns, look.directory, look.fds, look.more)
         wholes.append(time.process_time() - start)
         gone = held[round_ * CHANGES : (round_ + 1) * CHANGES]
         inodes = [os.fstat(one.fileno()).st_ino for one in gone]
@@ -69,9 +69,9 @@ def single() -> Single:
             new += socket.socketpair()
         start = time.process_time()
         fds_of = holders.fds_of(inodes)[pid]
-        watched = holders.watched[pid]
+        watched = holders.processes[pid]
         done, _lost = walker.check([FdCheck(pid, watched.directory, watched.fds, fds_of)])
-        holders.change(pid, done[0].changes)
+        holders.update_fds(pid, done[0].changes)
         checks.append(time.process_time() - start)
         found &= all(holders.pids_of(os.fstat(one.fileno()).st_ino) for one in new)
         found &= not any(map(holders.pids_of, inodes))

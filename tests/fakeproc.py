@@ -8,6 +8,7 @@ from pathlib import Path
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scanner import ProcessScanner
 from agent.snapshot.poller import Poller
+from agent.snapshot.table_sources import sources_of
 
 NETNS = 4026531833
 BOOT_TIME = 1_700_000_000
@@ -74,7 +75,8 @@ class FakeProc:
         return ProcessScanner(self.procfs())
 
     def poller(self) -> Poller:
-        return Poller(self.walker(), clock=lambda: 1_700_000_100.0)
+        walker = self.walker()
+        return Poller(walker, *sources_of(walker.procfs, None), clock=lambda: 1_700_000_100.0)
 
     def process(
         self,

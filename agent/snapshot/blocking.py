@@ -1,10 +1,10 @@
-"""Runs blocking calls in threads, and gives up those that hang: they stop nothing else.
+"""Blocking calls in threads, with deadlines: a call that hangs is left behind.
 
-A read of procfs can take as long as another program likes. The kernel reads the command line of a
-process under the lock of its memory, which the process holds while it maps a file of a FUSE file
-system that does not answer; kcmp(2) waits for an exec that waits for such a file system; whoever
-reads the link of a descriptor can be the last to let go of the file. Nothing in this process ends
-such a call, so its thread is left behind.
+A read of procfs can take as long as another program wants. The kernel reads the command line of a
+process under the lock of its memory, which the process holds while it maps a file on a FUSE file
+system that does not answer; kcmp(2) waits for an exec that waits for such a file system; a process
+that reads the link of a descriptor may be the last user of the file, and has to close it. Nothing
+in this process can end such a call, so its thread is left behind.
 """
 
 from __future__ import annotations
@@ -20,45 +20,52 @@ from typing import Any, Generic, TypeVar
 
 from ..kernel.procfs.progress import Progress
 
-# A call hangs whose thread has used no CPU to speak of for so long. One that works may take longer.
-SECONDS = 5.0
-# Part of the time in which a thread that works has a CPU at the least; a busy machine gives more.
-MIN_BUSY = 0.01
-# Times that a thread is found idle before its call hangs: the agent itself may have been stopped.
+# A call hangs if its thread has used next to no CPU time for this long. A call that works may take
+# longer.
+HANG_SECONDS = 5.0
+# The smallest share of a CPU that a working thread gets on a busy machine.
+MIN_CPU_SHARE = 0.01
+# Checks in a row that must find the thread idle: the agent itself may have been stopped meanwhile.
 CHECKS = 5
 # Threads for calls that return; as many as asyncio has by default.
 THREADS = min(32, (os.cpu_count() or 1) + 4)
-# Threads left behind in calls that hang, at the most, 30 KiB each. No call is made beyond that.
+# Threads that may be left behind, 30 KiB each. With so many, no further call is made.
 MAX_HUNG = 32
-# The first element of places that can be done without, and how many of a kind may hang.
-DISPENSABLE = frozenset({"cmdline", "ran"})
+# Kinds of places that the agent can do without, and how many calls of such a kind may hang.
+DISPENSABLE = frozenset({"cmdline", "shared"})
 MAX_HUNG_OF_A_KIND = 4
+NO_ANSWER = "it does not answer"
 
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
 
 
 class CallTimeout(TimeoutError):
-    """A call did not return in time, or was not made because an earlier one hangs."""
+    """A call did not return in time, or was not made because an earlier call hangs."""
 
     def __init__(self) -> None:
         super().__init__(errno.ETIMEDOUT, NO_ANSWER)
 
 
-NO_ANSWER = "it does not answer"
+def place_of_process(pid: int) -> int:
+    """Return the place of a process: its pid."""
+    return pid
 
 
 class BlockingCalls:
-    """Calls in the event loop's default executor. What they read is named by a place, a hashable
-    value; a place at which a call hangs is not read again until ``forget_returned`` is called after
-    that call returned: what was left out of a batch can still be asked for when the batch ends."""
+    """Calls in the event loop's default executor.
+
+    A place, any hashable value, names what a call reads. A place at which a call hangs is not read
+    again until the call has returned and ``forget_returned`` is called: so a caller can ask after a
+    batch which items were left out.
+    """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(THREADS)
         self._hung: dict[Hashable, _Call[Any]] = {}
 
     def forget_returned(self) -> None:
-        """Let the places be read again at which calls hung that have returned since."""
+        """Allow reading the places again at which calls hung that have returned since."""
         self._hung = {place: call for place, call in self._hung.items() if not call.returned}
 
     def hangs(self, place: Hashable) -> bool:
@@ -66,8 +73,8 @@ class BlockingCalls:
         return place in self._hung
 
     def avoids(self, place: Hashable) -> bool:
-        """Return whether the place is not to be read: a call hangs there, or several at others of
-        its kind, if it can be done without."""
+        """Return whether the place is not to be read: a call hangs there, or several calls hang at
+        other places of the same dispensable kind."""
         if not self._hung:
             return False
         if self.hangs(place):
@@ -80,8 +87,11 @@ class BlockingCalls:
     async def call(
         self, place: Hashable, function: Callable[..., T], *args: object, seconds: float = 0.0
     ) -> T:
-        """Call the function in a thread. Raises Late, at once if the place is avoided; and what the
-        function raises. ``seconds`` replaces those of all calls."""
+        """Call the function in a thread and return its result.
+
+        ``seconds`` replaces HANG_SECONDS. Raise CallTimeout, at once if the place is avoided, and
+        what the function raises.
+        """
         if self.avoids(place):
             raise CallTimeout
         return await self._run(place, Progress(), partial(function, *args), seconds)
@@ -92,18 +102,19 @@ class BlockingCalls:
         items: Sequence[I],
         place_of: Callable[[I], Hashable],
     ) -> T:
-        """Call the function with these items in a thread, without those whose places are avoided.
+        """Call the function in a thread with the items whose places are not avoided.
 
         The function sets ``Progress.at`` to the place that it reads. If the call hangs there, the
-        function is called anew without it. Raises Late only when no further call may hang.
+        function is called again without that item. Raise CallTimeout only if no further call may be
+        made.
         """
         while True:
-            left = items
+            remaining = items
             if self._hung:
-                left = [item for item in items if not self.avoids(place_of(item))]
+                remaining = [item for item in items if not self.avoids(place_of(item))]
             progress = Progress(self.avoids)
             try:
-                return await self._run(None, progress, partial(function, left, progress), 0.0)
+                return await self._run(None, progress, partial(function, remaining, progress), 0.0)
             except CallTimeout:
                 if progress.at is None:
                     raise
@@ -117,39 +128,38 @@ class BlockingCalls:
         call = _Call(work)
         async with self._slots:
             running = asyncio.get_running_loop().run_in_executor(None, call)
-            # With each call that hangs there is less patience: many together stop a poll for about
-            # four times as long as one.
-            call.watch(running, (seconds or SECONDS) / (1 + hung) / CHECKS)
+            # The more calls hang, the shorter the wait: together they delay a poll four times as
+            # long as one of them.
+            call.watch(running, (seconds or HANG_SECONDS) / (1 + hung) / CHECKS)
             try:
                 return await running
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if not call.late or (task is not None and task.cancelling()):
+                if not call.timed_out or (task is not None and task.cancelling()):
                     raise
             finally:
-                call.watched.cancel()
-        progress.stopped = True
-        # Without a place it cannot be avoided, but it counts.
+                call.unwatch()
+        progress.stop()
+        # A call without a place cannot be avoided, but it counts.
         self._hung[progress.at or place or call] = call
         raise CallTimeout
 
 
 class _Call(Generic[T]):
-    """A call, made in one thread and watched from the event loop."""
-
-    watched: asyncio.TimerHandle
+    """One call, made in a thread and watched from the event loop."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._clock: int | None = None  # Of the thread's CPU time, once the call has begun.
-        self._spent = 0.0
-        self._idle = 0
-        self.late = False
+        self._cpu_seconds = 0.0
+        self._idle_checks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.timed_out = False
         self.returned = False
 
     def __call__(self) -> T:
         """Make the call."""
-        self._spent = time.thread_time()
+        self._cpu_seconds = time.thread_time()
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             return self._work()
@@ -157,17 +167,23 @@ class _Call(Generic[T]):
             self.returned = True
 
     def watch(self, running: asyncio.Future[T], seconds: float) -> None:
-        """Look again every so many seconds whether the call hangs; then cancel the future."""
+        """Check every ``seconds`` whether the call hangs; if it does, cancel the future."""
         later = asyncio.get_running_loop().call_later
-        self.watched = later(seconds, self._look, running, seconds)
+        self._timer = later(seconds, self._check, running, seconds)
 
-    def _look(self, running: asyncio.Future[T], seconds: float) -> None:
+    def unwatch(self) -> None:
+        """Stop the checks."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check(self, running: asyncio.Future[T], seconds: float) -> None:
         if self._clock is not None and not self.returned:
-            spent = time.clock_gettime(self._clock)
-            self._idle = self._idle + 1 if spent - self._spent < seconds * MIN_BUSY else 0
-            self._spent = spent
-        if self._idle >= CHECKS:
-            self.late = True
+            cpu_seconds = time.clock_gettime(self._clock)
+            is_idle = cpu_seconds - self._cpu_seconds < seconds * MIN_CPU_SHARE
+            self._idle_checks = self._idle_checks + 1 if is_idle else 0
+            self._cpu_seconds = cpu_seconds
+        if self._idle_checks >= CHECKS:
+            self.timed_out = True
             running.cancel()
         else:
             self.watch(running, seconds)

@@ -1,7 +1,4 @@
-"""What a poll could see, and what not: coverage, in short sentences for people.
-
-It knows the holders, and nothing of files, asyncio and output.
-"""
+"""Coverage: what a poll could not read, in short sentences. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from ..model import Coverage
 from .holders import Holders
 
 HIDDEN = "other users' processes are hidden (procfs is mounted with hidepid)"
-# Processes that a sentence names; with more it tells how many.
-MOST_NAMED = 3
-# Sentences of one kind, of network namespaces or tables, that are listed.
+# Processes that a sentence names; of more processes it states the number.
+MAX_NAMED = 3
+# Sentences of one kind that are listed.
 MAX_ALIKE = 20
-# What differs between two sentences of one kind. A process chooses its name, which stands in
-# parentheses and may hold some itself.
+# What differs between two sentences of one kind. Names of processes are in parentheses; a process
+# can choose a name that contains parentheses.
 _VARIABLE = re.compile(r"\(.*\)|\b(some )?process(es)?\b|[\d, ]+", re.DOTALL)
 
 
@@ -29,16 +26,16 @@ def coverage(
     hidden: bool,
     unread: Iterable[str],
 ) -> Coverage:
-    """The coverage of a poll that read so many network ``namespaces``.
+    """Return the coverage of a poll that read this many network ``namespaces``.
 
-    ``failed`` says of processes why they could not be looked at; ``unread``, in sentences, what
-    could not be read of the tables. ``hidden``: other users' processes are not listed.
+    ``failed`` maps processes that could not be scanned to the reason. ``unread`` are sentences
+    about tables. ``hidden``: processes of other users are not listed.
     """
-    watched = holders.watched
-    unreadable = [pid for pid, known in watched.items() if not known.readable]
+    processes = holders.processes
+    unreadable = [pid for pid, state in processes.items() if not state.readable]
     missing = []
     if unreadable:
-        whose = named({pid: watched[pid].process.comm for pid in unreadable})
+        whose = named({pid: processes[pid].process.comm for pid in unreadable})
         missing.append(f"the descriptors of {whose} may not be read")
     if hidden:
         missing.append(HIDDEN)
@@ -46,16 +43,16 @@ def coverage(
     for pid, why in failed.items():
         reasons.setdefault(why, []).append(pid)
     for why, pids in sorted(reasons.items()):
-        names = {pid: watched[pid].process.comm if pid in watched else None for pid in pids}
+        names = {pid: processes[pid].process.comm if pid in processes else None for pid in pids}
         missing.append(f"{named(names, exactly=True)} could not be read ({why})")
     missing += _bounded(unread)
-    return Coverage(len(watched), len(unreadable), namespaces, tuple(missing))
+    return Coverage(len(processes), len(unreadable), namespaces, tuple(missing))
 
 
 def _bounded(sentences: Iterable[str]) -> list[str]:
-    """Return at most MAX_ALIKE sentences of each kind; the last one says how many others there are.
+    """Return at most MAX_ALIKE sentences of each kind; the last one counts the others.
 
-    Users may make namespaces, and gaps in each of them.
+    Any user can create namespaces, and gaps in each of them.
     """
     by_kind: dict[str, list[str]] = {}
     for sentence in sentences:
@@ -70,16 +67,16 @@ def _bounded(sentences: Iterable[str]) -> list[str]:
 
 
 def named(processes: Mapping[int, str | None], *, exactly: bool = False) -> str:
-    """These processes in a sentence; many of them by their number only if that matters."""
-    if len(processes) > MOST_NAMED:
+    """Return a phrase that names processes, or counts them if there are many and ``exactly``."""
+    if len(processes) > MAX_NAMED:
         return f"{len(processes)} processes" if exactly else "some processes"
     names = [f"{pid} ({comm})" if comm else str(pid) for pid, comm in sorted(processes.items())]
     return f"process{'es' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def kind(sentence: str) -> str:
-    """Return what a sentence of ``Coverage.missing`` has in common with others of its kind.
+    """Return a sentence of ``Coverage.missing`` without its names and numbers.
 
-    There are few kinds, whatever the names and numbers are.
+    There are few kinds of sentences, whatever names and numbers they contain.
     """
     return _VARIABLE.sub("", sentence)

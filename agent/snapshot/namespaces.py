@@ -1,7 +1,4 @@
-"""The network namespaces of the processes: what leads to each, and which of them a poll reads.
-
-It knows holders, and nothing of files and tables.
-"""
+"""Network namespaces: what leads to each of them, and which ones a poll reads. Pure."""
 
 from __future__ import annotations
 
@@ -11,64 +8,69 @@ from ..kernel.procfs.mount import Way
 from .holders import Holders
 from .quota import in_turn, late_namespaces, rounded
 
-# Namespaces beyond the limit of their user that a poll reads: 2 ms.
+# Namespaces beyond the limits of their users that one poll reads; 0.5 ms each.
 LATE_NAMESPACES = 4
 
 
 class NamespaceIndex:
-    """Keeps, from poll to poll, the namespaces that only a thread is in, and when those beyond the
-    ``limit`` of their user were read."""
+    """The namespaces of all processes and of some threads. Each user may have ``limit`` of them;
+    the others are read late."""
 
     def __init__(self, holders: Holders, limit: int) -> None:
         self._holders = holders
         self._limit = limit
-        # Namespaces in which a thread was found, with its process and the way to it.
+        # Namespaces that only a thread is in, with its process and the way to the thread.
         self._threads: dict[int, tuple[int, Way]] = {}
-        self._late: dict[int, list[int]] = {}  # By user, namespaces beyond the limit.
-        self._read_late: dict[int, int] = {}  # The poll in which such a one was read last.
+        self._late: dict[int, list[int]] = {}  # Namespaces beyond the limit, by user.
+        self._read_in: dict[int, int] = {}  # The poll in which a late namespace was read last.
         self._polls = 0
 
-    def every(self) -> dict[int, list[Way]]:
-        """Return all namespaces, with what leads to them: their processes, or a thread."""
+    def all(self) -> dict[int, list[Way]]:
+        """Return all namespaces with the processes, or the thread, that lead to them."""
         namespaces: dict[int, list[Way]] = {}
-        watched = self._holders.watched
-        for pid, known in watched.items():
-            namespaces.setdefault(known.netns, []).append(pid)
-        self._threads = {at: way for at, way in self._threads.items() if way[0] in watched}
+        processes = self._holders.processes
+        for pid, state in processes.items():
+            namespaces.setdefault(state.netns, []).append(pid)
+        self._threads = {at: way for at, way in self._threads.items() if way[0] in processes}
         for netns, (_pid, way) in self._threads.items():
             namespaces.setdefault(netns, [way])
         return namespaces
 
     def add_threads(self, found: Mapping[int, Way]) -> dict[int, list[Way]]:
-        """Add the namespaces of threads; return the new ones, with what leads there."""
-        known = self.every()
+        """Add the namespaces of threads; return the new ones with the ways that lead to them."""
+        known = self.all()
         new = {netns: way for netns, way in found.items() if netns not in known}
         for netns, way in new.items():
             self._threads[netns] = (int(str(way).partition("/")[0]), way)
         return {netns: [way] for netns, way in new.items()}
 
     def drop_threads(self, vanished: Iterable[int]) -> set[int]:
-        """Drop the namespaces whose thread has ended; return the processes of these threads."""
+        """Drop namespaces whose thread has ended; return the processes of these threads."""
         ended = [netns for netns in vanished if netns in self._threads]
         return {self._threads.pop(netns)[0] for netns in ended}
 
     def on_time(self, namespaces: dict[int, list[Way]]) -> dict[int, list[Way]]:
-        """Return the namespaces without those beyond the limits of their users, but for a few of
-        these, others in each poll."""
+        """Return the namespaces to read: those within the limits, and a few of the others, which
+        take turns."""
         self._polls += 1
         if len(namespaces) <= self._limit:
             self._late = {}
             return namespaces
         owners: dict[int, set[int]] = {netns: set() for netns in namespaces}
-        for known in self._holders.watched.values():
-            if known.process.uid is not None:
-                owners[known.netns].add(known.process.uid)
+        for state in self._holders.processes.values():
+            if state.process.uid is not None:
+                owners[state.netns].add(state.process.uid)
         self._late = late_namespaces(owners, self._limit)
-        late = {netns for theirs in self._late.values() for netns in theirs}
-        self._read_late = {netns: at for netns, at in self._read_late.items() if netns in late}
-        now = in_turn(late, self._read_late)[:LATE_NAMESPACES]
-        self._read_late.update(dict.fromkeys(now, self._polls))
+        late = {netns for found in self._late.values() for netns in found}
+        self._read_in = {netns: poll for netns, poll in self._read_in.items() if netns in late}
+        now = in_turn(late, self._read_in)[:LATE_NAMESPACES]
+        self._read_in.update(dict.fromkeys(now, self._polls))
         return {at: ways for at, ways in namespaces.items() if at not in late or at in now}
+
+    def in_use(self, pids: Iterable[int]) -> set[int]:
+        """Return the namespaces of these processes."""
+        processes = self._holders.processes
+        return {processes[pid].netns for pid in pids if pid in processes}
 
     def missing(self) -> list[str]:
         """Return a sentence for each user with more namespaces than the limit."""

@@ -1,11 +1,11 @@
 """Decide which processes, and which of their descriptors, a poll reads.
 
-The evidence is what is cheap to read of each process: whether it has run, and how many descriptors
-it has. A process that has run since its descriptors were read may have replaced one by another,
-which shows nowhere but in the descriptors: such processes are read again, the smallest first. A
-slow sweep reads everything in turn, whatever the evidence says.
+Two facts about a process are cheap to read: whether it has run, and how many descriptors it has. A
+process that has run may have replaced a descriptor by another one, which changes nothing but the
+descriptor itself. So the descriptors of processes that have run are read again, those of the
+smallest processes first. A slow sweep reads everything in turn, whatever these facts show.
 
-Pure: no files, no clock, no asyncio. What is known of the processes is with the holders.
+Pure: no files, no clock, no asyncio. ``Holders`` has the state of the processes.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import NamedTuple
 
-from .holders import Holders, ProcessState
+from .holders import Holders
+from .process_state import ProcessState
 
-# Everything is read again in this many seconds, whatever the evidence says.
+# Everything is read again in this many seconds.
 SWEEP_SECONDS = 60.0
-# Processes of which it is not known whether they run are looked at briefly once in so many polls.
-GLANCE_POLLS = 10
-# Turns of the sweep in a row in which the descriptors of a process that has not run are passed
-# over. No way is known in which they change meanwhile; were there one, this bounds its effect.
-MAX_RESTS = 9
-# The part of a poll's budget that processes get which are too large to be read in one poll.
+# A process of which it is unknown whether it has run is checked once in this many polls.
+STAT_CHECK_POLLS = 10
+# Turns of the sweep in a row that skip the descriptors of a process that has not run. No way is
+# known in which they change meanwhile; if there is one, this bounds its effect.
+MAX_SKIPS = 9
+# A quarter of a poll's budget is for processes that are too large to be read in one poll.
 _LARGE_SHARE = 4
 
 
 class Budget(NamedTuple):
-    """How many descriptors a poll may read: of the ``sweep``, and of processes that have run."""
+    """Descriptors that a poll may read: in the ``sweep``, and of processes that have run."""
 
     sweep: int
     recheck: int
@@ -38,137 +39,140 @@ class Budget(NamedTuple):
 class Plan(NamedTuple):
     """What a poll reads.
 
-    ``whole`` are processes read as a whole. ``parts`` maps others to descriptors to be read; None
-    reads none of them, and with an empty collection only those that are new or gone. ``facts`` are
-    those among ``parts`` of which all facts are read. ``glances`` are processes of which it is read
-    whether they are still the same program with the same parent. ``turns`` are those whose turn in
-    the sweep it is.
+    ``whole`` are processes to scan as a whole. ``parts`` maps other processes to the descriptors to
+    read again; an empty collection reads only descriptors that are new or gone, None reads none.
+    ``facts`` are the processes in ``parts`` whose facts are read too. ``stat_checks`` are processes
+    whose stat shows whether they run the same program under the same parent. ``turns`` are the
+    processes whose turn in the sweep begins.
     """
 
     whole: list[int]
     parts: dict[int, Collection[int] | None]
     facts: set[int]
-    glances: list[int]
+    stat_checks: list[int]
     turns: list[int]
 
 
 class Planner:
-    """Plans poll after poll. ``backlog`` is how many descriptors of processes that have run the
-    newest plan leaves to later polls."""
+    """Plans poll after poll."""
 
     def __init__(self, holders: Holders) -> None:
         self._holders = holders
         self._poll = 0
         self._stale: set[int] = set()  # Processes that ran since their descriptors were read.
-        # Descriptors of large processes that are still to be read in the current turn.
+        # Descriptors of large processes that the current pass has still to read.
         self._pending: dict[int, list[int]] = {}
-        self._sweep: list[int] = []  # Processes that the sweep has still to read, the next last.
-        self._swept = 0  # Descriptors of the next one that the sweep has read.
+        self._sweep: list[int] = []  # Processes that the sweep has still to read, last one first.
+        self._swept = 0  # Descriptors of the next process that the sweep has read.
+        self._skips: dict[int, int] = {}  # Turns of the sweep that skipped a process, in a row.
 
     @property
     def backlog(self) -> int:
-        """How many descriptors are left to later polls."""
-        watched = self._holders.watched
-        unread = (len(watched[pid].fds) for pid in self._stale if pid in watched)
+        """Return the number of descriptors that the newest plan leaves to later polls."""
+        processes = self._holders.processes
+        unread = (len(processes[pid].fds) for pid in self._stale if pid in processes)
         return sum(map(len, self._pending.values())) + sum(unread)
 
     def is_stale(self, pid: int) -> bool:
-        """Return whether a process has run since all of its descriptors were read."""
+        """Return whether a process has run since all its descriptors were read."""
         return pid in self._stale or pid in self._pending
 
-    def unevident(self, pids: Collection[int], ran: Mapping[int, bool | None]) -> list[int]:
-        """Return the processes whose descriptors are to be counted in the poll that comes: those
-        that are new, may have run, share their table or failed; of the others a tenth."""
-        watched = self._holders.watched
-        turn = (self._poll + 1) % GLANCE_POLLS
+    def to_count(self, pids: Collection[int], ran: Mapping[int, bool | None]) -> list[int]:
+        """Return the processes whose descriptors the next poll has to count.
+
+        These are processes that are new, may have run, share a descriptor table or could not be
+        scanned; and a tenth of the others.
+        """
+        processes = self._holders.processes
+        turn = (self._poll + 1) % STAT_CHECK_POLLS
         return [
             pid
             for pid in pids
             if ran.get(pid) is not False
-            or pid % GLANCE_POLLS == turn
-            or (known := watched.get(pid)) is None
-            or known.failed
-            or known.shares
-            or known.new_until > self._poll
+            or pid % STAT_CHECK_POLLS == turn
+            or (state := processes.get(pid)) is None
+            or state.failed
+            or state.shares_fds
+            or state.new_until > self._poll
         ]
 
     def plan(
         self,
         pids: Collection[int],
-        seen: Mapping[int, tuple[int, int]],
+        counted: Mapping[int, tuple[int, int]],
         ran: Mapping[int, bool | None],
         budget: Budget,
         late: AbstractSet[int] = frozenset(),
     ) -> Plan:
-        """Return what is to be read, of the processes ``pids``; others are dropped as gone. Those
-        that are ``late`` are kept as they are.
+        """Return what to read of the processes ``pids``; all other processes are dropped.
 
-        ``seen`` maps those that were counted to (directory, descriptors); ``ran`` says which have
-        run since the last plan, None where that is not known.
+        ``counted`` maps processes to (inode of the descriptor directory, number of descriptors).
+        ``ran`` says which processes have run since the last plan, None if unknown. The state of
+        processes in ``late`` stays as it is.
         """
         self._poll = self._holders.begin_poll()
         plan = Plan([], {}, set(), self._drop_gone(pids), [])
         for pid in pids:
-            known = self._holders.watched.get(pid)
+            state = self._holders.processes.get(pid)
             if pid in late:
                 continue
-            if known is None:
+            if state is None:
                 plan.whole.append(pid)
-            elif pid in seen:
-                self._plan_counted(plan, known, seen[pid], ran.get(pid))
+            elif pid in counted:
+                self._plan_counted(plan, state, counted[pid], ran.get(pid))
         self._plan_recheck(plan, budget.recheck, late)
         self._plan_sweep(plan, budget.sweep, ran, late)
-        taken = {*plan.whole, *plan.parts, *late}
-        glances = [pid for pid in plan.glances if pid not in taken]
-        return plan._replace(glances=glances)
+        included = {*plan.whole, *plan.parts, *late}
+        return plan._replace(stat_checks=[pid for pid in plan.stat_checks if pid not in included])
 
     def _drop_gone(self, pids: Collection[int]) -> list[int]:
         """Drop processes that are gone; return their children, which have another parent now."""
-        watched = self._holders.watched
-        gone = watched.keys() - pids
+        processes = self._holders.processes
+        gone = processes.keys() - pids
         for pid in gone:
             self._holders.drop(pid)
             self._stale.discard(pid)
             self._pending.pop(pid, None)
+            self._skips.pop(pid, None)
         if not gone:
             return []
-        return [pid for pid, known in watched.items() if known.process.ppid in gone]
+        return [pid for pid, state in processes.items() if state.process.ppid in gone]
 
     def _plan_counted(
-        self, plan: Plan, known: ProcessState, seen: tuple[int, int], ran: bool | None
+        self, plan: Plan, state: ProcessState, counted: tuple[int, int], ran: bool | None
     ) -> None:
-        """Plan what the number of its descriptors, and whether it ran, show of a process."""
-        pid, (directory, count) = known.process.pid, seen
-        if known.directory != directory or known.failed or (known.more and ran is not False):
+        """Plan for a process whose descriptors were counted."""
+        pid, (directory, count) = state.process.pid, counted
+        if state.directory != directory or state.failed or (state.thread_fds and ran is not False):
             plan.whole.append(pid)
             return
-        if not known.readable or known.more:
+        if not state.readable or state.thread_fds:
             return
-        if len(known.fds) != count:
-            self._holders.counted_anew(known)
-        if len(known.fds) != count or known.new_until > self._poll:
+        if len(state.fds) != count:
+            self._holders.mark_changed(pid)
+        if len(state.fds) != count or state.new_until > self._poll:
             plan.parts[pid] = ()
             plan.facts.add(pid)
-        if (ran or known.shares) and known.fds:  # Of none there is none to be replaced.
+        if (ran or state.shares_fds) and state.fds:
             self._stale.add(pid)
-            plan.glances.append(pid)
-        elif ran is None and pid % GLANCE_POLLS == self._poll % GLANCE_POLLS:
-            plan.glances.append(pid)
+            plan.stat_checks.append(pid)
+        elif ran is None and pid % STAT_CHECK_POLLS == self._poll % STAT_CHECK_POLLS:
+            plan.stat_checks.append(pid)
 
     def _plan_recheck(self, plan: Plan, budget: int, late: AbstractSet[int]) -> None:
-        """Plan to read the descriptors of processes that have run, the smallest first.
+        """Plan to read the descriptors of processes that have run, the smallest processes first.
 
-        What is too large for one poll is read in slices, in as many polls as that takes.
+        A process that is too large for one poll is read in slices, in several polls.
         """
-        watched = self._holders.watched
-        on_time = (watched.keys() - late).difference(plan.whole)
+        processes = self._holders.processes
+        on_time = (processes.keys() - late).difference(plan.whole)
         self._stale &= on_time
         for pid in self._pending.keys() - on_time:
             del self._pending[pid]
         small = budget - budget // _LARGE_SHARE if self._pending else budget
         unread = self._stale - self._pending.keys()
-        for pid in sorted(unread, key=lambda pid: len(watched[pid].fds)):
-            fds = watched[pid].fds
+        for pid in sorted(unread, key=lambda pid: len(processes[pid].fds)):
+            fds = processes[pid].fds
             self._stale.discard(pid)
             if len(fds) > small:
                 self._pending[pid] = list(fds)
@@ -179,30 +183,30 @@ class Planner:
         for pid in list(self._pending):
             if budget <= 0:
                 break
-            # The next poll goes on with the next process.
-            left = self._pending.pop(pid)
-            chosen = left[-budget:]
-            del left[-budget:]
+            # A process with a rest goes to the end: the next poll continues with another one.
+            remaining = self._pending.pop(pid)
+            chosen = remaining[-budget:]
+            del remaining[-budget:]
             budget -= len(chosen)
             plan.parts[pid] = chosen
-            if left:
-                self._pending[pid] = left
+            if remaining:
+                self._pending[pid] = remaining
 
     def _plan_sweep(
         self, plan: Plan, budget: int, ran: Mapping[int, bool | None], late: AbstractSet[int]
     ) -> None:
-        """Plan what the sweep reads: ``budget`` descriptors; a process without any counts as one.
+        """Plan the sweep of ``budget`` descriptors; a process without descriptors counts as one.
 
-        Of one that has not run only the facts are read, which others may change.
+        Of a process that has not run only the facts are read: other processes may change these.
         """
-        watched = self._holders.watched
+        processes = self._holders.processes
         if not self._sweep:
-            self._sweep, self._swept = list(watched), 0
+            self._sweep, self._swept = list(processes), 0
         while budget > 0 and self._sweep:
             pid = self._sweep[-1]
-            known = watched.get(pid)
-            if known is None or not known.readable or known.failed or pid in late:
-                if known is not None and pid not in plan.whole and pid not in late:
+            state = processes.get(pid)
+            if state is None or not state.readable or state.failed or pid in late:
+                if state is not None and pid not in plan.whole and pid not in late:
                     plan.whole.append(pid)  # It may be readable by now.
                 budget -= 1
                 self._end_turn()
@@ -211,25 +215,26 @@ class Planner:
                 plan.turns.append(pid)
                 plan.facts.add(pid)
                 plan.parts.setdefault(pid, None)
-            can_skip = ran.get(pid) is not None and not known.shares and known.can_skip < MAX_RESTS
-            if can_skip or known.more:
-                # It takes as long as reading: that is how often facts and the rest are read.
-                left = max(1, len(known.fds)) - self._swept
-                if left > budget:
+            skips = self._skips.get(pid, 0)
+            can_skip = ran.get(pid) is not None and not state.shares_fds and skips < MAX_SKIPS
+            if can_skip or state.thread_fds:
+                # A skip uses as much budget as reading: so turns are evenly spread in time.
+                cost = max(1, len(state.fds)) - self._swept
+                if cost > budget:
                     self._swept += budget
                     return
-                budget -= left
-                known.can_skip = known.can_skip + 1 if can_skip else 0
+                budget -= cost
+                self._skips[pid] = skips + 1 if can_skip else 0
                 if not can_skip and pid not in plan.whole:
                     plan.whole.append(pid)
                 self._end_turn()
                 continue
-            chosen = list(islice(known.fds, self._swept, self._swept + budget))
+            chosen = list(islice(state.fds, self._swept, self._swept + budget))
             plan.parts[pid] = {*(plan.parts.get(pid) or ()), *chosen}
             self._swept += len(chosen)
             budget -= max(1, len(chosen))
-            if self._swept >= len(known.fds):
-                known.can_skip = 0
+            if self._swept >= len(state.fds):
+                self._skips.pop(pid, None)
                 self._end_turn()
 
     def _end_turn(self) -> None:

@@ -1,7 +1,8 @@
-"""Decide which tables a poll reads, from the kernel's counters. Pure: no files and no clock.
+"""Decide which tables a poll reads, from the kernel's counters. Pure: no files, no clock.
 
-The tables of a namespace are in groups, whose sockets the counters count: a group is read when its
-counter moved. A namespace in which no process runs is looked at every few seconds only.
+The kernel counts the sockets of each group of tables in each network namespace: a group is read
+when its counter changed. The counters of a namespace in which no process runs are read every few
+seconds only.
 """
 
 from __future__ import annotations
@@ -10,34 +11,24 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 
 from ..kernel.procfs import sockstat
+from .groups import ALL_GROUPS, GROUPS, Group
 
-Group = tuple[str, ...]
-
-TCP = ("tcp", "tcp6")
-UNIX = ("unix",)
-UDP = ("udp", "udp6", "udplite", "udplite6")
-OTHERS = ("raw", "raw6", "icmp", "icmp6", "netlink", "packet")
-# Every table of /proc/net that lists sockets, in groups: those that grow large by themselves. A
-# group is read in an executor hop of its own. In the order of the counters that count its sockets.
-GROUPS: tuple[Group, ...] = (TCP, UNIX, UDP, OTHERS)
-ALL_GROUPS = frozenset(GROUPS)
-GROUP_OF = {name: names for names in GROUPS for name in names}
-# Tables are read at least this often where a process runs or segments arrive: a connection that its
-# peer shuts down moves no counter.
+# Tables are read at least this often where a process runs or TCP segments arrive: when a peer shuts
+# down a connection, no counter changes.
 READ_SECONDS = 5.0
 
 
 class Schedule:
-    """What was counted and read of each namespace, and when. Times are in seconds."""
+    """What was counted and read of each namespace, and when; all times in seconds."""
 
     def __init__(self) -> None:
         self._counters: dict[int, sockstat.Counted] = {}
         self._counted_at: dict[int, float] = {}
         self._asked_at = -math.inf
-        # Of the reading of all tables of a namespace: when it was, and the segments received then.
+        # When all tables of a namespace were read last, and how many segments it had received then.
         self._read_at: dict[int, float] = {}
         self._segments_at: dict[int, object] = {}
-        # Namespaces in which a process has run since that reading, or a reading failed.
+        # Namespaces in which a process has run, or a reading failed, since that time.
         self._active: set[int] = set()
 
     def to_count(
@@ -47,9 +38,11 @@ class Schedule:
         forced: Collection[int],
         now: float,
     ) -> list[int]:
-        """Return the namespaces whose counters are to be read: those in which a process ``ran``,
-        or whose tables are ``forced`` to be read; of the others as many as have each counted every
-        READ_SECONDS. What is not among ``namespaces`` is forgotten.
+        """Return the namespaces whose counters are to be read.
+
+        These are namespaces in which a process ``ran``, or of which a table is ``forced`` to be
+        read; and as many of the others as it takes to read each one every READ_SECONDS. Namespaces
+        that are not in ``namespaces`` are forgotten.
         """
         for netns in self._counters.keys() - set(namespaces):
             del self._counters[netns], self._counted_at[netns]
@@ -72,7 +65,7 @@ class Schedule:
         forced: Mapping[int, Iterable[Group]],
         now: float,
     ) -> dict[int, set[Group]]:
-        """Return the groups to be read, by namespace, now that the counters were read."""
+        """Return the groups to read, by namespace, from the counters that were read."""
         due: dict[int, set[Group]] = {}
         for netns, new in counted.items():
             groups = _moved(self._counters.get(netns), new).union(forced.get(netns, ()))
@@ -87,12 +80,12 @@ class Schedule:
         return due
 
     def note_failed(self, netns: int) -> None:
-        """Note that not all that was due was read: all tables of the namespace are, READ_SECONDS
-        after they were due last, though no counter may move again."""
+        """Record that a group could not be read: all tables of the namespace are read again after
+        READ_SECONDS, even if no counter changes."""
         self._active.add(netns)
 
     def _is_overdue(self, netns: int, new: sockstat.Counted, now: float) -> bool:
-        """Whether all tables of a namespace are to be read, whatever else its counters show."""
+        """Return whether all tables of a namespace are due, whatever its other counters show."""
         if new.used is None or netns not in self._read_at:
             return True
         moved = netns in self._active or self._segments_at.get(netns) != new.segments
@@ -100,7 +93,7 @@ class Schedule:
 
 
 def _moved(old: sockstat.Counted | None, new: sockstat.Counted) -> set[Group]:
-    """Return the groups whose counters moved; all where only what counts all sockets did."""
+    """Return the groups whose counters changed; all groups if only the total changed."""
     if old is None or new.used is None:
         return set(ALL_GROUPS)
     moved = {group for group, was, now in zip(GROUPS, old, new, strict=False) if was != now}

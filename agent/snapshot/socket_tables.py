@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from ..kernel.rows import EMPTY, Table
 from ..model import Socket
-
-
-class Change(NamedTuple):
-    """What a reading changed: inodes whose sockets came, changed or went."""
-
-    fresh: set[int]
-    gone: set[int]
-
+from .reading import Change
 
 K = TypeVar("K", bound=Hashable)
 

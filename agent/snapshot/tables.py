@@ -1,224 +1,149 @@
-"""The tables of every network namespace, over netlink where it works and as procfs text elsewhere.
-
-It knows the readers and the tables, and nothing of processes' descriptors and of output.
-"""
+"""Decide which tables of which network namespaces a poll reads, and read them in threads."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..bounded import drop_oldest
 from ..kernel.direction import EPHEMERAL
-from ..kernel.netlink.client import DUMPED, NetlinkClient
-from ..kernel.netlink.destroy import short_lived
-from ..kernel.netlink.monitor import DestroyMonitor
-from ..kernel.procfs import net_tables, sockstat
+from ..kernel.netlink.client import DUMPED
+from ..kernel.procfs import sockstat
 from ..kernel.procfs.files import Vanished
 from ..kernel.procfs.mount import ProcFS, Way
+from ..kernel.procfs.net_tables import table_of
 from ..kernel.procfs.progress import Progress
-from ..kernel.rows import EMPTY, Scope, Table
+from ..kernel.rows import EMPTY, Table
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout
-from .schedule import (
-    ALL_GROUPS,
-    GROUP_OF,
-    GROUPS,
-    TCP,
-    UDP,
-    Group,
-    Schedule,
-)
-from .socket_tables import Change, SocketTables
+from .ended import EndedSockets
+from .groups import GROUP_OF, GROUPS, TCP, UDP, Group, groups_of
+from .reading import Ended, GroupsByNamespace, Namespaces, Reading
+from .schedule import Schedule
+from .socket_tables import SocketTables
+from .table_sources import EventSource, Namespace, TableName, TableReading, TableSource
 
-# A table that cannot be read in so many seconds hangs. Longer than a dump over netlink may take,
-# behind which the table is read as text.
+# A table that cannot be read in this many seconds hangs. A netlink dump, and the text that replaces
+# it when it fails, may take as long.
 TABLE_SECONDS = 10.0
 COUNTERS = "counters"  # With the namespace, the place of its counters in ``Progress``.
 
-# Cookies kept of a namespace: more than the sockets of a large machine; 100 bytes each.
-MAX_COOKIES = 250_000
-
-# A table of one namespace: (namespace, name), or the names that a netlink dump stands for.
-TableKey = tuple[int, str | Group]
-# All of one namespace, without that.
-_NAMES: tuple[str | Group, ...] = (*GROUP_OF, *DUMPED)
-Namespaces = Mapping[int, Sequence[Way]]
-# The groups that are to be read, or were read, by namespace.
-Due = Mapping[int, Collection[Group]]
+TableKey = tuple[int, TableName]
+_ALL_NAMES: tuple[TableName, ...] = (*GROUP_OF, *DUMPED)
 
 
-class Parsed(NamedTuple):
-    """Tables that were read, by key; ``failed`` says why others could not be."""
+class TablePlan(NamedTuple):
+    """The groups of tables to read, by namespace, and the namespaces whose processes are gone."""
 
-    tables: dict[TableKey, Table]
-    failed: dict[TableKey, str]
-    vanished: bool = False  # Whether the last process of the namespace is gone.
-
-
-class Reading(NamedTuple):
-    """What a reading changed, and the groups that were read whole, by namespace."""
-
-    change: Change
-    groups: Mapping[int, Collection[Group]]
-
-    def joined(self, other: Reading) -> Reading:
-        """Return the two as one."""
-        groups = {netns: set(read) for netns, read in self.groups.items()}
-        for netns, read in other.groups.items():
-            groups.setdefault(netns, set()).update(read)
-        gone = (self.change.gone | other.change.gone) - other.change.fresh
-        return Reading(Change(self.change.fresh | other.change.fresh, gone), groups)
-
-
-class Ended(NamedTuple):
-    """Sockets that ended, as the kernel reported: ``known``, by inode, as a table showed them last;
-    and those that no table showed, in the order in which they ended."""
-
-    known: Mapping[int, Socket]
-    unknown: Sequence[Socket]
-
-
-def groups_of(socket: Socket) -> frozenset[Group]:
-    """Return the groups of tables that may list such a socket: all of them where its protocol is
-    not known, none where no table lists it."""
-    if socket.proto is None:
-        return ALL_GROUPS
-    group = GROUP_OF.get(net_tables.table_of(socket))
-    return frozenset() if group is None else frozenset((group,))
+    groups: GroupsByNamespace
+    vanished: frozenset[int]
 
 
 class TableReader:
-    """All tables as they were last read.
-
-    ``Namespaces`` map the network namespaces, as looks name them, to ways that lead to them.
-    """
+    """The tables of all network namespaces, as they were last read."""
 
     def __init__(
-        self, procfs: ProcFS, netlink: NetlinkClient | None, hops: BlockingCalls | None = None
+        self,
+        procfs: ProcFS,
+        sources: Sequence[TableSource],
+        events: Sequence[EventSource] = (),
+        calls: BlockingCalls | None = None,
     ) -> None:
-        self._hops = hops or BlockingCalls()
+        """``sources`` are tried in this order for each table."""
+        self._calls = calls or BlockingCalls()
         self._procfs = procfs
-        self._netlink = netlink
+        self._sources = sources
         self._tables = SocketTables[TableKey]()
         self._failed: dict[TableKey, str] = {}
         self._schedule = Schedule()
-        self._ears = DestroyMonitor()
-        # Sockets that a reading showed and whose end was not reported yet, by namespace and cookie,
-        # in the order in which they were read first.
-        self._cookies: dict[int, dict[int, Socket]] = {}
-        self._noted: set[TableKey] = set()  # The tables whose cookies these have.
-        self._overrun = False
-        self.vanished: set[int] = set()  # Namespaces to which none of their ways led any more.
-        # Netlink messages by namespace, of the last poll.
-        self._ignored: Counter[int] = Counter()
-        self._malformed: Counter[int] = Counter()
-        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+        self._ended = EndedSockets(events, procfs.ephemeral_ports() or EPHEMERAL)
 
     @property
-    def sockets(self) -> dict[int, Socket]:
-        """All sockets that the tables show, by inode."""
+    def sockets(self) -> Mapping[int, Socket]:
+        """Return all sockets that the tables show, by inode."""
         return self._tables.sockets
 
     @property
-    def decoded(self) -> int:
-        """How many rows were decoded since the start."""
+    def rows_decoded(self) -> int:
+        """Return the number of rows that were decoded since the start."""
         return self._tables.decoded
 
     def unowned(self) -> list[Socket]:
-        """The rows that no process can hold."""
+        """Return the rows that no process can hold: TIME_WAIT, orphans, sockets of the kernel."""
         return [row for _key, table in self._tables.items() for row in table.unowned()]
 
-    def datagrams(self) -> list[int]:
+    def udp_inodes(self) -> list[int]:
         """Return the inodes of all UDP sockets that a process can hold."""
         return [
             socket.inode
-            for (_netns, names), table in self._tables.items()
-            if GROUP_OF[names if isinstance(names, str) else names[0]] == UDP
+            for (_netns, name), table in self._tables.items()
+            if GROUP_OF[name if isinstance(name, str) else name[0]] == UDP
             for socket in table.rows.values()
             if socket.inode
         ]
 
-    async def due(
+    # What to read.
+
+    async def plan(
         self,
         namespaces: Namespaces,
         *,
         ran: Collection[int] | None = None,
         doubted: Iterable[Socket] = (),
-        datagrams: Collection[int] = (),
-    ) -> dict[int, set[Group]]:
-        """Return what is to be read, by namespace: groups of tables whose counters moved, in which
-        a socket ended, or which should list a ``doubted`` socket.
+        udp_users: Collection[int] = (),
+    ) -> TablePlan:
+        """Return what to read: groups of tables whose counters changed, that lost a socket, or that
+        should list a ``doubted`` socket.
 
-        ``ran`` are the namespaces in which a process has run since the last call; None where that
-        is not known. ``datagrams`` are those in which a holder of a UDP socket ran: it may have
-        been connected, which no counter shows.
+        ``ran`` are the namespaces in which a process has run since the last call, None if unknown.
+        ``udp_users`` are those in which a holder of a UDP socket has run: it may have connected the
+        socket, which changes no counter.
         """
         forced = self._forced(namespaces, doubted)
-        for netns in datagrams:
+        for netns in udp_users:
             forced.setdefault(netns, set()).add(UDP)
         active = namespaces.keys() if ran is None else ran
         chosen = self._schedule.to_count(namespaces, active, forced, time.monotonic())
         asked = [(netns, namespaces[netns]) for netns in chosen]
-        counted = await self._hops.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
+        counted = await self._calls.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
         for netns in chosen:
-            if self._hops.hangs((COUNTERS, netns)):
+            if self._calls.hangs((COUNTERS, netns)):
                 counted[netns] = sockstat.UNREADABLE
-        self.vanished = set(chosen) - counted.keys()
-        return self._schedule.due(counted, forced, time.monotonic())
+        groups = self._schedule.due(counted, forced, time.monotonic())
+        return TablePlan(groups, frozenset(set(chosen) - counted.keys()))
 
     def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:
-        """Return the groups that are read whatever their counters show, by namespace."""
-        forced: dict[int, set[Group]] = {}
-        for netns, protos in self._ears.doubted().items():
-            for proto in protos:
-                forced.setdefault(netns, set()).add(GROUP_OF[proto])
-        keys = self._keys(namespaces)
+        """Return the groups to read whatever their counters show, by namespace."""
+        forced = self._ended.forced()
+        names = self._names(namespaces)
         for socket in doubted:
-            key = keys.get(socket.netns)
-            if key is not None:
-                forced.setdefault(key, set()).update(groups_of(socket))
+            name = None if socket.netns is None else names.get(socket.netns)
+            if name is not None:
+                forced.setdefault(name, set()).update(groups_of(socket))
         return forced
 
-    def _keys(self, namespaces: Iterable[int]) -> dict[int | None, int]:
-        """Return the namespaces by what sockets name them: their inodes, where these are known."""
-        keys: dict[int | None, int] = {netns: netns for netns in namespaces}
+    def _names(self, namespaces: Iterable[int]) -> dict[int, int]:
+        """Return the names of namespaces by name and by inode: sockets have only the inode."""
+        names = {netns: netns for netns in namespaces}
         for netns in namespaces:
-            if netns < 0 and (netns_id := self._procfs.netns_id(netns)) is not None:
-                keys[netns_id] = netns
-        return keys
-
-    def covers(self, reading: Reading, socket: Socket) -> bool | None:
-        """Return whether a reading was of the tables that should list such a socket; None when no
-        table lists it."""
-        groups = groups_of(socket)
-        if not groups:
-            return None
-        read = None if socket.netns is None else reading.groups.get(socket.netns)
-        if read is None:
-            key = self._keys([at for at in reading.groups if at < 0]).get(socket.netns, 0)
-            read = reading.groups.get(key, ())
-        return groups.issubset(read)
+            if netns < 0 and (inode := self._procfs.netns_id(netns)) is not None:
+                names[inode] = netns
+        return names
 
     def _count(
         self, namespaces: Iterable[tuple[int, Sequence[Way]]], progress: Progress
     ) -> dict[int, sockstat.Counted]:
+        """Read the counters of namespaces; those without a process are left out. Blocking."""
         counted: dict[int, sockstat.Counted] = {}
         for netns, ways in namespaces:
-            if progress.stopped:
+            if not progress.begin((COUNTERS, netns)):
                 break
-            progress.at = (COUNTERS, netns)
             try:
                 read = self._procfs.tables(netns, ways, sockstat.FILES)
             except Vanished:
                 continue
-            contents = tuple(read.get(name, b"") for name in sockstat.FILES)
-            # Counters that cannot be read are no evidence.
+            contents = [read.get(name, b"") for name in sockstat.FILES]
             if isinstance(read.get("sockstat"), bytes):
                 counted[netns] = sockstat.parse(
                     tuple(data if isinstance(data, bytes) else b"" for data in contents)
@@ -227,206 +152,122 @@ class TableReader:
                 counted[netns] = sockstat.UNREADABLE
         return counted
 
-    async def read(self, namespaces: Namespaces, due: Due) -> Reading:
-        """Read the groups that are ``due``.
+    # Reading.
 
-        Namespaces that are not among ``namespaces`` are gone, and their tables with them.
-        """
-        gone = [key for key, _ in self._tables.items() if key[0] not in namespaces]
+    async def read(self, namespaces: Namespaces, groups: GroupsByNamespace) -> Reading:
+        """Read groups of tables. The tables of all namespaces not in ``namespaces`` are dropped."""
+        tables: dict[TableKey, Table] = {
+            key: EMPTY for key, _table in self._tables.items() if key[0] not in namespaces
+        }
         self._failed = {at: why for at, why in self._failed.items() if at[0] in namespaces}
-        self._noted = {key for key in self._noted if key[0] in namespaces}
-        jobs = [
-            (netns, namespaces[netns], names)
-            for netns, groups in due.items()
-            for names in GROUPS
-            if names in groups
-        ]
-        reading = await self._run(jobs, gone)
-        for netns, groups in due.items():
-            if len(reading.groups.get(netns, ())) < len(set(groups)):
-                self._schedule.note_failed(netns)
-        if self._netlink is not None:
-            for netns in {*due, *self._ears.namespaces}:
-                hearing = self._netlink.hearing(netns)
-                if hearing is not None:
-                    self._ears.listen(netns, hearing)
-        return reading
-
-    def take_ended(self, namespaces: Namespaces) -> Ended:
-        """Return the sockets that ended since this was called last, and drop their rows.
-
-        Namespaces that are not among ``namespaces`` are left: an open socket keeps them alive.
-        """
-        heard, overrun = self._ears.take()
-        self._overrun = bool(overrun)
-        self._ignored, self._malformed = self._ears.take_rejected()
-        if self._netlink is not None:
-            self._ignored += self._netlink.take_ignored()
-        known: dict[int, Socket] = {}
-        unknown: list[Socket] = []
-        for netns, notices in heard.items():
-            seen = self._cookies.get(netns, {})
-            unseen = []
-            ended: dict[int, Socket] = {}
-            for notice in notices:
-                socket = seen.pop(notice.cookie, None)
-                if socket is None:
-                    unseen.append(notice)
-                else:
-                    ended[socket.inode] = socket
-            known |= ended
-            if ended:
-                self._tables.discard([(netns, name) for name in _NAMES], ended)
-            if unseen:
-                scope = Scope(self._procfs.netns_id(netns), self._ephemeral)
-                unknown += short_lived(unseen, self._tables.get((netns, TCP)), scope)
-        self._leave(namespaces)
-        return Ended(known, unknown)
-
-    def _leave(self, namespaces: Namespaces) -> None:
-        """Close the netlink sockets in namespaces that are gone."""
-        if self._netlink is None:
-            return
-        for netns in list(self._ears.namespaces):
-            if netns not in namespaces or self._netlink.hearing(netns) is None:
-                self._ears.leave([netns])
-        self._netlink.keep(namespaces)
-        self._cookies = {at: seen for at, seen in self._cookies.items() if at in namespaces}
-
-    async def _run(
-        self, jobs: Sequence[tuple[int, Sequence[Way], Group]], gone: Iterable[TableKey]
-    ) -> Reading:
-        tables: dict[TableKey, Table] = dict.fromkeys(gone, EMPTY)
-        groups: dict[int, set[Group]] = {}
-        parsed = await asyncio.gather(*(self._read_soon(*job) for job in jobs))
-        for (netns, _ways, group), one in zip(jobs, parsed, strict=True):
+        jobs = [(netns, group) for netns, due in groups.items() for group in GROUPS if group in due]
+        read: dict[int, set[Group]] = {netns: set() for netns in groups}
+        results = await asyncio.gather(
+            *(self._read_in_thread(netns, namespaces[netns], group) for netns, group in jobs)
+        )
+        for (netns, group), result in zip(jobs, results, strict=True):
             self._failed.pop((netns, group), None)
-            for _netns, names in one.tables:
-                for name in (names, *(names if isinstance(names, tuple) else ())):
-                    self._failed.pop((netns, name), None)
-            tables.update(one.tables)
-            self._failed.update(one.failed)
-            if not one.vanished and not one.failed:
-                groups.setdefault(netns, set()).add(group)
-        if self._netlink is not None and self._netlink.hears:
-            self._note_cookies(tables)
-        return Reading(self._tables.update(tables), groups)
+            for name in result.tables:
+                for one in (name, *_files(name)):
+                    self._failed.pop((netns, one), None)
+                self._ended.note(netns, name, result.tables[name], self._tables.get((netns, name)))
+            tables.update(((netns, name), table) for name, table in result.tables.items())
+            self._failed.update(((netns, name), why) for name, why in result.failed.items())
+            if not result.vanished and not result.failed:
+                read[netns].add(group)
+        for netns, due in groups.items():
+            if len(read[netns]) < len(set(due)):
+                self._schedule.note_failed(netns)
+        change = self._tables.update(tables)
+        names = {inode: read[netns] for inode, netns in self._names(read).items()}
+        return Reading(self._tables.sockets, change, names)
 
-    def _note_cookies(self, tables: Mapping[TableKey, Table]) -> None:
-        """Note the cookies of held sockets: those that nobody holds are not published."""
-        for key, table in tables.items():
-            netns, names = key
-            if not isinstance(names, tuple) or GROUP_OF[names[0]] not in (TCP, UDP):
-                continue
-            noted = key in self._noted
-            if noted and table is self._tables.get(key):
-                continue  # It reads as before.
-            # What was read before anything was heard counts too.
-            new = table.fresh if noted else table.rows
-            self._noted.add(key)
-            seen = self._cookies.setdefault(netns, {})
-            seen.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)
-            drop_oldest(seen, MAX_COOKIES)  # Ends that were not reported leave theirs behind.
-
-    async def _read_soon(self, netns: int, ways: Sequence[Way], group: Group) -> Parsed:
-        """Read tables of one namespace in a thread. Tables that hang stay as they are."""
+    async def _read_in_thread(self, netns: int, ways: Sequence[Way], group: Group) -> TableReading:
+        """Read a group of tables of one namespace. Tables that hang stay as they are."""
         place = (netns, *group)
         try:
-            return await self._hops.call(
+            return await self._calls.call(
                 place, self._read, netns, ways, group, seconds=TABLE_SECONDS
             )
         except CallTimeout:
-            return Parsed({}, {(netns, group): NO_ANSWER})
+            return TableReading({}, {group: NO_ANSWER})
 
-    def _read(self, netns: int, ways: Sequence[Way], names: Sequence[str]) -> Parsed:
-        """Read and parse tables of one namespace, over netlink those it has; blocking."""
-        reading = Parsed({}, {})
-        netns_id = self._procfs.netns_id(netns)
-        left = list(names)
-        if self._netlink is not None and netns_id is not None:
-            path = f"{self._procfs.root}/{ways[0]}/ns/net"
-            scope = Scope(netns_id, self._ephemeral, partial(self._interface, netns, ways))
-            for dump, rows in self._netlink.dumps(netns_id, path, names):
-                place: TableKey = (netns, dump.tables)
-                before = self._tables.get(place)
-                reading.tables[place] = dump.read(rows, scope, before)
-                left = [name for name in left if name not in dump.tables]
-                # What was read as text before is in here now.
-                reading.tables.update(self._replaced((netns, name) for name in dump.tables))
-        try:
-            texts = self._procfs.tables(netns, ways, left) if left else {}
-        except Vanished:
-            # With its last process a namespace's sockets are gone.
-            return reading._replace(vanished=True)
-        for name, data in texts.items():
-            place = (netns, name)
-            if not isinstance(data, bytes):
-                reading.failed[place] = os.strerror(data.errno or 0)
-                continue
-            if not data:  # Without its heading it is no table, and no proof that nothing is there.
-                reading.failed[place] = "it is empty"
-                continue
-            before = self._tables.get(place)
-            reading.tables[place] = net_tables.parse(name, data, netns_id, self._ephemeral, before)
-        for dumped in DUMPED:
-            place = (netns, dumped)
-            table = self._tables.get(place)
-            if table is not EMPTY and place not in reading.tables:
-                reading.tables.update(self._without(place, table, texts))
-        return reading
+    def _read(self, netns: int, ways: Sequence[Way], group: Group) -> TableReading:
+        """Read a group of tables of one namespace from the first source that has them. Blocking."""
+        namespace = Namespace(netns, self._procfs.netns_id(netns), ways)
+        tables: dict[TableName, Table] = {}
+        failed: dict[TableName, str] = {}
+        remaining = list(group)
+        vanished = False
 
-    def _interface(self, netns: int, ways: Sequence[Way], index: int) -> str:
-        """The name of an interface of a namespace, or its index in digits."""
-        try:
-            texts = self._procfs.tables(netns, ways, net_tables.INTERFACES)
-        except Vanished:
-            return str(index)
-        readable = [data for data in texts.values() if isinstance(data, bytes)]
-        return net_tables.interfaces(readable).get(index, str(index))
+        def before(name: TableName) -> Table:
+            return self._tables.get((netns, name))
 
-    def _without(
-        self, place: TableKey, table: Table, texts: Mapping[str, object]
-    ) -> dict[TableKey, Table]:
-        """What netlink showed, without what was read as text now; nothing if that was nothing."""
-        read = {name for name, data in texts.items() if isinstance(data, bytes)}
-        if read.isdisjoint(place[1]):
-            return {}
-        kept = {row: one for row, one in table.rows.items() if net_tables.table_of(one) not in read}
-        left = tuple(one for row, one in table.rows.items() if row not in kept)
-        return {place: Table(kept, left=left) if kept else EMPTY}
+        for source in self._sources:
+            if not remaining:
+                break
+            reading = source.read(namespace, remaining, before)
+            tables.update(reading.tables)
+            failed.update(reading.failed)
+            vanished = vanished or reading.vanished
+            files = {file for name in reading.tables for file in _files(name)}
+            remaining = [name for name in remaining if name not in files]
+        if not vanished:
+            tables.update(self._replaced(tables, before))
+        return TableReading(tables, failed, vanished)
 
-    def _replaced(self, places: Iterable[TableKey]) -> dict[TableKey, Table]:
-        return {place: EMPTY for place in places if self._tables.get(place) is not EMPTY}
+    def _replaced(
+        self, read: Mapping[TableName, Table], before: Callable[[TableName], Table]
+    ) -> dict[TableName, Table]:
+        """Return the tables that another source read before, without the rows of ``read`` tables.
+
+        A dump stands for two text tables: if one of these is read as text, the rows of the other
+        one stay.
+        """
+        files = {file for name in read for file in _files(name)}
+        replaced: dict[TableName, Table] = {}
+        for name in _ALL_NAMES:
+            table = EMPTY if name in read or files.isdisjoint(_files(name)) else before(name)
+            if table is not EMPTY:
+                kept = {row: one for row, one in table.rows.items() if table_of(one) not in files}
+                left = tuple(one for row, one in table.rows.items() if row not in kept)
+                replaced[name] = Table(kept, left=left) if kept else EMPTY
+        return replaced
+
+    # What ended, and what is missing.
+
+    def take_ended(self, namespaces: Namespaces) -> Ended:
+        """Return the sockets that ended since the last call, and drop their rows.
+
+        Namespaces that are not among ``namespaces`` are left: an open netlink socket would keep
+        them alive.
+        """
+        ended, listed = self._ended.take(
+            lambda netns: self._tables.get((netns, TCP)), self._procfs.netns_id
+        )
+        for netns, rows in listed.items():
+            self._tables.discard([(netns, name) for name in _ALL_NAMES], rows)
+        self._ended.follow(namespaces.keys())
+        return ended
 
     def missing(self) -> list[str]:
-        """One sentence for each thing that could not be read when it was last tried."""
+        """Return a sentence for each thing that could not be read when it was last tried."""
         sentences = [
-            f"{_table_name(name)} of {self._name(netns)} could not be read ({why})"
+            f"{'/'.join(_files(name))} of {self._name(netns)} could not be read ({why})"
             for (netns, name), why in self._failed.items()
         ]
         sentences += [
-            f"{len(table.malformed)} malformed rows of {_table_name(names)} of "
+            f"{len(table.malformed)} malformed rows of {'/'.join(_files(name))} of "
             f"{self._name(netns)} skipped"
-            for (netns, names), table in self._tables.items()
+            for (netns, name), table in self._tables.items()
             if table.malformed
         ]
-        if self._netlink is not None:
-            sentences += [
-                f"{self._name(netns)} may not be entered, which takes CAP_SYS_ADMIN: "
-                "its tables are read as text"
-                for netns in self._netlink.refused()
-            ]
         sentences += [
-            f"{count} messages of another process to the agent's netlink sockets in "
-            f"{self._name(netns)} were ignored"
-            for netns, count in self._ignored.items()
+            f"{self._name(netns)} {what}"
+            for source in self._sources
+            for netns, what in source.missing().items()
         ]
-        sentences += [
-            f"{count} malformed messages on ended sockets in {self._name(netns)} were skipped"
-            for netns, count in self._malformed.items()
-        ]
-        if self._overrun:
-            sentences.append("more sockets ended at once than could be heard of")
+        sentences += self._ended.missing(self._name)
         if self._tables.clashes:
             sentences.append(
                 f"{len(self._tables.clashes)} rows of unix claim sockets of other tables: "
@@ -440,9 +281,10 @@ class TableReader:
         return sorted(sentences)
 
     def _name(self, netns: int) -> str:
-        netns_id = self._procfs.netns_id(netns)
-        return "a network namespace" if netns_id is None else f"network namespace {netns_id}"
+        inode = self._procfs.netns_id(netns)
+        return "a network namespace" if inode is None else f"network namespace {inode}"
 
 
-def _table_name(names: str | tuple[str, ...]) -> str:
-    return names if isinstance(names, str) else "/".join(names)
+def _files(name: TableName) -> tuple[str, ...]:
+    """Return the files in /proc/net that a table stands for."""
+    return (name,) if isinstance(name, str) else name

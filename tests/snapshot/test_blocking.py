@@ -40,7 +40,7 @@ class Hanging:
 
 @pytest.fixture
 async def hanging(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:
-    monkeypatch.setattr(hops_module, "SECONDS", 0.1)
+    monkeypatch.setattr(hops_module, "HANG_SECONDS", 0.1)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * THREADS))
     one = Hanging()
     yield one

@@ -9,7 +9,7 @@ def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
     holders = Holders()
     for pid in pids:
         process = Process(pid, 1, f"app{pid}", 1, 0.0)
-        holders.take(process, 1, pid, None if pid in denied else {}, ())
+        holders.set_scan(process, 1, pid, None if pid in denied else {})
     return holders
 
 

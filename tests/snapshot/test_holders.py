@@ -29,11 +29,11 @@ def take(
     netns: int = NETNS,
 ) -> None:
     """What a look at a readable process showed."""
-    holders.take(process(pid, start, uid=uid), netns, directory(pid), fds or {}, more)
+    holders.set_scan(process(pid, start, uid=uid), netns, directory(pid), fds or {}, more)
 
 
 def deny(holders: Holders, pid: int = 7, *, start: int = 100) -> None:
-    holders.take(process(pid, start), NETNS, directory(pid), None, ())
+    holders.set_scan(process(pid, start), NETNS, directory(pid), None)
 
 
 def settled(**held: dict[int, int]) -> Holders:
@@ -42,7 +42,7 @@ def settled(**held: dict[int, int]) -> Holders:
     holders.begin_poll()
     for name, fds in held.items():
         take(holders, int(name[1:]), fds)
-    holders.touched.clear()
+    holders.take_changes()
     return holders
 
 
@@ -70,7 +70,7 @@ def test_a_threads_own_descriptor_is_no_suspect() -> None:
 def test_a_new_socket_is_looked_for_where_something_changed_last() -> None:
     holders = settled(p7={3: 11}, p8={3: 12}, p9={3: 13})
     holders.begin_poll()
-    holders.change(8, {4: 14})
+    holders.update_fds(8, {4: 14})
     assert holders.candidates_for([tcp(20)])[0] == 8
 
 
@@ -84,10 +84,10 @@ def test_a_new_socket_is_looked_for_at_its_user_first() -> None:
 def test_whom_was_looked_at_in_vain_comes_last_until_it_changes() -> None:
     holders = settled(p7={3: 11}, p8={3: 12})
     first, second = holders.candidates_for([tcp(20)])
-    holders.searched(first)
+    holders.mark_searched(first)
     assert holders.candidates_for([tcp(20)]) == [second, first]
     holders.begin_poll()
-    holders.change(first, {4: 13})
+    holders.update_fds(first, {4: 13})
     assert holders.candidates_for([tcp(20)]) == [first, second]
 
 
@@ -100,7 +100,7 @@ def test_a_new_socket_is_not_looked_for_where_it_cannot_be() -> None:
 
 
 def test_a_process_that_went_was_searched_for_nothing() -> None:
-    settled().searched(7)
+    settled().mark_searched(7)
 
 
 # What was read.
@@ -115,72 +115,72 @@ def test_descriptors_are_told_in_order() -> None:
 def test_a_look_that_shows_what_is_known_touches_nothing() -> None:
     holders = settled(p7={3: 11})
     take(holders, 7, {3: 11})
-    assert not holders.touched
+    assert not holders.take_changes()
 
 
 def test_a_denied_look_leaves_what_was_known() -> None:
     holders = settled(p7={3: 11})
     deny(holders)
-    assert (holders.pids_of(11), holders.touched) == ((7,), set())
-    assert holders.watched[7].readable is False
+    assert (holders.pids_of(11), holders.take_changes()) == ((7,), set())
+    assert holders.processes[7].readable is False
 
 
 def test_a_denied_look_at_a_reused_pid_inherits_nothing() -> None:
     holders = settled(p7={3: 11})
     deny(holders, start=200)
-    assert (holders.pids_of(11), holders.touched) == ((), {(7, 11)})
+    assert (holders.pids_of(11), holders.take_changes()) == ((), {(7, 11)})
 
 
 def test_a_reused_pid_holds_what_it_holds_itself() -> None:
     holders = settled(p7={3: 11, 4: 12})
     take(holders, 7, {3: 11}, start=200)
-    assert holders.watched[7].held == {11: (3,)}
-    assert {(7, 11), (7, 12)} <= holders.touched
+    assert holders.processes[7].held == {11: (3,)}
+    assert {(7, 11), (7, 12)} <= holders.take_changes()
 
 
 def test_other_facts_touch_all_that_the_process_holds() -> None:
     holders = settled(p7={3: 11, 4: 12, 5: 0}, p8={3: 11})
-    holders.note_process(holders.watched[7], process(7, comm="other"))
-    assert holders.touched == {(7, 11), (7, 12)}
-    assert holders.watched[7].process.comm == "other"
+    holders.set_facts(7, process=process(7, comm="other"))
+    assert holders.take_changes() == {(7, 11), (7, 12)}
+    assert holders.processes[7].process.comm == "other"
 
 
 def test_the_same_facts_touch_nothing_and_stay_the_same_object() -> None:
     holders = settled(p7={3: 11})
-    before = holders.watched[7].process
-    holders.note_process(holders.watched[7], process(7))
-    assert not holders.touched
-    assert holders.watched[7].process is before
+    before = holders.processes[7].process
+    holders.set_facts(7, process=process(7))
+    assert not holders.take_changes()
+    assert holders.processes[7].process is before
 
 
 def test_an_unreadable_process_forgets_what_the_tables_no_longer_show() -> None:
     holders = settled(p7={3: 11, 4: 11, 5: 12}, p8={3: 11})
     deny(holders)
-    holders.forget(7, 11)
-    assert holders.watched[7].held == {12: (5,)}
-    assert holders.watched[7].fds == {5: 12}
-    assert (holders.pids_of(11), holders.touched) == ((8,), {(7, 11)})
+    holders.remove_socket(7, 11)
+    assert holders.processes[7].held == {12: (5,)}
+    assert holders.processes[7].fds == {5: 12}
+    assert (holders.pids_of(11), holders.take_changes()) == ((8,), {(7, 11)})
 
 
 def test_a_change_leaves_alone_what_a_thread_holds_under_the_same_number() -> None:
     holders = settled()
     take(holders, 7, {3: 11}, more=((3, 11),))
-    holders.change(7, {3: None})
-    assert holders.watched[7].held == {11: (3,)}
+    holders.update_fds(7, {3: None})
+    assert holders.processes[7].held == {11: (3,)}
 
 
 def test_a_change_repeats_no_number_that_a_thread_has_too() -> None:
     holders = settled()
     take(holders, 7, {}, more=((3, 11),))
-    holders.change(7, {3: 11})
-    assert holders.watched[7].held == {11: (3,)}
+    holders.update_fds(7, {3: 11})
+    assert holders.processes[7].held == {11: (3,)}
 
 
 def test_many_descriptors_on_one_socket_are_kept_in_order() -> None:
     holders = settled(p7=dict.fromkeys(range(3, 300), 11))
-    assert holders.watched[7].held == {11: tuple(range(3, 300))}
-    holders.change(7, {5: None, 300: 11, 6: 12})
-    assert holders.watched[7].held == {11: (3, 4, *range(7, 301)), 12: (6,)}
+    assert holders.processes[7].held == {11: tuple(range(3, 300))}
+    holders.update_fds(7, {5: None, 300: 11, 6: 12})
+    assert holders.processes[7].held == {11: (3, 4, *range(7, 301)), 12: (6,)}
 
 
 # However it came about, it is what a look at everything would show.
@@ -217,7 +217,7 @@ def apply(holders: Holders, world: World, step: Step) -> None:
         world.pop(pid, None)
         holders.drop(pid)
     elif pid in world:
-        holders.change(pid, fds)
+        holders.update_fds(pid, fds)
         for fd, inode in fds.items():
             if inode is None:
                 world[pid].pop(fd, None)
@@ -227,7 +227,9 @@ def apply(holders: Holders, world: World, step: Step) -> None:
 
 def known(holders: Holders) -> dict[Key, tuple[int, ...]]:
     return {
-        (pid, inode): fds for pid, one in holders.watched.items() for inode, fds in one.held.items()
+        (pid, inode): fds
+        for pid, one in holders.processes.items()
+        for inode, fds in one.held.items()
     }
 
 
@@ -240,7 +242,7 @@ def test_what_is_kept_is_what_a_look_at_everything_shows(
     for step in done:
         apply(holders, world, step)
         assert known(holders) == held(world)
-        assert {pid: one.fds for pid, one in holders.watched.items()} == world
+        assert {pid: one.fds for pid, one in holders.processes.items()} == world
         for inode in range(6):
             holding = {pid for pid, at in held(world) if at == inode}
             assert set(holders.pids_of(inode)) == holding
@@ -257,9 +259,9 @@ def test_every_difference_is_touched(
     for step in first:
         apply(holders, world, step)
     before = held(world)
-    holders.touched.clear()
+    holders.take_changes()
     for step in then:
         apply(holders, world, step)
     after = held(world)
     differ = {at for at in before.keys() | after.keys() if before.get(at) != after.get(at)}
-    assert differ <= holders.touched
+    assert differ <= holders.take_changes()

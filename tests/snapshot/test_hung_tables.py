@@ -24,7 +24,7 @@ def seen(snapshot: Snapshot) -> tuple[set[int], str]:
 async def test_a_table_that_never_comes_stays_as_it_was(
     fake: FakeProc, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hops_module, "SECONDS", 0.1)
+    monkeypatch.setattr(hops_module, "HANG_SECONDS", 0.1)
     monkeypatch.setattr(sources_module, "TABLE_SECONDS", 0.1)
     monkeypatch.setattr(schedule_module, "READ_SECONDS", 0.001)
     fake.process(7, {3: 11, 4: 12})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.snapshot.holders import NEW_POLLS, Holders
-from agent.snapshot.plan import GLANCE_POLLS, MAX_RESTS, Budget, Plan, Planner
+from agent.snapshot.plan import MAX_SKIPS, STAT_CHECK_POLLS, Budget, Plan, Planner
 
 from .test_holders import deny, directory, settled, take
 
@@ -33,12 +33,12 @@ class Planned:
     ) -> Plan:
         """``ran`` are processes that ran, ``unknown`` those of which that is not known; ``counts``
         are numbers of descriptors that are not as known."""
-        watched = self.holders.watched
+        watched = self.holders.processes
         pids = [pid for pid in watched.keys() | (counts or {}) if pid not in gone]
         moved: dict[int, bool | None] = {pid: pid in ran for pid in pids}
         moved.update(dict.fromkeys(unknown))
         seen = {}
-        for pid in self.planner.unevident(pids, moved):
+        for pid in self.planner.to_count(pids, moved):
             known = watched.get(pid)
             count = len(known.fds) if known is not None else 0
             seen[pid] = (directory(pid), (counts or {}).get(pid, count))
@@ -69,7 +69,7 @@ def test_all_descriptors_of_a_process_that_ran_are_read_once() -> None:
 
 def test_a_process_that_ran_is_glanced_at_in_case_it_is_another_program() -> None:
     planned = Planned(p7={3: 11})
-    assert planned.poll(NOTHING, ran=[7]).glances == [7]
+    assert planned.poll(NOTHING, ran=[7]).stat_checks == [7]
 
 
 def test_processes_that_ran_are_read_smallest_first() -> None:
@@ -111,7 +111,7 @@ def test_a_number_of_descriptors_that_moved_is_looked_into(count: int) -> None:
 
 def test_of_a_process_that_did_not_run_the_descriptors_are_counted_now_and_then() -> None:
     planned = Planned(p7={3: 11})
-    parts = [planned.poll(counts={7: 2}).parts for _ in range(GLANCE_POLLS)]
+    parts = [planned.poll(counts={7: 2}).parts for _ in range(STAT_CHECK_POLLS)]
     assert parts.count({7: ()}) == 1
 
 
@@ -123,9 +123,9 @@ def test_another_directory_is_another_process() -> None:
 
 def test_a_process_that_is_gone_is_dropped_and_its_children_are_glanced_at() -> None:
     planned = Planned(p7={3: 11}, p8={3: 11})
-    parent = planned.holders.watched[8].process._replace(ppid=7)
-    planned.holders.note_process(planned.holders.watched[8], parent)
-    assert planned.poll(gone=[7]).glances == [8]
+    parent = planned.holders.processes[8].process._replace(ppid=7)
+    planned.holders.set_facts(8, process=parent)
+    assert planned.poll(gone=[7]).stat_checks == [8]
     assert planned.holders.pids_of(11) == (8,)
 
 
@@ -162,7 +162,7 @@ def test_what_could_not_be_read_is_tried_again_by_the_sweep() -> None:
 def test_where_it_is_not_known_who_ran_each_is_glanced_at_in_turn() -> None:
     pids = range(1, 30)
     planned = Planned(**{f"p{pid}": {} for pid in pids})
-    glances = [planned.poll(unknown=pids).glances for _ in range(GLANCE_POLLS)]
+    glances = [planned.poll(unknown=pids).stat_checks for _ in range(STAT_CHECK_POLLS)]
     assert sorted(pid for some in glances for pid in some) == list(pids)
     assert max(map(len, glances)) <= 3
 
@@ -171,7 +171,7 @@ def test_where_it_is_not_known_who_ran_each_is_glanced_at_in_turn() -> None:
 
 
 def sweep(planned: Planned, budget: int) -> dict[int, list[int]]:
-    plan = planned.poll(Budget(budget, 0), unknown=list(planned.holders.watched))
+    plan = planned.poll(Budget(budget, 0), unknown=list(planned.holders.processes))
     assert plan.whole == []
     return {pid: list(fds) for pid, fds in plan.parts.items() if fds is not None}
 
@@ -238,20 +238,20 @@ def test_of_a_process_that_did_not_run_the_sweep_reads_the_facts_alone() -> None
 
 def test_after_so_many_turns_it_is_read_in_any_case() -> None:
     planned = Planned(p7={3: 11})
-    found = [bool(read(turn(planned))) for _ in range(2 * MAX_RESTS + 2)]
-    assert found == 2 * [*[False] * MAX_RESTS, True]
+    found = [bool(read(turn(planned))) for _ in range(2 * MAX_SKIPS + 2)]
+    assert found == 2 * [*[False] * MAX_SKIPS, True]
 
 
 def test_threads_with_descriptors_of_their_own_are_read_now_and_then() -> None:
     planned = Planned()
     take(planned.holders, 7, {3: 11}, more=((3, 12),))
-    found = [bool(turn(planned).whole) for _ in range(2 * MAX_RESTS + 2)]
-    assert found == 2 * [*[False] * MAX_RESTS, True]
+    found = [bool(turn(planned).whole) for _ in range(2 * MAX_SKIPS + 2)]
+    assert found == 2 * [*[False] * MAX_SKIPS, True]
 
 
 def test_who_shares_its_descriptors_never_rests_nor_does_its_parent() -> None:
     planned = Planned(p1={3: 11}, p7={3: 11}, p8={3: 11})
-    planned.holders.shares(7)
+    planned.holders.mark_shared(7)
     for _ in range(2):
         assert read(turn(planned)).keys() == {1, 7}
 
@@ -272,7 +272,7 @@ def test_every_descriptor_of_a_process_is_read_after_it_ran(
     )
     left: set[tuple[int, int]] = set()
     for ran in [*runs, *[set[int]()] * (sum(counts) * (len(runs) + 1))]:
-        watched = planned.holders.watched
+        watched = planned.holders.processes
         now = {pid for pid in ran if pid in watched}
         left |= {(pid, fd) for pid in now for fd in watched[pid].fds}
         plan = planned.poll(Budget(0, budget), ran=now)

@@ -16,11 +16,12 @@ from agent.model import (
     Updated,
 )
 from agent.snapshot import blocking as hops
-from agent.snapshot import poller as poller_module
+from agent.snapshot import identify as identify_module
 from agent.snapshot import refresh as looking
 from agent.snapshot.coverage import HIDDEN
+from agent.snapshot.groups import GROUPS
 from agent.snapshot.poller import Poller
-from agent.snapshot.schedule import GROUPS
+from agent.snapshot.table_sources import sources_of
 from agent.stream.diff import DeltaTracker
 
 from .. import captures
@@ -44,9 +45,17 @@ class Follower:
     """Poll after poll, and what each of them told."""
 
     def __init__(self, fake: FakeProc, walker: ProcessScanner | None = None) -> None:
-        self.poller = Poller(walker or fake.walker(), sweep=SWEEP, clock=lambda: 1_700_000_100.0)
+        self.parts = 0
+        walker = walker or fake.walker()
+        self.poller = Poller(
+            walker, *sources_of(walker.procfs, None), sweep=SWEEP, on_progress=self._count,
+            clock=lambda: 1_700_000_100.0,
+        )  # fmt: skip
         self._tracker = DeltaTracker()
         self.last: Snapshot | None = None
+
+    def _count(self) -> None:
+        self.parts += 1
 
     async def poll(self) -> list[Delta]:
         self.last = await self.poller.poll()
@@ -339,7 +348,7 @@ async def test_a_table_that_is_empty_closes_nothing(fake: FakeProc, follower: Fo
     for _ in range(3):
         assert await follower.sockets() == []
         assert follower.keys == {(7, 11)}
-        assert follower.missing.endswith("could not be read (it is empty)")
+        assert follower.missing.endswith("could not be read (the file is empty)")
     fake.table("tcp", inet_row(11))
     assert await follower.sockets() == []
     assert follower.missing == ""
@@ -463,13 +472,11 @@ async def test_where_nothing_changed_nothing_is_read_and_nothing_made(
 
 
 async def test_the_parts_of_a_poll_are_told_of(fake: FakeProc, follower: Follower) -> None:
-    parts: list[int] = []
-    follower.poller.progressed = lambda: parts.append(1)
     fake.process(7, {3: 11})
     await follower.poll()
-    assert len(parts) == 4
+    assert follower.parts == 4
     await follower.poll()
-    assert len(parts) == 7  # Nothing was joined.
+    assert follower.parts == 8
 
 
 async def test_what_changed_is_told(fake: FakeProc, follower: Follower) -> None:
@@ -680,7 +687,7 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
         fake.hold(7, {3: 22})
         return protocols(root, asked, progress)
 
-    monkeypatch.setattr(poller_module, "protocols", replaced)
+    monkeypatch.setattr(identify_module, "protocols", replaced)
     await follower.poll()
     monkeypatch.undo()
     await follower.poll()
@@ -691,7 +698,7 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
 async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_sockets(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(hops, "SECONDS", 0.1)
+    monkeypatch.setattr(hops, "HANG_SECONDS", 0.1)
     walker = fake.walker()
     follower = Follower(fake, walker)
     fake.table("tcp", inet_row(11))
@@ -736,7 +743,7 @@ async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next
     async def hang(_gone: Iterable[int]) -> None:
         raise hops.CallTimeout
 
-    monkeypatch.setattr(follower.poller._looking, "recheck_holders_of", hang)
+    monkeypatch.setattr(follower.poller._refresher, "recheck_holders_of", hang)
     assert await follower.sockets() == []
     monkeypatch.undo()
     (updated,) = await follower.sockets()

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import pytest
 
 from agent.kernel.procfs.forked_scan import ForkedScan
-from agent.model import Holding
+from agent.model import Coverage, Holding
+from agent.snapshot.oneshot import take_snapshot
 from agent.snapshot.poller import Poller
+from agent.snapshot.table_sources import sources_of
 
 from ..fakeproc import TIME_WAIT, FakeProc, inet_row, unix_row
 from .test_tables import Answers
@@ -19,7 +21,10 @@ PEER = "0100007F:9C40"
 async def once(
     poller: Poller, walk: ForkedScan | None = None, *, unowned: bool = False
 ) -> list[Holding]:
-    return [one async for part in poller.once(walk, unowned=unowned) for one in part]
+    found: list[Holding] = []
+    async for part in take_snapshot(poller, walk, include_unowned=unowned):
+        found += () if isinstance(part, Coverage) else part
+    return found
 
 
 def busy(fake: FakeProc) -> None:
@@ -34,9 +39,10 @@ async def test_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
     polled = await fake.poller().poll()
-    poller = fake.poller()
-    assert sorted(map(repr, await once(poller))) == sorted(map(repr, polled.holdings.values()))
-    assert poller.coverage == polled.coverage
+    found = await once(fake.poller())
+    assert sorted(map(repr, found)) == sorted(map(repr, polled.holdings.values()))
+    parts = [part async for part in take_snapshot(fake.poller(), None)]
+    assert parts[-1] == polled.coverage
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -93,7 +99,9 @@ def nowhere(found: Iterable[Holding]) -> set[Holding]:
 def paired(fake: FakeProc) -> Poller:
     """Unix sockets with their peers, over netlink; and what is in no table, or has no holder."""
     netlink = Answers(unix=["31/32", "32/31", "33/34", "34/33", "35/99", "36", "37/38", "38/37"])
-    return Poller(fake.walker(), netlink=netlink.reader(), clock=lambda: 1_700_000_100.0)
+    walker = fake.walker()
+    sources = sources_of(walker.procfs, netlink.reader())
+    return Poller(walker, *sources, clock=lambda: 1_700_000_100.0)
 
 
 def pair(fake: FakeProc) -> None:

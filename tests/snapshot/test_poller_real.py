@@ -9,8 +9,10 @@ import pytest
 from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scanner import ProcessScanner
-from agent.model import Holding
+from agent.model import Coverage, Holding
+from agent.snapshot.oneshot import take_snapshot
 from agent.snapshot.poller import Poller
+from agent.snapshot.table_sources import sources_of
 
 from ..told import Told, told
 from ..unshared import need_root
@@ -30,11 +32,11 @@ def polling(source: str) -> Iterator[Poller]:
     procfs = ProcFS()
     assert procfs.own
     netlink = NetlinkClient(procfs.own[0], hear=True, most=5000) if source == "netlink" else None
-    poller = Poller(ProcessScanner(procfs), netlink=netlink)
+    poller = Poller(ProcessScanner(procfs), *sources_of(procfs, netlink))
     try:
         yield poller
     finally:
-        poller._sources.take_ended({})
+        poller.tables.take_ended({})
 
 
 def listen_in_a_thread_of_another_namespace(there: Told) -> int:
@@ -66,8 +68,9 @@ async def test_a_snapshot_shows_the_address_of_a_listener_of_a_single_threads_na
     found: list[Holding] = []
     with told() as there, polling("netlink") as poller:
         inode = listen_in_a_thread_of_another_namespace(there)
-        async for holdings in poller.once(None):
-            found += [one for one in holdings if one.socket.inode == inode]
+        async for part in take_snapshot(poller, None):
+            if not isinstance(part, Coverage):
+                found += [one for one in part if one.socket.inode == inode]
     assert [(one.socket.state, one.socket.local_port) for one in found] == [("LISTEN", 4711)]
 
 
@@ -104,4 +107,4 @@ async def test_a_namespace_is_left_when_the_only_thread_in_it_has_ended(source: 
             for _ in range(3):
                 snapshot = await poller.poll()
             assert {key for key in snapshot.holdings if key[1] in inodes} == set()
-            assert not netns & {key[0] for key, _table in poller._sources._tables.items()}
+            assert not netns & {key[0] for key, _table in poller.tables._tables.items()}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.snapshot.quota import (
     CEILING,
-    NONE,
+    NO_EXCESS,
     Limits,
     Usage,
     excess,
@@ -19,7 +19,9 @@ LIMITS = Limits(descriptors=100, holdings=50, namespaces=2)
 
 
 def test_within_the_limits_nobody_is_late() -> None:
-    assert excess({1: Usage(5, 60, 20), 2: Usage(5, 40, 30), 3: Usage(6, 100, 0)}, LIMITS) == NONE
+    assert (
+        excess({1: Usage(5, 60, 20), 2: Usage(5, 40, 30), 3: Usage(6, 100, 0)}, LIMITS) == NO_EXCESS
+    )
 
 
 def test_the_largest_processes_of_a_user_beyond_the_limit_are_late() -> None:
@@ -30,7 +32,7 @@ def test_the_largest_processes_of_a_user_beyond_the_limit_are_late() -> None:
 def test_sockets_count_too_and_what_was_not_read_counts_as_sockets() -> None:
     assert excess({1: Usage(5, 40, 30), 2: Usage(5, 41, 21)}, LIMITS).late == {2}
     assert excess({1: Usage(5, 20, 20), 2: Usage(5, 31, None)}, LIMITS).late == {2}
-    assert excess({1: Usage(5, 20, 20), 2: Usage(5, 31, 30)}, LIMITS) == NONE
+    assert excess({1: Usage(5, 20, 20), 2: Usage(5, 31, 30)}, LIMITS) == NO_EXCESS
 
 
 def test_far_beyond_the_limit_nothing_is_read() -> None:
@@ -39,7 +41,7 @@ def test_far_beyond_the_limit_nothing_is_read() -> None:
 
 
 def test_root_is_exempt() -> None:
-    assert excess({1: Usage(0, 10_000, 10_000)}, LIMITS) == NONE
+    assert excess({1: Usage(0, 10_000, 10_000)}, LIMITS) == NO_EXCESS
 
 
 usages = st.dictionaries(

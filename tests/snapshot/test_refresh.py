@@ -10,9 +10,10 @@ import pytest
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scanner import ProcessScanner
 from agent.snapshot import blocking as hops
+from agent.snapshot import late
 from agent.snapshot import refresh as looking
 from agent.snapshot.holders import NEW_POLLS, Holders
-from agent.snapshot.plan import MAX_RESTS
+from agent.snapshot.plan import MAX_SKIPS
 from agent.snapshot.quota import Limits
 from agent.snapshot.refresh import HolderRefresher
 
@@ -52,9 +53,9 @@ class Polling:
     async def poll(self) -> int:
         """How many descriptors it read."""
         self._now += self._step
-        before = self.looking.descriptors
+        before = self.looking.descriptors_read
         assert await self.looking.refresh(self._pids, ()) == {}
-        return self.looking.descriptors - before
+        return self.looking.descriptors_read - before
 
     async def settle(self) -> None:
         """Poll until they sleep, and are not new any more."""
@@ -101,7 +102,7 @@ async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
         there("os.dup2(two.fileno(), one.fileno())")
         await polling.poll()
         assert polling.holders.pids_of(one) == ()
-        assert len(polling.holders.watched[there.pid].held[two]) == 2
+        assert len(polling.holders.processes[there.pid].held[two]) == 2
 
 
 async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
@@ -127,12 +128,12 @@ async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
         there("threading.Thread(target=run, daemon=True).start(); gone.wait(); gone.clear()")
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
-        ((_fd, inode),) = polling.holders.watched[there.pid].more
+        ((_fd, inode),) = polling.holders.processes[there.pid].thread_fds
         assert polling.holders.pids_of(inode) == (there.pid,)
-        walked = polling.looking.processes
-        for _ in range(MAX_RESTS):
+        walked = polling.looking.processes_scanned
+        for _ in range(MAX_SKIPS):
             await polling.poll()
-        assert polling.looking.processes - walked <= MAX_RESTS + 1
+        assert polling.looking.processes_scanned - walked <= MAX_SKIPS + 1
         there("go.set(); gone.wait()")
         await polling.poll()
         assert polling.holders.pids_of(inode) == ()
@@ -150,7 +151,7 @@ async def test_many_threads_with_private_descriptors_rest(
         polling = Polling(monkeypatch, there.pid)
         async with asyncio.timeout(20):
             await polling.settle()
-        assert len(polling.holders.watched[there.pid].more) >= 30
+        assert len(polling.holders.processes[there.pid].thread_fds) >= 30
         walked = 0
 
         async def walk(pids: Sequence[int]) -> dict[int, str]:
@@ -158,8 +159,8 @@ async def test_many_threads_with_private_descriptors_rest(
             walked += len(pids)
             return {}
 
-        monkeypatch.setattr(polling.looking, "walk", walk)
-        for _ in range(MAX_RESTS):
+        monkeypatch.setattr(polling.looking, "_scan", walk)
+        for _ in range(MAX_SKIPS):
             await polling.poll()
         assert walked <= 1  # The sweep reads it in one turn of many.
 
@@ -170,7 +171,7 @@ async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPat
         for _ in range(10):
             await asyncio.sleep(0.02)
             await polling.poll()
-        read = [await polling.poll() > 0 for _ in range(3 * (MAX_RESTS + 1))]
+        read = [await polling.poll() > 0 for _ in range(3 * (MAX_SKIPS + 1))]
         assert read.count(True) == 3
 
 
@@ -212,11 +213,11 @@ async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.Monke
         try:
             polling = Polling(monkeypatch, child, grandchild)
             await polling.settle()
-            assert polling.holders.watched[grandchild].process.ppid == child
+            assert polling.holders.processes[grandchild].process.ppid == child
             os.kill(child, signal.SIGKILL)
             there("os.wait()")
             await polling.poll()
-            assert polling.holders.watched[grandchild].process.ppid != child
+            assert polling.holders.processes[grandchild].process.ppid != child
         finally:
             os.kill(grandchild, signal.SIGKILL)
 
@@ -234,13 +235,13 @@ async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
         await polling.settle()
         there("os.dup2(two.fileno(), one.fileno())")
         with monkeypatch.context() as failing:
-            failing.setattr(polling.looking._hops, "batch", hang)
+            failing.setattr(polling.looking._calls, "batch", hang)
             for _ in range(3):
                 with pytest.raises(hops.CallTimeout):
                     await polling.poll()
         await polling.poll()
         assert polling.holders.pids_of(one) == ()
-        assert len(polling.holders.watched[there.pid].held[two]) == 2
+        assert len(polling.holders.processes[there.pid].held[two]) == 2
 
 
 async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
@@ -277,12 +278,12 @@ async def test_a_user_with_too_much_is_named_and_others_are_read(
         polling = Polling(monkeypatch, *pids, limits=Limits(40, 30, 1))
         for _ in range(3):
             await polling.poll()
-        assert polling.holders.watched.keys() == {small.pid, roots.pid}
+        assert polling.holders.processes.keys() == {small.pid, roots.pid}
         (sentence,) = polling.looking.beyond_limits()
         assert sentence.startswith(f"user {NOBODY} has 100 descriptors in 2 processes")
         large("held.clear()")
         await polling.poll()
-        assert large.pid in polling.holders.watched
+        assert large.pid in polling.holders.processes
         assert polling.looking.beyond_limits() == []
 
 
@@ -294,13 +295,13 @@ async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left
         for there in (first, second):
             hold(there, 30)
         polling = Polling(monkeypatch, first.pid, second.pid, limits=Limits(40, 40, 1))
-        monkeypatch.setattr(looking, "LATE_SHARE", 0.0)
+        monkeypatch.setattr(late, "TIME_SHARE", 0.0)
         await polling.poll()
-        assert len(polling.holders.watched) == 1
-        monkeypatch.setattr(looking, "LATE_SHARE", 0.1)
+        assert len(polling.holders.processes) == 1
+        monkeypatch.setattr(late, "TIME_SHARE", 0.1)
         await polling.poll()
-        assert {first.pid, second.pid} == polling.holders.watched.keys()
-        assert all(len(one.held) == 30 for one in polling.holders.watched.values())
+        assert {first.pid, second.pid} == polling.holders.processes.keys()
+        assert all(len(one.held) == 30 for one in polling.holders.processes.values())
 
 
 async def test_a_process_that_may_not_be_dumped_is_its_users(
@@ -312,4 +313,4 @@ async def test_a_process_that_may_not_be_dumped_is_its_users(
         there("libc.prctl(4, 0)")  # PR_SET_DUMPABLE: root then owns what is below /proc/PID.
         polling = Polling(monkeypatch, there.pid, limits=Limits(10, 10, 1))
         await polling.poll()
-        assert not polling.holders.watched
+        assert not polling.holders.processes

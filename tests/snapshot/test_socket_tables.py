@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from agent.kernel.procfs import net_tables
 from agent.kernel.rows import EMPTY, Table, reread
 from agent.model import Socket
-from agent.snapshot.socket_tables import Change, SocketTables
+from agent.snapshot.reading import Change
+from agent.snapshot.socket_tables import SocketTables
 
 from ..fakeproc import INET_HEADING, UNIX_HEADING, inet_row, unix_row
 from ..make import tcp
@@ -409,9 +410,9 @@ def test_what_came_and_went_leads_to_what_is(polls: list[dict[str, list[bytes]]]
     for poll in polls:
         found = {name: read(*rows, before=tables.get(name)) for name, rows in poll.items()}
         change = tables.update(found)
-        assert not change.fresh & change.gone
+        assert not change.added & change.gone
         assert change.gone <= there
-        there = there - change.gone | change.fresh
+        there = there - change.gone | change.added
         assert tables.sockets.keys() == there
         listing = [table.sockets().keys() for _name, table in tables.items()]
         assert there == set().union(*listing)

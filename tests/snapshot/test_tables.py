@@ -10,17 +10,12 @@ from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.netlink.inet_diag import Dump
 from agent.kernel.rows import Scope, Table, reread
 from agent.model import Socket
-from agent.snapshot import tables as sources
-from agent.snapshot.schedule import (
-    ALL_GROUPS,
-    GROUPS,
-    READ_SECONDS,
-    TCP,
-    UDP,
-    Group,
-)
-from agent.snapshot.socket_tables import Change
-from agent.snapshot.tables import Namespaces, TableReader, groups_of
+from agent.snapshot import tables as tables_module
+from agent.snapshot.groups import ALL_GROUPS, GROUPS, TCP, UDP, Group, groups_of
+from agent.snapshot.reading import Change, Namespaces
+from agent.snapshot.schedule import READ_SECONDS
+from agent.snapshot.table_sources import NetlinkEvents, sources_of
+from agent.snapshot.tables import TableReader
 
 from ..fakeproc import NETNS, TIME_WAIT, FakeProc, inet_row, unix_row
 
@@ -96,7 +91,7 @@ class _reader:  # noqa: N801 (stands for a function)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(sources, "time", clock)
+    monkeypatch.setattr(tables_module, "time", clock)
     return clock
 
 
@@ -107,6 +102,12 @@ def count(fake: FakeProc, used: int, netns: int = NETNS) -> None:
     fake.raw_table("protocols", b"", netns=netns)
 
 
+def reader(fake: FakeProc, netlink: Answers | None = None) -> TableReader:
+    procfs = fake.procfs()
+    sources, events = sources_of(procfs, None if netlink is None else netlink.reader())
+    return TableReader(procfs, sources, events)
+
+
 async def read(one: TableReader, namespaces: Namespaces = HERE) -> Change:
     return (await one.read(namespaces, dict.fromkeys(namespaces, ALL_GROUPS))).change
 
@@ -115,17 +116,17 @@ async def due(
     one: TableReader, namespaces: Namespaces = HERE, ran: Collection[int] | None = None
 ) -> list[int]:
     """What is due, read."""
-    found = await one.due(namespaces, ran=ran)
+    found = (await one.plan(namespaces, ran=ran)).groups
     if found:
         await one.read(namespaces, found)
     return list(found)
 
 
 async def groups(
-    one: TableReader, *doubted: Socket, datagrams: Collection[int] = ()
+    one: TableReader, *doubted: Socket, udp_users: Collection[int] = ()
 ) -> list[Group]:
-    """The groups that are due here, read."""
-    found = await one.due(HERE, doubted=doubted, datagrams=datagrams)
+    """Read the groups that are due here, and return them."""
+    found = (await one.plan(HERE, doubted=doubted, udp_users=udp_users)).groups
     if found:
         await one.read(HERE, found)
     return [group for group in GROUPS if group in found.get(NETNS, ())]
@@ -141,7 +142,7 @@ def seen(one: TableReader) -> dict[int, str]:
 @pytest.fixture
 def counted(fake: FakeProc, clock: Clock) -> TableReader:
     count(fake, 5)
-    return TableReader(fake.procfs(), None)
+    return reader(fake)
 
 
 async def test_the_tables_are_read_at_first(counted: TableReader) -> None:
@@ -189,7 +190,7 @@ async def test_tables_that_should_list_a_doubted_socket_are_due(
 
 async def test_udp_is_due_where_a_holder_of_a_udp_socket_ran(counted: TableReader) -> None:
     await due(counted)
-    assert await groups(counted, datagrams=[NETNS]) == [UDP]
+    assert await groups(counted, udp_users=[NETNS]) == [UDP]
 
 
 async def test_only_the_group_whose_counter_moved_is_due(
@@ -264,7 +265,7 @@ async def test_counters_that_cannot_be_read_are_no_evidence(
 
 
 async def test_without_counters_it_is_always_due(fake: FakeProc, clock: Clock) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     for _ in range(3):
         assert await due(one) == [NETNS]
 
@@ -289,7 +290,7 @@ async def test_a_namespace_that_is_new_is_due(fake: FakeProc, counted: TableRead
 
 
 async def test_a_reading_tells_what_came_and_went(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11), inet_row(12))
     assert await read(one) == Change({11, 12}, set())
     fake.table("tcp", inet_row(12), inet_row(13))
@@ -298,18 +299,18 @@ async def test_a_reading_tells_what_came_and_went(fake: FakeProc) -> None:
 
 
 async def test_what_reads_as_before_is_not_decoded_again(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11), inet_row(12))
     await read(one)
     before = one.sockets[12]
     fake.table("tcp", inet_row(12), inet_row(13))
     await read(one)
     assert one.sockets[12] is before
-    assert one.decoded == 3
+    assert one.rows_decoded == 3
 
 
 async def test_rows_that_no_process_can_hold_are_kept_apart(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11), inet_row(0, remote="0100007F:0050", state=TIME_WAIT))
     await read(one)
     assert one.sockets.keys() == {11}
@@ -317,7 +318,7 @@ async def test_rows_that_no_process_can_hold_are_kept_apart(fake: FakeProc) -> N
 
 
 async def test_a_namespace_that_vanishes_takes_its_rows_along(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.process(7, netns=5)
     fake.table("tcp", inet_row(11))
     fake.table("tcp", inet_row(12), netns=5)
@@ -330,7 +331,7 @@ async def test_a_namespace_that_vanishes_takes_its_rows_along(fake: FakeProc) ->
 
 
 async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.process(7, netns=5)
     fake.table("tcp", inet_row(12), netns=5)
     there: Namespaces = {5: [7]}
@@ -343,7 +344,7 @@ async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: 
 
 
 async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11))
     fake.table("udp", inet_row(12))
     await read(one)
@@ -352,7 +353,7 @@ async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
     reading = await one.read(HERE, {NETNS: [UDP]})
     assert reading.change == Change(set(), {12})
     assert one.sockets.keys() == {11}
-    assert [one.covers(reading, Socket(0, proto, "inet", None, None, netns=NETNS))
+    assert [reading.covers(Socket(0, proto, "inet", None, None, netns=NETNS))
             for proto in ("tcp", "udp", "vsock", None)] == [False, True, None, False]  # fmt: skip
 
 
@@ -360,7 +361,7 @@ async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
 
 
 async def test_a_table_that_fails_keeps_its_rows_and_is_told(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11))
     fake.table("udp", inet_row(12))
     await read(one)
@@ -377,7 +378,7 @@ async def test_a_table_that_fails_keeps_its_rows_and_is_told(fake: FakeProc) -> 
 
 
 async def test_malformed_rows_are_counted(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", b"0: rubbish\n", b"1: waste\n", inet_row(11))
     await read(one)
     assert one.missing() == [f"2 malformed rows of tcp of network namespace {NETNS} skipped"]
@@ -387,16 +388,19 @@ async def test_malformed_rows_are_counted(fake: FakeProc) -> None:
 
 
 async def test_malformed_rows_of_netlink_are_counted_by_table(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), Answers(tcp=["11", "malformed"]).reader())
+    one = reader(fake, Answers(tcp=["11", "malformed"]))
     await read(one)
     assert one.missing() == [f"1 malformed rows of tcp/tcp6 of network namespace {NETNS} skipped"]
 
 
 async def test_ignored_and_malformed_messages_are_reported_by_the_next_poll(fake: FakeProc) -> None:
     netlink = Answers()
-    one = TableReader(fake.procfs(), netlink.reader())
-    one._ears._ignored[NETNS] += 3
-    one._ears._malformed[NETNS] += 4
+    netlink.hears = True
+    one = reader(fake, netlink)
+    (events,) = one._ended._sources
+    assert isinstance(events, NetlinkEvents)
+    events._monitor._ignored[NETNS] += 3
+    events._monitor._malformed[NETNS] += 4
     netlink.ignored[NETNS] += 2
     one.take_ended(HERE)
     where = f"network namespace {NETNS}"
@@ -409,7 +413,7 @@ async def test_ignored_and_malformed_messages_are_reported_by_the_next_poll(fake
 
 
 async def test_a_path_that_imitates_a_row_hides_no_other_socket(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.table("tcp", inet_row(11))
     fake.table("unix", unix_row(12, "/x"), unix_row(11, "/y"))
     await read(one)
@@ -420,7 +424,7 @@ async def test_a_path_that_imitates_a_row_hides_no_other_socket(fake: FakeProc) 
 async def test_a_namespace_that_claims_the_socket_of_another_changes_nothing(
     fake: FakeProc,
 ) -> None:
-    one = TableReader(fake.procfs(), None)
+    one = reader(fake)
     fake.process(7, netns=5)
     fake.table("tcp", inet_row(11))
     both: Namespaces = {NETNS: [1], 5: [7]}
@@ -445,7 +449,7 @@ def test_which_tables_may_list_a_socket(name: str | None, listed: set[Group]) ->
 
 
 async def test_what_netlink_shows_is_not_read_as_text(fake: FakeProc) -> None:
-    one = TableReader(fake.procfs(), Answers(tcp=["11"]).reader())
+    one = reader(fake, Answers(tcp=["11"]))
     fake.table("tcp", inet_row(12))
     fake.table("udp", inet_row(13))
     await read(one)
@@ -454,7 +458,7 @@ async def test_what_netlink_shows_is_not_read_as_text(fake: FakeProc) -> None:
 
 async def test_a_switch_to_text_and_back_loses_and_repeats_nothing(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "12"])
-    one = TableReader(fake.procfs(), netlink.reader())
+    one = reader(fake, netlink)
     fake.table("tcp", inet_row(11))
     fake.table("tcp6", inet_row(12, f"{'0' * 32}:1F90", f"{'0' * 32}:0000"))
     await read(one)
@@ -467,7 +471,7 @@ async def test_a_switch_to_text_and_back_loses_and_repeats_nothing(fake: FakePro
 
 async def test_what_went_during_a_switch_is_gone(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "12"])
-    one = TableReader(fake.procfs(), netlink.reader())
+    one = reader(fake, netlink)
     fake.table("tcp", inet_row(12), inet_row(13))
     await read(one)
     netlink.shown["tcp"] = None
@@ -476,7 +480,7 @@ async def test_what_went_during_a_switch_is_gone(fake: FakeProc) -> None:
 
 async def test_where_neither_can_be_read_the_rows_stand(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11"])
-    one = TableReader(fake.procfs(), netlink.reader())
+    one = reader(fake, netlink)
     for name in ("tcp", "tcp6"):
         fake.break_table(name)
     await read(one)
@@ -489,7 +493,7 @@ async def test_where_neither_can_be_read_the_rows_stand(fake: FakeProc) -> None:
 
 async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11"])
-    one = TableReader(fake.procfs(), netlink.reader())
+    one = reader(fake, netlink)
     fake.break_table("tcp")
     await read(one)
     netlink.shown["tcp"] = None
@@ -502,7 +506,7 @@ async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
 
 async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "16"])
-    one = TableReader(fake.procfs(), netlink.reader())
+    one = reader(fake, netlink)
     fake.table("tcp", inet_row(11))
     fake.break_table("tcp6")
     await read(one)

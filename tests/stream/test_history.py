@@ -19,11 +19,12 @@ from agent.model import (
     Holding,
     Opened,
     Owner,
-    Socket,
     Updated,
 )
 from agent.snapshot.holders import Holders
+from agent.snapshot.holding import HoldingBuilder
 from agent.snapshot.join import Join
+from agent.snapshot.reading import Change, Reading
 from agent.stream.diff import DeltaTracker
 from agent.stream.feed import HISTORY_BYTES, HISTORY_RECORDS
 from agent.stream.history import MAX_BURST, Batch, History
@@ -137,18 +138,17 @@ def test_as_many_usual_changes_as_the_history_has_records_fit_its_bytes() -> Non
 def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None:
     holders, tracker, history = Holders(), DeltaTracker(), History(10_000, MIB)
     row, by = tcp(11), process()
-    join = Join(holders, {11: row}, lambda uid: Owner(uid, "root"))
-    holders.take(by, 1, 1, dict.fromkeys(range(3, 4003), 11), ())
+    join = Join(holders, HoldingBuilder(lambda uid: Owner(uid, "root")))
+    holders.set_scan(by, 1, 1, dict.fromkeys(range(3, 4003), 11))
+    reading = Reading({11: row}, Change({11}, set()), {})
     seq = 0
-
-    def covers(_socket: Socket) -> bool:
-        return True
-
     for poll in range(1000):
         if poll:
-            holders.change(7, {5000: 11 if poll % 2 else None})
-        dirty = join.dirty(() if poll else (11,))
-        changed = join.finish(dirty, join.resolve(dirty, {}, covers), covers)
+            holders.update_fds(7, {5000: 11 if poll % 2 else None})
+        changes = holders.take_changes()
+        dirty = join.dirty(changes, ())
+        resolution = join.resolve(dirty, reading, (), {})
+        changed = join.apply(dirty, changes, resolution, reading).changed
         state = snapshot()._replace(
             holdings=join.holdings, processes={7: 100}, coverage=SIGHT, changed=changed
         )

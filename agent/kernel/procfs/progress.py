@@ -1,4 +1,4 @@
-"""Where a batch of reads is, for whoever waits for it. It knows nothing of threads."""
+"""The progress of a batch of reads, for the thread that waits for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def _never(_place: Hashable) -> bool:
 
 
 class Progress:
-    """Shared by the thread that reads a batch and by the one that waits for it.
+    """Shared by the thread that reads a batch and the thread that waits for it.
 
-    ``at`` is what is being read, ``stopped`` ends the batch before its next item, ``avoids``
-    returns whether something must not be read because an earlier read of it hangs.
+    ``at`` is what is being read. ``avoids`` returns whether something must not be read because an
+    earlier read of it hangs.
     """
 
     __slots__ = ("at", "avoids", "stopped")
@@ -22,3 +22,14 @@ class Progress:
         self.at: Hashable = None
         self.stopped = False
         self.avoids = avoids
+
+    def begin(self, place: Hashable) -> bool:
+        """Record that ``place`` is read next; return False if the batch is to end instead."""
+        if self.stopped:
+            return False
+        self.at = place
+        return True
+
+    def stop(self) -> None:
+        """End the batch before its next item."""
+        self.stopped = True

@@ -10,8 +10,10 @@ import pytest
 from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.procfs.mount import ProcFS
 from agent.model import Socket
-from agent.snapshot.schedule import ALL_GROUPS
-from agent.snapshot.tables import Namespaces, TableReader
+from agent.snapshot.groups import ALL_GROUPS
+from agent.snapshot.reading import Namespaces
+from agent.snapshot.table_sources import sources_of
+from agent.snapshot.tables import TableReader
 
 WITHIN_SECONDS = 5.0
 # An address of this process alone: ports recur on others.
@@ -43,7 +45,7 @@ async def told_until(sources: TableReader, here: Namespaces, ports: set[int]) ->
     while not ports.intersection(one.local_port or 0 for one in told):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        unknown = sources.take_ended(here).unknown
+        unknown = sources.take_ended(here).unlisted
         told += [one for one in unknown if one.local_addr == ADDRESS]
     return told
 
@@ -53,7 +55,7 @@ async def test_what_a_reading_showed_did_not_come_and_go(readings: int) -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
     reader = NetlinkClient(procfs.own[0], hear=True)
-    sources = TableReader(procfs, reader)
+    sources = TableReader(procfs, *sources_of(procfs, reader))
     here = {procfs.own[0]: [os.getpid()]}
     everything = dict.fromkeys(here, ALL_GROUPS)
     seen = connection()
@@ -77,7 +79,7 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
     assert procfs.own
     own, pid = procfs.own
     reader = NetlinkClient(own, hear=True)
-    sources = TableReader(procfs, reader)
+    sources = TableReader(procfs, *sources_of(procfs, reader))
     here = {own: [pid]}
     everything = {own: ALL_GROUPS}
     await sources.read(here, everything)
@@ -99,7 +101,7 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
 async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(procfs, NetlinkClient(procfs.own[0], hear=True))
+    sources = TableReader(procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], hear=True)))
     here = {procfs.own[0]: [os.getpid()]}
     await sources.read(here, {procfs.own[0]: ALL_GROUPS})
     sources.take_ended(here)
@@ -107,14 +109,14 @@ async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> Non
     ports = {one.getsockname()[1] for one in unseen}
     reset(*unseen)
     await asyncio.sleep(0.1)  # The kernel sends the notices a little later.
-    ended = sources.take_ended({}).unknown
+    ended = sources.take_ended({}).unlisted
     assert ports & {one.local_port for one in ended}
 
 
 async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(procfs, NetlinkClient(procfs.own[0], hear=True))
+    sources = TableReader(procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], hear=True)))
     here = {procfs.own[0]: [os.getpid()]}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("127.0.0.1", 0))
@@ -127,7 +129,7 @@ async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end(
     while inode not in ended:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        ended |= sources.take_ended(here).known
+        ended |= sources.take_ended(here).listed
     assert ended[inode].local_port == port
     assert inode not in sources.sockets
     reading = await sources.read(here, {procfs.own[0]: ALL_GROUPS})

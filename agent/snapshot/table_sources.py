@@ -1,0 +1,190 @@
+"""Where tables of sockets, and events about sockets, come from: procfs text and netlink.
+
+A new source of tables implements ``TableSource``, a new source of events ``EventSource``; the
+application passes lists of them to the poller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from ..kernel.direction import EPHEMERAL
+from ..kernel.netlink.client import NetlinkClient
+from ..kernel.netlink.destroy import Ended as DestroyNotice
+from ..kernel.netlink.monitor import DestroyMonitor
+from ..kernel.procfs import net_tables
+from ..kernel.procfs.files import Vanished
+from ..kernel.procfs.mount import ProcFS, Way
+from ..kernel.rows import Scope, Table
+from .groups import Group
+
+# A file in /proc/net, or the files that one netlink dump stands for.
+TableName = str | Group
+
+
+class Namespace(NamedTuple):
+    """A network namespace: its name in ``Namespaces``, its inode, None if that may not be read, and
+    the processes or threads that lead to it."""
+
+    name: int
+    inode: int | None
+    ways: Sequence[Way]
+
+
+class TableReading(NamedTuple):
+    """Tables that were read, and for those that could not be read the reason.
+
+    ``vanished``: no process of the namespace exists any more.
+    """
+
+    tables: Mapping[TableName, Table]
+    failed: Mapping[TableName, str]
+    vanished: bool = False
+
+
+class TableSource(Protocol):
+    """Reads tables of network namespaces. The methods block and are called in several threads."""
+
+    def read(
+        self, namespace: Namespace, names: Sequence[str], before: Callable[[TableName], Table]
+    ) -> TableReading:
+        """Read the named tables, as far as this source has them; ``before`` returns a table as it
+        was read last."""
+
+    def missing(self) -> Mapping[int, str]:
+        """Return, by namespace, what this source cannot read there, as the end of a sentence."""
+
+
+class Events(NamedTuple):
+    """Events since the last call, by namespace: notices of destroyed sockets, messages that were
+    ``ignored`` because another process sent them, and malformed messages. ``overrun``: some events
+    were lost."""
+
+    destroyed: Mapping[int, Sequence[DestroyNotice]]
+    ignored: Mapping[int, int]
+    malformed: Mapping[int, int]
+    overrun: bool
+
+
+class EventSource(Protocol):
+    """Receives events about sockets, in the event loop."""
+
+    def follow(self, namespaces: Collection[int]) -> None:
+        """Receive the events of these namespaces, and leave all others."""
+
+    def pending(self) -> Mapping[int, Collection[str]]:
+        """Return the protocols, by namespace, of which sockets were or may have been destroyed."""
+
+    def take(self) -> Events:
+        """Return the events since the last call."""
+
+
+class ProcfsTables:
+    """The text tables in ``/proc/PID/net``, proc_pid_net(5)."""
+
+    def __init__(self, procfs: ProcFS) -> None:
+        self._procfs = procfs
+        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+
+    def read(
+        self, namespace: Namespace, names: Sequence[str], before: Callable[[TableName], Table]
+    ) -> TableReading:
+        """Read and parse all named tables that this kernel has."""
+        tables: dict[TableName, Table] = {}
+        failed: dict[TableName, str] = {}
+        try:
+            texts = self._procfs.tables(namespace.name, namespace.ways, names)
+        except Vanished:
+            return TableReading(tables, failed, vanished=True)
+        for name, data in texts.items():
+            if not isinstance(data, bytes):
+                failed[name] = os.strerror(data.errno or 0)
+            elif not data:  # A table has at least a heading: this is no proof of absence.
+                failed[name] = "the file is empty"
+            else:
+                tables[name] = net_tables.parse(
+                    name, data, namespace.inode, self._ephemeral, before(name)
+                )
+        return TableReading(tables, failed)
+
+    def missing(self) -> Mapping[int, str]:
+        """Return nothing: ``read`` reports each failure."""
+        return {}
+
+
+class NetlinkTables:
+    """The dumps of sock_diag(7), in the namespaces where a netlink socket can be opened."""
+
+    def __init__(self, client: NetlinkClient, procfs: ProcFS) -> None:
+        self._client = client
+        self._procfs = procfs
+        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+
+    def read(
+        self, namespace: Namespace, names: Sequence[str], before: Callable[[TableName], Table]
+    ) -> TableReading:
+        """Read the dumps that stand for the named tables, where the kernel supports them."""
+        tables: dict[TableName, Table] = {}
+        if namespace.inode is not None:
+            path = f"{self._procfs.root}/{namespace.ways[0]}/ns/net"
+            scope = Scope(namespace.inode, self._ephemeral, partial(self._interface, namespace))
+            for dump, rows in self._client.dumps(namespace.inode, path, names):
+                tables[dump.tables] = dump.read(rows, scope, before(dump.tables))
+        return TableReading(tables, {})
+
+    def _interface(self, namespace: Namespace, index: int) -> str:
+        """Return the name of an interface of the namespace, or its index in digits."""
+        try:
+            texts = self._procfs.tables(namespace.name, namespace.ways, net_tables.INTERFACES)
+        except Vanished:
+            return str(index)
+        readable = [data for data in texts.values() if isinstance(data, bytes)]
+        return net_tables.interfaces(readable).get(index, str(index))
+
+    def missing(self) -> Mapping[int, str]:
+        """Return the namespaces that may not be entered."""
+        sentence = "may not be entered, which takes CAP_SYS_ADMIN: its tables are read as text"
+        return dict.fromkeys(self._client.refused(), sentence)
+
+
+class NetlinkEvents:
+    """The kernel's notices of destroyed sockets, in the namespaces that a client has entered."""
+
+    def __init__(self, client: NetlinkClient) -> None:
+        self._client = client
+        self._monitor = DestroyMonitor()
+
+    def follow(self, namespaces: Collection[int]) -> None:
+        """Receive the notices of these namespaces; close the netlink sockets of all others."""
+        for netns in list(self._monitor.namespaces):
+            if netns not in namespaces or self._client.hearing(netns) is None:
+                self._monitor.leave([netns])
+        self._client.keep(namespaces)
+        for netns in namespaces:
+            hearing = self._client.hearing(netns)
+            if hearing is not None:
+                self._monitor.listen(netns, hearing)
+
+    def pending(self) -> Mapping[int, Collection[str]]:
+        """Return the protocols, by namespace, of which sockets were or may have been destroyed."""
+        return self._monitor.doubted()
+
+    def take(self) -> Events:
+        """Return the notices since the last call."""
+        destroyed, overrun = self._monitor.take()
+        ignored, malformed = self._monitor.take_rejected()
+        ignored += self._client.take_ignored()
+        return Events(destroyed, ignored, malformed, bool(overrun))
+
+
+def sources_of(
+    procfs: ProcFS, client: NetlinkClient | None
+) -> tuple[list[TableSource], list[EventSource]]:
+    """Return all sources of a procfs, those over netlink first if there is a client."""
+    if client is None:
+        return [ProcfsTables(procfs)], []
+    events: list[EventSource] = [NetlinkEvents(client)] if client.hears else []
+    return [NetlinkTables(client, procfs), ProcfsTables(procfs)], events
