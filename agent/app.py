@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .publish.websocket.server import Server
     from .secrets import Serving
     from .service.handover import SavedState
-    from .service.status import Service
+    from .service.status import ServiceStatus
 
 STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
@@ -122,11 +122,11 @@ def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _connected(config: Config) -> None:
     """Print what other agents tell."""
-    from .remote.client import merged
+    from .remote.client import follow_all
     from .secrets import remotes
 
     stop = _prepared()
-    printing = asyncio.create_task(_print(merged(remotes(config))))
+    printing = asyncio.create_task(_print(follow_all(remotes(config))))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -181,7 +181,7 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
                 serving, service = await _serve(config, following, handed)
                 server = serving.server
                 tasks.append(group.create_task(server.run()))
-                server.stopped = lambda: service.leave(following.left(), machine)
+                server.stopped = lambda: service.store_state(following.left(), machine)
             printing = group.create_task(
                 _print(feed.subscribe(config.filter)) if config.follow else _until_stopped(stop)
             )
@@ -267,49 +267,49 @@ def _handed(
     machine: tuple[str, str | None],
 ) -> tuple[dict[str, list[int]], SavedState | None]:
     """What systemd hands over: descriptors by name, and what an earlier run left."""
-    from .service.handover import NAME, unpack
+    from .service.handover import FD_NAME, load
     from .service.sd_notify import listen_fds
 
     handed = listen_fds(os.environ)
     left = None
-    for descriptor in handed.pop(NAME, ()):
-        left = unpack(descriptor, machine)
+    for descriptor in handed.pop(FD_NAME, ()):
+        left = load(descriptor, machine)
         os.close(descriptor)
     return handed, left
 
 
 async def _serve(
     config: Config, following: Follower, handed: dict[str, list[int]]
-) -> tuple[Serving, Service]:
+) -> tuple[Serving, ServiceStatus]:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
     from .secrets import Serving
     from .service.sd_notify import Notifier
-    from .service.status import Service
+    from .service.status import ServiceStatus
 
     serving = Serving(config, following.feed)
     await serving.listen(handed)
-    service = Service(
+    service = ServiceStatus(
         Notifier(os.environ),
         following.feed,
         lambda: serving.server.subscribers,
         config.interval,
     )
-    following.polled, following.progressed = service.polled, service.progressed
+    following.polled, following.progressed = service.report_poll, service.report_progress
 
     def reload() -> None:
-        service.reloading()
+        service.report_reloading()
         try:
             serving.reload()
         except ConfigFailure as error:
             log(f"nothing is changed: {error}")
-            service.reloaded(str(error))
+            service.report_reloaded(str(error))
         else:
             log("tokens, certificates and filters are read again")
-            service.reloaded()
+            service.report_reloaded()
 
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
-    serving.server.stopping = service.stopping
+    serving.server.stopping = service.report_stopping
     return serving, service
 
 

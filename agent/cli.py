@@ -185,10 +185,10 @@ def _config(options: dict[str, Any]) -> Config:
     network = {name: options.pop(name) for name in names}
     if "listen" in network:
         from .address import parse
-        from .service.credentials import given
+        from .service.credentials import find_credentials
 
         network["listen"] = map(parse, network["listen"])
-        network.update(given(network.keys()))
+        network.update(find_credentials(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
     return Config(filter=Filter(chosen), network=Network(**network), **options)

@@ -14,7 +14,7 @@ from .errors import RuntimeFailure
 from .log import log
 from .model import Coverage
 from .preflight import warn
-from .service.handover import SavedState, batches
+from .service.handover import SavedState
 from .snapshot.coverage import kind
 from .snapshot.poller import Poller
 from .snapshot.stats import PollStats, sentence
@@ -43,7 +43,7 @@ class Follower:
         self._missing: tuple[str, ...] = ()  # In the last poll.
         self._logged: set[str] = set()  # Kinds of sentences on what is missing.
         if left is not None:
-            self.feed.restore(left.seq, batches(left))
+            self.feed.restore(left.seq, left.history())
             self._tracker = DeltaTracker(left.snapshot, left.opened_at)
         self.polled: Callable[[], None] = _nothing  # Called after each poll,
         self.progressed: Callable[[], None] = _nothing  # and after each part of one.

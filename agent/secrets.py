@@ -21,8 +21,8 @@ from .publish.websocket.access import Access, parse_tokens
 from .publish.websocket.limits import Limits
 from .publish.websocket.listen import Listener, opened
 from .publish.websocket.server import Answer, Server
-from .remote.client import Remote
-from .service.credentials import is_for_everybody, reread, shown
+from .remote.client import RemoteAgent
+from .service.credentials import current_paths, is_world_readable, original_path
 from .stream.feed import Feed
 from .stream.filters import FILTERS, Filter
 
@@ -85,7 +85,7 @@ class Serving:
 
         What cannot be used leaves all as it was. Raises ConfigFailure.
         """
-        network = reread(self._config.network)
+        network = current_paths(self._config.network)
         access, narrowed = access_of(network), filter_of(network)
         if self._tls is not None:
             tls_of(network)  # First into another one, lest half of it counts.
@@ -178,7 +178,7 @@ def access_of(network: Network) -> Access:
 
 
 def _tokens(path: str) -> tuple[str, ...]:
-    name = shown(path)
+    name = original_path(path)
     content = _content(path, f"the token file {name}")
     if not content.isascii():
         raise ConfigFailure(f"the token file {name}: tokens are ASCII")
@@ -189,7 +189,7 @@ def _tokens(path: str) -> tuple[str, ...]:
         raise ConfigFailure(
             f"the token file {name}: a token has at least {SHORTEST_TOKEN} printable characters"
         )
-    if is_for_everybody(path):
+    if is_world_readable(path):
         log(f"warning: everybody may read the token file {name}")
     return tokens
 
@@ -210,14 +210,14 @@ def load(context: ssl.SSLContext, network: Network) -> None:
     what = ""
     try:
         if network.tls_cert is not None:
-            what = shown(network.tls_cert)
+            what = original_path(network.tls_cert)
             if network.tls_key is not None:
-                what += f" with {shown(network.tls_key)}"
-                if is_for_everybody(network.tls_key):
-                    log(f"warning: everybody may read the key {shown(network.tls_key)}")
+                what += f" with {original_path(network.tls_key)}"
+                if is_world_readable(network.tls_key):
+                    log(f"warning: everybody may read the key {original_path(network.tls_key)}")
             context.load_cert_chain(network.tls_cert, network.tls_key, password=_no_password)
         if network.tls_ca is not None:
-            what = shown(network.tls_ca)
+            what = original_path(network.tls_ca)
             context.load_verify_locations(network.tls_ca)
     except ssl.SSLError as error:
         raise ConfigFailure(f"the certificate {what}: {_reason(error)}") from error
@@ -240,7 +240,7 @@ def _no_password() -> str:
     raise ValueError("its key is encrypted")
 
 
-def remotes(config: Config) -> list[Remote]:
+def remotes(config: Config) -> list[RemoteAgent]:
     """The agents to follow. Raises ConfigFailure."""
     network = config.network
     token = os.environ.get(TOKEN_VARIABLE)
@@ -256,7 +256,7 @@ def remotes(config: Config) -> list[Remote]:
     for url in network.connect:
         if token is not None and url.startswith("ws:") and not is_local(url):
             log(f"warning: the token goes to {url} for everybody to read; wss:// hides it")
-    return [Remote(url, query, token, tls, snapshots) for url in network.connect]
+    return [RemoteAgent(url, query, token, tls, snapshots) for url in network.connect]
 
 
 def is_local(url: str) -> bool:

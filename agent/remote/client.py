@@ -25,7 +25,7 @@ from .. import __version__
 from ..errors import RuntimeFailure
 from ..library_log import quiet
 from ..log import log
-from .resume import NoStream, Position
+from .resume import InvalidFeed, ResumePosition
 
 # The largest message: a record may be longer than the usual 256 KiB, with a command line in it.
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -52,7 +52,7 @@ class _Connect(connect):
         return exc
 
 
-class Remote(NamedTuple):
+class RemoteAgent(NamedTuple):
     """An agent to follow: its ``url`` and what to ask of it; ``path`` of a unix socket."""
 
     url: str
@@ -77,7 +77,7 @@ class Remote(NamedTuple):
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
 
 
-async def merged(remotes: Sequence[Remote]) -> AsyncIterator[bytes]:
+async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
     """What these agents tell, in chunks of whole records. Raises RuntimeFailure."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
     hosts: dict[str, str] = {}
@@ -99,9 +99,9 @@ async def merged(remotes: Sequence[Remote]) -> AsyncIterator[bytes]:
         await asyncio.gather(*following, return_exceptions=True)
 
 
-async def follow(remote: Remote, chunks: asyncio.Queue[bytes], hosts: dict[str, str]) -> None:
+async def follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], hosts: dict[str, str]) -> None:
     """Follow one agent for ever; ``hosts`` are the URLs by host. Raises RuntimeFailure."""
-    position = Position(snapshots=remote.snapshots)
+    position = ResumePosition(snapshots=remote.snapshots)
     wait, failing = FIRST_SECONDS, False
     while True:
         try:
@@ -127,7 +127,7 @@ async def follow(remote: Remote, chunks: asyncio.Queue[bytes], hosts: dict[str, 
         wait = min(wait * 2, MOST_SECONDS)
 
 
-def _connection(remote: Remote, resume: tuple[str, int] | None) -> connect:
+def _connection(remote: RemoteAgent, resume: tuple[str, int] | None) -> connect:
     address = remote.address(resume)
     headers = {} if remote.token is None else {"Authorization": f"Bearer {remote.token}"}
     opening = partial(
@@ -169,7 +169,7 @@ def _why(error: Exception) -> tuple[str, bool]:
                 )
         case ssl.SSLCertVerificationError():
             reason, final = error.verify_message, True
-        case NoStream():
+        case InvalidFeed():
             reason, final = "this is no feed of sockagent", True
         case ConnectionClosed(rcvd=close) if close is not None:
             reason = f"it closed the connection: {close.code} {close.reason}".rstrip()

@@ -9,11 +9,11 @@ from orjson import OPT_APPEND_NEWLINE, JSONDecodeError, dumps, loads
 from ..text import escape_controls
 
 
-class NoStream(ValueError):
+class InvalidFeed(ValueError):
     """What came is not the stream of an agent."""
 
 
-class Position:
+class ResumePosition:
     """How far one remote stream has come, over all of its connections.
 
     ``snapshots``: whether the stream begins with one, so that it is whole only with its end.
@@ -37,12 +37,12 @@ class Position:
         self._greeted = False
 
     def take(self, message: bytes) -> bytes:
-        """What is to be passed on of a message. Raises NoStream."""
+        """What is to be passed on of a message. Raises InvalidFeed."""
         try:
             records = [loads(line) for line in message.split(b"\n") if line]
             for record in records:
                 if not isinstance(record["event"], str):
-                    raise NoStream
+                    raise InvalidFeed
                 _number(record["seq"])
             first, last = records[0], records[-1]
             if not message.endswith(b"\n"):
@@ -58,13 +58,13 @@ class Position:
                 self._whole = not self._snapshots
             self._seq = _number(last["seq"])
         except (JSONDecodeError, LookupError, TypeError) as error:
-            raise NoStream from error
+            raise InvalidFeed from error
         return message
 
     def _hello(self, hello: dict[str, object]) -> bytes:
         """Take in how the stream begins; what is to be said of a gap before it."""
         if hello["event"] != "hello":
-            raise NoStream
+            raise InvalidFeed
         epoch, seq = str(hello["epoch"]), _number(hello["seq"])
         gap = b""
         if not hello["resumed"]:

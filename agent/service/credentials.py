@@ -26,7 +26,7 @@ _NAMES = {
 _NOTHING = b"(none)"
 
 
-def given(options: Container[str]) -> dict[str, str]:
+def find_credentials(options: Container[str]) -> dict[str, str]:
     """The copies that there are, by setting, but for those that ``options`` set.
 
     Raises ConfigFailure where one of certificate and key is missing, or is no file.
@@ -42,11 +42,13 @@ def given(options: Container[str]) -> dict[str, str]:
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if one in found and not (other in found or other in options or one in options):
             there, missing = found[one], f"{os.path.dirname(found[one])}/{_NAMES[other]}"
-            raise ConfigFailure(f"{shown(there)} is there, but {shown(missing)} is not")
+            raise ConfigFailure(
+                f"{original_path(there)} is there, but {original_path(missing)} is not"
+            )
     return {setting: path for setting, path in found.items() if setting not in options}
 
 
-def reread(network: Network) -> Network:
+def current_paths(network: Network) -> Network:
     """The settings, with the secrets from where systemd took them: it hands over no new copies.
 
     Raises ConfigFailure where a secret is gone, or comes that takes a restart: what was in force is
@@ -63,7 +65,7 @@ def reread(network: Network) -> Network:
         if path is None and not os.path.exists(f"{copies}/{_NAMES[setting]}"):
             return None  # None that the unit hands over.
         if path is not None and setting not in fresh:
-            raise ConfigFailure(f"{shown(path)} is gone; to do without it takes a restart")
+            raise ConfigFailure(f"{original_path(path)} is gone; to do without it takes a restart")
         if path is None and setting in fresh and setting != "token_file":
             raise ConfigFailure(f"{fresh[setting]} is new; TLS begins with a restart")
         return fresh.get(setting)
@@ -77,7 +79,7 @@ def reread(network: Network) -> Network:
     )
 
 
-def shown(path: str) -> str:
+def original_path(path: str) -> str:
     """A path as the administrator knows it: of a copy, where it came from."""
     copies, source = os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
     if copies and source and os.path.dirname(path) == copies:
@@ -85,9 +87,9 @@ def shown(path: str) -> str:
     return path
 
 
-def is_for_everybody(path: str) -> bool:
+def is_world_readable(path: str) -> bool:
     """Whether any user may read the file, or that which a copy came from."""
-    path = shown(path)
+    path = original_path(path)
     try:
         file, directory = os.stat(path), os.stat(os.path.dirname(path) or ".")
     except OSError:

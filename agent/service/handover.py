@@ -34,9 +34,9 @@ from ..model import (
 from ..stream import history
 from ..stream.history import Batch
 
-NAME = "state"  # Of the descriptor.
+FD_NAME = "state"  # Of the descriptor.
 # More holdings take too long to be written down: systemd waits for the end. 3 µs each.
-MOST_HOLDINGS = 100_000
+MAX_HOLDINGS = 100_000
 # More is no state of ours: 100,000 holdings, and 10,000 changes, take 100 MiB at the most.
 MAX_BYTES = 1 << 30
 
@@ -50,8 +50,12 @@ class SavedState(NamedTuple):
     opened_at: dict[Key, float]
     batches: list[tuple[float, tuple[Delta, ...], int]]  # Time, deltas and first number of each.
 
+    def history(self) -> list[Batch]:
+        """Return the batches of the history."""
+        return [Batch(time, deltas, first) for time, deltas, first in self.batches]
 
-def pack(left: SavedState, machine: tuple[str, str | None]) -> int:
+
+def save(left: SavedState, machine: tuple[str, str | None]) -> int:
     """A descriptor of memory that holds it. Raises OSError."""
     descriptor = os.memfd_create("sockagent", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
@@ -60,7 +64,7 @@ def pack(left: SavedState, machine: tuple[str, str | None]) -> int:
     return descriptor
 
 
-def unpack(descriptor: int, machine: tuple[str, str | None]) -> SavedState | None:
+def load(descriptor: int, machine: tuple[str, str | None]) -> SavedState | None:
     """What a run of the same program left on this machine (host, boot); None if that is not so."""
     try:
         if os.fstat(descriptor).st_size > MAX_BYTES:
@@ -86,11 +90,6 @@ def _mark(machine: tuple[str, str | None]) -> bytes:
                 types.update(file.read())
     mark = f"sockagent {__version__} {types.hexdigest()} {machine!r}\n"
     return mark.encode(errors="backslashreplace")
-
-
-def batches(left: SavedState) -> list[Batch]:
-    """The history that is left."""
-    return [Batch(time, deltas, first) for time, deltas, first in left.batches]
 
 
 # Writing.

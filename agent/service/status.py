@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from ..log import log
 from ..stream.feed import Feed
-from .handover import MOST_HOLDINGS, NAME, SavedState, pack
+from .handover import FD_NAME, MAX_HOLDINGS, SavedState, save
 from .sd_notify import Notifier
 
 # How often the status is told anew.
@@ -23,7 +23,7 @@ FEED_SECONDS = 5.0
 WATCHDOG_INTERVALS = 3.0
 
 
-class Service:
+class ServiceStatus:
     """Tells systemd of each poll. ``subscribers`` counts them; ``interval`` is in seconds."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Service:
         if notifier.watchdog is not None and notifier.watchdog < patience:
             notifier.tell(WATCHDOG_USEC=int(patience * 1_000_000))
 
-    def polled(self) -> None:
+    def report_poll(self) -> None:
         """A poll is through: the watchdog need not bark."""
         now = time.monotonic()
         self._feed_watchdog(now)
@@ -48,12 +48,12 @@ class Service:
             return
         if not self._ready:
             # What an earlier run left counts once: from now on it is of the past.
-            self._notifier.tell(FDSTOREREMOVE=1, FDNAME=NAME)
+            self._notifier.tell(FDSTOREREMOVE=1, FDNAME=FD_NAME)
         ready = {} if self._ready else {"READY": 1}
         self._ready, self._told = True, now
         self._notifier.tell(**ready, STATUS=self.status())
 
-    def progressed(self) -> None:
+    def report_progress(self) -> None:
         """A part of a poll is through: on a machine with millions of sockets one takes long."""
         now = time.monotonic()
         if now - self._fed >= FEED_SECONDS:
@@ -64,29 +64,29 @@ class Service:
         if self._notifier.watchdog is not None:
             self._notifier.tell(WATCHDOG=1)
 
-    def reloaded(self, problem: str | None = None) -> None:
+    def report_reloaded(self, problem: str | None = None) -> None:
         """What ``reloading`` began is done; or nothing was changed, because of a problem."""
         self._problem = problem
         self._notifier.tell(READY=1, STATUS=self.status())
 
-    def reloading(self) -> None:
+    def report_reloading(self) -> None:
         """The configuration is read again."""
         self._notifier.reloading()
 
-    def leave(self, left: SavedState | None, machine: tuple[str, str | None]) -> None:
+    def store_state(self, left: SavedState | None, machine: tuple[str, str | None]) -> None:
         """Leave this to the next run, where systemd started us and keeps such things."""
         if left is None or not self._notifier.listens:
             return
         count = len(left.snapshot.holdings)
-        if count > MOST_HOLDINGS:
+        if count > MAX_HOLDINGS:
             log(f"clients begin anew: {count} sockets are too many to be handed on")
         else:
             with suppress(OSError):
-                descriptor = pack(left, machine)
-                self._notifier.store(NAME, descriptor)
+                descriptor = save(left, machine)
+                self._notifier.store(FD_NAME, descriptor)
                 os.close(descriptor)
 
-    def stopping(self) -> None:
+    def report_stopping(self) -> None:
         """It is about to end."""
         self._notifier.tell(STOPPING=1, STATUS="Stopping")
 

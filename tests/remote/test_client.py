@@ -17,7 +17,7 @@ from agent.publish.websocket.access import Access
 from agent.publish.websocket.connection import Client
 from agent.publish.websocket.limits import Limits
 from agent.remote import client as connect
-from agent.remote.client import Remote, merged
+from agent.remote.client import RemoteAgent, follow_all
 
 from ..feeding import ONE, THREE, TWO, events
 from ..make import Record, records
@@ -35,8 +35,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Told:
     """What is told of remote agents."""
 
-    def __init__(self, *remotes: Remote) -> None:
-        self._chunks: AsyncIterator[bytes] = merged(remotes)
+    def __init__(self, *remotes: RemoteAgent) -> None:
+        self._chunks: AsyncIterator[bytes] = follow_all(remotes)
         self.records: list[Record] = []
 
     async def until(self, event: str, *, times: int = 1) -> list[Record]:
@@ -59,8 +59,8 @@ class Told:
         await self._chunks.aclose()  # type: ignore[attr-defined]
 
 
-def remote(there: Serving, **more: object) -> Remote:
-    return Remote(f"ws://127.0.0.1:{there.port}", (), **more)  # type: ignore[arg-type]
+def remote(there: Serving, **more: object) -> RemoteAgent:
+    return RemoteAgent(f"ws://127.0.0.1:{there.port}", (), **more)  # type: ignore[arg-type]
 
 
 def cut(there: Serving) -> None:
@@ -79,7 +79,7 @@ def cut(there: Serving) -> None:
     ],
 )
 def test_where_to_connect(url: str, expected: str) -> None:
-    one = Remote(url, (("proto", "tcp"),))
+    one = RemoteAgent(url, (("proto", "tcp"),))
     assert one.address(("e", 5)) == expected
     assert one.address(None) == expected.removesuffix("&epoch=e&since=5")
 
@@ -153,7 +153,7 @@ async def test_an_agent_that_restarts(capfd: pytest.CaptureFixture[str]) -> None
 async def test_an_agent_that_is_not_there_yet() -> None:
     async with serving() as there:
         port = there.port
-    told = Told(Remote(f"ws://127.0.0.1:{port}", ()))
+    told = Told(RemoteAgent(f"ws://127.0.0.1:{port}", ()))
     waiting = asyncio.create_task(told.until("snapshot_end"))
     await asyncio.sleep(0.1)
     async with serving(f"127.0.0.1:{port}") as there:
@@ -166,7 +166,7 @@ async def test_several_agents_in_one_stream(tmp_path: Path) -> None:
     async with serving() as one, serving("127.0.0.1:0", f"unix:{tmp_path}/feed.sock") as two:
         one.poll(ONE)
         two.poll(TWO)
-        told = Told(remote(one), Remote(f"unix:{tmp_path}/feed.sock", ()))
+        told = Told(remote(one), RemoteAgent(f"unix:{tmp_path}/feed.sock", ()))
         new = await told.until("snapshot_end", times=2)
         assert sorted(events(new)) == sorted(["hello", "snapshot", "snapshot_end"] * 2)
         cut(one)
@@ -183,12 +183,12 @@ async def test_filters_and_the_token_are_passed_on() -> None:
     async with serving(access=Access(tokens=(TOKEN,))) as there:
         there.poll(ONE, TWO)
         url = f"ws://127.0.0.1:{there.port}"
-        told = Told(Remote(url, (("port", "2"), ("port", "7")), TOKEN))
+        told = Told(RemoteAgent(url, (("port", "2"), ("port", "7")), TOKEN))
         new = await told.until("snapshot_end")
         assert [one["inode"] for one in new if one["event"] == "snapshot"] == [2]
         await told.close()
-        assert await Told(Remote(url, ())).failure() == f"{url}: 401 a token is needed"
-        wrong = Remote(url, (("port", "x"),), TOKEN)
+        assert await Told(RemoteAgent(url, ())).failure() == f"{url}: 401 a token is needed"
+        wrong = RemoteAgent(url, (("port", "x"),), TOKEN)
         assert (await Told(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
 
 
@@ -217,7 +217,7 @@ async def test_what_is_no_agent_is_asked_again(answer: bytes) -> None:
         writer.close()
 
     server = await asyncio.start_server(other, "127.0.0.1", 0)
-    told = Told(Remote(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
+    told = Told(RemoteAgent(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
     waiting = asyncio.create_task(told.until("hello"))
     async with asyncio.timeout(HANGS_SECONDS):
         while asked < 3:  # noqa: ASYNC110 (nothing tells of it)
@@ -261,12 +261,12 @@ async def test_tls_is_verified(certificate: tuple[str, str]) -> None:
     async with serving(tls=served) as there:
         there.poll(ONE)
         url = f"wss://127.0.0.1:{there.port}"
-        told = Told(Remote(url, (), None, trusting))
+        told = Told(RemoteAgent(url, (), None, trusting))
         assert events(await told.until("snapshot_end"))[0] == "hello"
         there.poll(TWO)
         await told.until("open")
         await told.close()
-        failure = await Told(Remote(url, (), None, ssl.create_default_context())).failure()
+        failure = await Told(RemoteAgent(url, (), None, ssl.create_default_context())).failure()
         assert failure.startswith(f"{url}: self-signed certificate")
 
 
@@ -282,10 +282,10 @@ async def test_a_clients_certificate(
     async with serving(tls=served) as there:
         there.poll(ONE)
         url = f"wss://127.0.0.1:{there.port}"
-        told = Told(Remote(url, (), None, known))
+        told = Told(RemoteAgent(url, (), None, known))
         await told.until("snapshot_end")
         await told.close()
-        refused = Told(Remote(url, (), None, bare))
+        refused = Told(RemoteAgent(url, (), None, bare))
         waiting = asyncio.create_task(refused.until("hello"))
         await asyncio.sleep(0.3)
         assert not waiting.done()
@@ -302,7 +302,7 @@ async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, st
     async with serving(tls=served, limits=Limits(handshakes=5)) as there:
         there.poll(ONE)
         idle = [there.raw() for _ in range(30)]  # Not a byte of a handshake.
-        told = Told(Remote(f"wss://127.0.0.1:{there.port}", (), None, trusting))
+        told = Told(RemoteAgent(f"wss://127.0.0.1:{there.port}", (), None, trusting))
         await told.until("snapshot_end")
         assert len(there.server._clients) <= 6
         plain = there.raw("GET /events HTTP/1.1\r\n\r\n")
@@ -365,7 +365,7 @@ async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
     there = f"ws://127.0.0.1:{target.sockets[0].getsockname()[1]}/x"
     server = await asyncio.start_server(redirecting, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    assert await Told(Remote(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
+    assert await Told(RemoteAgent(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
     assert reached == []
     server.close()
     target.close()
@@ -394,7 +394,7 @@ async def test_what_a_hostile_server_answers(answer: str, reason: str | None) ->
 
     server = await asyncio.start_server(other, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    told = Told(Remote(url, ()))
+    told = Told(RemoteAgent(url, ()))
     if reason is not None:
         assert await told.failure() == f"{url}: {reason}"
     else:
@@ -407,7 +407,7 @@ async def test_what_a_hostile_server_answers(answer: str, reason: str | None) ->
 
 
 async def test_a_host_that_can_be_none() -> None:
-    failure = await Told(Remote("ws://a..b:1/", ())).failure()
+    failure = await Told(RemoteAgent("ws://a..b:1/", ())).failure()
     assert failure.startswith("ws://a..b:1/: the URL cannot be used: ")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.remote.resume import NoStream, Position
+from agent.remote.resume import InvalidFeed, ResumePosition
 
 
 def line(event: str, seq: int, **more: Any) -> bytes:
@@ -20,9 +20,9 @@ def hello(seq: int, epoch: str = "e", *, resumed: bool = False) -> bytes:
 
 
 @pytest.fixture
-def position() -> Position:
+def position() -> ResumePosition:
     """One that has seen a whole snapshot, at seq 5."""
-    position = Position()
+    position = ResumePosition()
     position.connected()
     for message in (hello(5), line("snapshot", 5) + line("snapshot_end", 5)):
         assert position.take(message) == message
@@ -30,21 +30,21 @@ def position() -> Position:
 
 
 def test_it_begins_anew() -> None:
-    assert Position().resume is None
+    assert ResumePosition().resume is None
 
 
-def test_a_whole_snapshot_can_be_gone_on_from(position: Position) -> None:
+def test_a_whole_snapshot_can_be_gone_on_from(position: ResumePosition) -> None:
     assert position.resume == ("e", 5)
 
 
-def test_control_characters_of_an_agent_are_escaped(position: Position) -> None:
+def test_control_characters_of_an_agent_are_escaped(position: ResumePosition) -> None:
     raw = json.dumps({"event": "open", "seq": 6, "comm": "\x7f\x9bé"}, ensure_ascii=False)
     assert position.take(f"{raw}\n".encode()) == (
         '{"event": "open", "seq": 6, "comm": "\\u007f\\u009bé"}\n'.encode()
     )
 
 
-def test_each_delta_moves_it(position: Position) -> None:
+def test_each_delta_moves_it(position: ResumePosition) -> None:
     position.take(line("open", 6) + line("close", 9))
     assert position.resume == ("e", 9)
     position.take(line("heartbeat", 12))
@@ -52,7 +52,7 @@ def test_each_delta_moves_it(position: Position) -> None:
 
 
 def test_half_a_snapshot_cannot() -> None:
-    position = Position()
+    position = ResumePosition()
     position.connected()
     position.take(hello(5))
     assert position.resume is None
@@ -61,13 +61,13 @@ def test_half_a_snapshot_cannot() -> None:
 
 
 def test_without_snapshots_the_greeting_is_enough() -> None:
-    position = Position(snapshots=False)
+    position = ResumePosition(snapshots=False)
     position.connected()
     position.take(hello(5))
     assert position.resume == ("e", 5)
 
 
-def test_a_resumed_stream_goes_on(position: Position) -> None:
+def test_a_resumed_stream_goes_on(position: ResumePosition) -> None:
     position.connected()
     message = hello(5, resumed=True)
     assert position.take(message) == message
@@ -79,7 +79,7 @@ def told(passed: bytes) -> dict[str, Any]:
     return record
 
 
-def test_a_gap_is_told(position: Position) -> None:
+def test_a_gap_is_told(position: ResumePosition) -> None:
     position.connected()
     passed = position.take(hello(20))
     lost = told(passed)
@@ -90,18 +90,18 @@ def test_a_gap_is_told(position: Position) -> None:
     assert position.resume == ("e", 20)
 
 
-def test_how_much_an_agent_told_that_has_ended_is_not_known(position: Position) -> None:
+def test_how_much_an_agent_told_that_has_ended_is_not_known(position: ResumePosition) -> None:
     position.connected()
     lost = told(position.take(hello(2, "another")))
     assert (lost["event"], lost["from"], lost["to"], lost["seq"]) == ("lost", 6, None, 2)
 
 
-def test_where_nothing_happened_nothing_was_lost(position: Position) -> None:
+def test_where_nothing_happened_nothing_was_lost(position: ResumePosition) -> None:
     position.connected()
     assert position.take(hello(5)) == hello(5)
 
 
-def test_what_the_agent_lost_needs_its_snapshot(position: Position) -> None:
+def test_what_the_agent_lost_needs_its_snapshot(position: ResumePosition) -> None:
     position.take(line("lost", 30, **{"from": 6, "to": 30}))
     assert position.resume is None
     position.take(line("snapshot", 30))
@@ -115,9 +115,9 @@ def test_what_the_agent_lost_needs_its_snapshot(position: Position) -> None:
      hello(5).replace(b"5", b'"5"')],
 )  # fmt: skip
 def test_what_is_no_stream(message: bytes) -> None:
-    position = Position()
+    position = ResumePosition()
     position.connected()
-    with pytest.raises(NoStream):
+    with pytest.raises(InvalidFeed):
         position.take(message)
 
 
@@ -126,16 +126,16 @@ def test_what_is_no_stream(message: bytes) -> None:
     [line("open", 6) + b"garbage\n" + line("open", 7), line("open", 6) + b'{"event":1,"seq":7}\n',
      b'{"event":"open","seq":true}\n'],
 )  # fmt: skip
-def test_what_is_no_record_is_not_passed_on(position: Position, message: bytes) -> None:
-    with pytest.raises(NoStream):
+def test_what_is_no_record_is_not_passed_on(position: ResumePosition, message: bytes) -> None:
+    with pytest.raises(InvalidFeed):
         position.take(message)
 
 
-def test_a_message_ends_its_last_line(position: Position) -> None:
+def test_a_message_ends_its_last_line(position: ResumePosition) -> None:
     assert position.take(line("open", 6).rstrip()) == line("open", 6)
 
 
-def test_an_agent_whose_filters_changed_begins_anew(position: Position) -> None:
+def test_an_agent_whose_filters_changed_begins_anew(position: ResumePosition) -> None:
     position.take(line("open", 6))
     assert told(position.take(hello(8)))["event"] == "lost"
     assert position.resume is None
@@ -145,9 +145,9 @@ def test_an_agent_whose_filters_changed_begins_anew(position: Position) -> None:
 
 @given(st.lists(st.binary()))
 def test_no_bytes_raise_anything_else(messages: list[bytes]) -> None:
-    position = Position()
+    position = ResumePosition()
     position.connected()
     position.take(hello(1))
     for message in messages:
-        with suppress(NoStream):
+        with suppress(InvalidFeed):
             position.take(message)

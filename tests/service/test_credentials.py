@@ -8,7 +8,12 @@ from agent.address import parse
 from agent.config import Config, Network
 from agent.errors import ConfigFailure
 from agent.secrets import Serving
-from agent.service.credentials import given, is_for_everybody, reread, shown
+from agent.service.credentials import (
+    current_paths,
+    find_credentials,
+    is_world_readable,
+    original_path,
+)
 from agent.stream.feed import Feed
 
 from ..feeding import AGENT
@@ -34,7 +39,7 @@ class Places:
                 (self.source / name).write_text(content)
 
     def network(self) -> Network:
-        found = given(())
+        found = find_credentials(())
         return Network(
             listen=LISTEN,
             token_file=found.get("token_file"),
@@ -53,50 +58,50 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 
 def test_what_stands_for_nothing_is_not_given(places: Places) -> None:
     places.start(tokens=OLD)
-    assert given(()) == {"token_file": f"{places.copies}/tokens"}
-    assert given(("token_file",)) == {}
+    assert find_credentials(()) == {"token_file": f"{places.copies}/tokens"}
+    assert find_credentials(("token_file",)) == {}
 
 
 def test_an_empty_file_is_given(places: Places) -> None:
     places.start(tokens="")
-    assert given(()) == {"token_file": f"{places.copies}/tokens"}
+    assert find_credentials(()) == {"token_file": f"{places.copies}/tokens"}
 
 
 @pytest.mark.parametrize(("there", "missing"), [("tls_crt", "tls.key"), ("tls_key", "tls.crt")])
 def test_half_of_what_tls_takes(places: Places, there: str, missing: str) -> None:
     places.start(**{there: "x"})
     with pytest.raises(ConfigFailure) as raised:
-        given(())
+        find_credentials(())
     name = there.replace("_", ".")
     assert str(raised.value) == (
         f"{places.source}/{name} is there, but {places.source}/{missing} is not"
     )
-    assert given(("tls_cert", "tls_key")) == {}
+    assert find_credentials(("tls_cert", "tls_key")) == {}
 
 
 def test_without_a_service_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     network = Network(listen=LISTEN, token_file="/x")
-    assert given(()) == {}
-    assert reread(network) is network
-    assert shown("/x") == "/x"
+    assert find_credentials(()) == {}
+    assert current_paths(network) is network
+    assert original_path("/x") == "/x"
 
 
 def test_a_copy_is_shown_as_what_it_was_made_of(places: Places) -> None:
-    assert shown(f"{places.copies}/tokens") == f"{places.source}/tokens"
-    assert shown("/x/tokens") == "/x/tokens"
+    assert original_path(f"{places.copies}/tokens") == f"{places.source}/tokens"
+    assert original_path("/x/tokens") == "/x/tokens"
 
 
 def test_who_may_read_the_source_is_what_counts(places: Places) -> None:
     places.start(tokens=OLD)
     copy = f"{places.copies}/tokens"
     (places.source / "tokens").chmod(0o644)
-    assert not is_for_everybody(copy)  # Its directory is closed.
+    assert not is_world_readable(copy)  # Its directory is closed.
     places.source.chmod(0o755)
-    assert is_for_everybody(copy)
+    assert is_world_readable(copy)
     (places.source / "tokens").chmod(0o640)
-    assert not is_for_everybody(copy)
-    assert not is_for_everybody("/nowhere/tokens")
+    assert not is_world_readable(copy)
+    assert not is_world_readable("/nowhere/tokens")
 
 
 # Read again.
@@ -164,7 +169,7 @@ async def test_a_file_that_the_unit_hands_over_no_copy_of_is_none_of_ours(places
 def test_an_option_goes_before_what_cannot_be_read(places: Places) -> None:
     places.start()
     (places.source / "tokens").mkdir()
-    assert given(("token_file",)) == {}
+    assert find_credentials(("token_file",)) == {}
 
 
 async def test_an_option_is_the_administrators_own_choice(places: Places, tmp_path: Path) -> None:

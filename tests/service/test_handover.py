@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.model import Closed, Delta, Opened, Snapshot, Updated
 from agent.service import handover
-from agent.service.handover import SavedState, batches, pack, unpack
+from agent.service.handover import SavedState, load, save
 from agent.stream.diff import DeltaTracker
 from agent.stream.feed import Feed
 
@@ -40,9 +40,9 @@ def left_by(source: Source) -> SavedState:
 
 
 def unpacked(left: SavedState, machine: Any = MACHINE) -> SavedState | None:
-    descriptor = pack(left, MACHINE)
+    descriptor = save(left, MACHINE)
     try:
-        return unpack(descriptor, machine)
+        return load(descriptor, machine)
     finally:
         os.close(descriptor)
 
@@ -57,7 +57,7 @@ async def test_a_subscriber_goes_on_over_both() -> None:
     assert left
 
     later = Source()
-    later.feed.restore(left.seq, batches(left))
+    later.feed.restore(left.seq, left.history())
     later._tracker = DeltaTracker(left.snapshot, left.opened_at)
     early = Subscriber(later.feed.subscribe(resume=("epoch", 1)), folds=False)
     # What changed in between is told, though the first poll of a run knows no changes.
@@ -77,7 +77,7 @@ async def test_what_the_earlier_run_no_longer_held_is_not_resumed() -> None:
         source.poll(*held)
     left = left_by(source)
     feed = Feed(AGENT, heartbeat=0.0)
-    feed.restore(left.seq, batches(left))
+    feed.restore(left.seq, left.history())
     assert feed.history.holds(left.seq)
     assert not feed.history.holds(0)
 
@@ -100,9 +100,9 @@ def test_another_boot_has_another_stream(machine: tuple[str, str | None]) -> Non
 def test_another_version_has_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     source.poll(ONE)
-    descriptor = pack(left_by(source), MACHINE)
+    descriptor = save(left_by(source), MACHINE)
     monkeypatch.setattr(handover, "__version__", "9")
-    assert unpack(descriptor, MACHINE) is None
+    assert load(descriptor, MACHINE) is None
     os.close(descriptor)
 
 
@@ -116,7 +116,7 @@ def test_what_is_nothing_of_ours(content: bytes) -> None:
     for mark in marks:
         descriptor = os.memfd_create("test")
         os.write(descriptor, mark + content)
-        assert unpack(descriptor, MACHINE) is None
+        assert load(descriptor, MACHINE) is None
         os.close(descriptor)
 
 
@@ -141,7 +141,7 @@ def test_what_is_none_of_ours_is_not_made(content: bytes) -> None:
     descriptor = os.memfd_create("test")
     os.write(descriptor, handover._mark(MACHINE) + content)
     try:
-        assert unpack(descriptor, MACHINE) is None
+        assert load(descriptor, MACHINE) is None
     finally:
         os.close(descriptor)
 
@@ -163,7 +163,7 @@ def unpack_of(content: bytes) -> SavedState | None:
     descriptor = os.memfd_create("test")
     try:
         os.write(descriptor, handover._mark(MACHINE) + content)
-        return unpack(descriptor, MACHINE)
+        return load(descriptor, MACHINE)
     finally:
         os.close(descriptor)
 
@@ -201,7 +201,7 @@ def test_any_state_is_read_as_it_was_written(left: SavedState) -> None:
 def serves(left: SavedState) -> None:
     """Serve a state that was read: whatever passes as one must not end the agent."""
     feed = Feed(AGENT, heartbeat=0.0)
-    feed.restore(left.seq, batches(left))
+    feed.restore(left.seq, left.history())
     later = snapshot(ONE)
     feed.publish(later, DeltaTracker(left.snapshot, left.opened_at).advance(later))
     subscriptions = feed.subscribe(), feed.subscribe(resume=("epoch", 0))

@@ -11,7 +11,7 @@ import pytest
 from agent.service import status as service_module
 from agent.service.handover import SavedState
 from agent.service.sd_notify import Notifier
-from agent.service.status import Service
+from agent.service.status import ServiceStatus
 from agent.stream.feed import Feed
 
 from ..feeding import AGENT, ONE, TWO, Source
@@ -47,21 +47,21 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 HANGS_SECONDS = 20.0
 
 
-def service(manager: Manager, feed: Feed, **environment: str) -> Service:
-    return Service(Notifier({**manager.environment, **environment}), feed, lambda: 3, 1.0)
+def service(manager: Manager, feed: Feed, **environment: str) -> ServiceStatus:
+    return ServiceStatus(Notifier({**manager.environment, **environment}), feed, lambda: 3, 1.0)
 
 
 def test_the_first_poll_makes_it_ready(manager: Manager) -> None:
     source = Source()
     one = service(manager, source.feed)
     source.poll(ONE)
-    one.polled()
+    one.report_poll()
     # What an earlier run left has been taken up.
     assert manager.heard() == {"FDSTOREREMOVE": "1", "FDNAME": "state"}
     told = manager.heard()
     assert told["READY"] == "1"
     assert told["STATUS"].startswith("1 sockets of 1 processes, 3 subscribers; ")
-    one.polled()
+    one.report_poll()
     with pytest.raises(BlockingIOError):  # Nothing new is said of each poll.
         manager.heard()
 
@@ -71,7 +71,7 @@ def test_each_poll_feeds_the_watchdog(manager: Manager) -> None:
     one = service(manager, source.feed, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid()))
     source.poll(ONE)
     for _ in range(3):
-        one.polled()
+        one.report_poll()
     assert manager.heard() == {"WATCHDOG": "1"}
     assert "FDSTOREREMOVE" in manager.heard()
     assert manager.heard()["READY"] == "1"
@@ -81,10 +81,10 @@ def test_each_poll_feeds_the_watchdog(manager: Manager) -> None:
 def test_too_much_to_be_handed_on_is_not(
     manager: Manager, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(service_module, "MOST_HOLDINGS", 1)
+    monkeypatch.setattr(service_module, "MAX_HOLDINGS", 1)
     one = service(manager, Feed(AGENT))
     for held in ((ONE,), (ONE, TWO)):
-        one.leave(SavedState("epoch", 0, snapshot(*held), {}, []), ("host", "boot"))
+        one.store_state(SavedState("epoch", 0, snapshot(*held), {}, []), ("host", "boot"))
     assert manager.heard() == {"FDSTORE": "1", "FDNAME": "state"}
     with pytest.raises(BlockingIOError):
         manager.heard()
@@ -96,11 +96,11 @@ def test_a_long_poll_feeds_it_as_it_goes_on(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = service(manager, Feed(AGENT), WATCHDOG_USEC="30000000")
-    one.progressed()
+    one.report_progress()
     with pytest.raises(BlockingIOError):  # Not so soon.
         manager.heard()
     monkeypatch.setattr(service_module, "FEED_SECONDS", 0.0)
-    one.progressed()
+    one.report_progress()
     assert manager.heard() == {"WATCHDOG": "1"}
 
 
@@ -120,28 +120,28 @@ def test_a_watchdog_waits_for_some_polls(manager: Manager) -> None:
 
 def test_reloading_is_told(manager: Manager) -> None:
     one = service(manager, Feed(AGENT))
-    one.reloading()
+    one.report_reloading()
     told = manager.heard()
     assert told["RELOADING"] == "1"
     assert abs(int(told["MONOTONIC_USEC"]) / 1e6 - time.monotonic()) < 60
-    one.reloaded()
+    one.report_reloaded()
     assert manager.heard()["READY"] == "1"
-    one.reloaded("the token file /x: there is no token in it")
+    one.report_reloaded("the token file /x: there is no token in it")
     assert manager.heard()["STATUS"].endswith(
         "; the reload changed nothing: the token file /x: there is no token in it"
     )
-    one.reloaded()
+    one.report_reloaded()
     assert "reload" not in manager.heard()["STATUS"]
-    one.stopping()
+    one.report_stopping()
     assert manager.heard()["STOPPING"] == "1"
 
 
 @pytest.mark.parametrize("address", ["", "vsock:1:2", "/nowhere/notify"])
 def test_where_nobody_listens_nothing_happens(address: str) -> None:
     feed = Feed(AGENT)
-    one = Service(Notifier({"NOTIFY_SOCKET": address}), feed, lambda: 0, 1.0)
+    one = ServiceStatus(Notifier({"NOTIFY_SOCKET": address}), feed, lambda: 0, 1.0)
     feed.publish(snapshot(), [])
-    one.polled()
+    one.report_poll()
 
 
 def test_what_systemd_hands_over() -> None:
