@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from .publish.websocket.limits import Limits
 from .publish.websocket.listen import Listener, opened
 from .publish.websocket.server import Answer, Server
 from .remote.client import RemoteAgent
-from .service.credentials import current_paths, is_world_readable, original_path
+from .service.credentials import CredentialPaths, current_paths, is_world_readable, original_path
 from .stream.feed import Feed
 from .stream.filters import FILTERS, Filter
 
@@ -85,7 +86,11 @@ class Serving:
 
         What cannot be used leaves all as it was. Raises ConfigFailure.
         """
-        network = current_paths(self._config.network)
+        network = self._config.network
+        paths = current_paths(
+            CredentialPaths(network.token_file, network.tls_cert, network.tls_key, network.tls_ca)
+        )
+        network = replace(network, **paths._asdict())
         access, narrowed = access_of(network), filter_of(network)
         if self._tls is not None:
             tls_of(network)  # First into another one, lest half of it counts.

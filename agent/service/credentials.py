@@ -1,5 +1,7 @@
-"""The service's credentials, systemd.exec(5): where systemd put copies of secrets as it started
-us, and where the administrator keeps them. It knows what they stand for, not their content.
+"""Credentials of the service, systemd.exec(5).
+
+systemd copies the secrets into a directory of the service when it starts the service. It does not
+copy them again at a reload, so that a reload reads the files which the copies were made from.
 """
 
 from __future__ import annotations
@@ -8,102 +10,111 @@ import os
 import stat
 from collections.abc import Container
 from contextlib import suppress
-from dataclasses import replace
+from typing import NamedTuple
 
-from ..config import Network
 from ..errors import ConfigFailure
 
-# Where the copies are, and, as our unit tells, where they come from.
+# The directory of the copies, set by systemd, and that of the originals, set by our unit.
 COPIES_VARIABLE, SOURCE_VARIABLE = "CREDENTIALS_DIRECTORY", "SOCKAGENT_CREDENTIALS"
-# Credentials by the setting that they stand for.
+# Names of the credentials by the setting that they are the default of.
 _NAMES = {
     "token_file": "tokens",
     "tls_cert": "tls.crt",
     "tls_key": "tls.key",
     "tls_ca": "tls-ca.crt",
 }
-# What our unit gives in place of a file that is not there: it may not be empty.
-_NOTHING = b"(none)"
+# Content of the copy of a file that does not exist: the unit cannot give an empty default.
+_ABSENT = b"(none)"
+
+
+class CredentialPaths(NamedTuple):
+    """The settings that are paths of secrets; None: not set."""
+
+    token_file: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    tls_ca: str | None
 
 
 def find_credentials(options: Container[str]) -> dict[str, str]:
-    """The copies that there are, by setting, but for those that ``options`` set.
+    """Return the paths of the copies by setting, without the settings in ``options``.
 
-    Raises ConfigFailure where one of certificate and key is missing, or is no file.
+    Raises ConfigFailure if there is a certificate without a key or a key without a certificate, and
+    if systemd could not copy a file.
     """
-    copies, source = os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
-    found = _found(copies)
+    copies, source = _directories()
+    found = _files(copies)
     for setting, name in _NAMES.items() if source else ():
         if setting in found or setting in options or not os.path.exists(f"{copies}/{name}"):
             continue
-        # systemd could make nothing of it: a directory, or a link to nowhere.
+        # systemd uses the default for what it cannot copy: a directory or a dangling link.
         if os.path.lexists(f"{source}/{name}"):
-            raise ConfigFailure(f"{source}/{name} is no file that can be read")
+            raise ConfigFailure(f"{source}/{name} is not a readable file")
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if one in found and not (other in found or other in options or one in options):
-            there, missing = found[one], f"{os.path.dirname(found[one])}/{_NAMES[other]}"
+            missing = f"{os.path.dirname(found[one])}/{_NAMES[other]}"
             raise ConfigFailure(
-                f"{original_path(there)} is there, but {original_path(missing)} is not"
+                f"{original_path(found[one])} requires {original_path(missing)}, "
+                "which does not exist"
             )
     return {setting: path for setting, path in found.items() if setting not in options}
 
 
-def current_paths(network: Network) -> Network:
-    """The settings, with the secrets from where systemd took them: it hands over no new copies.
+def current_paths(paths: CredentialPaths) -> CredentialPaths:
+    """Replace the paths of copies by those of the originals, for a reload.
 
-    Raises ConfigFailure where a secret is gone, or comes that takes a restart: what was in force is
-    to stay so.
+    Raises ConfigFailure if an original was removed or added that only a restart can apply.
     """
-    copies, source = os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
+    copies, source = _directories()
     if not copies or not source:
-        return network
-    fresh = _found(source)
+        return paths
+    originals = _files(source)
 
-    def now(setting: str, path: str | None) -> str | None:
+    def current(setting: str, path: str | None) -> str | None:
         if path is not None and os.path.dirname(path) != copies:
-            return path  # No credential: the administrator's own choice.
+            return path  # Not a credential: set by an option.
         if path is None and not os.path.exists(f"{copies}/{_NAMES[setting]}"):
-            return None  # None that the unit hands over.
-        if path is not None and setting not in fresh:
-            raise ConfigFailure(f"{original_path(path)} is gone; to do without it takes a restart")
-        if path is None and setting in fresh and setting != "token_file":
-            raise ConfigFailure(f"{fresh[setting]} is new; TLS begins with a restart")
-        return fresh.get(setting)
+            return None  # The unit does not load this credential.
+        if path is not None and setting not in originals:
+            raise ConfigFailure(
+                f"{original_path(path)} was removed; restart the service to run without it"
+            )
+        if path is None and setting in originals and setting != "token_file":
+            raise ConfigFailure(f"{originals[setting]} is new; restart the service to use it")
+        return originals.get(setting)
 
-    return replace(
-        network,
-        token_file=now("token_file", network.token_file),
-        tls_cert=now("tls_cert", network.tls_cert),
-        tls_key=now("tls_key", network.tls_key),
-        tls_ca=now("tls_ca", network.tls_ca),
-    )
+    return CredentialPaths._make(map(current, CredentialPaths._fields, paths))
 
 
 def original_path(path: str) -> str:
-    """A path as the administrator knows it: of a copy, where it came from."""
-    copies, source = os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
+    """Return the path that a copy was made from, for messages; any other path unchanged."""
+    copies, source = _directories()
     if copies and source and os.path.dirname(path) == copies:
         return f"{source}/{os.path.basename(path)}"
     return path
 
 
 def is_world_readable(path: str) -> bool:
-    """Whether any user may read the file, or that which a copy came from."""
+    """Return whether every user may read the file, or the original of a copy."""
     path = original_path(path)
     try:
         file, directory = os.stat(path), os.stat(os.path.dirname(path) or ".")
     except OSError:
         return False
-    opened = stat.S_ISREG(file.st_mode) and directory.st_mode & stat.S_IXOTH
-    return bool(opened and file.st_mode & stat.S_IROTH)
+    reachable = stat.S_ISREG(file.st_mode) and directory.st_mode & stat.S_IXOTH
+    return bool(reachable and file.st_mode & stat.S_IROTH)
 
 
-def _found(directory: str | None) -> dict[str, str]:
-    """The files of a directory that are there, by setting; an empty one is."""
+def _directories() -> tuple[str | None, str | None]:
+    return os.environ.get(COPIES_VARIABLE), os.environ.get(SOURCE_VARIABLE)
+
+
+def _files(directory: str | None) -> dict[str, str]:
+    """Return the credentials in a directory by setting. An empty file counts as one."""
     found: dict[str, str] = {}
     for setting, name in _NAMES.items() if directory else ():
         path = f"{directory}/{name}"
         with suppress(OSError), open(path, "rb") as file:
-            if file.read(len(_NOTHING) + 1) != _NOTHING:
+            if file.read(len(_ABSENT) + 1) != _ABSENT:
                 found[setting] = path
     return found
