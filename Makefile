@@ -39,9 +39,9 @@ lint: $(VENV)/.dev
 	@$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	@$(BIN)/python -m bench $(ARGS)
-	@$(BIN)/python -m bench.polls $(POLLS)
-	@$(BIN)/python -m bench.feed
+	@$(BIN)/python -m bench compare $(ARGS)
+	@$(BIN)/python -m bench polls $(POLLS)
+	@$(BIN)/python -m bench feed
 
 PLACES = PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' UNITDIR='$(UNITDIR)' \
     EXAMPLES='$(EXAMPLES)' DESTDIR='$(DESTDIR)'

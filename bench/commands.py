@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
+
+from .agents import installed
 
 OURS = "sockagent"
 _READ_BYTES = 1 << 20
@@ -31,19 +32,11 @@ class Sample(NamedTuple):
     peak: int
 
 
-def sockagent(*arguments: str) -> tuple[str, ...]:
-    """The command line of sockagent as this environment has it installed."""
-    beside = Path(sys.executable).with_name(OURS)
-    if beside.exists():
-        return (str(beside), *arguments)
-    return (sys.executable, "-m", "agent", *arguments)
-
-
 def commands() -> tuple[list[Command], list[str]]:
     """The commands to compare, sockagent first, and the names of the missing ones."""
     psutil = 'import psutil; psutil.net_connections("all")'
     wanted = [
-        Command("sockagent", sockagent()),
+        Command(OURS, installed().argv),
         Command("ss -anp", ("ss", "-anp"), bar=1.0),
         Command("netstat -apeen", ("netstat", "-apeen")),
         # lsof exits 1 when anything that it was asked for is not there.

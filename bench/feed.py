@@ -1,9 +1,9 @@
-"""What the live feed costs: ``python -m bench.feed``.
+"""Measure the CPU time and the memory of the WebSocket feed per subscriber.
 
-A real agent serves 1,000 and then 10,000 WebSocket subscribers. Once a second one socket is opened,
-which is one message to each. Beside it, in the same run, the same crowd at a plain loop around
-``websockets.broadcast``. Processor time decides: the agent's is all it uses, polls included; per
-message what it uses more than while nothing happens.
+An agent serves 1,000 and then 10,000 subscribers. Once a second one socket is opened, which is one
+message to each of them. A loop around ``websockets.broadcast`` serves as many in the same run; with
+--agent PATH another checkout does, in turn with this one. The agent's CPU time includes its polls;
+the CPU time of a message is the difference to polls in which nothing happens.
 """
 
 from __future__ import annotations
@@ -15,57 +15,61 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .agent import Follower
-from .commands import sockagent
+from .agents import Agent, RunningAgent, add_agent, agents_of
+from .report import log, ratio
 
 SIZES = (1_000, 10_000)
-# Clients in one process: below what a process may have open.
-_CROWD = 5_000
-_SECONDS = 15
-_PATIENCE_SECONDS = 120.0
-# Microseconds of processor time per message and subscriber, KiB each, seconds to the last one, and
-# processor time per second with one message a second.
-BARS = {"cpu_us": 20.0, "kib": 24.0, "p99": 1.0, "core": 0.5}
+# Clients of one process, below RLIMIT_NOFILE.
+_CLIENTS_PER_PROCESS = 5_000
+_START_SECONDS = 120.0
+# By then the agent has reported the sockets of the subscribers themselves.
+_SETTLE_SECONDS = 5.0
+_PAIR_ROUNDS = 5
+_BROADCAST = "websockets.broadcast"
+# Limits: microseconds of CPU per message and subscriber, KiB per subscriber, seconds to the last
+# subscriber, and CPU seconds per second with one message a second.
+LIMITS = {"cpu_us": 20.0, "kib": 24.0, "p99": 1.0, "core": 0.5}
 
 
 class Cost(NamedTuple):
-    """What serving so many subscribers costs."""
+    """The cost of serving a number of subscribers."""
 
     server: str
     subscribers: int
     cpu_us: float  # Per message and subscriber.
     kib: float  # Resident, per subscriber.
-    core: float  # Processor seconds a second, with one message a second.
-    p50: float  # Seconds from a message's time to its last subscriber.
+    core: float  # CPU seconds per second, with one message a second.
+    p50: float  # Seconds from the time of a message until its last subscriber has it.
     p99: float
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 @contextmanager
-def server(name: str, port: int) -> Iterator[Follower]:
-    """The agent, or the reference, serving."""
-    if name == "sockagent":
-        command = sockagent(
+def serving(agent: Agent | None, port: int) -> Iterator[RunningAgent]:
+    """Run the agent as a server, or the broadcast loop if it is None."""
+    command = (
+        (sys.executable, "-m", "bench.broadcast", str(port))
+        if agent is None
+        else agent.command(
             "--listen", f"127.0.0.1:{port}", "--max-clients", "20000",
             "--max-clients-per-address", "20000", "--max-handshakes", "2000",
-        )  # fmt: skip
-    else:
-        command = (sys.executable, "-m", "bench.broadcast", str(port))
+        )
+    )  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            end = time.monotonic() + _PATIENCE_SECONDS
+            end = time.monotonic() + _START_SECONDS
             while time.monotonic() < end:
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
@@ -73,19 +77,19 @@ def server(name: str, port: int) -> Iterator[Follower]:
                 except ConnectionRefusedError:
                     time.sleep(0.05)
             time.sleep(2.0)
-            yield Follower(process)
+            yield RunningAgent(process)
         finally:
             process.terminate()
 
 
 @contextmanager
-def crowd(port: int, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """So many subscribers of what is opened, in processes of their own."""
+def subscribers(port: int, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Connect this many subscribers to the opens of UDP sockets, in processes of their own."""
     url = f"ws://127.0.0.1:{port}/events?proto=udp&event=open"
     with ExitStack() as stack:
         processes = []
         while count:
-            size = min(count, _CROWD)
+            size = min(count, _CLIENTS_PER_PROCESS)
             process = stack.enter_context(
                 subprocess.Popen(
                     (sys.executable, "-m", "bench.crowd", url, str(size)),
@@ -102,92 +106,122 @@ def crowd(port: int, count: int) -> Iterator[list[subprocess.Popen[str]]]:
         yield processes
 
 
-def cost(name: str, count: int) -> Cost:
-    """Measure one server with so many subscribers."""
+def measure(agent: Agent | None, count: int, seconds: int) -> Cost:
+    """Measure one server with this many subscribers, for this long without and with messages."""
     port = free_port()
-    with server(name, port) as serving:
-        before = serving.rss()
-        with crowd(port, count) as processes:
-            time.sleep(5.0)  # The agent has told of the subscribers' own sockets by now.
-            kib = (serving.rss() - before) / count
-            quiet = 0.0
-            if name == "sockagent":  # The reference never rests.
-                quiet = serving.cpu_per_poll(_SECONDS, 1.0)
-            started = serving.cpu()
+    with serving(agent, port) as server:
+        before = server.rss()
+        with subscribers(port, count) as processes:
+            time.sleep(_SETTLE_SECONDS)
+            kib = (server.rss() - before) / count
+            # The broadcast loop sends a message each second, even now.
+            quiet = 0.0 if agent is None else server.cpu_per_poll(seconds, 1.0)
+            started = server.cpu()
             opened = []
-            for _ in range(_SECONDS):
-                if name == "sockagent":
+            for _ in range(seconds):
+                if agent is not None:
                     one = socket.socket(type=socket.SOCK_DGRAM)
                     one.bind(("127.0.0.1", 0))
                     opened.append(one)
                 time.sleep(1.0)
-            core = (serving.cpu() - started) / _SECONDS
-            delays = last_of(processes, count)
+            core = (server.cpu() - started) / seconds
+            delays = sorted(delays_of(processes, count))
             for one in opened:
                 one.close()
-    per_message = (core - quiet) / count * 1e6
-    ordered = sorted(delays)
     return Cost(
-        name, count, per_message, kib, core, median(ordered),
-        ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        _BROADCAST if agent is None else agent.name, count, (core - quiet) / count * 1e6, kib, core,
+        median(delays), delays[min(len(delays) - 1, int(len(delays) * 0.99))],
     )  # fmt: skip
 
 
-def last_of(processes: list[subprocess.Popen[str]], count: int) -> list[float]:
-    """How long each message that reached all took to the last subscriber."""
+def delays_of(processes: list[subprocess.Popen[str]], count: int) -> list[float]:
+    """Return how long each message took to the last subscriber, if it reached all of them."""
     seen: dict[str, int] = {}
     last: dict[str, float] = {}
     for process in processes:
         assert process.stdin
         assert process.stdout
         process.stdin.close()
-        for text, (subscribers, seconds) in json.loads(process.stdout.readline()).items():
-            seen[text] = seen.get(text, 0) + subscribers
+        for text, (reached, seconds) in json.loads(process.stdout.readline()).items():
+            seen[text] = seen.get(text, 0) + reached
             last[text] = max(last.get(text, 0.0), seconds)
     return [seconds for text, seconds in last.items() if seen[text] >= count]
 
 
-def markdown(costs: list[Cost]) -> str:
-    """The table."""
+def table(costs: Sequence[Cost]) -> str:
+    """Return the medians of the costs by server and number of subscribers, as Markdown."""
     heading = (
         "| server | subscribers | CPU per message and subscriber, µs | resident each, KiB "
         "| of one core, one message a second | to the last subscriber p50, ms | p99, ms |"
     )
-    rows = (
-        f"| {one.server} | {one.subscribers:,} | {one.cpu_us:.1f} | {one.kib:.1f} "
-        f"| {one.core:.2f} | {one.p50 * 1000:.0f} | {one.p99 * 1000:.0f} |"
-        for one in costs
+    lines = [heading, "|---|---:|---:|---:|---:|---:|---:|"]
+    for (server, count), some in _grouped(costs).items():
+        cpu_us, kib, core, p50, p99 = (
+            median(column) for column in list(zip(*some, strict=True))[2:]
+        )
+        lines.append(
+            f"| {server} | {count:,} | {cpu_us:.1f} | {kib:.1f} | {core:.2f} "
+            f"| {p50 * 1000:.0f} | {p99 * 1000:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def ratios(costs: Sequence[Cost]) -> str:
+    """Return the ratios of this agent to the other one, by number of subscribers."""
+    groups = _grouped(costs)
+    return "\n".join(
+        f"this / other with {count:,} subscribers (quartiles): CPU per message and subscriber "
+        f"{ratio([one.cpu_us for one in some], [one.cpu_us for one in groups['other', count]])}, "
+        f"core {ratio([one.core for one in some], [one.core for one in groups['other', count]])}, "
+        f"KiB {ratio([one.kib for one in some], [one.kib for one in groups['other', count]])}"
+        for (server, count), some in groups.items()
+        if server == "this"
     )
-    return "\n".join((heading, "|---|---:|---:|---:|---:|---:|---:|", *rows))
 
 
-def misses(costs: list[Cost]) -> list[str]:
-    """The bars that sockagent misses."""
+def _grouped(costs: Sequence[Cost]) -> dict[tuple[str, int], list[Cost]]:
+    groups: dict[tuple[str, int], list[Cost]] = {}
+    for one in costs:
+        groups.setdefault((one.server, one.subscribers), []).append(one)
+    return groups
+
+
+def misses(costs: Sequence[Cost]) -> list[str]:
+    """Return the limits that sockagent exceeds."""
     return [
-        f"{one.subscribers} subscribers: {name} {getattr(one, name):.2f}, at most {bar}"
+        f"{one.subscribers} subscribers: {name} {getattr(one, name):.2f}, at most {limit}"
         for one in costs
         if one.server == "sockagent"
-        for name, bar in BARS.items()
-        if getattr(one, name) > bar
+        for name, limit in LIMITS.items()
+        if getattr(one, name) > limit
     ]
 
 
 def main() -> int:
-    """Run the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m bench.feed", description=__doc__)
-    parser.add_argument(
-        "--sizes", default=",".join(map(str, SIZES)), help="subscribers: 1000,10000"
+    """Measure and print a table; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench feed", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--sizes", default=",".join(map(str, SIZES)), metavar="N,N", help="subscribers (1000,10000)"
     )
-    parser.add_argument("--json", type=Path, help="write everything measured there")
+    add("--rounds", type=int, metavar="N", help=f"rounds (1; with --agent: {_PAIR_ROUNDS})")
+    add("--seconds", type=int, default=15, metavar="N", help="messages in a round (15)")
+    add("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
+    add_agent(parser)
     options = parser.parse_args()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    costs = []
+    agents = agents_of(options.agent)
+    servers: list[Agent | None] = list(agents) if options.agent else [*agents, None]
+    costs: list[Cost] = []
     for size in map(int, options.sizes.split(",")):
-        for name in ("sockagent", "websockets.broadcast"):
-            costs.append(cost(name, size))
-            print(costs[-1], file=sys.stderr)
-    print(markdown(costs))
+        for number in range(options.rounds or (_PAIR_ROUNDS if options.agent else 1)):
+            for agent in reversed(servers) if number % 2 else servers:
+                costs.append(measure(agent, size, options.seconds))
+                log(str(costs[-1]))
+    print(table(costs))
+    if options.agent:
+        print(f"\n{ratios(costs)}")
     if options.json:
         options.json.write_text(json.dumps([one._asdict() for one in costs]))
     for miss in misses(costs):

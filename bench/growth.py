@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from agent.snapshot.plan import SWEEP_SECONDS
 
-from .agent import following
+from .agents import following, installed
 from .load import Shape, running
 
 INTERVAL = 1.0  # Seconds.
@@ -39,7 +39,7 @@ def growth() -> list[Point]:
     """Measure each load."""
     points = []
     for shape in SHAPES:
-        with running(shape), following("--interval", str(INTERVAL)) as agent:
+        with running(shape), following(installed(), "--interval", str(INTERVAL)) as agent:
             time.sleep(WARM_UP)
             cost = agent.cpu_per_poll(POLLS, INTERVAL) * 1000
             sockets = shape.tcp + shape.unix

@@ -139,6 +139,11 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def shape_of(options: argparse.Namespace) -> Shape:
+    """Return the load that the options describe."""
+    return Shape(**{name: getattr(options, name) for name in Shape._fields})
+
+
 def main() -> None:
     """Build the load that the arguments describe and hold it until stdin closes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
+from .agents import Memory
 from .commands import OURS, Command, Sample
-from .follow import Followed
 
 _BEGIN, _END = "<!-- bench -->", "<!-- /bench -->"
+
+
+class Followed(NamedTuple):
+    """``sockagent --follow`` while nothing changes; ``cpu`` is in seconds per poll."""
+
+    first: Memory
+    later: Memory
+    polls: int
+    interval: float
+    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,35 @@ def markdown(table: Sequence[Row], followed: Followed | None) -> str:
     if followed:
         lines += ["", sentence(table, followed)]
     return "\n".join(lines)
+
+
+def ratio(ours: Sequence[float], others: Sequence[float]) -> str:
+    """Return the median of the rounds' ratios, and their quartiles."""
+    ratios = [one / other for one, other in zip(ours, others, strict=True)]
+    low, middle, high = (
+        quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    )
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def pair_table(samples: Mapping[str, Sequence[Sample]]) -> str:
+    """Return a table of snapshots of two agents, and of the ratio of the first to the second."""
+    lines = ["| snapshot of | wall, ms | CPU, ms | peak RSS, MiB |", "|---|---:|---:|---:|"]
+    columns = {name: list(zip(*taken, strict=True)) for name, taken in samples.items()}
+    for name, (wall, cpu, peak) in columns.items():
+        lines.append(
+            f"| {name} | {median(wall) * 1000:.0f} | {median(cpu) * 1000:.0f} "
+            f"| {median(peak) / 1024:.1f} |"
+        )
+    ours, others = columns.values()
+    cells = " | ".join(ratio(*pair) for pair in zip(ours, others, strict=True))
+    return "\n".join([*lines, f"| {' / '.join(samples)} (quartiles) | {cells} |"])
+
+
+def log(text: str) -> None:
+    """Print progress to a terminal."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
 
 
 def sentence(table: Sequence[Row], followed: Followed) -> str:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from . import verdict
-from .commands import sockagent
+from .agents import agent_at, installed
 from .databases import pgbench_tcp, pgbench_unix, redis
 from .recorded import measure
 from .workloads import (
@@ -103,7 +103,7 @@ def main() -> int:
     options = arguments()
     if options.alone:
         _move()
-    command = (str(options.agent.resolve()),) if options.agent else sockagent()
+    command = (agent_at(options.agent, "sockagent") if options.agent else installed()).argv
     share = _QUICK if options.quick else 1.0
     results: list[verdict.Result] = []
     with tempfile.TemporaryDirectory(prefix="bench-servers-") as scratch:

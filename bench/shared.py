@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .commands import Command, Sample, measure, sockagent
+from .agents import agent_at, installed
+from .commands import Command, Sample, measure
 
 _CLONE_FILES = 0x400  # linux/sched.h
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -180,7 +181,7 @@ def main() -> None:
     if options.hold:
         hold(Shape("", *options.hold))
         return
-    agent = (str(options.agent.resolve()),) if options.agent else sockagent()
+    agent = (agent_at(options.agent, "sockagent") if options.agent else installed()).argv
     print(f"| held by | descriptors each | wall, s | CPU, s | wall, 1/{_FACTOR} of them | ratio "
           "| CPU of --follow, cores |\n|---|---:|---:|---:|---:|---:|---:|")  # fmt: skip
     for shape in shapes(hard):

@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from . import churn
-from .agent import following
+from .agents import following, installed
 
 SAMPLE_SECONDS = 5.0
 
@@ -38,7 +38,10 @@ class Soak(NamedTuple):
 
 def soak(minutes: float) -> Soak:
     """Follow for so long while 20 processes open and close 200 sockets a second."""
-    with churn.running(20, 200), following("--interval", "1", "--stats", "60") as agent:
+    with (
+        churn.running(20, 200),
+        following(installed(), "--interval", "1", "--stats", "60") as agent,
+    ):
         time.sleep(60)
         first, descriptors, cpu = agent.rss(), agent.descriptors(), agent.cpu()
         start = time.monotonic()
