@@ -32,7 +32,7 @@ from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
 from .snapshot.refresh import reserved_fds
 from .snapshot.table_sources import sources_of
-from .stream.encoder import Agent, Encoder
+from .stream.encoder import AgentInfo, Encoder
 from .stream.lines import chunks, snapshot_lines
 from .text import text
 
@@ -148,7 +148,7 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
     machine = (text(os.fsencode(os.uname().nodename)), boot_id)
     handed, left = _handed(machine) if config.network.listen else ({}, None)
     epoch = os.urandom(8).hex() if left is None else left.epoch
-    agent = Agent(*machine, epoch, config.interval)
+    agent = AgentInfo(*machine, epoch, config.interval)
     if config.filter.values:
         from .preflight import hints  # Only here: most ask for everything.
 

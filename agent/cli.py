@@ -158,9 +158,9 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _run(options: dict[str, Any]) -> int:
     if options.pop("schema", False):
-        from .stream.schema import printed
+        from .stream.schema import schema_text
 
-        _print(printed())
+        _print(schema_text())
         return DONE
     if not sys.platform.startswith("linux"):
         raise RuntimeFailure(f"it reads Linux's procfs; this is {sys.platform}")

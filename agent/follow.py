@@ -20,7 +20,7 @@ from .snapshot.poller import Poller
 from .snapshot.stats import PollStats, sentence
 from .snapshot.ticker import snapshots
 from .stream.diff import DeltaTracker
-from .stream.encoder import Agent
+from .stream.encoder import AgentInfo
 from .stream.feed import HISTORY_BURST_SECONDS, Feed
 
 # Allocations between two looks for cyclic garbage: there is little, and each look is a pause.
@@ -35,10 +35,10 @@ class Follower:
     """The feed of an agent that polls; ``work`` is what must run for it."""
 
     def __init__(
-        self, poller: Poller, agent: Agent, config: Config, left: SavedState | None = None
+        self, poller: Poller, agent: AgentInfo, config: Config, left: SavedState | None = None
     ) -> None:
         """``left`` is what an earlier run of the same epoch left."""
-        self.feed = Feed(agent, vitals=PollStats(), history_burst=HISTORY_BURST_SECONDS)
+        self.feed = Feed(agent, stats=PollStats(), history_burst=HISTORY_BURST_SECONDS)
         self._tracker = DeltaTracker()
         self._missing: tuple[str, ...] = ()  # In the last poll.
         self._logged: set[str] = set()  # Kinds of sentences on what is missing.
@@ -70,7 +70,7 @@ class Follower:
     async def _poll(self) -> None:
         tracker, feed = self._tracker, self.feed
         try:
-            async for snapshot in snapshots(self._poller, self._config.interval, feed.vitals):
+            async for snapshot in snapshots(self._poller, self._config.interval, feed.stats):
                 first = feed.snapshot is None
                 deltas = tracker.advance(snapshot)
                 self.progressed()
@@ -101,4 +101,4 @@ class Follower:
         """Say what the polls cost, for ever."""
         while True:
             await asyncio.sleep(seconds)
-            log(sentence(self.feed.vitals.figures()))
+            log(sentence(self.feed.stats.figures()))

@@ -31,7 +31,7 @@ from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import opened
 from agent.publish.websocket.server import Server
 from agent.stream.diff import DeltaTracker
-from agent.stream.encoder import Agent
+from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
 from agent.stream.filters import FILTERS, Filter
 
@@ -171,7 +171,7 @@ class Target:
         self.wrong: list[str] = []
         self.polls = 0
         self.stall = 0.0
-        self._feed = Feed(Agent("host", "boot", "epoch", 1.0))
+        self._feed = Feed(AgentInfo("host", "boot", "epoch", 1.0))
         self._tracker = DeltaTracker()
         self._random = random.Random(1)
 

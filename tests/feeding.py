@@ -7,9 +7,10 @@ from typing import Any
 
 from agent.model import Coverage, Holding, Snapshot
 from agent.stream.diff import DeltaTracker
-from agent.stream.encoder import Agent
-from agent.stream.feed import Feed, Subscription
+from agent.stream.encoder import AgentInfo
+from agent.stream.feed import Feed
 from agent.stream.filters import Filter
+from agent.stream.ndjson import NdjsonSubscription
 
 from .make import (
     SIGHT,
@@ -22,7 +23,7 @@ from .make import (
     tcp,
 )
 
-AGENT = Agent("host", "boot", "epoch", 1.0)
+AGENT = AgentInfo("host", "boot", "epoch", 1.0)
 # What moves without an update, and what is a record's own.
 UNTOLD = {"recv_q", "send_q", "cmdline", "peer_pid", "event", "seq", "time", "previous"}
 
@@ -31,7 +32,7 @@ class Source:
     """A feed, and the tracker before it. With no heartbeat to wait for, an idle one says so."""
 
     def __init__(self, **bounds: Any) -> None:
-        self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat=0.0, **bounds)
+        self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat_seconds=0.0, **bounds)
         self._tracker = DeltaTracker()
 
     def poll(self, *holdings: Holding, coverage: Coverage = SIGHT) -> None:
@@ -55,25 +56,25 @@ class Source:
 
 
 class Subscriber:
-    def __init__(self, subscription: Subscription, *, folds: bool = True) -> None:
+    def __init__(self, subscription: NdjsonSubscription, *, folds: bool = True) -> None:
         self._chunks: AsyncIterator[bytes] = aiter(subscription)
         self._folds = folds
         self.fold: Fold = {}
 
-    async def chunk(self) -> list[Record]:
+    async def read_chunk(self) -> list[Record]:
         told = records(await anext(self._chunks))
         if self._folds:
             self.fold = fold(self.fold, told)
         return told
 
-    async def told(self) -> list[Record]:
+    async def read(self) -> list[Record]:
         """Everything up to the heartbeat that an idle feed sends."""
         told: list[Record] = []
         while not told or told[-1]["event"] != "heartbeat":
-            told += await self.chunk()
+            told += await self.read_chunk()
         return told[:-1]
 
-    async def rest(self) -> list[Record]:
+    async def read_to_end(self) -> list[Record]:
         """Everything up to the end of the stream."""
         return [record async for chunk in self._chunks for record in records(chunk)]
 

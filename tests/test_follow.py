@@ -7,7 +7,7 @@ import pytest
 from agent import follow as following_module
 from agent.config import Config
 from agent.follow import Follower
-from agent.stream.encoder import Agent
+from agent.stream.encoder import AgentInfo
 
 from .fakeproc import FakeProc, inet_row
 
@@ -29,7 +29,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def follow(fake: FakeProc, *polls: dict[str, list[bytes]]) -> None:
     """Follow tables that read so, poll after poll."""
     config = Config(interval=INTERVAL_SECONDS)
-    following = Follower(fake.poller(), Agent("host", None, "epoch", 1.0), config)
+    following = Follower(fake.poller(), AgentInfo("host", None, "epoch", 1.0), config)
     polled = asyncio.Event()
     following.polled = polled.set
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:

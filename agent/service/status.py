@@ -92,7 +92,7 @@ class ServiceStatus:
 
     def status(self) -> str:
         """One line for ``systemctl status``."""
-        figures = self._feed.vitals.figures()
+        figures = self._feed.stats.figures()
         snapshot = self._feed.snapshot
         sockets = 0 if snapshot is None else len(snapshot.holdings)
         processes = 0 if snapshot is None else snapshot.coverage.processes

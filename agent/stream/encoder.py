@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
 
 
-class Agent(NamedTuple):
+class AgentInfo(NamedTuple):
     """What `hello` tells of the agent. ``interval`` is in seconds."""
 
     host: str
@@ -54,7 +54,7 @@ def timestamp(seconds: float) -> str:
 class Encoder:
     """Encodes the records of one agent. It keeps the JSON of processes, by identity."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentInfo) -> None:
         self._agent = agent
         self._host = _json(agent.host)
         self._processes: dict[int, tuple[Process, str]] = {}

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import repeat
 from weakref import WeakValueDictionary
 
 from ..model import (
@@ -26,10 +25,11 @@ from ..model import (
 )
 from ..snapshot.stats import PollStats
 from .cache import ChunkCache
-from .encoder import Agent, Encoder
+from .encoder import AgentInfo, Encoder
 from .filters import Filter
 from .history import Batch, History
 from .lines import CHUNK_BYTES
+from .ndjson import NdjsonSubscription
 from .view import KEPT_BYTES, Key, View, Wrap, as_is
 
 # The history is bounded in both: minutes of a busy machine.
@@ -50,20 +50,20 @@ class Feed:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: AgentInfo,
         *,
-        vitals: PollStats | None = None,
+        stats: PollStats | None = None,
         clock: Callable[[], float] = time.time,
         history_records: int = HISTORY_RECORDS,
         history_bytes: int = HISTORY_BYTES,
         history_burst: float = 0.0,
-        heartbeat: float = HEARTBEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.epoch = agent.epoch
-        self.vitals = vitals or PollStats()
+        self.stats = stats or PollStats()
         self.encoder = Encoder(agent)
         self.clock = clock
-        self.heartbeat = heartbeat
+        self.heartbeat_seconds = heartbeat_seconds
         self.history = History(history_records, history_bytes, history_burst)
         self.seq = 0
         self.snapshot: Snapshot | None = None
@@ -116,14 +116,14 @@ class Feed:
         snapshot: bool = True,
         wrap: Wrap = as_is,
         page_bytes: int = CHUNK_BYTES,
-    ) -> Subscription:
+    ) -> NdjsonSubscription:
         """A new subscription. ``resume`` is the (epoch, seq) to go on behind; ``snapshot`` whether
         one is wanted where that cannot be.
 
         ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
         ``page_bytes``. What is equal in all these is encoded once for all subscriptions.
         """
-        return Subscription(self, self.view(chosen, wrap, page_bytes), resume, snapshot)
+        return NdjsonSubscription(self, self.view(chosen, wrap, page_bytes), resume, snapshot)
 
     def view(self, chosen: Filter, wrap: Wrap, page_bytes: int) -> View:
         """The view through this filter, which all share who want the same."""
@@ -140,7 +140,7 @@ class Feed:
             self._holdings = () if self.snapshot is None else tuple(self.snapshot.holdings.values())
         return self._holdings
 
-    async def news(self, seen: int, seconds: float) -> int:
+    async def wait(self, seen: int, seconds: float) -> int:
         """Wait until ``generation`` differs from ``seen``, at most ``seconds``; return it."""
         if self.generation == seen:
             with suppress(TimeoutError):
@@ -152,108 +152,3 @@ class Feed:
         self.generation += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
-
-
-class Subscription:
-    """One subscriber's cursor. ``take`` gives what is to be sent, chunk by chunk, each of whole
-    records; iterated over, it waits for more, and says so when there is nothing to say."""
-
-    def __init__(
-        self, feed: Feed, view: View, resume: tuple[str, int] | None, snapshot: bool
-    ) -> None:
-        self.view = view
-        self.seq = 0  # The newest delta that was sent, or that the snapshot sent included.
-        view.enter()
-        self._feed = feed
-        self._resume = resume
-        self._wants_snapshot = snapshot
-        self._chunks: Iterator[bytes | None] = self._stream()
-
-    def take(self) -> bytes | None:
-        """The next chunk; empty when it takes another turn to find it; None when there is none."""
-        return next(self._chunks)
-
-    def close(self) -> None:
-        """Let go of everything: there is nobody to send to any more."""
-        chunks, self._chunks = self._chunks, repeat(None)
-        if isinstance(chunks, Generator):
-            chunks.close()
-            self.view.leave()
-
-    def look_through(self, view: View) -> None:
-        """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
-        self.close()
-        view.enter()
-        self.view = view
-        self._resume = None
-        self._chunks = self._stream()
-
-    def heartbeat(self) -> bytes:
-        """The record to say that there is nothing to say."""
-        feed = self._feed
-        return self.view.wrap(feed.encoder.heartbeat(self.seq, feed.clock(), feed.vitals.figures()))
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        feed = self._feed
-        clock = asyncio.get_running_loop().time
-        said = clock()
-        while True:
-            seen = feed.generation
-            chunk = self.take()
-            if chunk:
-                yield chunk
-                said = clock()
-            elif chunk is not None:
-                await asyncio.sleep(0)
-            elif feed.stopped:
-                return
-            elif await feed.news(seen, said + feed.heartbeat - clock()) == seen and feed.snapshot:
-                yield self.heartbeat()
-                said = clock()
-
-    def _stream(self) -> Generator[bytes | None, None, None]:
-        """What ``take`` gives, for ever."""
-        feed, wrap = self._feed, self.view.wrap
-        while (snapshot := feed.snapshot) is None:
-            yield None
-        # Sequence and snapshot are taken together: at each yield newer ones may be published.
-        resumed = self._can_resume()
-        # A snapshot that follows is no older.
-        now = feed.clock() if resumed else snapshot.time
-        pages = None
-        if not resumed and self._wants_snapshot:
-            pages = self.view.snapshot(snapshot, feed.holdings(), self.seq)
-        yield wrap(feed.encoder.hello(self.seq, now, snapshot.coverage, resumed=resumed))
-        if pages is not None:
-            yield from pages
-        while True:
-            if not feed.history.holds(self.seq):
-                yield from self._lost()
-            elif (batch := feed.history.after(self.seq)) is not None:
-                first, self.seq = self.seq + 1, batch.last
-                yield from self.view.deltas(batch, first)
-            else:
-                yield None
-
-    def _can_resume(self) -> bool:
-        """Settle where the subscription begins; whether that is where it asked to resume."""
-        self.seq = self._feed.seq
-        if self._resume is None:
-            return False
-        epoch, seq = self._resume
-        if epoch != self._feed.epoch or seq > self.seq or not self._feed.history.holds(seq):
-            return False
-        self.seq = seq
-        return True
-
-    def _lost(self) -> Iterator[bytes]:
-        """What was lost, and a fresh snapshot."""
-        feed = self._feed
-        assert feed.snapshot is not None  # Nothing is lost before the first.
-        feed.lost += 1
-        first, self.seq = self.seq + 1, feed.seq
-        now = feed.snapshot.time
-        pages = self.view.snapshot(feed.snapshot, feed.holdings(), self.seq)
-        yield self.view.wrap(feed.encoder.lost(self.seq, now, first, self.seq))
-        if pages is not None:
-            yield from pages

@@ -185,6 +185,6 @@ def schema() -> Schema:
     }
 
 
-def printed() -> str:
+def schema_text() -> str:
     """The schema as text."""
     return json.dumps(schema(), indent=2) + "\n"

@@ -19,7 +19,7 @@ from agent.publish.websocket.limits import Limits
 from agent.remote import client as connect
 from agent.remote.client import RemoteAgent, follow_all
 
-from ..feeding import ONE, THREE, TWO, events
+from ..feeding import AGENT, ONE, THREE, TWO, events
 from ..make import Record, records
 from ..publish.websocket.serving import HANGS_SECONDS, Serving, serving
 
@@ -133,9 +133,7 @@ async def test_an_agent_that_restarts(capfd: pytest.CaptureFixture[str]) -> None
         await told.until("snapshot_end")
         there.feed.stop()
     await asyncio.sleep(0.2)  # There is nobody for a while.
-    async with serving(f"127.0.0.1:{port}") as again:
-        again.feed.epoch = "another"
-        again.feed.encoder._agent = again.feed.encoder._agent._replace(epoch="another")
+    async with serving(f"127.0.0.1:{port}", agent=AGENT._replace(epoch="another")) as again:
         again.poll(TWO)
         new = await told.until("snapshot_end")
         assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]

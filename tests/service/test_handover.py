@@ -62,12 +62,12 @@ async def test_a_subscriber_goes_on_over_both() -> None:
     early = Subscriber(later.feed.subscribe(resume=("epoch", 1)), folds=False)
     # What changed in between is told, though the first poll of a run knows no changes.
     later.show(snapshot(TWO, THREE)._replace(changed=frozenset({(7, 3)})))
-    told = await early.told()
+    told = await early.read()
     assert (told[0]["resumed"], events(told)) == (True, ["hello", "close", "open"])
     assert seqs(told) == [1, 2, 3]
     assert (told[1]["inode"], told[2]["inode"]) == (1, 3)
     later.show(snapshot(THREE)._replace(changed=frozenset({(7, 2)})))
-    (closed,) = await early.told()
+    (closed,) = await early.read()
     assert (closed["inode"], closed["duration_ms"]) == (2, 0)
 
 
@@ -76,7 +76,7 @@ async def test_what_the_earlier_run_no_longer_held_is_not_resumed() -> None:
     for held in ((), (ONE,), (TWO,), (THREE,)):
         source.poll(*held)
     left = left_by(source)
-    feed = Feed(AGENT, heartbeat=0.0)
+    feed = Feed(AGENT, heartbeat_seconds=0.0)
     feed.restore(left.seq, left.history())
     assert feed.history.holds(left.seq)
     assert not feed.history.holds(0)
@@ -200,7 +200,7 @@ def test_any_state_is_read_as_it_was_written(left: SavedState) -> None:
 
 def serves(left: SavedState) -> None:
     """Serve a state that was read: whatever passes as one must not end the agent."""
-    feed = Feed(AGENT, heartbeat=0.0)
+    feed = Feed(AGENT, heartbeat_seconds=0.0)
     feed.restore(left.seq, left.history())
     later = snapshot(ONE)
     feed.publish(later, DeltaTracker(left.snapshot, left.opened_at).advance(later))

@@ -14,7 +14,7 @@ from agent.snapshot.oneshot import take_snapshot
 from agent.snapshot.poller import Poller
 from agent.snapshot.table_sources import sources_of
 
-from ..told import Told, told
+from ..child import Child, child_process
 from ..unshared import need_root
 
 THREAD = """
@@ -39,7 +39,7 @@ def polling(source: str) -> Iterator[Poller]:
         poller.tables.take_ended({})
 
 
-def listen_in_a_thread_of_another_namespace(there: Told) -> int:
+def listen_in_a_thread_of_another_namespace(there: Child) -> int:
     """Return the inode of the listener."""
     there("held = []; gone = threading.Event()")
     there(f"exec({THREAD!r})")
@@ -52,7 +52,7 @@ async def test_a_listener_in_a_namespace_of_a_single_thread_has_its_address(sour
     need_root()
     with polling(source) as poller:
         await poller.poll()
-        with told() as there:
+        with child_process() as there:
             inode = listen_in_a_thread_of_another_namespace(there)
             for _ in range(3):
                 holdings = (await poller.poll()).holdings
@@ -66,7 +66,7 @@ async def test_a_listener_in_a_namespace_of_a_single_thread_has_its_address(sour
 async def test_a_snapshot_shows_the_address_of_a_listener_of_a_single_threads_namespace() -> None:
     need_root()
     found: list[Holding] = []
-    with told() as there, polling("netlink") as poller:
+    with child_process() as there, polling("netlink") as poller:
         inode = listen_in_a_thread_of_another_namespace(there)
         async for part in take_snapshot(poller, None):
             if not isinstance(part, Coverage):
@@ -90,7 +90,7 @@ async def test_a_namespace_is_left_when_the_only_thread_in_it_has_ended(source: 
     need_root()
     with polling(source) as poller:
         await poller.poll()
-        with told() as there:
+        with child_process() as there:
             there("held = []; gone = threading.Event(); go = threading.Event()")
             there(f"exec({BRIEF_THREAD!r})")
             there("thread = threading.Thread(target=run, daemon=True); thread.start(); gone.wait()")

@@ -17,9 +17,9 @@ from agent.snapshot.plan import MAX_SKIPS
 from agent.snapshot.quota import Limits
 from agent.snapshot.refresh import HolderRefresher
 
+from ..child import Child, child_process
 from ..kernel.procfs.test_scanner_check import needs_counts
 from ..kernel.procfs.test_schedstat import needs_times
-from ..told import Told, told
 from ..unshared import need_root
 
 pytestmark = [needs_times, needs_counts]
@@ -78,13 +78,13 @@ def run():
 """
 
 
-def inodes(there: Told, *names: str) -> list[int]:
+def inodes(there: Child, *names: str) -> list[int]:
     """Of the sockets with these names."""
     return [int(there(f"print(os.fstat({name}.fileno()).st_ino)")) for name in names]
 
 
 async def test_who_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with told() as there:
+    with child_process() as there:
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
         # The sweep of a single process reads a descriptor of it in each poll, once in a while.
@@ -94,7 +94,7 @@ async def test_who_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch
 async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         there("one = socket.socket(); two = socket.socket()")
         one, two = inodes(there, "one", "two")
         polling = Polling(monkeypatch, there.pid)
@@ -108,7 +108,7 @@ async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
 async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         there("file = os.open('/dev/null', os.O_RDONLY)")
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
@@ -121,7 +121,7 @@ async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
 async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         there("go, gone = threading.Event(), threading.Event()")
         there("held = []")
         there(f"exec({PRIVATE!r})")
@@ -143,7 +143,7 @@ async def test_many_threads_with_private_descriptors_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # More threads than the main table has descriptors, and than are asked in any case.
-    with told() as there:
+    with child_process() as there:
         there("gone, go, held = threading.Semaphore(0), threading.Event(), []")
         there(f"exec({PRIVATE.replace('gone.set()', 'gone.release()')!r})")
         there("for _ in range(30): threading.Thread(target=run, daemon=True).start()")
@@ -166,7 +166,7 @@ async def test_many_threads_with_private_descriptors_rest(
 
 
 async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    with told() as there:
+    with child_process() as there:
         polling = Polling(monkeypatch, there.pid, sweep=60.0, step=60.0)
         for _ in range(10):
             await asyncio.sleep(0.02)
@@ -176,7 +176,7 @@ async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_short_sweep_reads_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    with told() as there:
+    with child_process() as there:
         polling = Polling(monkeypatch, there.pid, sweep=1.0)
         await polling.poll()
         assert all([await polling.poll() > 0 for _ in range(8)])
@@ -185,7 +185,7 @@ async def test_a_short_sweep_reads_in_any_case(monkeypatch: pytest.MonkeyPatch) 
 async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         there("one = socket.socket(); two = socket.socket()")
         held, other = inodes(there, "one", "two")
         # The child swaps them when it gets a signal, in the table of both.
@@ -203,7 +203,7 @@ async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
 
 
 async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    with told() as there:
+    with child_process() as there:
         there("reading, writing = os.pipe()")
         there(
             "child = os.fork(); child or "
@@ -228,7 +228,7 @@ async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
     async def hang(*_arguments: object) -> None:
         raise hops.CallTimeout
 
-    with told() as there:
+    with child_process() as there:
         there("one = socket.socket(); two = socket.socket()")
         one, two = inodes(there, "one", "two")
         polling = Polling(monkeypatch, there.pid)
@@ -247,7 +247,7 @@ async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
 async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
         with monkeypatch.context() as failing:
@@ -261,7 +261,7 @@ async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
 # What one user has beyond the limits.
 
 
-def hold(there: Told, count: int, *, uid: int = NOBODY) -> None:
+def hold(there: Child, count: int, *, uid: int = NOBODY) -> None:
     """Have it hold so many sockets, as this user."""
     there(f"held = [socket.socket() for _ in range({count})]; os.setuid({uid})")
 
@@ -270,7 +270,7 @@ async def test_a_user_with_too_much_is_named_and_others_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()
-    with told() as small, told() as large, told() as roots:
+    with child_process() as small, child_process() as large, child_process() as roots:
         hold(small, 5)
         hold(large, 100)
         hold(roots, 100, uid=0)
@@ -291,7 +291,7 @@ async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()
-    with told() as first, told() as second:
+    with child_process() as first, child_process() as second:
         for there in (first, second):
             hold(there, 30)
         polling = Polling(monkeypatch, first.pid, second.pid, limits=Limits(40, 40, 1))
@@ -308,7 +308,7 @@ async def test_a_process_that_may_not_be_dumped_is_its_users(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()
-    with told() as there:
+    with child_process() as there:
         hold(there, 100)
         there("libc.prctl(4, 0)")  # PR_SET_DUMPABLE: root then owns what is below /proc/PID.
         polling = Polling(monkeypatch, there.pid, limits=Limits(10, 10, 1))

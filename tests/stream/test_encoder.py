@@ -18,7 +18,7 @@ from agent.model import (
 )
 from agent.snapshot.stats import PollSummary
 from agent.stream.encoder import (
-    Agent,
+    AgentInfo,
     Encoder,
     coverage_fields,
     flat,
@@ -38,7 +38,7 @@ HEAD = {"event": "open", "seq": 5, "time": AT, "host": "host"}
 
 @pytest.fixture
 def encoder() -> Encoder:
-    return Encoder(Agent("host", "boot", "epoch", 0.5))
+    return Encoder(AgentInfo("host", "boot", "epoch", 0.5))
 
 
 def plain(fields: dict[str, object]) -> Any:
@@ -233,7 +233,7 @@ def test_the_first_keys_of_every_record_are_the_same(encoder: Encoder) -> None:
 
 @given(st.lists(holdings, min_size=1, max_size=4))
 def test_records_are_what_the_fields_say(found: list[Holding]) -> None:
-    encoder = Encoder(Agent('ho"st', None, "epoch", 1.0))
+    encoder = Encoder(AgentInfo('ho"st', None, "epoch", 1.0))
     head = encoder.head("snapshot", 5, TIME)
     told = [only(line) for line in encoder.holdings(head, found)]
     about = {"event": "snapshot", "seq": 5, "time": AT, "host": 'ho"st'}
@@ -243,14 +243,14 @@ def test_records_are_what_the_fields_say(found: list[Holding]) -> None:
 @given(unix_sockets)
 def test_a_unix_path_may_be_any_text(socket: Any) -> None:
     one = Holding(socket._replace(type="stream"), process(), (3,), Owner(0, "root"))
-    record = only(Encoder(Agent("host", None, "e", 1.0)).delta(Opened(one), 1, TIME))
+    record = only(Encoder(AgentInfo("host", None, "e", 1.0)).delta(Opened(one), 1, TIME))
     assert record["path"] == socket.path
 
 
 @given(changes())
 def test_updates_and_closes_are_what_the_fields_say(pair: tuple[Holding, Holding]) -> None:
     now, was = pair
-    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     updated = only(encoder.delta(Updated(now, was), 5, TIME))
     previous = updated.pop("previous")
     assert updated == {**HEAD, "event": "update", **plain(flat(now))}
@@ -288,7 +288,7 @@ def test_no_record_has_a_raw_control_character(names: list[str], kind: str, stat
     one = Holding(socket, by, (3,), Owner(0, user))
     if kind == "hidden":
         one = Holding(socket, None, (), Owner(0, user), None, CgroupInfo(cgroup, unit, container))
-    encoder, sight = Encoder(Agent(host, "boot", "epoch", 1.0)), Coverage(1, 0, 1, (missing,))
+    encoder, sight = Encoder(AgentInfo(host, "boot", "epoch", 1.0)), Coverage(1, 0, 1, (missing,))
     lines = [
         encoder.holding(encoder.head("snapshot", 5, TIME), one),
         encoder.delta(Opened(one), 5, TIME),
@@ -309,7 +309,7 @@ def test_no_record_has_a_raw_control_character(names: list[str], kind: str, stat
 
 @given(coverages)
 def test_coverage_is_what_the_fields_say(sight: Coverage) -> None:
-    told = only(Encoder(Agent("host", None, "e", 1.0)).delta(sight, 5, TIME))
+    told = only(Encoder(AgentInfo("host", None, "e", 1.0)).delta(sight, 5, TIME))
     assert told == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
     assert told["complete"] == (not sight.missing and not sight.unreadable)
 

@@ -24,31 +24,31 @@ async def test_a_subscriber_behind_the_history_is_told_what_it_lost() -> None:
     source = Source(history_records=2)
     source.poll()
     subscriber = source.subscribe()
-    await subscriber.told()
+    await subscriber.read()
     for held in ([ONE], [ONE, TWO], [TWO], [TWO, THREE]):
         source.poll(*held)
-    told = await subscriber.told()
+    told = await subscriber.read()
     assert events(told) == ["lost", "snapshot", "snapshot", "snapshot_end"]
     assert (told[0]["from"], told[0]["to"], told[0]["seq"]) == (1, 4, 4)
     assert subscriber.fold.keys() == {(7, 2), (7, 3)}
     source.poll(THREE)
-    assert [(one["event"], one["seq"]) for one in await subscriber.told()] == [("close", 5)]
+    assert [(one["event"], one["seq"]) for one in await subscriber.read()] == [("close", 5)]
 
 
 async def test_a_poll_larger_than_the_history_is_told_to_who_keeps_up() -> None:
     source = Source(history_bytes=1000, history_records=3)
     source.poll()
     prompt, slow = source.subscribe(), source.subscribe()
-    await prompt.told()
-    await slow.told()
+    await prompt.read()
+    await slow.read()
     for count in (9, 0, 5):
         held = [holding(tcp(inode)) for inode in range(1, count + 1)]
         before = source.feed.seq
         source.poll(*held)
-        told = await prompt.told()
+        told = await prompt.read()
         assert seqs(told) == list(range(before + 1, source.feed.seq + 1))
         assert tracked(prompt.fold) == tracked(source.state())
-    told = await slow.told()
+    told = await slow.read()
     assert events(told)[:2] == ["lost", "snapshot"]
     assert tracked(slow.fold) == tracked(source.state())
 
@@ -57,13 +57,13 @@ async def test_a_slow_subscriber_delays_no_other() -> None:
     source = Source(history_records=3)
     source.poll()
     slow, fast = source.subscribe(), source.subscribe()
-    await slow.told()
-    await fast.told()
+    await slow.read()
+    await fast.read()
     for inode in range(1, 10):
         source.poll(holding(tcp(inode)))
-        told = await fast.told()
+        told = await fast.read()
         assert "lost" not in events(told)
-    assert events(await slow.told())[0] == "lost"
+    assert events(await slow.read())[0] == "lost"
 
 
 async def test_the_history_is_bounded_in_bytes_and_records() -> None:
@@ -99,9 +99,9 @@ async def test_every_fold_is_the_newest_state(
     for poll, read in zip(polls, reads, strict=False):
         source.show(poll)
         if read:
-            await subscriber.told()
+            await subscriber.read()
             assert tracked(subscriber.fold) == tracked(source.state(wanted))
-    await subscriber.told()
+    await subscriber.read()
     assert tracked(subscriber.fold) == tracked(source.state(wanted))
 
 
@@ -112,11 +112,11 @@ async def test_a_resumed_stream_goes_on_as_if_it_had_not_ended(
     source = Source()
     source.show(polls[0])
     whole = source.subscribe()
-    everything = await whole.told()
+    everything = await whole.read()
     for poll in polls[1:]:
         source.show(poll)
-        everything += await whole.told()
+        everything += await whole.read()
     at = min(at, source.feed.seq)
-    resumed = await source.subscribe(resume=("epoch", at)).told()
+    resumed = await source.subscribe(resume=("epoch", at)).read()
     assert resumed[1:] == [record for record in everything if record["seq"] > at]
     assert seqs(resumed[1:]) == list(range(at + 1, source.feed.seq + 1))

@@ -17,8 +17,8 @@ from agent.model import (
     Updated,
 )
 from agent.snapshot.stats import PollStats
-from agent.stream.encoder import Agent, Encoder
-from agent.stream.schema import printed, schema
+from agent.stream.encoder import AgentInfo, Encoder
+from agent.stream.schema import schema, schema_text
 
 from ..make import holding, nameless, process, records, tcp
 from ..strategies import changes, coverages, names
@@ -40,7 +40,7 @@ def check(*lines: bytes) -> None:
 
 
 def encoder() -> Encoder:
-    return Encoder(Agent("host", None, "epoch", 1.0))
+    return Encoder(AgentInfo("host", None, "epoch", 1.0))
 
 
 @settings(max_examples=50)
@@ -58,7 +58,7 @@ def test_every_socket_record_fits(pair: tuple[Holding, Holding], reason: str) ->
 def test_every_record_of_the_stream_itself_fits(
     sight: Coverage, resumed: bool, boot_id: str | None
 ) -> None:
-    encoder = Encoder(Agent("host", boot_id, "epoch", 0.05))
+    encoder = Encoder(AgentInfo("host", boot_id, "epoch", 0.05))
     check(
         encoder.hello(0, TIME, sight, resumed=resumed),
         encoder.delta(sight, 1, TIME),
@@ -140,4 +140,4 @@ def test_every_field_is_described() -> None:
 
 
 def test_it_is_printed_as_json() -> None:
-    assert json.loads(printed()) == schema()
+    assert json.loads(schema_text()) == schema()

@@ -41,7 +41,7 @@ class _Collector:
         yield from self._clients()
 
     def _polls(self) -> Iterator[Metric]:
-        figures = self._feed.vitals.figures()
+        figures = self._feed.stats.figures()
         yield CounterMetricFamily("sockagent_polls", "Polls.", value=figures.polls)
         yield CounterMetricFamily(
             "sockagent_late_polls", "Polls that ended too late.", value=figures.late_polls

@@ -22,8 +22,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from ...library_log import quiet
-from ...stream.feed import Subscription
 from ...stream.filters import Filter
+from ...stream.ndjson import NdjsonSubscription
 from .access import PROTOCOL
 from .peers import Peer
 from .rejections import FLOOD, MALFORMED, Eviction
@@ -51,7 +51,9 @@ class House(Protocol):
     def arrived(self, client: Client) -> None:
         """Count a connection whose handshake begins; an older one may have to go."""
 
-    def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
+    def asked(
+        self, client: Client, request: Request
+    ) -> Response | NdjsonSubscription | tuple[int, str]:
         """What it asks for: an answer, a subscription, or why it is closed at once."""
 
     def subscribed(self, client: Client) -> None:
@@ -132,7 +134,7 @@ class Client(asyncio.Protocol):
         self.stalled: float | None = None  # Since when it takes nothing.
         self.closing = False
         self.ends: float | None = None  # When it is cut off, at the latest.
-        self.subscription: Subscription | None = None
+        self.subscription: NdjsonSubscription | None = None
         self.wanted: Filter | None = None  # What it asked for.
 
     # What the event loop calls.
@@ -316,7 +318,7 @@ class Client(asyncio.Protocol):
         if response.status_code != 101 or protocol.eof_sent:
             self.closing = True
             self._house.refused(self, str(response.status_code))
-            if isinstance(answer, Subscription):
+            if isinstance(answer, NdjsonSubscription):
                 answer.close()
             return
         self._flush()

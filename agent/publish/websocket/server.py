@@ -21,8 +21,9 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from ...errors import UsageError
-from ...stream.feed import Feed, Subscription
+from ...stream.feed import Feed
 from ...stream.filters import Filter
+from ...stream.ndjson import NdjsonSubscription
 from ...stream.view import View
 from . import query
 from .access import Access
@@ -117,7 +118,7 @@ class Server:
         seen = self._feed.generation
         try:
             while True:
-                newest = await self._feed.news(seen, _SWEEP_SECONDS)
+                newest = await self._feed.wait(seen, _SWEEP_SECONDS)
                 if newest != seen:
                     seen = newest
                     await self._pump()
@@ -156,7 +157,7 @@ class Server:
             if client.subscription is not None and client.wanted is not None:
                 self._unsubscribe(client)
                 chosen = client.wanted & narrowed
-                client.subscription.look_through(self._feed.view(chosen, frame, PAGE_BYTES))
+                client.subscription.change_view(self._feed.view(chosen, frame, PAGE_BYTES))
                 self._subscribe(client)
                 self.has_more(client)
 
@@ -199,7 +200,7 @@ class Server:
     async def _sweep(self) -> None:
         """See to deadlines and heartbeats."""
         now = asyncio.get_running_loop().time()
-        quiet = now - self._feed.heartbeat
+        quiet = now - self._feed.heartbeat_seconds
         beats: dict[int, bytes] = {}
         for served, client in enumerate(list(self._clients), 1):
             subscription = client.subscription
@@ -298,7 +299,9 @@ class Server:
         assert client.subscription is not None
         self._subscribers.setdefault(client.subscription.view, set()).add(client)
 
-    def asked(self, client: Client, request: Request) -> Response | Subscription | tuple[int, str]:
+    def asked(
+        self, client: Client, request: Request
+    ) -> Response | NdjsonSubscription | tuple[int, str]:
         """Answer a request."""
         self._handshakes.discard(client)
         path, _, parameters = request.path.partition("?")

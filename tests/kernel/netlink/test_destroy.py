@@ -14,7 +14,7 @@ from agent.kernel.netlink.client import _asking, _hearing, _Link
 from agent.kernel.netlink.destroy import Ended, notices, short_lived
 from agent.kernel.rows import EMPTY, Table
 from agent.model import Holding, Opened, Owner
-from agent.stream.encoder import Agent, Encoder
+from agent.stream.encoder import AgentInfo, Encoder
 
 from ...strategies import mutated
 from .asking import NETNS, SCOPE, answer, message, read
@@ -114,7 +114,7 @@ def test_several_buffers_or_one() -> None:
 
 @given(st.binary(max_size=300) | mutated(NOTICES) | mutated(NOTICES[:192]))
 def test_no_bytes_raise_and_what_is_read_can_be_told(data: bytes) -> None:
-    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     for one in short_lived(notices(data)[0], EMPTY, SCOPE):
         encoder.delta(Opened(Holding(one, None, (), Owner(0, None))), 1, 0.0)
 

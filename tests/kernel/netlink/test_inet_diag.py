@@ -17,7 +17,7 @@ from agent.kernel.netlink.client import _asking, _Link
 from agent.kernel.netlink.inet_diag import DumpError, MalformedRow
 from agent.kernel.rows import EMPTY, Scope, Table
 from agent.model import Opened, Socket
-from agent.stream.encoder import Agent, Encoder
+from agent.stream.encoder import AgentInfo, Encoder
 
 from ...make import holding
 from ...strategies import mutated
@@ -290,7 +290,7 @@ def test_what_is_read_of_mutated_rows_can_be_told(broken: tuple[str, list[bytes]
 
 
 def encoded(table: Table) -> None:
-    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     for row in table.rows.values():
         encoder.delta(Opened(holding(row)), 1, 0.0)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.kernel.procfs import net_tables
 from agent.model import Coverage, Holding, Opened, Owner, Socket
-from agent.stream.encoder import Agent, Encoder
+from agent.stream.encoder import AgentInfo, Encoder
 
 from ...captures import TABLES, capture
 from ...fakeproc import ESTABLISHED, INET_HEADING, LISTEN, inet_row
@@ -110,7 +110,7 @@ def test_no_bytes_raise(table: str, data: bytes) -> None:
 @example(("tcp", INET_HEADING + inet_row(9, queues="00000000:10000000000000000")))
 def test_what_is_read_of_a_mutated_table_can_be_told(broken: tuple[str, bytes]) -> None:
     table = net_tables.parse(*broken, NETNS)
-    encoder = Encoder(Agent("host", None, "epoch", 1.0))
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     for row in table.rows.values():
         owner = None if row.uid is None else Owner(row.uid, None)
         encoder.delta(Opened(Holding(row, process(), (3,), owner)), 1, 0.0)

@@ -9,8 +9,8 @@ import pytest
 
 from agent.kernel.procfs.schedstat import RunMonitor, is_conclusive
 
+from ...child import Child, child_process
 from ...fakeproc import FakeProc
-from ...told import Told, told
 
 MANY = 100  # More descriptors than anyone here has threads.
 KEPT = 64
@@ -27,7 +27,7 @@ def monitor(request: pytest.FixtureRequest) -> Iterator[RunMonitor]:
     monitor.close()
 
 
-def asleep(monitor: RunMonitor, there: Told, descriptors: int = MANY) -> None:
+def asleep(monitor: RunMonitor, there: Child, descriptors: int = MANY) -> None:
     """Wait until the process sleeps again."""
     still = 0
     while still < 3:
@@ -43,7 +43,7 @@ def has_run(monitor: RunMonitor, pid: int, descriptors: int = MANY) -> bool | No
 def test_a_process_that_sleeps_has_not_run_and_one_that_did_something_has(
     monitor: RunMonitor,
 ) -> None:
-    with told() as there:
+    with child_process() as there:
         asleep(monitor, there)
         assert has_run(monitor, there.pid) is False
         there("os.dup2(1, 0 + 20)")
@@ -53,7 +53,7 @@ def test_a_process_that_sleeps_has_not_run_and_one_that_did_something_has(
 
 @needs_times
 def test_any_thread_that_ran_counts(monitor: RunMonitor) -> None:
-    with told() as there:
+    with child_process() as there:
         there("go, gone = threading.Event(), threading.Event()")
         there("def run(): go.wait(); gone.set(); threading.Event().wait()")
         there("threading.Thread(target=run, daemon=True).start()")
@@ -64,7 +64,7 @@ def test_any_thread_that_ran_counts(monitor: RunMonitor) -> None:
 
 @needs_times
 def test_a_thread_that_was_started_later_counts(monitor: RunMonitor) -> None:
-    with told() as there:
+    with child_process() as there:
         asleep(monitor, there)
         there("reading, writing = os.pipe()")
         there("threading.Thread(target=lambda: os.read(reading, 1) and time.sleep(99)).start()")
@@ -78,7 +78,7 @@ def test_a_thread_that_was_started_later_counts(monitor: RunMonitor) -> None:
 
 @needs_times
 def test_a_thread_that_ended_counts_and_the_others_are_asked_on(monitor: RunMonitor) -> None:
-    with told() as there:
+    with child_process() as there:
         there("import time; go = threading.Event()")
         there("thread = threading.Thread(target=go.wait); thread.start()")
         asleep(monitor, there)
@@ -90,7 +90,7 @@ def test_a_thread_that_ended_counts_and_the_others_are_asked_on(monitor: RunMoni
 @needs_times
 def test_one_with_more_threads_than_it_has_descriptors_counts_as_having_run() -> None:
     monitor = RunMonitor("/proc", KEPT)
-    with told() as there:
+    with child_process() as there:
         there("go = threading.Event()")
         there("[threading.Thread(target=go.wait, daemon=True).start() for _ in range(20)]")
         assert all(has_run(monitor, there.pid, 3) is True for _ in range(3))
@@ -100,7 +100,7 @@ def test_one_with_more_threads_than_it_has_descriptors_counts_as_having_run() ->
 
 @needs_times
 def test_a_process_that_ended_is_left_out(monitor: RunMonitor) -> None:
-    with told() as there:
+    with child_process() as there:
         asleep(monitor, there)
     assert monitor.have_run([(there.pid, MANY)]) == {}
 
@@ -109,7 +109,7 @@ def test_a_process_that_ended_is_left_out(monitor: RunMonitor) -> None:
 def test_files_of_processes_that_are_not_asked_about_any_more_are_closed() -> None:
     monitor = RunMonitor("/proc", KEPT)
     before = len(os.listdir("/proc/self/fd"))
-    with told() as there:
+    with child_process() as there:
         open_before = len(os.listdir("/proc/self/fd"))
         asleep(monitor, there)
         assert len(os.listdir("/proc/self/fd")) == open_before + 1
@@ -149,7 +149,7 @@ def test_before_io_urings_workers_are_threads_nothing_is_proven(
 def test_without_descriptors_left_it_is_not_known_and_nobody_is_gone() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monitor = RunMonitor("/proc", KEPT)
-    with told() as there:
+    with child_process() as there:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             found = monitor.have_run([(there.pid, MANY)])

@@ -18,6 +18,7 @@ from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import Listener, opened
 from agent.publish.websocket.server import Answer, Server
 from agent.stream.diff import DeltaTracker
+from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 
@@ -104,10 +105,11 @@ async def serving(
     tls: SSLContext | None = None,
     answers: dict[str, Answer] | None = None,
     narrowed: Filter | None = None,
+    agent: AgentInfo = AGENT,
     **feed: Any,
 ) -> AsyncIterator[Serving]:
     """A server at these addresses, by default at one of loopback."""
-    made = Feed(AGENT, **feed)
+    made = Feed(agent, **feed)
     server = Server(
         made,
         access or Access(),

@@ -184,7 +184,7 @@ async def test_deltas_only() -> None:
 
 
 async def test_heartbeats() -> None:
-    async with serving(heartbeat=0.1) as there:
+    async with serving(heartbeat_seconds=0.1) as there:
         there.poll(ONE)
         async with there.client() as connection:
             got = await told(connection, "heartbeat")
@@ -193,7 +193,7 @@ async def test_heartbeats() -> None:
 
 
 async def test_no_heartbeat_comes_before_hello(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(heartbeat=0.01) as there:
+    async with serving(heartbeat_seconds=0.01) as there:
         there.poll(ONE)
         waiting: list[Client] = []
         monkeypatch.setattr(there.server, "has_more", waiting.append)
