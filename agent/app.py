@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from .library_log import route
 from .log import GRACE_SECONDS, LoopErrorReporter, finish, log
 from .model import Coverage
 from .preflight import warn
-from .publish import stdout
+from .publish.stdout import STDOUT, StdoutPublisher, publish
 from .snapshot.blocking import MAX_HUNG, THREADS, BlockingCalls, CallTimeout
 from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .service.handover import SavedState
     from .service.status import ServiceStatus
 
-STDOUT = 1
 # What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
 SNAPSHOT_CHUNK_BYTES = 1 << 20
 # What an agent needs at the least: the event loop's, and a few to read with.
@@ -126,7 +125,7 @@ async def _connected(config: Config) -> None:
     from .secrets import remotes
 
     stop = _prepared()
-    printing = asyncio.create_task(_print(follow_all(remotes(config))))
+    printing = asyncio.create_task(publish(follow_all(remotes(config)), STDOUT))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -183,11 +182,15 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
                 tasks.append(group.create_task(server.run()))
                 server.stopped = lambda: service.store_state(following.left(), machine)
             printing = group.create_task(
-                _print(feed.subscribe(config.filter)) if config.follow else _until_stopped(stop)
+                StdoutPublisher(feed, config.filter).run()
+                if config.follow
+                else _until_stopped(stop)
             )
         else:
             feed, tasks = None, []
-            printing = group.create_task(_print(_snapshot(poller, walk, config, Encoder(agent))))
+            printing = group.create_task(
+                publish(_snapshot(poller, walk, config, Encoder(agent)), STDOUT)
+            )
         stopping = group.create_task(stop.wait())
         await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -315,13 +318,3 @@ async def _serve(
 
 async def _until_stopped(stop: asyncio.Event) -> None:
     await stop.wait()
-
-
-async def _print(chunks: AsyncIterable[bytes]) -> None:
-    try:
-        await stdout.publish(chunks, STDOUT)
-    except OSError as error:
-        message = f"standard output: {error.strerror}"
-        if isinstance(error, stdout.IncompleteLine):
-            message += "; its last line is incomplete"
-        raise RuntimeFailure(message) from error

@@ -1,1 +1,1 @@
-"""Publishers: each takes one subscription of the feed and puts its bytes on one kind of wire."""
+"""Publishers: each sends the records of the feed to one kind of destination."""

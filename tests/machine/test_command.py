@@ -30,6 +30,7 @@ from .helpers import (
 )
 
 PIPE_BYTES = 64 * 1024
+NOT_WRITTEN = "cannot write to standard output"
 # No C library wraps tgkill(2): its number by machine.
 TGKILL = {"x86_64": 234}.get(os.uname().machine, 131)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -207,7 +208,7 @@ def test_a_disk_that_is_full_is_named_with_the_line_that_is_incomplete(
     )  # fmt: skip
     assert done.stdout == "1\n0\n"
     assert failures(done.stderr) == [
-        "sockagent: standard output: No space left on device; its last line is incomplete"
+        f"sockagent: {NOT_WRITTEN}: No space left on device; the last line is incomplete"
     ]
     check_the_output_of_a_full_disk(
         (tmp_path / "first").read_bytes(), (tmp_path / "second").read_bytes()
@@ -221,7 +222,7 @@ def test_a_file_that_may_not_grow_is_named_with_the_line_that_is_incomplete(
     done = shell(f'ulimit -f 50; "$1" --follow --pid {busy.pid} >>{out}')
     assert done.returncode == 1
     assert failures(done.stderr) == [
-        "sockagent: standard output: File too large; its last line is incomplete"
+        "sockagent: cannot write to standard output: File too large; the last line is incomplete"
     ]
     first = out.read_bytes()
     assert shell(f'"$1" --pid {busy.pid} >>{out}').returncode == 0
