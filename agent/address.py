@@ -10,7 +10,7 @@ from .errors import UsageError
 _LONGEST_PATH = 107  # Bytes; unix(7).
 
 
-class Listen(NamedTuple):
+class ListenAddress(NamedTuple):
     """An address to listen on: of TCP, the ``path`` of a unix socket, or the ``name`` of sockets
     that systemd hands over."""
 
@@ -43,15 +43,15 @@ class Listen(NamedTuple):
         return f"{host}:{self.port}"
 
 
-def parse(address: str) -> Listen:
+def parse_address(address: str) -> ListenAddress:
     """The address in this text. Raises UsageError."""
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
         if not path or len(os.fsencode(path)) > _LONGEST_PATH or "\0" in path:
             raise UsageError("listen", f"{address!r} is no path of 1 to {_LONGEST_PATH} bytes")
-        return Listen("", 0, path)
+        return ListenAddress("", 0, path)
     if address.startswith("systemd:") and len(address) > len("systemd:"):
-        return Listen("", 0, name=address.removeprefix("systemd:"))
+        return ListenAddress("", 0, name=address.removeprefix("systemd:"))
     host, colon, port = address.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise UsageError("listen", f"{address!r} is none of HOST:PORT, [V6]:PORT and unix:PATH")
@@ -61,4 +61,4 @@ def parse(address: str) -> Listen:
         host = host[1:-1]
     elif ":" in host:
         raise UsageError("listen", f"an IPv6 address is written [{host}]:{port}")
-    return Listen("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 (as it was asked for)
+    return ListenAddress("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 (as it was asked for)

@@ -22,8 +22,7 @@ from .kernel.netlink.client import NetlinkClient
 from .kernel.procfs.forked_scan import ForkedScan
 from .kernel.procfs.mount import ProcFS
 from .kernel.procfs.scanner import ProcessScanner
-from .library_log import route
-from .log import GRACE_SECONDS, LoopErrorReporter, finish, log
+from .log import GRACE_SECONDS, LoopErrorReporter, capture_libraries, finish, log
 from .model import Coverage
 from .preflight import warn
 from .publish.stdout import STDOUT, StdoutPublisher, publish
@@ -34,7 +33,7 @@ from .snapshot.refresh import reserved_fds
 from .snapshot.table_sources import sources_of
 from .stream.encoder import AgentInfo, Encoder
 from .stream.lines import chunks, snapshot_lines
-from .text import text
+from .text import decode
 
 if TYPE_CHECKING:
     from .follow import Follower
@@ -99,7 +98,7 @@ def _prepared() -> asyncio.Event:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.set_default_executor(NonJoiningExecutor(THREADS + MAX_HUNG + OTHER_THREADS))
     loop.set_exception_handler(LoopErrorReporter())
-    route()
+    capture_libraries()
 
     def stopped(_number: int, _frame: object) -> None:
         with suppress(RuntimeError):  # The loop is closed: it stops already.
@@ -144,7 +143,7 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
             walk.stop()
         raise RuntimeFailure(f"{config.proc}: {late.strerror}") from late
     procfs = walker.procfs
-    machine = (text(os.fsencode(os.uname().nodename)), boot_id)
+    machine = (decode(os.fsencode(os.uname().nodename)), boot_id)
     handed, left = _handed(machine) if config.network.listen else ({}, None)
     epoch = os.urandom(8).hex() if left is None else left.epoch
     agent = AgentInfo(*machine, epoch, config.interval)

@@ -47,7 +47,7 @@ _USER_LIMITS = {
 }
 
 
-def parser() -> ArgumentParser:
+def build_parser() -> ArgumentParser:
     """The command line's grammar."""
     from .usage import Parser
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(_options(arguments))
     except UsageError as error:
         _reject_pending(environment)
-        parser().error(f"argument --{error.argument}: {error}")
+        build_parser().error(f"argument --{error.argument}: {error}")
     except ConfigFailure as error:
         _reject_pending(environment)
         _complain(str(error))
@@ -152,7 +152,7 @@ def _reject_pending(environment: Mapping[str, str]) -> None:
 def _options(arguments: Sequence[str]) -> dict[str, Any]:
     if not arguments:  # The grammar need not be loaded.
         return {}
-    given = vars(parser().parse_args(arguments))
+    given = vars(build_parser().parse_args(arguments))
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -184,10 +184,10 @@ def _config(options: dict[str, Any]) -> Config:
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
     if "listen" in network:
-        from .address import parse
+        from .address import parse_address
         from .service.credentials import find_credentials
 
-        network["listen"] = map(parse, network["listen"])
+        network["listen"] = map(parse_address, network["listen"])
         network.update(find_credentials(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from .address import Listen
+from .address import ListenAddress
 from .errors import UsageError
 from .publish.websocket.limits import LIMITS
 from .snapshot.plan import SWEEP_SECONDS
@@ -39,7 +39,7 @@ class Network:
     Raises UsageError.
     """
 
-    listen: tuple[Listen, ...] = ()
+    listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs: then others are asked, and nothing is read here.
     token_file: str | None = None
     tls_cert: str | None = None
@@ -95,7 +95,7 @@ class Network:
             if not _HOST.fullmatch(host):
                 raise UsageError("allow-host", f"{host!r} is no name, which has no port")
 
-    def _check_exposed(self, listen: Listen) -> None:
+    def _check_exposed(self, listen: ListenAddress) -> None:
         missing = [] if self.token_file else ["--token-file"]
         if self.tls_cert is None:
             missing += ["--tls-cert", "--tls-key"]

@@ -1,74 +1,81 @@
-"""What is said to a person, on stderr; stdout carries records and nothing else.
+"""Messages on stderr, from the agent and from libraries; stdout carries records only.
 
-A write to a stderr that nobody reads blocks: it is made by a daemon thread, which nothing waits
-for. What waits to be said is bounded.
+A write to a stderr that nobody reads blocks. It is therefore made in a daemon thread, which nothing
+waits for, and the queue of lines is bounded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from sys import UnraisableHookArgs
 
 _STDERR = 2
-# How long an end waits for a reader that is there to take what is under way.
+# How long the process waits at its end until the reader has taken the last lines.
 GRACE_SECONDS = 0.5
-# Seconds between two lines on troubles that go on.
-TROUBLE_SECONDS = 10.0
-# Lines of one kind that are written in so many seconds: those that anyone can cause.
+# Time between two lines about errors in the event loop.
+LOOP_ERROR_SECONDS = 10.0
+# At most so many lines of one kind are written in so many seconds, where anyone can cause them.
 LIMIT_LINES, LIMIT_SECONDS = 20, 10.0
-# Lines that wait for a reader; what is said while there are so many is lost.
-MOST_WAITING = 100
+# Lines that wait for the reader; further ones are dropped.
+MAX_QUEUED_LINES = 100
+# A library's line is cut to so many characters: it may quote what a client sent.
+_MAX_LIBRARY_CHARS = 500
+
+# For the websockets library: at DEBUG it logs headers, and with them tokens.
+silent_logger = logging.getLogger("sockagent.websockets")
+silent_logger.addHandler(logging.NullHandler())
+silent_logger.setLevel(logging.CRITICAL)
+silent_logger.propagate = False
 
 
 class StderrWriter:
-    """Says what is to be said on a descriptor, in order."""
+    """Writes lines to a descriptor, in order, from a thread that starts with the first line."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._lines: deque[bytes] = deque()  # Not written yet, or being written.
+        self._lines: deque[bytes] = deque()  # The first one may be in the middle of its write.
         self._changed = threading.Condition()
-        self._speaks = False
+        self._started = False
 
-    def log(self, message: str) -> None:
-        """One line; see ``tell``."""
-        self.tell(f"sockagent: {printable(message)}\n")
-
-    def tell(self, text: str) -> None:
-        """Write whole lines, as soon as they are taken; never block. Where no thread is to be had,
-        a line that would block is lost."""
+    def write(self, text: str) -> None:
+        """Queue whole lines; never block. If no thread can be started, a line is written at once,
+        or dropped if that would block."""
         with self._changed:
-            if len(self._lines) >= MOST_WAITING:
+            if len(self._lines) >= MAX_QUEUED_LINES:
                 return
             self._lines.append(text.encode(errors="backslashreplace"))
-            if self._speaks:
+            if self._started:
                 self._changed.notify_all()
                 return
             try:
                 threading.Thread(target=self._run, name="stderr", daemon=True).start()
-                self._speaks = True
+                self._started = True
             except RuntimeError:
                 line = self._lines.pop()
-                # A pipe takes as much at once when it takes anything: see pipe(7).
-                if len(line) <= select.PIPE_BUF and self._takes_more():
+                # A pipe that takes anything takes PIPE_BUF bytes at once: see pipe(7).
+                if len(line) <= select.PIPE_BUF and self._is_writable():
                     self._write(line)
 
     def finish(self, seconds: float) -> None:
-        """Wait until all is said, for so long at the most."""
+        """Wait until every line is written, at most so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines, seconds)
 
-    def _takes_more(self) -> bool:
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLOUT)
-        return bool(waiting.poll(0))
+    def _is_writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _run(self) -> None:
         while True:
@@ -81,14 +88,33 @@ class StderrWriter:
                 self._changed.notify_all()
 
     def _write(self, line: bytes) -> None:
-        left = memoryview(line)
-        with suppress(OSError):  # Closed, or full: there is nobody to tell.
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+        rest = memoryview(line)
+        with suppress(OSError):  # Closed, or on a full disk: there is nowhere to report it.
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+
+_stderr = StderrWriter(_STDERR)
+
+
+def write(text: str) -> None:
+    """Write whole lines to stderr, if it is open. Never blocks."""
+    if sys.stderr is not None:  # If closed at the start, descriptor 2 is another file by now.
+        _stderr.write(text)
+
+
+def log(message: str) -> None:
+    """Write a message to stderr, on one line. Never blocks."""
+    write(f"sockagent: {printable(message)}\n")
+
+
+def finish(seconds: float = GRACE_SECONDS) -> None:
+    """Wait until every message is written, at most so many seconds."""
+    _stderr.finish(seconds)
 
 
 def printable(message: str) -> str:
-    """A message in which nothing moves a terminal's cursor: names in it are anybody's choice."""
+    """Escape what a terminal would interpret: names of processes and files may hold anything."""
     if message.isprintable():
         return message
     return "".join(
@@ -96,61 +122,78 @@ def printable(message: str) -> str:
     )
 
 
-_stderr = StderrWriter(_STDERR)
-
-
-def log(message: str) -> None:
-    """One line on stderr, if there is one. Never blocks."""
-    if sys.stderr is not None:  # Closed from the start: what is number 2 now is something else.
-        _stderr.log(message)
-
-
-def tell(text: str) -> None:
-    """Whole lines on stderr, the same way."""
-    if sys.stderr is not None:
-        _stderr.tell(text)
-
-
-def finish(seconds: float = GRACE_SECONDS) -> None:
-    """Wait until all is said, for so long at the most."""
-    _stderr.finish(seconds)
-
-
 class LineLimit:
-    """Writes at most LIMIT_LINES lines in LIMIT_SECONDS; the others are counted and reported."""
+    """Logs at most LIMIT_LINES lines in LIMIT_SECONDS, then the number of those left out."""
 
-    def __init__(self, what: str) -> None:
-        """``what`` ends the sentence "and 5 more lines ..."."""
-        self._what = what
+    def __init__(self, subject: str) -> None:
+        """``subject`` ends the line "5 more lines ..."."""
+        self._subject = subject
         self._began = -LIMIT_SECONDS
         self._lines = 0
 
     def log(self, message: str, now: float) -> None:
-        """Write a line, at ``now`` in seconds of any clock."""
+        """Log a message, at ``now`` in seconds of any clock."""
         if now - self._began >= LIMIT_SECONDS:
             if self._lines > LIMIT_LINES:
-                log(f"and {self._lines - LIMIT_LINES} more lines {self._what}")
+                log(f"and {self._lines - LIMIT_LINES} more lines {self._subject}")
             self._began, self._lines = now, 0
         self._lines += 1
         if self._lines <= LIMIT_LINES:
             log(message)
 
 
-class LoopErrorReporter:
-    """Says what goes wrong in the event loop with nobody to tell, now and then: for asyncio, which
-    would print a traceback each time. Mostly there are no descriptors left to accept with."""
+class LibraryHandler(logging.Handler):
+    """Logs records of libraries without tracebacks, and limits their number."""
 
     def __init__(self) -> None:
-        self._said = -TROUBLE_SECONDS
-        self._more = 0
+        super().__init__()
+        self._limit = LineLimit("of libraries")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, LookupError):  # Arguments that do not fit the format.
+            message = str(record.msg)
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            message += f": {record.exc_info[1]!r}"
+        self._log(f"{record.name}: {message}")
+
+    def log_unraisable(self, raised: UnraisableHookArgs) -> None:
+        """Log an exception that nothing can catch: ``sys.unraisablehook``."""
+        self._log(f"{raised.err_msg or 'ignored'}: {raised.exc_value!r} in {raised.object!r}")
+
+    def _log(self, message: str) -> None:
+        self._limit.log(message[:_MAX_LIBRARY_CHARS], time.monotonic())
+
+
+def capture_libraries() -> None:
+    """Route log records, warnings and unraisable exceptions of libraries to stderr by ``log``.
+
+    By default logging and the interpreter write to stderr themselves, and block if nobody reads it.
+    """
+    handler = LibraryHandler()
+    logging.getLogger().addHandler(handler)
+    logging.raiseExceptions = False
+    logging.captureWarnings(capture=True)
+    sys.unraisablehook = handler.log_unraisable
+
+
+class LoopErrorReporter:
+    """Exception handler of an event loop: one line now and then, where asyncio would print a
+    traceback each time. The usual cause is that accept(2) finds no free descriptor."""
+
+    def __init__(self) -> None:
+        self._logged_at = -LOOP_ERROR_SECONDS
+        self._count = 0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Asyncio's exception handler."""
-        self._more += 1
-        if loop.time() - self._said < TROUBLE_SECONDS:
+        """Log the error, unless another one was logged a short time ago."""
+        self._count += 1
+        if loop.time() - self._logged_at < LOOP_ERROR_SECONDS:
             return
         error = context.get("exception")
-        what = str(context.get("message", "")).strip() or "an error"
+        what = str(context.get("message", "")).strip() or "error in the event loop"
         reason = getattr(error, "strerror", None) or repr(error)
-        log(f"{what}: {reason} ({self._more} times since this was said)")
-        self._said, self._more = loop.time(), 0
+        log(f"{what}: {reason} (errors since the last such line: {self._count})")
+        self._logged_at, self._count = loop.time(), 0

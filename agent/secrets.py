@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
-from .address import Listen
+from .address import ListenAddress
 from .config import Config, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
@@ -266,7 +266,7 @@ def remotes(config: Config) -> list[RemoteAgent]:
 
 def is_local(url: str) -> bool:
     """Whether a URL leads to this machine."""
-    return Listen(urlsplit(url).hostname or "", 0).is_local
+    return ListenAddress(urlsplit(url).hostname or "", 0).is_local
 
 
 def _client_tls(network: Network) -> ssl.SSLContext:

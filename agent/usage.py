@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from .log import finish, tell
+from .log import finish, write
 
 WRONG_USAGE = 2
 
@@ -15,6 +15,6 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with the status that tells so."""
-        tell(f"{self.prog}: {message}; {self.prog} --help tells how it is used\n")
+        write(f"{self.prog}: {message}; {self.prog} --help tells how it is used\n")
         finish()
         raise SystemExit(WRONG_USAGE)

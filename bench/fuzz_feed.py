@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from agent.address import parse
+from agent.address import parse_address
 from agent.model import Coverage as Sight
 from agent.model import Holding, Key, Process, Snapshot, Socket
 from agent.publish.websocket.access import Access
@@ -182,7 +182,7 @@ class Target:
         handler = _Log(self.wrong)
         logging.getLogger().addHandler(handler)
         server = Server(self._feed, Access(), Limits(), {}, narrowed=Filter())
-        listeners = opened(parse("127.0.0.1:0"), 0o600)
+        listeners = opened(parse_address("127.0.0.1:0"), 0o600)
         await server.listen(listeners, None)
         port = listeners[0].socket.getsockname()[1]
         self._poll()

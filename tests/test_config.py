@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.address import parse
+from agent.address import parse_address
 from agent.config import Config, Network
 from agent.errors import UsageError
 from agent.stream.filters import Filter
@@ -57,15 +57,15 @@ def test_it_is_frozen() -> None:
 
 # The network.
 
-LOCAL = (parse("127.0.0.1:1"),)
-FOREIGN = (parse("0.0.0.0:1"),)
+LOCAL = (parse_address("127.0.0.1:1"),)
+FOREIGN = (parse_address("0.0.0.0:1"),)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"listen": LOCAL},
-        {"listen": (*LOCAL, parse("unix:x")), "socket_mode": 0o660},
+        {"listen": (*LOCAL, parse_address("unix:x")), "socket_mode": 0o660},
         {"listen": LOCAL, "token_file": "t", "allow_origin": ("https://a",), "allow_host": ("a",)},
         {"listen": FOREIGN, "token_file": "t", "tls_cert": "c", "tls_key": "k"},
         {"listen": FOREIGN, "insecure": True},
@@ -85,7 +85,7 @@ def test_networks(settings: dict[str, Any]) -> None:
         ({"listen": FOREIGN, "token_file": "t"}, "listen"),
         ({"listen": FOREIGN, "tls_cert": "c", "tls_key": "k"}, "listen"),
         ({"listen": (*LOCAL, *FOREIGN)}, "listen"),
-        ({"listen": (parse("name.example:1"),)}, "listen"),
+        ({"listen": (parse_address("name.example:1"),)}, "listen"),
         ({"listen": LOCAL, "tls_cert": "c"}, "tls-key"),
         ({"listen": LOCAL, "tls_key": "k"}, "tls-cert"),
         ({"listen": LOCAL, "tls_ca": "a"}, "tls-ca"),

@@ -20,7 +20,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from agent.cli import parser
+from agent.cli import build_parser
 from agent.stream.filters import FILTERS
 from agent.stream.schema import schema
 
@@ -48,7 +48,7 @@ def first_column(text: str) -> list[str]:
 
 
 def options() -> set[str]:
-    return {name for action in parser()._actions for name in action.option_strings}
+    return {name for action in build_parser()._actions for name in action.option_strings}
 
 
 def properties() -> dict[str, set[str]]:

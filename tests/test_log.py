@@ -1,22 +1,27 @@
 import asyncio
+import logging
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from agent import log as say_module
+from agent import log as log_module
 from agent.log import (
     LIMIT_LINES,
     LIMIT_SECONDS,
-    MOST_WAITING,
+    MAX_QUEUED_LINES,
     LineLimit,
     LoopErrorReporter,
     StderrWriter,
+    capture_libraries,
+    printable,
 )
 
-PATIENCE = 10.0  # Seconds until what does not come has failed.
+TIMEOUT = 10.0  # Seconds.
 
 
 @pytest.fixture
@@ -27,64 +32,74 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_lines_are_said_in_their_order(pipe: tuple[int, int]) -> None:
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The messages given to ``log``."""
+    messages: list[str] = []
+    monkeypatch.setattr(log_module, "log", messages.append)
+    return messages
+
+
+# The writer.
+
+
+def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
-    voice = StderrWriter(writing)
-    voice.log("one")
-    voice.log("\udce9 two")
-    voice.finish(PATIENCE)
-    assert os.read(reading, 100) == b"sockagent: one\nsockagent: \\udce9 two\n"
+    writer = StderrWriter(writing)
+    writer.write("one\n")
+    writer.write("\udce9 two\n")
+    writer.finish(TIMEOUT)
+    assert os.read(reading, 100) == b"one\n\\udce9 two\n"
 
 
-def test_names_move_no_cursor(pipe: tuple[int, int]) -> None:
+def test_a_message_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printable("näme a\nsockagent: \x1b[2J\x07 b") == ("näme a\\nsockagent: \\x1b[2J\\x07 b")
+    written: list[str] = []
+    monkeypatch.setattr(log_module, "write", written.append)
+    log_module.log("näme a\nsockagent: \x1b[2J\x07 b")
+    assert written == ["sockagent: näme a\\nsockagent: \\x1b[2J\\x07 b\n"]
+
+
+def test_a_reader_that_stalls_blocks_nothing(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
-    voice = StderrWriter(writing)
-    voice.log("näme a\nsockagent: \x1b[2J\x07 b")
-    voice.finish(PATIENCE)
-    told = os.read(reading, 100).decode()
-    assert told == "sockagent: näme a\\nsockagent: \\x1b[2J\\x07 b\n"
-
-
-def test_who_does_not_listen_makes_nobody_wait(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
-    voice = StderrWriter(writing)
+    writer = StderrWriter(writing)
     line = "x" * 4096
-    for _ in range(10 * MOST_WAITING):  # Far more than a pipe holds.
-        voice.log(line)
-    voice.finish(0.01)
-    # Those that waited are all said, and said whole, as soon as somebody listens.
-    heard = bytearray()
-    while heard.count(b"\n") < MOST_WAITING:
-        heard += os.read(reading, 65536)
-    voice.finish(PATIENCE)
-    whole = heard[: heard.rindex(b"\n")]
-    assert set(whole.decode().splitlines()) == {f"sockagent: {line}"}
+    for _ in range(10 * MAX_QUEUED_LINES):  # Far more than a pipe holds.
+        writer.write(f"{line}\n")
+    writer.finish(0.01)
+    # The queued lines are all written, and written whole, once there is a reader.
+    received = bytearray()
+    while received.count(b"\n") < MAX_QUEUED_LINES:
+        received += os.read(reading, 65536)
+    writer.finish(TIMEOUT)
+    whole = received[: received.rindex(b"\n")]
+    assert set(whole.decode().splitlines()) == {line}
 
 
-def test_a_stderr_that_is_closed_is_no_failure() -> None:
+def test_a_closed_stderr_is_ignored() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    voice = StderrWriter(writing)
-    voice.log("one")
-    voice.finish(PATIENCE)
+    writer = StderrWriter(writing)
+    writer.write("one\n")
+    writer.finish(TIMEOUT)
     os.close(writing)
 
 
-def test_without_a_thread_it_is_said_all_the_same(
+def test_lines_are_written_without_a_thread(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    voice = StderrWriter(pipe[1])
+    writer = StderrWriter(pipe[1])
     for word in ("one", "two"):
-        voice.log(word)
-    voice.finish(0)
-    assert os.read(pipe[0], 100) == b"sockagent: one\nsockagent: two\n"
+        writer.write(f"{word}\n")
+    writer.finish(0)
+    assert os.read(pipe[0], 100) == b"one\ntwo\n"
 
 
-def test_without_a_thread_a_full_stderr_blocks_nobody(
+def test_without_a_thread_a_full_stderr_does_not_block(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.set_blocking(pipe[1], False)
@@ -92,48 +107,102 @@ def test_without_a_thread_a_full_stderr_blocks_nobody(
         while True:
             os.write(pipe[1], b"x" * 4096)
     os.set_blocking(pipe[1], True)
-    voice = StderrWriter(pipe[1])
-    saying = threading.Thread(target=voice.log, args=("one",), daemon=True)
+    writer = StderrWriter(pipe[1])
+    writing = threading.Thread(target=writer.write, args=("one\n",), daemon=True)
     start = threading.Thread.start
 
     def no_start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_start)
-    start(saying)
-    saying.join(PATIENCE)
-    blocked = saying.is_alive()
+    start(writing)
+    writing.join(TIMEOUT)
+    is_blocked = writing.is_alive()
     os.read(pipe[0], 65536)
-    assert not blocked
-    voice.log("two")
+    assert not is_blocked
+    writer.write("two\n")
     os.set_blocking(pipe[0], False)
-    assert os.read(pipe[0], 1 << 20).endswith(b"sockagent: two\n")
+    received = os.read(pipe[0], 1 << 20)
+    assert received.endswith(b"two\n")
+    assert b"one" not in received
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(say_module, "log", lines.append)
-    return lines
+# Limits.
 
 
-def test_lines_beyond_the_limit_are_counted(said: list[str]) -> None:
+def test_lines_beyond_the_limit_are_counted(logged: list[str]) -> None:
     limit = LineLimit("about x")
     for number in range(100):
         limit.log(f"{number}", now=number / 100)
-    assert said == [str(number) for number in range(LIMIT_LINES)]
+    assert logged == [str(number) for number in range(LIMIT_LINES)]
     limit.log("later", now=LIMIT_SECONDS)
-    assert said[LIMIT_LINES:] == [f"and {100 - LIMIT_LINES} more lines about x", "later"]
+    assert logged[LIMIT_LINES:] == [f"and {100 - LIMIT_LINES} more lines about x", "later"]
 
 
-async def test_troubles_that_go_on_are_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(say_module, "log", said.append)
-    troubles = LoopErrorReporter()
+async def test_repeated_errors_of_the_event_loop_are_logged_now_and_then(
+    logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = LoopErrorReporter()
     loop = asyncio.get_running_loop()
     for _ in range(1000):
-        troubles(loop, {"message": "accept()", "exception": OSError(24, "Too many open files")})
-    assert said == ["accept(): Too many open files (1 times since this was said)"]
-    troubles._said -= 60
-    troubles(loop, {"message": "accept()", "exception": ValueError("x")})
-    assert said[1:] == ["accept(): ValueError('x') (1000 times since this was said)"]
+        report(loop, {"message": "accept()", "exception": OSError(24, "Too many open files")})
+    assert logged == ["accept(): Too many open files (errors since the last such line: 1)"]
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now + 60)
+    report(loop, {"message": "accept()", "exception": ValueError("x")})
+    assert logged[1:] == ["accept(): ValueError('x') (errors since the last such line: 1000)"]
+
+
+# Libraries.
+
+
+@pytest.fixture
+def library_lines(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The messages given to ``log`` while libraries are captured."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    capture_libraries()
+    yield logged
+    logging.captureWarnings(capture=False)
+
+
+def test_records_of_asyncio_are_limited(
+    library_lines: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(1000):
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    assert library_lines == ["asyncio: socket.send() raised exception."] * LIMIT_LINES
+    assert capfd.readouterr().err == ""
+
+
+def test_an_exception_is_logged_on_one_line(library_lines: list[str]) -> None:
+    try:
+        raise ValueError("x")
+    except ValueError:
+        logging.getLogger("some.library").exception("it %s", "failed")
+    logging.getLogger("some.library").error("%d", "no number")
+    assert library_lines == ["some.library: it failed: ValueError('x')", "some.library: %d"]
+
+
+def test_an_unraisable_exception_is_logged(library_lines: list[str]) -> None:
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError("x")
+
+    Faulty()
+    assert len(library_lines) == 1
+    assert "ValueError('x')" in library_lines[0]
+
+
+def test_warnings_are_logged(library_lines: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert len(library_lines) == 1
+    assert "DeprecationWarning: old" in library_lines[0]
+
+
+def test_a_long_line_is_cut(library_lines: list[str]) -> None:
+    logging.getLogger("x").error("y" * 10_000)
+    assert len(library_lines[0]) <= 500

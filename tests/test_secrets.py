@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import secrets as serving
-from agent.address import parse
+from agent.address import parse_address
 from agent.config import Config, Network
 from agent.errors import ConfigFailure
 from agent.secrets import Serving, access_of, filter_of, remotes, tls_of
@@ -18,7 +18,7 @@ from agent.stream.filters import Filter
 from .feeding import AGENT
 
 TOKEN = "0123456789abcdef"
-LISTEN = (parse("127.0.0.1:0"),)
+LISTEN = (parse_address("127.0.0.1:0"),)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_file_that_is_none(
 
 
 def test_the_names_of_this_agent() -> None:
-    listen = (parse("agent.example:1"), parse("127.0.0.1:2"))
+    listen = (parse_address("agent.example:1"), parse_address("127.0.0.1:2"))
     network = Network(listen=listen, insecure=True, allow_host=("Proxy.Example",))
     assert access_of(network).hosts == {
         "localhost", os.uname().nodename.lower(), "agent.example", "127.0.0.1", "proxy.example"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..text import text
+from ..text import decode
 
 # Where systemd mounts the unified hierarchy; the second one beside v1.
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -45,7 +45,7 @@ class Cgroups:
                 inode = os.stat(directory).st_ino
             except OSError:  # It was removed meanwhile.
                 continue
-            path = text(os.fsencode(directory[len(self._root) :]))
+            path = decode(os.fsencode(directory[len(self._root) :]))
             if path or not self._beside:
                 paths[inode] = path or "/"
         return paths

@@ -10,7 +10,7 @@ import pwd
 import time
 
 from ..model import Owner
-from ..text import text
+from ..text import decode
 
 # A name may be given to an id later, or changed; seconds until it is asked for again.
 KEEP_SECONDS = 300.0
@@ -37,7 +37,7 @@ class Users:
 
     def _ask(self, uid: int) -> Owner:
         try:
-            name: str | None = text(os.fsencode(pwd.getpwuid(uid).pw_name))
+            name: str | None = decode(os.fsencode(pwd.getpwuid(uid).pw_name))
         except (KeyError, OverflowError):  # Unknown, or a uid beyond uid_t.
             name = None
         owner = self.known[uid] = Owner(uid, name)

@@ -23,8 +23,7 @@ from websockets.exceptions import (
 
 from .. import __version__
 from ..errors import RuntimeFailure
-from ..library_log import quiet
-from ..log import log
+from ..log import log, silent_logger
 from .resume import InvalidFeed, ResumePosition
 
 # The largest message: a record may be longer than the usual 256 KiB, with a command line in it.
@@ -139,7 +138,7 @@ def _connection(remote: RemoteAgent, resume: tuple[str, int] | None) -> connect:
         open_timeout=OPEN_SECONDS,
         close_timeout=1.0,
         user_agent_header=f"sockagent/{__version__}",
-        logger=quiet,
+        logger=silent_logger,
     )
     if address.startswith("wss:"):
         return opening(address, ssl=remote.tls)

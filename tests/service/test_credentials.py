@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.address import parse
+from agent.address import parse_address
 from agent.config import Config, Network
 from agent.errors import ConfigFailure
 from agent.secrets import Serving
@@ -19,7 +19,7 @@ from agent.stream.feed import Feed
 
 from ..feeding import AGENT
 
-LISTEN = (parse("127.0.0.1:0"),)
+LISTEN = (parse_address("127.0.0.1:0"),)
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"
 
 

@@ -19,7 +19,7 @@ from ...model import (
     netlink_protocol,
     packet_protocol,
 )
-from ...text import text
+from ...text import decode
 from ..rows import Scope, Table, reread
 from .inet_diag import (
     LISTEN,
@@ -135,8 +135,8 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
 def _unix_path(raw: bytes) -> str:
     """The path as ``/proc/net/unix`` writes it: ``@`` for the NULs of an abstract name."""
     if raw[0]:
-        return text(raw.split(b"\0", 1)[0])
-    return text(raw.replace(b"\0", b"@"))
+        return decode(raw.split(b"\0", 1)[0])
+    return decode(raw.replace(b"\0", b"@"))
 
 
 def netlink() -> Dump:

@@ -28,7 +28,7 @@ from ...model import (
     netlink_protocol,
     packet_protocol,
 )
-from ...text import text
+from ...text import decode
 from ..direction import EPHEMERAL, Direct, directions
 from ..rows import EMPTY, Table, reread
 
@@ -210,7 +210,8 @@ def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Soc
             row,
             make((
                 int(inode), "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None,
-                text(path) if path else None, direction, None, None, None, netns, SOURCE, *_UNKNOWN,
+                decode(path) if path else None, direction,
+                None, None, None, netns, SOURCE, *_UNKNOWN,
             )),
         )  # fmt: skip
 
@@ -280,9 +281,9 @@ def interfaces(texts: Iterable[bytes]) -> dict[int, str]:
         fields = line.split()
         with suppress(ValueError):
             if len(fields) == 6 and len(fields[0]) == 32:  # if_inet6: address, index, ..., name
-                names[int(fields[1], 16)] = text(fields[5])
+                names[int(fields[1], 16)] = decode(fields[5])
             elif len(fields) > 2 and line[:1].isdigit():  # igmp: index, name, ":", ...
-                names[int(fields[0])] = text(fields[1])
+                names[int(fields[0])] = decode(fields[1])
     return names
 
 
@@ -303,7 +304,7 @@ def unlisted(inode: int, name: bytes | None, netns: int | None = None) -> Socket
     """
     if not name:
         return Socket(inode, None, None, None, None, netns=netns)
-    proto = text(name.rstrip(b"\0")).lower().removeprefix("af_")
+    proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
     family = "inet"
     if proto.endswith("v6"):
         family = "inet6"

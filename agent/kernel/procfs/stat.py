@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from ...model import CgroupInfo
-from ...text import text
+from ...text import decode
 
 _INT_BITS = 31  # Of an int that is not negative.
 _TICKS_BITS = 42  # 1,400 years of a hundred ticks a second.
@@ -47,8 +47,8 @@ def parse_stat(data: bytes) -> Stat:
     if (ppid | threads) >> _INT_BITS or start_ticks >> _TICKS_BITS:
         raise ValueError("no kernel's numbers")
     return Stat(
-        comm=text(comm),
-        state=text(fields[0]),
+        comm=decode(comm),
+        state=decode(fields[0]),
         ppid=ppid,
         threads=threads,
         start_ticks=start_ticks,
@@ -62,7 +62,7 @@ def parse_cmdline(data: bytes) -> tuple[str, ...]:
     """``/proc/PID/cmdline``: arguments ended by NULs; empty for a zombie or kernel thread."""
     if not data:
         return ()
-    return tuple(text(argument) for argument in data.removesuffix(b"\0").split(b"\0"))
+    return tuple(decode(argument) for argument in data.removesuffix(b"\0").split(b"\0"))
 
 
 def parse_cgroup(data: bytes) -> CgroupInfo:
@@ -73,7 +73,7 @@ def parse_cgroup(data: bytes) -> CgroupInfo:
         controllers, colon, path = rest.partition(b":")
         if colon and hierarchy.isdigit() and path.startswith(b"/"):
             # A removed cgroup is marked so; its name still tells whose process it was.
-            paths[text(controllers)] = text(path.removesuffix(b" (deleted)"))
+            paths[decode(controllers)] = decode(path.removesuffix(b" (deleted)"))
     return place_of(paths)
 
 

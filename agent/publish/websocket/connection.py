@@ -21,7 +21,7 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from ...library_log import quiet
+from ...log import silent_logger
 from ...stream.filters import Filter
 from ...stream.ndjson import NdjsonSubscription
 from .access import PROTOCOL
@@ -119,7 +119,7 @@ class Client(asyncio.Protocol):
     def __init__(self, house: House, peer_of: Callable[[asyncio.BaseTransport], Peer]) -> None:
         self._house = house
         self._loop = asyncio.get_running_loop()
-        self._protocol = _Protocol(max_size=MESSAGE_BYTES, logger=quiet)
+        self._protocol = _Protocol(max_size=MESSAGE_BYTES, logger=silent_logger)
         self._transport: asyncio.Transport | None = None
         self._raw: asyncio.Transport | None = None  # The one below TLS, or the same.
         self._request_bytes: int | None = 0  # What came of the request; None once it is whole.

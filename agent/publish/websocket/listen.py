@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from ...address import Listen
+from ...address import ListenAddress
 from ...errors import ConfigFailure, RuntimeFailure
 
 # Connections that may wait to be accepted: a whole fleet that comes back at once.
@@ -27,17 +27,17 @@ class Listener(NamedTuple):
     """A listening socket; ``file`` is the identity of a unix socket's file: device, inode,
     and when it was made, as inodes are used again."""
 
-    listen: Listen
+    listen: ListenAddress
     socket: socket.socket
     file: tuple[int, int, int] | None = None
 
     @property
-    def address(self) -> Listen:
+    def address(self) -> ListenAddress:
         """Where a client finds it."""
         if self.socket.family == socket.AF_UNIX:
-            return Listen("", 0, self.socket.getsockname())
+            return ListenAddress("", 0, self.socket.getsockname())
         host, port = self.socket.getsockname()[:2]
-        return Listen(host, port)
+        return ListenAddress(host, port)
 
     def remove(self) -> None:
         """Remove the file of a unix socket, unless another has taken its place."""
@@ -47,7 +47,7 @@ class Listener(NamedTuple):
                     os.unlink(self.listen.path)
 
 
-def opened(listen: Listen, mode: int) -> list[Listener]:
+def opened(listen: ListenAddress, mode: int) -> list[Listener]:
     """The listening sockets of an address; ``mode`` is that of a unix socket's file.
 
     Raises RuntimeFailure; ConfigFailure where there are no such sockets.
@@ -71,7 +71,7 @@ def _identity(path: str) -> tuple[int, int, int]:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def _tcp(listen: Listen) -> list[socket.socket]:
+def _tcp(listen: ListenAddress) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     found = socket.getaddrinfo(
         listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -11,7 +11,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
-from agent.address import parse
+from agent.address import parse_address
 from agent.model import Coverage, Holding
 from agent.publish.websocket.access import Access
 from agent.publish.websocket.limits import Limits
@@ -120,7 +120,7 @@ async def serving(
     listeners = [
         listener
         for address in addresses or ("127.0.0.1:0",)
-        for listener in opened(parse(address), 0o600)
+        for listener in opened(parse_address(address), 0o600)
     ]
     await server.listen(listeners, tls)
     running = asyncio.create_task(server.run())

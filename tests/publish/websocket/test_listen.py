@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.address import Listen, parse
+from agent.address import ListenAddress, parse_address
 from agent.errors import RuntimeFailure, UsageError
 from agent.publish.websocket.listen import opened
 
@@ -13,24 +13,24 @@ from agent.publish.websocket.listen import opened
 @pytest.mark.parametrize(
     ("text", "expected", "local"),
     [
-        ("127.0.0.1:8765", Listen("127.0.0.1", 8765), True),
-        ("127.8.9.10:1", Listen("127.8.9.10", 1), True),
-        ("localhost:0", Listen("localhost", 0), True),
-        ("[::1]:8765", Listen("::1", 8765), True),
-        ("0.0.0.0:8765", Listen("0.0.0.0", 8765), False),
-        ("*:8765", Listen("0.0.0.0", 8765), False),
-        ("[::]:8765", Listen("::", 8765), False),
-        ("192.0.2.1:8765", Listen("192.0.2.1", 8765), False),
-        ("localhost.example:8765", Listen("localhost.example", 8765), False),
-        ("unix:/run/sockagent.sock", Listen("", 0, "/run/sockagent.sock"), True),
-        ("unix:relative", Listen("", 0, "relative"), True),
-        ("systemd:feed", Listen("", 0, name="feed"), True),
+        ("127.0.0.1:8765", ListenAddress("127.0.0.1", 8765), True),
+        ("127.8.9.10:1", ListenAddress("127.8.9.10", 1), True),
+        ("localhost:0", ListenAddress("localhost", 0), True),
+        ("[::1]:8765", ListenAddress("::1", 8765), True),
+        ("0.0.0.0:8765", ListenAddress("0.0.0.0", 8765), False),
+        ("*:8765", ListenAddress("0.0.0.0", 8765), False),
+        ("[::]:8765", ListenAddress("::", 8765), False),
+        ("192.0.2.1:8765", ListenAddress("192.0.2.1", 8765), False),
+        ("localhost.example:8765", ListenAddress("localhost.example", 8765), False),
+        ("unix:/run/sockagent.sock", ListenAddress("", 0, "/run/sockagent.sock"), True),
+        ("unix:relative", ListenAddress("", 0, "relative"), True),
+        ("systemd:feed", ListenAddress("", 0, name="feed"), True),
     ],
 )
-def test_an_address(text: str, expected: Listen, local: bool) -> None:
-    listen = parse(text)
+def test_an_address(text: str, expected: ListenAddress, local: bool) -> None:
+    listen = parse_address(text)
     assert (listen, listen.is_local) == (expected, local)
-    assert parse(str(listen)) == listen
+    assert parse_address(str(listen)) == listen
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,17 @@ def test_an_address(text: str, expected: Listen, local: bool) -> None:
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError):
-        parse(text)
+        parse_address(text)
 
 
 def test_a_port_of_ones_own_choice_is_told() -> None:
-    (listener,) = opened(parse("127.0.0.1:0"), 0o600)
+    (listener,) = opened(parse_address("127.0.0.1:0"), 0o600)
     with listener.socket:
         assert str(listener.address) == f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
 
 def test_an_address_that_is_taken() -> None:
-    (listener,) = opened(parse("[::1]:0"), 0o600)
+    (listener,) = opened(parse_address("[::1]:0"), 0o600)
     with (
         listener.socket,
         pytest.raises(RuntimeFailure, match=r"cannot listen on \[::1\]:\d+: "),
@@ -60,13 +60,13 @@ def test_an_address_that_is_taken() -> None:
 
 def test_a_name_that_leads_nowhere() -> None:
     with pytest.raises(RuntimeFailure, match="cannot listen on nowhere"):
-        opened(parse("nowhere.invalid:1"), 0o600)
+        opened(parse_address("nowhere.invalid:1"), 0o600)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_a_unix_socket_has_its_mode_and_goes(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse(f"unix:{path}"), mode)
+    (listener,) = opened(parse_address(f"unix:{path}"), mode)
     with listener.socket:
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert str(listener.address) == f"unix:{path}"
@@ -77,9 +77,9 @@ def test_a_unix_socket_has_its_mode_and_goes(tmp_path: Path, mode: int) -> None:
 
 def test_a_stale_one_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
-    (stale,) = opened(parse(f"unix:{path}"), 0o600)
+    (stale,) = opened(parse_address(f"unix:{path}"), 0o600)
     stale.socket.close()
-    (listener,) = opened(parse(f"unix:{path}"), 0o600)
+    (listener,) = opened(parse_address(f"unix:{path}"), 0o600)
     with listener.socket:
         stale.remove()  # It is another's by now.
         assert path.exists()
@@ -87,10 +87,10 @@ def test_a_stale_one_is_replaced(tmp_path: Path) -> None:
 
 def test_one_that_is_listened_on_is_not(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse(f"unix:{path}"), 0o600)
+    (listener,) = opened(parse_address(f"unix:{path}"), 0o600)
     with listener.socket:
         with pytest.raises(RuntimeFailure, match="Address already in use"):
-            opened(parse(f"unix:{path}"), 0o600)
+            opened(parse_address(f"unix:{path}"), 0o600)
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(str(path))
 
@@ -100,13 +100,13 @@ def test_what_is_no_socket_stays(tmp_path: Path, make: object) -> None:
     path = tmp_path / "feed.sock"
     make(path)  # type: ignore[operator]
     with pytest.raises(RuntimeFailure, match="it is there, and no socket"):
-        opened(parse(f"unix:{path}"), 0o600)
+        opened(parse_address(f"unix:{path}"), 0o600)
     assert path.exists()
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match="No such file or directory"):
-        opened(parse(f"unix:{tmp_path}/no/feed.sock"), 0o600)
+        opened(parse_address(f"unix:{tmp_path}/no/feed.sock"), 0o600)
 
 
 def test_nobody_can_connect_before_the_mode_is_set(
@@ -121,6 +121,6 @@ def test_nobody_can_connect_before_the_mode_is_set(
 
     monkeypatch.setattr(os, "chmod", looked)
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse(f"unix:{path}"), 0o660)
+    (listener,) = opened(parse_address(f"unix:{path}"), 0o660)
     listener.socket.close()
     assert modes == [0o600]
