@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
-from .kernel.capabilities import privileged
+from .kernel.capabilities import is_privileged
 from .kernel.netlink.client import NetlinkClient
 from .kernel.procfs.forked_scan import ForkedScan
 from .kernel.procfs.mount import ProcFS
@@ -230,15 +230,17 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
         if procfs.own is None
         else NetlinkClient(
             procfs.own[0],
-            unowned=config.all,
-            cgroups=not privileged(),
-            hear=config.polls,
+            include_unowned=config.all,
+            include_cgroups=not is_privileged(),
+            subscribe_destroy=config.polls,
             required=config.source == "netlink",
-            most=max(0, descriptors - reserved_fds(descriptors) - RESERVED_DESCRIPTORS - clients)
+            max_namespaces=max(
+                0, descriptors - reserved_fds(descriptors) - RESERVED_DESCRIPTORS - clients
+            )
             // 2,
         )
     )
-    if reader is not None and (config.source == "auto" or reader.works()):
+    if reader is not None and (config.source == "auto" or reader.is_available()):
         return reader
     if config.source == "netlink":
         raise RuntimeFailure("sock_diag over netlink does not work here; try --source procfs")

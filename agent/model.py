@@ -7,8 +7,7 @@ frozen dataclass to make, which counts where a table has 20,000 rows.
 """
 
 # No deferred annotations here: named tuples would compile each of them when they are made.
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from typing import NamedTuple
 
 # include/net/tcp_states.h, in the kernel's order from 1; NEW_SYN_RECV is the kernel's own
@@ -229,63 +228,3 @@ class Closed(NamedTuple):
 
 
 Delta = Opened | Updated | Closed | Coverage
-
-
-def listening_paths(sockets: Iterable[Socket]) -> set[str]:
-    """The paths that unix sockets listen on."""
-    return {row[9] for row in sockets if row[9] is not None and row[4] == "LISTEN"}
-
-
-def accepted(socket: Socket, listening: AbstractSet[str]) -> Socket:
-    """The unix socket, inbound if it bears a listener's path: then it was accepted by it."""
-    if socket[9] in listening and socket[4] == "CONNECTED":
-        return socket._replace(direction="inbound")
-    return socket
-
-
-def inbound_inodes(sockets: Iterable[Socket]) -> set[int]:
-    """The inodes of those that were accepted."""
-    return {row[0] for row in sockets if row[10] == "inbound"}
-
-
-def connected(socket: Socket, inbound: AbstractSet[int]) -> Socket:
-    """The unix socket, outbound if the one at its other end was accepted."""
-    if socket[16] in inbound and socket[10] is None:
-        return socket._replace(direction="outbound")
-    return socket
-
-
-# include/uapi/linux/netlink.h
-_NETLINK_PROTOCOLS = {
-    0: "route",
-    2: "usersock",
-    3: "firewall",
-    4: "sock_diag",
-    5: "nflog",
-    6: "xfrm",
-    7: "selinux",
-    8: "iscsi",
-    9: "audit",
-    10: "fib_lookup",
-    11: "connector",
-    12: "netfilter",
-    13: "ip6_fw",
-    14: "dnrtmsg",
-    15: "kobject_uevent",
-    16: "generic",
-    18: "scsitransport",
-    19: "ecryptfs",
-    20: "rdma",
-    21: "crypto",
-    22: "smc",
-}
-
-
-def netlink_protocol(number: int) -> str:
-    """The name of a netlink protocol, or its number."""
-    return _NETLINK_PROTOCOLS.get(number) or str(number)
-
-
-def packet_protocol(number: int) -> str:
-    """What a packet socket hears: ``*`` for every protocol (ETH_P_ALL), else the EtherType."""
-    return "*" if number == 3 else f"0x{number:04x}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pwd
 from collections.abc import Iterator
 
-from .kernel.capabilities import privileged
+from .kernel.capabilities import is_privileged
 from .kernel.procfs.files import read_or_empty
 from .kernel.procfs.net_tables import unlisted
 from .log import log
@@ -63,6 +63,6 @@ def warn(coverage: Coverage) -> None:
     missing = "; ".join(coverage.missing)
     if coverage.unreadable:
         missing += f" ({coverage.unreadable} of {coverage.processes} processes)"
-        if not privileged():
+        if not is_privileged():
             missing += f"; {_PRIVILEGE}"
     log(f"warning: {missing}")

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from random import Random
 from types import UnionType
 
-from agent.kernel.direction import EPHEMERAL
-from agent.kernel.netlink import inet_diag as diag
-from agent.kernel.netlink import other_diag as others
-from agent.kernel.netlink.destroy import notices, short_lived
+from agent.kernel.direction import DEFAULT_EPHEMERAL_PORTS
+from agent.kernel.netlink import messages
+from agent.kernel.netlink.destroy import parse_notices, short_lived
+from agent.kernel.netlink.inet_diag import inet_dump
+from agent.kernel.netlink.other_diag import netlink_dump, packet_dump
+from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.procfs import net_tables
 from agent.kernel.rows import EMPTY, Scope, Table
 from agent.model import Socket
@@ -28,15 +30,15 @@ from tests.captures import TABLES, capture
 
 INPUTS = 1_000_000
 NETNS = 4026531833
-SCOPE = Scope(NETNS, EPHEMERAL)
+SCOPE = Scope(NETNS, DEFAULT_EPHEMERAL_PORTS)
 # Each dump with the recorded answers to it.
 DUMPS = (
-    (diag.inet("tcp", unowned=True, cgroups=True), ("tcp",)),
-    (diag.inet("udp"), ("udp", "udp6")),
-    (diag.inet("udplite"), ("udplite", "udplite6")),
-    (others.unix(), ("unix",)),
-    (others.netlink(), ("netlink",)),
-    (others.packet(), ("packet",)),
+    (inet_dump("tcp", include_unowned=True, include_cgroups=True), ("tcp",)),
+    (inet_dump("udp"), ("udp", "udp6")),
+    (inet_dump("udplite"), ("udplite", "udplite6")),
+    (unix_dump(), ("unix",)),
+    (netlink_dump(), ("netlink",)),
+    (packet_dump(), ("packet",)),
 )
 FAILURES = ("error", "unsupported_family", "unsupported_raw")
 # Lengths and numbers at which parsers go wrong.
@@ -86,17 +88,17 @@ class Target:
 class Answers(Target):
     """Whole answers to a dump."""
 
-    def __init__(self, name: str, dump: diag.Dump, corpus: Sequence[bytes]) -> None:
+    def __init__(self, name: str, dump: messages.Dump, corpus: Sequence[bytes]) -> None:
         super().__init__(name, corpus)
         self._dump = dump
         self._before = EMPTY
 
     def read(self, data: bytes) -> None:
-        diag.is_last(data)
-        diag.sequence_of(data)
+        messages.is_last(data)
+        messages.read_sequence(data)
         try:
-            rows = diag.rows_of([data])
-        except diag.DumpError:
+            rows = messages.split_rows([data])
+        except messages.DumpError:
             self.outcome.refused += 1
             return
         self._read(rows)
@@ -118,7 +120,7 @@ class Notices(Target):
     """Destroy notices."""
 
     def read(self, data: bytes) -> None:
-        ended, malformed = notices(data)
+        ended, malformed = parse_notices(data)
         self.outcome.malformed += malformed
         sockets = short_lived(ended, EMPTY, SCOPE)
         assert len(sockets) == len(ended)
@@ -160,16 +162,16 @@ def targets() -> list[Target]:
     for dump, names in DUMPS:
         answers = [capture(f"netlink/{name}") for name in names]
         made.append(Answers(f"answer {names[0]}", dump, [*answers * 8, *failures]))
-        made.append(Rows(f"row {names[0]}", dump, diag.rows_of(answers)))
+        made.append(Rows(f"row {names[0]}", dump, messages.split_rows(answers)))
     whole = capture("netlink/destroyed")
-    each = [single(one.notice) for one in notices(whole)[0]]
+    each = [single(one.row) for one in parse_notices(whole)[0]]
     return [*made, Notices("notices", [whole, *each]), *map(TextTable, TABLES)]
 
 
 def single(notice: bytes) -> bytes:
     """Return a notice as a message of its own."""
-    length = diag.HEADER_BYTES + len(notice)
-    return struct.pack("=IHHII", length, diag.SOCK_DIAG_BY_FAMILY, 0, 0, 0) + notice
+    length = messages.HEADER_BYTES + len(notice)
+    return struct.pack("=IHHII", length, messages.SOCK_DIAG_BY_FAMILY, 0, 0, 0) + notice
 
 
 def mutated(random: Random, target: Target) -> bytes:

@@ -1,6 +1,7 @@
-"""Cgroups by the inode of their directories: where a socket is accounted whose holder is hidden.
+"""Paths of cgroups by the inodes of their directories. Blocking.
 
-It knows the cgroup2 file system only, which everybody may read. Blocking.
+The cgroup of a socket is known even where its holder is hidden. Only cgroup2 file systems are read,
+which every user may do.
 """
 
 from __future__ import annotations
@@ -10,28 +11,28 @@ import time
 
 from ..text import decode
 
-# Where systemd mounts the unified hierarchy; the second one beside v1.
+# Where systemd mounts the unified hierarchy; the second path is used beside cgroup v1.
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-# Cgroups come and go; those that are not known are looked for at most so often, in seconds.
-RETRY_SECONDS = 5.0
+# Cgroups come and go: for an unknown inode the hierarchy is walked again, at most this often.
+MIN_WALK_INTERVAL_SECONDS = 5.0
 
 
 class Cgroups:
-    """Paths of cgroups, as ``/proc/PID/cgroup`` writes them, by inode."""
+    """The cgroups of the unified hierarchy, as ``/proc/PID/cgroup`` writes them."""
 
     def __init__(self, mounts: tuple[str, ...] = MOUNTS) -> None:
         unified = [path for path in mounts if os.path.exists(f"{path}/cgroup.controllers")]
         self._root = unified[-1] if unified else None
-        # Beside v1, where processes are somewhere else, its root tells nothing.
-        self._beside = len(mounts) > 1 and self._root == mounts[1]
-        self._paths: dict[int, str] = {}
-        self._looked = -RETRY_SECONDS
+        # Beside v1 all processes may be in the root, which therefore says nothing.
+        self._is_beside_v1 = len(mounts) > 1 and self._root == mounts[1]
+        self._paths: dict[int, str] = {}  # By inode.
+        self._walked = -MIN_WALK_INTERVAL_SECONDS
 
-    def path(self, inode: int) -> str | None:
-        """The cgroup with this inode; None when there is none to be found."""
+    def find_path(self, inode: int) -> str | None:
+        """Return the path of the cgroup with this inode, None if it cannot be found."""
         known = self._paths.get(inode)
-        if known is None and time.monotonic() - self._looked >= RETRY_SECONDS:
-            self._looked = time.monotonic()
+        if known is None and time.monotonic() - self._walked >= MIN_WALK_INTERVAL_SECONDS:
+            self._walked = time.monotonic()
             self._paths = self._walk()
             known = self._paths.get(inode)
         return known
@@ -46,6 +47,6 @@ class Cgroups:
             except OSError:  # It was removed meanwhile.
                 continue
             path = decode(os.fsencode(directory[len(self._root) :]))
-            if path or not self._beside:
+            if path or not self._is_beside_v1:
                 paths[inode] = path or "/"
         return paths

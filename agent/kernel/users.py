@@ -1,6 +1,6 @@
-"""User ids to names, as the system's name service knows them, getpwuid(3). Blocking.
+"""Names of user ids from the system's name service, getpwuid(3). Blocking.
 
-It knows only ids. Answers are kept: a name service may be slow, and a poll asks for thousands.
+Answers are cached: a name service may be slow, and a poll needs thousands.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import time
 from ..model import Owner
 from ..text import decode
 
-# A name may be given to an id later, or changed; seconds until it is asked for again.
-KEEP_SECONDS = 300.0
+# A uid may be given a name, or another one, later.
+MAX_AGE_SECONDS = 300.0
 
 
 class Users:
-    """The names of user ids."""
+    """A cache of user names."""
 
     def __init__(self) -> None:
-        self.known: dict[int | None, Owner] = {}  # Those asked for so far.
-        self._asked = time.monotonic()
+        self.known: dict[int | None, Owner] = {}
+        self._started = time.monotonic()  # When the cache was last empty.
 
-    def owner(self, uid: int) -> Owner:
-        """The id with its name."""
+    def find_owner(self, uid: int) -> Owner:
+        """Return the uid with its name."""
         known = self.known.get(uid)
-        return known if known is not None else self._ask(uid)
+        return known if known is not None else self._look_up(uid)
 
     def expire(self) -> None:
-        """Forget what was asked too long ago; called once a poll."""
+        """Empty the cache if it is older than MAX_AGE_SECONDS; to be called once a poll."""
         now = time.monotonic()
-        if now - self._asked > KEEP_SECONDS:
-            self._asked = now
+        if now - self._started > MAX_AGE_SECONDS:
+            self._started = now
             self.known.clear()
 
-    def _ask(self, uid: int) -> Owner:
+    def _look_up(self, uid: int) -> Owner:
         try:
             name: str | None = decode(os.fsencode(pwd.getpwuid(uid).pw_name))
-        except (KeyError, OverflowError):  # Unknown, or a uid beyond uid_t.
+        except (KeyError, OverflowError):  # An unknown uid, or one beyond uid_t.
             name = None
         owner = self.known[uid] = Owner(uid, name)
         return owner

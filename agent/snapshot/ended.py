@@ -47,7 +47,7 @@ class EndedSockets:
         if is_noted and table is before:
             return
         # Rows that were read before the notices began count too.
-        new = table.fresh if is_noted else table.rows
+        new = table.added if is_noted else table.rows
         self._noted.add((netns, name))
         rows = self._rows.setdefault(netns, {})
         rows.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)

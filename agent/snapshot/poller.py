@@ -76,7 +76,7 @@ class Poller:
         self.namespaces = NamespaceIndex(self.holders, limits.namespaces)
         self._refresher = HolderRefresher(scanner, self.holders, sweep, self.calls, limits)
         self.tables = TableReader(self.procfs, sources, events, self.calls)
-        self.builder = HoldingBuilder(self._users.owner, self._cgroup)
+        self.builder = HoldingBuilder(self._users.find_owner, self._cgroup)
         self._join = Join(self.holders, self.builder)
         self._identifier = SocketIdentifier(
             self.procfs.root, self.calls, self.holders, self._refresher
@@ -245,7 +245,7 @@ class Poller:
                 self._refresher.add(own._replace(fds=fds))
 
     def _cgroup(self, cgroup_id: int) -> CgroupInfo | None:
-        path = self._cgroups.path(cgroup_id)
+        path = self._cgroups.find_path(cgroup_id)
         return None if path is None else place_of({"": path})
 
     def _stale(self, error: OSError) -> Snapshot:

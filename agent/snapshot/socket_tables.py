@@ -47,7 +47,7 @@ class SocketTables(Generic[K]):
         for key, table in tables.items():
             before = self.get(key)
             if table is not before:
-                came = {row[0]: row for row in table.fresh.values()}
+                came = {row[0]: row for row in table.added.values()}
                 unsure |= self._take(key, before, table, came)
                 is_unix = any(row[2] == "unix" for row in islice(came.values(), 1))
                 among = fresh_unix if is_unix else fresh
@@ -84,8 +84,8 @@ class SocketTables(Generic[K]):
 
     def _take(self, key: K, before: Table, table: Table, came: dict[int, Socket]) -> set[int]:
         """Take over one reading; the inodes of the rows that are no longer in it."""
-        self.decoded += len(table.fresh)
-        went = before.rows.values() if table is EMPTY else table.left
+        self.decoded += len(table.added)
+        went = before.rows.values() if table is EMPTY else table.removed
         inodes = {row[0] for row in went}
         if table is EMPTY:
             self._tables.pop(key, None)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from ..kernel.direction import EPHEMERAL
+from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import NetlinkClient
-from ..kernel.netlink.destroy import Ended as DestroyNotice
+from ..kernel.netlink.destroy import DestroyNotice
 from ..kernel.netlink.monitor import DestroyMonitor
 from ..kernel.procfs import net_tables
 from ..kernel.procfs.files import Vanished
@@ -87,7 +87,7 @@ class ProcfsTables:
 
     def __init__(self, procfs: ProcFS) -> None:
         self._procfs = procfs
-        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+        self._ephemeral = procfs.ephemeral_ports() or DEFAULT_EPHEMERAL_PORTS
 
     def read(
         self, namespace: Namespace, names: Sequence[str], before: Callable[[TableName], Table]
@@ -121,7 +121,7 @@ class NetlinkTables:
     def __init__(self, client: NetlinkClient, procfs: ProcFS) -> None:
         self._client = client
         self._procfs = procfs
-        self._ephemeral = procfs.ephemeral_ports() or EPHEMERAL
+        self._ephemeral = procfs.ephemeral_ports() or DEFAULT_EPHEMERAL_PORTS
 
     def read(
         self, namespace: Namespace, names: Sequence[str], before: Callable[[TableName], Table]
@@ -131,7 +131,7 @@ class NetlinkTables:
         if namespace.inode is not None:
             path = f"{self._procfs.root}/{namespace.ways[0]}/ns/net"
             scope = Scope(namespace.inode, self._ephemeral, partial(self._interface, namespace))
-            for dump, rows in self._client.dumps(namespace.inode, path, names):
+            for dump, rows in self._client.read_dumps(namespace.inode, path, names):
                 tables[dump.tables] = dump.read(rows, scope, before(dump.tables))
         return TableReading(tables, {})
 
@@ -147,7 +147,7 @@ class NetlinkTables:
     def missing(self) -> Mapping[int, str]:
         """Return the namespaces that may not be entered."""
         sentence = "may not be entered, which takes CAP_SYS_ADMIN: its tables are read as text"
-        return dict.fromkeys(self._client.refused(), sentence)
+        return dict.fromkeys(self._client.refused_namespaces(), sentence)
 
 
 class NetlinkEvents:
@@ -160,24 +160,23 @@ class NetlinkEvents:
     def follow(self, namespaces: Collection[int]) -> None:
         """Receive the notices of these namespaces; close the netlink sockets of all others."""
         for netns in list(self._monitor.namespaces):
-            if netns not in namespaces or self._client.hearing(netns) is None:
-                self._monitor.leave([netns])
-        self._client.keep(namespaces)
+            if netns not in namespaces or self._client.destroy_socket(netns) is None:
+                self._monitor.remove([netns])
+        self._client.close_except(namespaces)
         for netns in namespaces:
-            hearing = self._client.hearing(netns)
-            if hearing is not None:
-                self._monitor.listen(netns, hearing)
+            subscribed = self._client.destroy_socket(netns)
+            if subscribed is not None:
+                self._monitor.add(netns, subscribed)
 
     def pending(self) -> Mapping[int, Collection[str]]:
         """Return the protocols, by namespace, of which sockets were or may have been destroyed."""
-        return self._monitor.doubted()
+        return self._monitor.affected_protocols()
 
     def take(self) -> Events:
         """Return the notices since the last call."""
-        destroyed, overrun = self._monitor.take()
-        ignored, malformed = self._monitor.take_rejected()
-        ignored += self._client.take_ignored()
-        return Events(destroyed, ignored, malformed, bool(overrun))
+        report = self._monitor.take()
+        ignored = report.ignored + self._client.take_ignored()
+        return Events(report.notices, ignored, report.malformed, bool(report.lost))
 
 
 def sources_of(
@@ -186,5 +185,5 @@ def sources_of(
     """Return all sources of a procfs, those over netlink first if there is a client."""
     if client is None:
         return [ProcfsTables(procfs)], []
-    events: list[EventSource] = [NetlinkEvents(client)] if client.hears else []
+    events: list[EventSource] = [NetlinkEvents(client)] if client.is_subscribed else []
     return [NetlinkTables(client, procfs), ProcfsTables(procfs)], events

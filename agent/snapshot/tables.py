@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..kernel.direction import EPHEMERAL
-from ..kernel.netlink.client import DUMPED
+from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
+from ..kernel.netlink.client import DUMPED_TABLES
 from ..kernel.procfs import sockstat
 from ..kernel.procfs.files import Vanished
 from ..kernel.procfs.mount import ProcFS, Way
@@ -30,7 +30,7 @@ TABLE_SECONDS = 10.0
 COUNTERS = "counters"  # With the namespace, the place of its counters in ``Progress``.
 
 TableKey = tuple[int, TableName]
-_ALL_NAMES: tuple[TableName, ...] = (*GROUP_OF, *DUMPED)
+_ALL_NAMES: tuple[TableName, ...] = (*GROUP_OF, *DUMPED_TABLES)
 
 
 class TablePlan(NamedTuple):
@@ -57,7 +57,7 @@ class TableReader:
         self._tables = SocketTables[TableKey]()
         self._failed: dict[TableKey, str] = {}
         self._schedule = Schedule()
-        self._ended = EndedSockets(events, procfs.ephemeral_ports() or EPHEMERAL)
+        self._ended = EndedSockets(events, procfs.ephemeral_ports() or DEFAULT_EPHEMERAL_PORTS)
 
     @property
     def sockets(self) -> Mapping[int, Socket]:
@@ -230,8 +230,8 @@ class TableReader:
             table = EMPTY if name in read or files.isdisjoint(_files(name)) else before(name)
             if table is not EMPTY:
                 kept = {row: one for row, one in table.rows.items() if table_of(one) not in files}
-                left = tuple(one for row, one in table.rows.items() if row not in kept)
-                replaced[name] = Table(kept, left=left) if kept else EMPTY
+                removed = tuple(one for row, one in table.rows.items() if row not in kept)
+                replaced[name] = Table(kept, removed=removed) if kept else EMPTY
         return replaced
 
     # What ended, and what is missing.

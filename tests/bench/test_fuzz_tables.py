@@ -20,7 +20,7 @@ from bench.fuzz_tables import (
     single,
 )
 
-from ..kernel.netlink.asking import rows
+from ..kernel.netlink.captured import rows
 
 INPUTS = 10_000
 

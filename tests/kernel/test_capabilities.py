@@ -1,6 +1,6 @@
 import pytest
 
-from agent.kernel.capabilities import privileged
+from agent.kernel.capabilities import is_privileged
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,8 @@ from agent.kernel.capabilities import privileged
 )
 def test_it_takes_both_capabilities(effective: str, expected: bool) -> None:
     status = f"Name:\tsh\nCapPrm:\t000001ffffffffff\nCapEff:\t{effective}\nCapBnd:\t0\n"
-    assert privileged(status.encode()) is expected
+    assert is_privileged(status.encode()) is expected
 
 
 def test_without_a_status_there_is_none() -> None:
-    assert not privileged(b"")
+    assert not is_privileged(b"")

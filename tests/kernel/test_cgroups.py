@@ -23,28 +23,31 @@ def inode(path: Path) -> int:
 
 def test_a_cgroup_is_found_by_its_inode(mount: Path) -> None:
     found = Cgroups((str(mount),))
-    assert found.path(inode(mount / "system.slice" / "app.service")) == "/system.slice/app.service"
-    assert found.path(inode(mount)) == "/"
-    assert found.path(1) is None
+    assert (
+        found.find_path(inode(mount / "system.slice" / "app.service"))
+        == "/system.slice/app.service"
+    )
+    assert found.find_path(inode(mount)) == "/"
+    assert found.find_path(1) is None
 
 
 def test_beside_v1_the_root_tells_nothing(mount: Path, tmp_path: Path) -> None:
     found = Cgroups((str(tmp_path / "v1"), str(mount)))
-    assert found.path(inode(mount)) is None
-    assert found.path(inode(mount / "system.slice")) == "/system.slice"
+    assert found.find_path(inode(mount)) is None
+    assert found.find_path(inode(mount / "system.slice")) == "/system.slice"
 
 
 def test_files_are_no_cgroups(mount: Path) -> None:
-    assert Cgroups((str(mount),)).path(inode(mount / "cgroup.controllers")) is None
+    assert Cgroups((str(mount),)).find_path(inode(mount / "cgroup.controllers")) is None
 
 
 def test_one_that_came_later_is_looked_for(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Cgroups((str(mount),))
-    assert found.path(inode(mount)) == "/"
+    assert found.find_path(inode(mount)) == "/"
     (mount / "new.slice").mkdir()
-    assert found.path(inode(mount / "new.slice")) is None  # Not so soon.
-    monkeypatch.setattr(cgroups, "RETRY_SECONDS", 0.0)
-    assert found.path(inode(mount / "new.slice")) == "/new.slice"
+    assert found.find_path(inode(mount / "new.slice")) is None  # Not so soon.
+    monkeypatch.setattr(cgroups, "MIN_WALK_INTERVAL_SECONDS", 0.0)
+    assert found.find_path(inode(mount / "new.slice")) == "/new.slice"
 
 
 def test_one_that_is_not_known_is_seldom_looked_for(
@@ -59,7 +62,7 @@ def test_one_that_is_not_known_is_seldom_looked_for(
 
     monkeypatch.setattr(os, "walk", counted)
     found = Cgroups((str(mount),))
-    assert [found.path(1) for _ in range(5)] == [None] * 5
+    assert [found.find_path(1) for _ in range(5)] == [None] * 5
     assert walks == [str(mount)]
 
 
@@ -67,22 +70,22 @@ def test_one_that_was_removed_is_still_named(mount: Path) -> None:
     found = Cgroups((str(mount),))
     directory = mount / "system.slice" / "app.service"
     was = inode(directory)
-    assert found.path(was) == "/system.slice/app.service"
+    assert found.find_path(was) == "/system.slice/app.service"
     directory.rmdir()
-    assert found.path(was) == "/system.slice/app.service"
+    assert found.find_path(was) == "/system.slice/app.service"
 
 
 def test_beside_v1_the_unified_hierarchy_is_meant(mount: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
     service = mount / "system.slice" / "app.service"
-    assert Cgroups((str(old), str(mount))).path(inode(service)) == "/system.slice/app.service"
-    assert Cgroups((str(old),)).path(inode(old)) is None
+    assert Cgroups((str(old), str(mount))).find_path(inode(service)) == "/system.slice/app.service"
+    assert Cgroups((str(old),)).find_path(inode(old)) is None
 
 
 def test_without_cgroups_there_are_none(tmp_path: Path) -> None:
-    assert Cgroups(()).path(1) is None
-    assert Cgroups((str(tmp_path / "nowhere"),)).path(1) is None
+    assert Cgroups(()).find_path(1) is None
+    assert Cgroups((str(tmp_path / "nowhere"),)).find_path(1) is None
 
 
 def test_our_own_cgroup() -> None:
@@ -94,4 +97,4 @@ def test_our_own_cgroup() -> None:
         pytest.skip("no unified hierarchy is mounted here")
     # Beside v1 its root tells nothing.
     told = None if place == "/" and mounted[-1] == MOUNTS[1] else place
-    assert Cgroups().path(os.stat(mounted[-1] + place).st_ino) == told
+    assert Cgroups().find_path(os.stat(mounted[-1] + place).st_ino) == told

@@ -1,9 +1,9 @@
 import pytest
 
-from agent.kernel.direction import EPHEMERAL, directions
+from agent.kernel.direction import DEFAULT_EPHEMERAL_PORTS, make_direction_finder
 
 # Somebody listens on port 80 at one address, and on 443 at every one.
-DIRECT = directions({"here:80", "any:443"}, {443}, range(32768, 61000))
+DIRECT = make_direction_finder({"here:80", "any:443"}, {443}, range(32768, 61000))
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_which_side_began(
 
 
 def test_the_ports_that_the_kernel_chooses_from_are_given() -> None:
-    for ephemeral, direction in ((range(1000, 2000), "outbound"), (EPHEMERAL, None)):
-        direct = directions(set(), set(), ephemeral)
+    for ephemeral, direction in ((range(1000, 2000), "outbound"), (DEFAULT_EPHEMERAL_PORTS, None)):
+        direct = make_direction_finder(set(), set(), ephemeral)
         assert direct("far:1500", 1500, "far:80", "ESTABLISHED") == direction
 
 
 def test_a_listener_outweighs_the_port() -> None:
-    direct = directions(set(), {40000}, EPHEMERAL)
+    direct = make_direction_finder(set(), {40000}, DEFAULT_EPHEMERAL_PORTS)
     assert direct("far:40000", 40000, "far:50000", "ESTABLISHED") == "inbound"

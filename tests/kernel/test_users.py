@@ -14,25 +14,25 @@ def unknown_uid() -> int:
 
 
 def test_a_user_has_a_name() -> None:
-    assert Users().owner(0) == Owner(0, pwd.getpwuid(0).pw_name)
+    assert Users().find_owner(0) == Owner(0, pwd.getpwuid(0).pw_name)
 
 
 def test_a_user_that_nobody_knows_has_none() -> None:
     uid = unknown_uid()
-    assert Users().owner(uid) == Owner(uid, None)
+    assert Users().find_owner(uid) == Owner(uid, None)
 
 
 @pytest.mark.parametrize("uid", [2**32 - 1, 2**32, 2**70])
 def test_a_uid_that_no_user_can_have(uid: int) -> None:
-    assert Users().owner(uid) == Owner(uid, None)
+    assert Users().find_owner(uid) == Owner(uid, None)
 
 
 def test_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Users()
-    first = found.owner(os.getuid())
+    first = found.find_owner(os.getuid())
     found.expire()
-    assert found.owner(os.getuid()) is first
-    monkeypatch.setattr(users, "KEEP_SECONDS", -1.0)
+    assert found.find_owner(os.getuid()) is first
+    monkeypatch.setattr(users, "MAX_AGE_SECONDS", -1.0)
     found.expire()
-    assert found.owner(os.getuid()) is not first
-    assert found.owner(os.getuid()) == first
+    assert found.find_owner(os.getuid()) is not first
+    assert found.find_owner(os.getuid()) == first

@@ -153,7 +153,7 @@ async def test_enabling_tls_requires_a_restart(directories: Directories) -> None
     (directories.source / "tokens").write_text(NEW)
     for name in ("tls.crt", "tls.key"):
         (directories.source / name).write_text("x")
-    with pytest.raises(ConfigFailure, match="tls.crt is new; restart the service to use it"):
+    with pytest.raises(ConfigFailure, match=r"tls\.crt is new; restart the service to use it"):
         one.reload()
     assert tokens(one) == (OLD,)
 

@@ -31,7 +31,11 @@ def polling(source: str) -> Iterator[Poller]:
     """A poller of this machine."""
     procfs = ProcFS()
     assert procfs.own
-    netlink = NetlinkClient(procfs.own[0], hear=True, most=5000) if source == "netlink" else None
+    netlink = (
+        NetlinkClient(procfs.own[0], subscribe_destroy=True, max_namespaces=5000)
+        if source == "netlink"
+        else None
+    )
     poller = Poller(ProcessScanner(procfs), *sources_of(procfs, netlink))
     try:
         yield poller

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.procfs import net_tables
-from agent.kernel.rows import EMPTY, Table, reread
+from agent.kernel.rows import EMPTY, Table, update_table
 from agent.model import Socket
 from agent.snapshot.reading import Change
 from agent.snapshot.socket_tables import SocketTables
@@ -30,7 +30,7 @@ class Decoder:
 
 
 def read(*rows: bytes, before: Table = EMPTY, netns: int = 1) -> Table:
-    return reread(rows, before, Decoder(netns))
+    return update_table(rows, before, Decoder(netns))
 
 
 def unix(inode: int, path: str = "/a") -> Socket:
@@ -40,7 +40,7 @@ def unix(inode: int, path: str = "/a") -> Socket:
 def listed(*sockets: Socket) -> Table:
     """A first reading of these, each row as its ``repr``."""
     rows = {repr(socket).encode(): socket for socket in sockets}
-    return Table(rows, fresh=rows)
+    return Table(rows, added=rows)
 
 
 class Readings(SocketTables[str]):
@@ -65,14 +65,14 @@ def test_a_table_is_read() -> None:
 def test_what_has_not_changed_is_the_same_table() -> None:
     table = read(b"1", b"x", b"2")
     decoder = Decoder()
-    assert reread([b"2", b"1", b"x", b"1"], table, decoder) is table
+    assert update_table([b"2", b"1", b"x", b"1"], table, decoder) is table
     assert decoder.calls == []
 
 
 def test_what_came_and_went_is_told() -> None:
     table = read(b"2", b"3", b"x", before=read(b"1", b"2"))
-    assert table.fresh == {b"3": tcp(3)}
-    assert table.left == (tcp(1),)
+    assert table.added == {b"3": tcp(3)}
+    assert table.removed == (tcp(1),)
 
 
 def test_of_malformed_rows_alone_there_is_the_same_table_too() -> None:
@@ -90,7 +90,7 @@ def test_of_rows_of_one_socket_the_later_is_newer() -> None:
 def test_only_new_rows_are_decoded() -> None:
     before = read(b"1", b"2")
     decoder = Decoder()
-    table = reread([b"3", b"1", b"4"], before, decoder)
+    table = update_table([b"3", b"1", b"4"], before, decoder)
     assert [sorted(call) for call in decoder.calls] == [[b"3", b"4"]]
     assert table.sockets().keys() == {1, 3, 4}
     assert table.rows[b"1"] is before.rows[b"1"]
@@ -98,7 +98,7 @@ def test_only_new_rows_are_decoded() -> None:
 
 def test_rows_that_only_go_are_nothing_to_decode() -> None:
     decoder = Decoder()
-    assert reread([b"1"], read(b"1", b"2"), decoder).sockets().keys() == {1}
+    assert update_table([b"1"], read(b"1", b"2"), decoder).sockets().keys() == {1}
     assert decoder.calls == []
 
 
@@ -110,7 +110,7 @@ def test_malformed_rows_are_kept_apart() -> None:
 
 def test_malformed_rows_are_not_tried_again() -> None:
     decoder = Decoder()
-    table = reread([b"1", b"x", b"2"], read(b"1", b"x"), decoder)
+    table = update_table([b"1", b"x", b"2"], read(b"1", b"x"), decoder)
     assert decoder.calls == [[b"2"]]
     assert table.malformed == {b"x"}
 

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 
 from agent.kernel.netlink.client import NetlinkClient
-from agent.kernel.netlink.inet_diag import Dump
-from agent.kernel.rows import Scope, Table, reread
+from agent.kernel.netlink.messages import Dump
+from agent.kernel.rows import Scope, Table, update_table
 from agent.model import Socket
 from agent.snapshot import tables as tables_module
 from agent.snapshot.groups import ALL_GROUPS, GROUPS, TCP, UDP, Group, groups_of
@@ -37,13 +37,13 @@ class Answers:
     """Netlink where the test says what it shows: inodes by the tables they stand for; None where
     the dump fails. A socket's peer is the inode after a stroke: ``11/12``."""
 
-    hears = False
+    is_subscribed = False
 
     def __init__(self, **shown: list[str] | None) -> None:
         self.shown = shown
         self.ignored: Counter[int] = Counter()
 
-    def dumps(
+    def read_dumps(
         self, _netns: int, _path: str, names: Collection[str]
     ) -> Iterator[tuple[Dump, list[bytes]]]:
         for name, rows in self.shown.items():
@@ -51,17 +51,17 @@ class Answers:
             if rows is not None and not set(names).isdisjoint(tables):
                 yield Dump(tables, (), _reader(name)), [row.encode() for row in rows]
 
-    def hearing(self, _netns: int) -> None:
+    def destroy_socket(self, _netns: int) -> None:
         return None
 
     def take_ignored(self) -> Counter[int]:
         ignored, self.ignored = self.ignored, Counter()
         return ignored
 
-    def keep(self, _namespaces: Collection[int]) -> None:
+    def close_except(self, _namespaces: Collection[int]) -> None:
         pass
 
-    def refused(self) -> list[int]:
+    def refused_namespaces(self) -> list[int]:
         return []
 
     def reader(self) -> NetlinkClient:
@@ -85,7 +85,7 @@ class _reader:  # noqa: N801 (stands for a function)
                     source="netlink", peer_inode=int(peer) if peer else None,
                 )  # fmt: skip
 
-        return reread(rows, before, decode)
+        return update_table(rows, before, decode)
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ async def test_malformed_rows_of_netlink_are_counted_by_table(fake: FakeProc) ->
 
 async def test_ignored_and_malformed_messages_are_reported_by_the_next_poll(fake: FakeProc) -> None:
     netlink = Answers()
-    netlink.hears = True
+    netlink.is_subscribed = True
     one = reader(fake, netlink)
     (events,) = one._ended._sources
     assert isinstance(events, NetlinkEvents)

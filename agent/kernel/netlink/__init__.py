@@ -1,1 +1,1 @@
-"""sock_diag as a source of sockets: pure requests and decoding, and the one reader that asks."""
+"""Sockets over netlink: sock_diag(7) dumps and destroy notices."""

@@ -1,10 +1,7 @@
-"""Asks the kernel for its socket tables over netlink(7), namespace by namespace.
+"""Reads socket tables over netlink(7), in every network namespace. Blocking: for executors.
 
-It knows sock_diag's dumps, and nothing of processes, deltas and output. Everything here blocks: it
-is for executors.
-
-A netlink socket belongs to the network namespace in which it was opened. For another one a thread
-enters that namespace, opens the socket there and ends; that takes CAP_SYS_ADMIN.
+A netlink socket belongs to the network namespace in which it was opened. For another namespace a
+thread enters it, opens the socket there and ends, which takes CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
@@ -19,37 +16,40 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from .destroy import GROUPS
-from .inet_diag import (
+from .inet_diag import inet_dump
+from .messages import (
+    KERNEL,
     Dump,
     DumpError,
-    inet,
     is_last,
-    numbered,
-    rows_of,
-    sequence_of,
+    number_request,
+    read_sequence,
+    receive,
+    split_rows,
 )
-from .messages import KERNEL, receive
-from .other_diag import netlink, packet, unix
+from .other_diag import netlink_dump, packet_dump
+from .unix_diag import unix_dump
 
-# A dump that stands still for so many seconds is given up for the text tables.
+# After this long without a datagram a dump is given up, and the text tables are read instead.
 _TIMEOUT_SECONDS = 5.0
 _NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1  # linux/socket.h, linux/netlink.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-# Room for notices that wait to be read; one counts for 1 KiB. In our own namespace, where servers
-# end 20,000 sockets a second, for some seconds of them; in others, which any user may make, less.
-_OWN_HEARING_BYTES = 64 << 20
-_HEARING_BYTES = 4 << 20
+# Receive buffers for destroy notices, which count 1 KiB each. The agent's own namespace, where
+# servers end 20,000 sockets a second, has room for some seconds of them; the others, which any user
+# may create, have less.
+_OWN_NOTICE_BUFFER_BYTES = 64 << 20
+_NOTICE_BUFFER_BYTES = 4 << 20
 _CLONE_NEWNET = 0x4000_0000  # linux/sched.h
-# The kernel has no such dump in a namespace.
+# The errors of a dump that a namespace does not support.
 _UNSUPPORTED = frozenset(
     {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT}
 )
 # Seconds until a dump that a namespace does not support is requested there again: each request
 # makes the kernel search for a module, which starts a process.
 UNSUPPORTED_SECONDS = 600.0
-# The tables that each dump stands for.
-DUMPED = (
+# The tables that each dump replaces.
+DUMPED_TABLES = (
     ("tcp", "tcp6"),
     ("udp", "udp6"),
     ("udplite", "udplite6"),
@@ -58,33 +58,35 @@ DUMPED = (
     ("packet",),
 )
 _MAX_SEQUENCE = 0xFFFF_FFFF  # Of 32 bits.
+# Default of the namespaces in which sockets are opened, two in each.
+MAX_NAMESPACES = 300
 
 
 class _Link:
-    """A netlink socket in one namespace, and one that hears of the ends of sockets there.
+    """The sockets of one namespace: one for dumps, and one for destroy notices if subscribed.
 
-    One dump at a time can be under way on it.
+    One dump at a time can be under way.
     """
 
-    def __init__(self, asking: socket.socket, hearing: socket.socket | None) -> None:
-        asking.settimeout(_TIMEOUT_SECONDS)
-        self.socket = asking
-        self.hearing = hearing
+    def __init__(self, dumps: socket.socket, notices: socket.socket | None) -> None:
+        dumps.settimeout(_TIMEOUT_SECONDS)
+        self.dumps = dumps
+        self.notices = notices
         self.lock = threading.Lock()
-        self.ignored = 0  # Messages of other processes to the asking socket.
+        self.ignored = 0  # Datagrams of other processes.
         self._sequence = 0  # Of the last request.
         self._unsupported: dict[tuple[str, ...], float] = {}  # Until when, by the dump's tables.
 
-    def ask(self, dump: Dump) -> list[bytes]:
-        """The answer to a dump, as it came. Raises OSError."""
+    def request(self, dump: Dump) -> list[bytes]:
+        """Return the answer to a dump as a list of buffers. Raises OSError."""
         buffers: list[bytes] = []
         with self.lock:
             for request in dump.requests:
                 self._sequence = self._sequence % _MAX_SEQUENCE + 1
-                self.socket.send(numbered(request, self._sequence))
+                self.dumps.send(number_request(request, self._sequence))
                 while True:
                     buffer = self._receive()
-                    if sequence_of(buffer) != self._sequence:
+                    if read_sequence(buffer) != self._sequence:
                         continue  # It answers an older request.
                     buffers.append(buffer)
                     if is_last(buffer):
@@ -94,7 +96,7 @@ class _Link:
     def _receive(self) -> bytes:
         """Return the next datagram of the kernel. Raises OSError."""
         while True:
-            datagram = receive(self.socket)
+            datagram = receive(self.dumps)
             if not datagram.from_kernel:
                 self.ignored += 1
             elif datagram.truncated:
@@ -111,56 +113,56 @@ class _Link:
         self._unsupported[dump.tables] = time.monotonic() + UNSUPPORTED_SECONDS
 
     def close(self) -> None:
-        """Close both."""
-        self.socket.close()
-        if self.hearing is not None:
-            self.hearing.close()
-
-
-# Namespaces in which sockets are opened, two in each, where nobody says how many.
-MOST_NAMESPACES = 300
+        """Close the sockets."""
+        self.dumps.close()
+        if self.notices is not None:
+            self.notices.close()
 
 
 class NetlinkClient:
-    """The sock_diag tables of the namespaces in which a netlink socket could be opened.
+    """The sock_diag tables of the namespaces in which a netlink socket can be opened.
 
-    ``own`` is the network namespace that we are in. ``unheld``: with rows that have no inode;
-    ``cgroups``: with the cgroup of each socket. ``hear``: to be told of the ends of sockets.
-    ``required``: where it may not be opened, that is worth telling. ``most`` are the namespaces in
-    which it opens sockets: descriptors are needed elsewhere too.
+    ``own`` is the network namespace of the agent. ``include_unowned`` adds the rows without an
+    inode, ``include_cgroups`` the cgroup of each socket. ``subscribe_destroy`` opens a socket for
+    destroy notices in each namespace. ``required``: report the namespaces that may not be entered.
+    ``max_namespaces`` limits the namespaces in which sockets are opened, as descriptors are needed
+    elsewhere too.
     """
 
     def __init__(
         self,
         own: int,
         *,
-        unowned: bool = False,
-        cgroups: bool = False,
-        hear: bool = False,
+        include_unowned: bool = False,
+        include_cgroups: bool = False,
+        subscribe_destroy: bool = False,
         required: bool = False,
-        most: int = MOST_NAMESPACES,
+        max_namespaces: int = MAX_NAMESPACES,
     ) -> None:
-        self._most = most
         self._own = own
-        self.hears = hear
+        self.is_subscribed = subscribe_destroy
         self._required = required
-        self._dumps = (
-            *(inet(name, unowned=unowned, cgroups=cgroups) for name in ("tcp", "udp", "udplite")),
-            unix(),
-            netlink(),
-            packet(),
+        self._max_namespaces = max_namespaces
+        inet_dumps = (
+            inet_dump(proto, include_unowned=include_unowned, include_cgroups=include_cgroups)
+            for proto in ("tcp", "udp", "udplite")
         )
-        self._links: dict[int, _Link | None] = {}  # None: it may not be entered.
+        self._dumps = (*inet_dumps, unix_dump(), netlink_dump(), packet_dump())
+        self._links: dict[int, _Link | None] = {}  # None: the namespace may not be entered.
         self._dropped: list[_Link] = []
-        self._opening = threading.Lock()
+        self._links_lock = threading.Lock()
 
-    def dumps(
+    def is_available(self) -> bool:
+        """Return whether sock_diag answers in the agent's own namespace."""
+        return any(True for _dump in self.read_dumps(self._own, "", ("tcp", "unix")))
+
+    def read_dumps(
         self, netns: int, path: str, names: Collection[str]
     ) -> Iterator[tuple[Dump, list[bytes]]]:
-        """The dumps that stand for the named tables of a namespace, as far as they can be had
-        here, each with its rows.
+        """Yield each dump that replaces one of the named tables of a namespace, with its rows.
 
-        ``path`` leads to the namespace (``/proc/PID/ns/net``).
+        Dumps that cannot be had there are left out. ``path`` leads to the namespace
+        (``/proc/PID/ns/net``).
         """
         for dump in self._dumps:
             if set(names).isdisjoint(dump.tables):
@@ -171,146 +173,144 @@ class NetlinkClient:
             if not link.supports(dump):
                 continue
             try:
-                yield dump, rows_of(link.ask(dump))
+                yield dump, split_rows(link.request(dump))
             except DumpError as error:
                 if error.errno in _UNSUPPORTED:
                     link.mark_unsupported(dump)
-            except OSError:  # Timed out or overrun; what is left of its answer must not be read.
-                self._drop(netns)
+            except OSError:  # Timed out or overrun; the rest of the answer must not be read.
+                with self._links_lock:
+                    self._drop(netns)
 
-    def keep(self, namespaces: Collection[int]) -> None:
-        """Leave all other namespaces: an open socket would keep them alive.
+    def destroy_socket(self, netns: int) -> socket.socket | None:
+        """Return the socket for the destroy notices of a namespace; None before its tables were
+        read, or if not subscribed."""
+        link = self._links.get(netns)
+        return None if link is None else link.notices
 
-        Nobody may be listening to their hearing sockets any more.
+    def close_except(self, namespaces: Collection[int]) -> None:
+        """Close the sockets in all other namespaces, which they would keep alive.
+
+        Nobody may be reading their destroy notices any longer.
         """
-        with self._opening:
+        with self._links_lock:
             for netns in self._links.keys() - set(namespaces):
-                self._drop_link(netns)
+                self._drop(netns)
             dropped, self._dropped = self._dropped, []
         for link in dropped:
             link.close()
 
-    def hearing(self, netns: int) -> socket.socket | None:
-        """The socket that hears of ends in a namespace, once its tables were asked for."""
-        link = self._links.get(netns)
-        return None if link is None else link.hearing
-
-    def _sockets(self, size: int) -> tuple[socket.socket, socket.socket | None]:
-        """Open sockets where we are; ``size`` is the bytes of notices that may wait."""
-        return _asking(), _hearing(size) if self.hears else None
-
-    def refused(self) -> list[int]:
-        """The namespaces that may not be entered, if that is worth telling."""
+    def refused_namespaces(self) -> list[int]:
+        """Return the namespaces that may not be entered, if netlink is required."""
         return [at for at, link in self._links.items() if link is None] if self._required else []
 
     def take_ignored(self) -> Counter[int]:
-        """Return how many messages of other processes each namespace's asking socket ignored since
-        this was last called."""
+        """Return how many datagrams of other processes were ignored since the last call, by
+        namespace."""
         ignored: Counter[int] = Counter()
         for netns, link in list(self._links.items()):
             if link is not None and link.ignored:
                 ignored[netns], link.ignored = link.ignored, 0
         return ignored
 
-    def works(self) -> bool:
-        """Whether sock_diag answers in our own namespace."""
-        return any(True for _dump in self.dumps(self._own, "", ("tcp", "unix")))
-
     def _link(self, netns: int, path: str) -> _Link | None:
-        with self._opening:
+        with self._links_lock:
             if netns not in self._links:
-                if len(self._links) >= self._most and netns != self._own:
+                if len(self._links) >= self._max_namespaces and netns != self._own:
                     return None
                 try:
                     self._links[netns] = self._open(netns, path)
-                except PermissionError:  # The text tables tell, for as long as it is there.
+                except PermissionError:  # The text tables are read, for as long as it exists.
                     self._links[netns] = None
-                except OSError:  # The process that led there is gone; another may lead there too.
+                except OSError:  # The process of the path has ended; another may lead there too.
                     return None
             return self._links[netns]
 
     def _open(self, netns: int, path: str) -> _Link:
-        if netns == self._own:
-            return _Link(*self._sockets(_OWN_HEARING_BYTES))
-        return _Link(*_in(netns, path, lambda: self._sockets(_HEARING_BYTES)))
+        is_own = netns == self._own
+
+        def open_sockets() -> _Link:
+            dumps = _open_dump_socket()
+            if not self.is_subscribed:
+                return _Link(dumps, None)
+            size = _OWN_NOTICE_BUFFER_BYTES if is_own else _NOTICE_BUFFER_BYTES
+            return _Link(dumps, _open_destroy_socket(size))
+
+        return open_sockets() if is_own else _run_in_namespace(netns, path, open_sockets)
 
     def _drop(self, netns: int) -> None:
-        with self._opening:
-            self._drop_link(netns)
-
-    def _drop_link(self, netns: int) -> None:
         link = self._links.pop(netns, None)
         if link is not None:
-            self._dropped.append(link)  # Closed by ``keep``: somebody may listen to it still.
+            # Closed by ``close_except``: its destroy notices may still be read.
+            self._dropped.append(link)
 
 
-def _asking() -> socket.socket:
-    """Return a socket to which only the kernel can send, but for multicast. Raises OSError."""
-    asking = socket.socket(
+def _open_dump_socket() -> socket.socket:
+    """Return a socket to which, multicast apart, only the kernel can send. Raises OSError."""
+    opened = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
     )
     try:
-        asking.connect(KERNEL)  # The kernel then refuses what other processes send to it.
+        opened.connect(KERNEL)  # The kernel then refuses what other processes send to it.
     except OSError:
-        asking.close()
+        opened.close()
         raise
-    return asking
+    return opened
 
 
-def _hearing(size: int = _HEARING_BYTES) -> socket.socket:
-    """A socket that hears of the end of every TCP and UDP socket. Raises OSError."""
-    hearing = _asking()
+def _open_destroy_socket(buffer_bytes: int = _NOTICE_BUFFER_BYTES) -> socket.socket:
+    """Return a socket subscribed to the destroy notices of TCP and UDP. Raises OSError."""
+    opened = _open_dump_socket()
     try:
-        hearing.setblocking(False)
+        opened.setblocking(False)
         try:
-            hearing.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-        except OSError:  # Without CAP_NET_ADMIN as much as anybody may have.
-            hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+        except OSError:  # Without CAP_NET_ADMIN net.core.rmem_max is the limit.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         for group in GROUPS:
-            hearing.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError:
-        hearing.close()
+        opened.close()
         raise
-    return hearing
+    return opened
 
 
 T = TypeVar("T")
 
 
-def _in(netns: int, path: str, make: Callable[[], T]) -> T:
-    """What ``make`` makes in another network namespace. Raises OSError."""
+def _run_in_namespace(netns: int, path: str, function: Callable[[], T]) -> T:
+    """Return what the function returns in another network namespace. Raises OSError."""
     outcome: list[T | OSError] = []
 
-    def enter() -> None:
+    def run() -> None:
         try:
             namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                # The process may be another's by now, in another namespace.
+                # The pid of the path may belong to another process by now.
                 if os.fstat(namespace).st_ino != netns:
                     raise FileNotFoundError(errno.ENOENT, "the namespace is gone", path)
                 _setns(namespace)
             finally:
                 os.close(namespace)
-            outcome.append(make())
+            outcome.append(function())
         except OSError as error:
             outcome.append(error)
 
-    # The namespace is this thread's alone, and ends with it.
-    thread = threading.Thread(target=enter, name="setns")
+    # Only this thread enters the namespace, and it ends here.
+    thread = threading.Thread(target=run, name="setns")
     try:
         thread.start()
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from error
     thread.join()
-    made = outcome[0]
-    if isinstance(made, OSError):
-        raise made
-    return made
+    result = outcome[0]
+    if isinstance(result, OSError):
+        raise result
+    return result
 
 
 def _setns(namespace: int) -> None:
-    """setns(2), which Python has only since 3.12."""
-    import ctypes  # Only here: it costs a millisecond to load.
+    """Call setns(2), which Python has only since 3.12. Raises OSError."""
+    import ctypes  # Only here: loading it takes a millisecond.
 
     call = ctypes.CDLL(None, use_errno=True).setns
     if call(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)):

@@ -1,8 +1,9 @@
-"""What sock_diag's destroy notices tell: sockets that came and went between two readings. Pure.
+"""Destroy notices of sock_diag: the ends of TCP and UDP sockets. Pure.
 
-The kernel sends one for every TCP and UDP socket's end (``net/core/sock_diag.c``,
-sock_diag_broadcast_destroy), with its cookie, addresses and state, but without uid and inode. The
-cookie is never used again: a notice whose cookie is in no reading is of a socket that nobody saw.
+The kernel sends a notice when such a socket is destroyed (``net/core/sock_diag.c``,
+sock_diag_broadcast_destroy), with the socket's cookie and addresses, but without uid and inode. A
+cookie is never used again: a notice with a cookie that no reading of the tables showed is of a
+socket that opened and closed between two readings.
 """
 
 from __future__ import annotations
@@ -12,103 +13,105 @@ from sys import byteorder
 from typing import NamedTuple
 
 from ...model import Socket
-from ..direction import directions
+from ..direction import make_direction_finder
 from ..rows import Scope, Table
-from .inet_diag import (
+from .inet_diag import ROW_BYTES, find_listeners, is_inet, parse_endpoints
+from .messages import (
     HEADER_BYTES,
-    INET_BYTES,
-    LENGTH_AND_KIND,
+    LENGTH_AND_TYPE,
     MALFORMED,
     SOCK_DIAG_BY_FAMILY,
     SOURCE,
     MalformedRow,
-    attributes,
-    inet_fields,
-    is_inet,
-    listeners,
+    parse_attributes,
 )
 
-# linux/sock_diag.h: the groups of TCP and UDP, IPv4 and IPv6.
+# linux/sock_diag.h: the multicast groups of TCP and UDP, IPv4 and IPv6.
 GROUPS = (1, 2, 3, 4)
-_PROTOCOL = 10  # INET_DIAG_PROTOCOL
+_INET_DIAG_PROTOCOL = 10
 _PROTOCOLS = {6: "tcp", 17: "udp", 136: "udplite"}
 PROTOCOLS = frozenset(_PROTOCOLS.values())
-# Where the local port and the cookie are in a row or a notice.
+# Places in a row.
 _LOCAL_PORT = slice(4, 6)
 _COOKIE = slice(44, 52)
 
 
-class Ended(NamedTuple):
-    """A notice: the socket's cookie, protocol and the message without header and attributes."""
+class DestroyNotice(NamedTuple):
+    """The cookie and the protocol of a destroyed socket, and its row without attributes."""
 
     cookie: int
     proto: str
-    notice: bytes
+    row: bytes
 
 
-def notices(buffer: bytes) -> tuple[list[Ended], int]:
+def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:
     """Return the notices of bound sockets in a datagram, and the number of malformed messages."""
-    found: list[Ended] = []
+    notices: list[DestroyNotice] = []
     malformed = at = 0
     while at < len(buffer):
         if at + HEADER_BYTES > len(buffer):
-            return found, malformed + 1
-        length, kind = LENGTH_AND_KIND.unpack_from(buffer, at)
+            return notices, malformed + 1
+        length, kind = LENGTH_AND_TYPE.unpack_from(buffer, at)
         if length < HEADER_BYTES or at + length > len(buffer):
-            return found, malformed + 1
-        notice = buffer[at + HEADER_BYTES : at + length]
+            return notices, malformed + 1
+        row = buffer[at + HEADER_BYTES : at + length]
         try:
-            number = _protocol_of(kind, notice)
+            number = _parse_protocol(kind, row)
         except MALFORMED:
             malformed += 1
         else:
             proto = _PROTOCOLS.get(number)
-            # A socket without a local port was never bound: it was in no table either.
-            if proto is not None and notice[_LOCAL_PORT] != b"\0\0":
-                cookie = int.from_bytes(notice[_COOKIE], byteorder)
-                found.append(Ended(cookie, proto, notice[:INET_BYTES]))
+            # A socket without a local port was never bound, and therefore in no table.
+            if proto is not None and row[_LOCAL_PORT] != b"\0\0":
+                cookie = int.from_bytes(row[_COOKIE], byteorder)
+                notices.append(DestroyNotice(cookie, proto, row[:ROW_BYTES]))
         at += (length + 3) & ~3
-    return found, malformed
+    return notices, malformed
 
 
-def _protocol_of(kind: int, notice: bytes) -> int:
-    """Return the protocol of a notice. Raises MALFORMED."""
-    if kind == SOCK_DIAG_BY_FAMILY and is_inet(notice):
-        for attribute, value in attributes(notice, INET_BYTES):
-            if attribute == _PROTOCOL and value:
-                return value[0]
-    raise MalformedRow
+def _parse_protocol(kind: int, row: bytes) -> int:
+    """Return the protocol number of a message. Raises MALFORMED if it is not a notice."""
+    if kind != SOCK_DIAG_BY_FAMILY or not is_inet(row):
+        raise MalformedRow
+    value = parse_attributes(row, ROW_BYTES).get(_INET_DIAG_PROTOCOL)
+    if not value:
+        raise MalformedRow
+    return value[0]
 
 
-def short_lived(unseen: Sequence[Ended], tcp: Table, scope: Scope) -> list[Socket]:
-    """Return the sockets of these notices, which no reading showed, in the same order.
+def short_lived(notices: Sequence[DestroyNotice], tcp: Table, scope: Scope) -> list[Socket]:
+    """Return the sockets of these notices, whose cookies no reading showed, in the same order.
 
-    ``tcp`` is the last reading of tcp.
+    ``tcp`` is the last reading of tcp, whose listeners show the directions of connections.
     """
-    parsed = [(one, fields) for one in unseen if (fields := inet_fields(one.notice)) is not None]
-    found, wild = listeners(tcp.rows)
-    for one, (_family, _local, remote, endpoints) in parsed:
-        if one.proto == "tcp" and remote[0] is None:  # Bound without a peer: it may have listened.
-            found.add(endpoints[0])
-    direct = directions(found, wild, scope.ephemeral)
+    parsed = [(notice, parse_endpoints(notice.row)) for notice in notices]
+    listening, wildcard_ports = find_listeners(tcp.rows)
+    for notice, ends in parsed:
+        if notice.proto == "tcp" and ends.remote_addr is None:
+            listening.add(ends.raw_local)  # Bound without a peer: it may have been a listener.
+    find_direction = make_direction_finder(listening, wildcard_ports, scope.ephemeral_ports)
     sockets = []
-    for one, (family, local, remote, endpoints) in parsed:
-        direction = direct(endpoints[0], local[1] or 0, endpoints[1], "ESTABLISHED")
+    for notice, ends in parsed:
+        direction = None
+        if notice.proto == "tcp" and ends.remote_addr is not None:
+            direction = find_direction(
+                ends.raw_local, ends.local_port, ends.raw_remote, "ESTABLISHED"
+            )
         sockets.append(
             Socket(
                 inode=0,
-                proto=one.proto,
-                family=family,
+                proto=notice.proto,
+                family=ends.family,
                 type=None,
-                state=None,  # What it was before its end is not told.
-                local_addr=local[0],
-                local_port=local[1],
-                remote_addr=remote[0],
-                remote_port=remote[1],
-                direction=direction if one.proto == "tcp" and remote[0] is not None else None,
+                state=None,  # The notice does not have the state before the end.
+                local_addr=ends.local_addr,
+                local_port=ends.local_port,
+                remote_addr=ends.remote_addr,
+                remote_port=ends.remote_port,
+                direction=direction,
                 netns=scope.netns,
                 source=SOURCE,
-                cookie=one.cookie,
+                cookie=notice.cookie,
             )
         )
     return sockets

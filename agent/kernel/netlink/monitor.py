@@ -1,9 +1,4 @@
-"""Hears the ends of sockets as they happen, between two polls: destroy notices, gathered.
-
-A thin shell around asyncio's readers: it knows sockets and namespaces, and not what notices mean.
-An overrun (ENOBUFS) is doubt, and is told as such. Whatever another process sends is ignored and
-counted.
-"""
+"""Collects destroy notices between polls, with the readers of the asyncio event loop."""
 
 from __future__ import annotations
 
@@ -12,97 +7,144 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Collection
+from typing import NamedTuple
 
-from .destroy import PROTOCOLS, Ended, notices
+from .destroy import PROTOCOLS, DestroyNotice, parse_notices
 from .messages import receive
 
-# Notices kept from one poll to the next, at the most; beyond it is like an overrun. Each takes
-# about 250 bytes.
-MOST = 100_000
-# Messages read in one turn of the event loop.
-_TURN = 256
-# A namespace in which something ended is listened to again so many seconds later, or at the next
-# poll: each notice by itself would wake the event loop. The kernel keeps some 4,000 meanwhile;
-# where so many come that it might not be enough there is no pause.
+# Notices kept of a namespace between two reports; further ones are lost. Each takes about 250
+# bytes.
+MAX_NOTICES = 100_000
+# Datagrams read from a socket in one turn of the event loop.
+_MAX_READS = 256
+# After notices were read in a namespace, the next ones are read after a pause, or at the next poll:
+# each by itself would wake the event loop. The kernel queues some 4,000 in the meantime; while
+# more than _MAX_READS arrive in a turn there is no pause, as the queue might overflow.
 _PAUSE_SECONDS = 0.2
-# After so many messages of other processes in a namespace, nothing is read there for a while but
-# at polls: who floods a namespace of its own keeps nobody else waiting.
+# After this many messages of other processes in a namespace the pause there is longer, so that
+# flooding one namespace does not delay the others.
 MAX_IGNORED = 1000
-_FLOODED_SECONDS = 5.0
+_FLOODED_PAUSE_SECONDS = 5.0
+
+
+class DestroyReport(NamedTuple):
+    """The notices received since the report before, by network namespace.
+
+    ``ignored`` counts messages of other processes, ``malformed`` those of the kernel that could not
+    be parsed. In the ``lost`` namespaces some notices were lost.
+    """
+
+    notices: dict[int, list[DestroyNotice]]
+    ignored: Counter[int]
+    malformed: Counter[int]
+    lost: frozenset[int]
 
 
 class DestroyMonitor:
-    """The notices of all namespaces since they were last taken."""
+    """Reads the destroy notices of several network namespaces.
+
+    Datagrams of other processes are ignored and counted. When the kernel's queue overflows
+    (ENOBUFS), notices of the namespace are lost.
+    """
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
-        self._heard: dict[int, list[Ended]] = {}
-        self._pausing: dict[int, asyncio.TimerHandle] = {}
-        self._overrun: set[int] = set()
-        self._begun: set[int] = set()  # Heard since: what ended before was not heard.
-        # Messages by namespace, since they were last taken.
+        self._notices: dict[int, list[DestroyNotice]] = {}
+        self._paused: dict[int, asyncio.TimerHandle] = {}
         self._ignored: Counter[int] = Counter()
         self._malformed: Counter[int] = Counter()
+        self._lost: set[int] = set()
+        # Namespaces added since the last report: earlier notices were not received.
+        self._added: set[int] = set()
 
-    def listen(self, netns: int, hearing: socket.socket) -> None:
-        """Hear a namespace, from now on through this socket."""
-        known = self._sockets.get(netns)
-        if known is hearing:
+    def add(self, netns: int, subscribed: socket.socket) -> None:
+        """Read the notices of a namespace from this socket, in place of an earlier one."""
+        if self._sockets.get(netns) is subscribed:
             return
-        self.leave([netns])
-        self._sockets[netns] = hearing
-        self._begun.add(netns)
-        self._wait(netns, hearing)
+        self.remove([netns])
+        self._sockets[netns] = subscribed
+        self._added.add(netns)
+        self._watch(netns, subscribed)
 
-    def _wait(self, netns: int, hearing: socket.socket) -> None:
-        """Wait for its next notice."""
-        self._pausing.pop(netns, None)
-        asyncio.get_running_loop().add_reader(hearing.fileno(), self._heard_of, netns, hearing)
-
-    def _heard_of(self, netns: int, hearing: socket.socket) -> None:
-        """There are notices; after some of them there is a pause."""
-        before = len(self._heard.get(netns, ()))
-        self._read(netns, hearing)
-        many = len(self._heard.get(netns, ())) - before >= _TURN
-        flooded = self._ignored[netns] >= MAX_IGNORED
-        if self._sockets.get(netns) is hearing and (flooded or not many):
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(hearing.fileno())
-            pause = _FLOODED_SECONDS if flooded else _PAUSE_SECONDS
-            self._pausing[netns] = loop.call_later(pause, self._wait, netns, hearing)
-
-    def leave(self, namespaces: Collection[int]) -> None:
-        """Hear these no more. To be called before their sockets are closed."""
+    def remove(self, namespaces: Collection[int]) -> None:
+        """Drop these namespaces and their notices. To be called before the sockets are closed."""
         for netns in namespaces:
             self._stop(netns)
-            self._heard.pop(netns, None)
-            self._overrun.discard(netns)
-            self._begun.discard(netns)
+            self._notices.pop(netns, None)
             self._ignored.pop(netns, None)
             self._malformed.pop(netns, None)
-
-    def _stop(self, netns: int) -> None:
-        known = self._sockets.pop(netns, None)
-        pause = self._pausing.pop(netns, None)
-        if pause is not None:
-            pause.cancel()
-        elif known is not None:
-            asyncio.get_running_loop().remove_reader(known.fileno())
+            self._lost.discard(netns)
+            self._added.discard(netns)
 
     @property
     def namespaces(self) -> Collection[int]:
-        """Those that are heard."""
+        """The namespaces whose notices are read."""
         return self._sockets.keys()
 
-    def _read(self, netns: int, hearing: socket.socket) -> None:
-        heard = self._heard.setdefault(netns, [])
-        for _ in range(_TURN):
+    def affected_protocols(self) -> dict[int, set[str]]:
+        """Return, by namespace, the protocols of which sockets ended, or may have ended, since the
+        last report."""
+        self._read_paused()
+        affected = {
+            netns: {notice.proto for notice in notices}
+            for netns, notices in self._notices.items()
+            if notices
+        }
+        for netns in self._lost | self._added:
+            affected.setdefault(netns, set()).update(PROTOCOLS)
+        return affected
+
+    def take(self) -> DestroyReport:
+        """Return what was received since the last call."""
+        self._read_paused()
+        notices = {netns: received for netns, received in self._notices.items() if received}
+        report = DestroyReport(notices, self._ignored, self._malformed, frozenset(self._lost))
+        self._notices = {}
+        self._ignored, self._malformed = Counter(), Counter()
+        self._lost, self._added = set(), set()
+        return report
+
+    def _watch(self, netns: int, subscribed: socket.socket) -> None:
+        """Wait for the next datagram."""
+        self._paused.pop(netns, None)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(subscribed.fileno(), self._on_readable, netns, subscribed)
+
+    def _on_readable(self, netns: int, subscribed: socket.socket) -> None:
+        before = len(self._notices.get(netns, ()))
+        self._read(netns, subscribed)
+        is_busy = len(self._notices.get(netns, ())) - before >= _MAX_READS
+        is_flooded = self._ignored[netns] >= MAX_IGNORED
+        if self._sockets.get(netns) is subscribed and (is_flooded or not is_busy):
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(subscribed.fileno())
+            pause = _FLOODED_PAUSE_SECONDS if is_flooded else _PAUSE_SECONDS
+            self._paused[netns] = loop.call_later(pause, self._watch, netns, subscribed)
+
+    def _stop(self, netns: int) -> None:
+        """Stop reading in a namespace."""
+        subscribed = self._sockets.pop(netns, None)
+        pause = self._paused.pop(netns, None)
+        if pause is not None:
+            pause.cancel()
+        elif subscribed is not None:
+            asyncio.get_running_loop().remove_reader(subscribed.fileno())
+
+    def _read_paused(self) -> None:
+        """Read what arrived in namespaces that are paused."""
+        for netns in list(self._paused):
+            self._read(netns, self._sockets[netns])
+
+    def _read(self, netns: int, subscribed: socket.socket) -> None:
+        """Read at most _MAX_READS datagrams."""
+        kept = self._notices.setdefault(netns, [])
+        for _ in range(_MAX_READS):
             try:
-                datagram = receive(hearing)
+                datagram = receive(subscribed)
             except BlockingIOError:
                 return
             except OSError as error:
-                self._overrun.add(netns)
+                self._lost.add(netns)
                 if error.errno != errno.ENOBUFS:
                     self._stop(netns)
                 return
@@ -110,39 +152,10 @@ class DestroyMonitor:
                 self._ignored[netns] += 1
             elif datagram.truncated:
                 self._malformed[netns] += 1
-            elif len(heard) < MOST:
-                ended, malformed = notices(datagram.data)
-                heard += ended
+            elif len(kept) < MAX_NOTICES:
+                notices, malformed = parse_notices(datagram.data)
+                kept += notices
                 if malformed:
                     self._malformed[netns] += malformed
             else:
-                self._overrun.add(netns)
-
-    def _catch_up(self) -> None:
-        """Read what came in a pause."""
-        for netns in list(self._pausing):
-            self._read(netns, self._sockets[netns])
-
-    def doubted(self) -> dict[int, set[str]]:
-        """Return the protocols of which a socket ended, or may have, by namespace."""
-        self._catch_up()
-        doubted = {
-            netns: {one.proto for one in heard} for netns, heard in self._heard.items() if heard
-        }
-        for netns in self._overrun | self._begun:
-            doubted.setdefault(netns, set()).update(PROTOCOLS)
-        return doubted
-
-    def take(self) -> tuple[dict[int, list[Ended]], set[int]]:
-        """The notices by namespace, and the namespaces of which some were not heard."""
-        self._catch_up()
-        heard, self._heard = self._heard, {}
-        overrun, self._overrun, self._begun = self._overrun, set(), set()
-        return heard, overrun
-
-    def take_rejected(self) -> tuple[Counter[int], Counter[int]]:
-        """Return, by namespace, how many messages of other processes were ignored, and how many
-        malformed ones were skipped, since this was last called."""
-        ignored, self._ignored = self._ignored, Counter()
-        malformed, self._malformed = self._malformed, Counter()
-        return ignored, malformed
+                self._lost.add(netns)

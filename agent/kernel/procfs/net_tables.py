@@ -23,14 +23,17 @@ from ...model import (
     TCP_STATES,
     UNIX_STATES,
     Socket,
-    accepted,
-    listening_paths,
-    netlink_protocol,
-    packet_protocol,
 )
 from ...text import decode
-from ..direction import EPHEMERAL, Direct, directions
-from ..rows import EMPTY, Table, reread
+from ..direction import (
+    DEFAULT_EPHEMERAL_PORTS,
+    DirectionFinder,
+    listening_paths,
+    make_direction_finder,
+    mark_inbound,
+)
+from ..protocols import netlink_protocol, packet_protocol
+from ..rows import EMPTY, Table, update_table
 
 SOURCE = "procfs"
 # What text does not show: peer, backlog, interface, cgroup, cookie.
@@ -58,7 +61,11 @@ def address(digits: bytes) -> str:
 
 
 def parse(
-    name: str, data: bytes, netns: int | None, ephemeral: range = EPHEMERAL, before: Table = EMPTY
+    name: str,
+    data: bytes,
+    netns: int | None,
+    ephemeral: range = DEFAULT_EPHEMERAL_PORTS,
+    before: Table = EMPTY,
 ) -> Table:
     """The table that is named so in ``/proc/net``; ``before`` is what was read of it last.
 
@@ -71,7 +78,7 @@ def parse(
     if name == "unix":
         table = _read_unix(lines, netns, before)
     elif (row := _PLAIN.get(name)) is not None:
-        table = reread(lines, before, partial(_plain, row, netns))
+        table = update_table(lines, before, partial(_plain, row, netns))
     else:
         table = _read_inet(name, lines, netns, ephemeral, before)
     if not cut:
@@ -95,14 +102,18 @@ def _read_inet(
     rows = [line.partition(b":")[2] or line for line in lines]
 
     def decode(fresh: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
-        direct = directions(*_listeners(rows), ephemeral) if proto == "tcp" else None
+        direct = make_direction_finder(*_listeners(rows), ephemeral) if proto == "tcp" else None
         return _inet(fresh, proto, family, netns, direct)
 
-    return reread(rows, before, decode)
+    return update_table(rows, before, decode)
 
 
 def _inet(
-    rows: Iterable[bytes], proto: str, family: str, netns: int | None, direct: Direct | None
+    rows: Iterable[bytes],
+    proto: str,
+    family: str,
+    netns: int | None,
+    direct: DirectionFinder | None,
 ) -> Iterator[tuple[bytes, Socket]]:
     states = _TCP if proto == "tcp" else _DATAGRAM
     any_address = _ANY[family == "inet6"]
@@ -191,9 +202,9 @@ def _read_unix(lines: Iterable[bytes], netns: int | None, before: Table) -> Tabl
         listening = listening_paths(known.values())
         listening |= listening_paths(socket for _row, socket in decoded)
         for row, socket in decoded:
-            yield row, accepted(socket, listening)
+            yield row, mark_inbound(socket, listening)
 
-    return reread(rows, before, decode)
+    return update_table(rows, before, decode)
 
 
 def _unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:

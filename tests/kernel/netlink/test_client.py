@@ -10,40 +10,50 @@ from contextlib import contextmanager
 import pytest
 
 from agent.kernel.netlink import client as reader_module
-from agent.kernel.netlink import messages as receiving
-from agent.kernel.netlink.client import DUMPED, NetlinkClient, _asking, _hearing, _Link
-from agent.kernel.netlink.inet_diag import Dump, inet, request, rows_of
+from agent.kernel.netlink import messages
+from agent.kernel.netlink.client import (
+    DUMPED_TABLES,
+    NetlinkClient,
+    _Link,
+    _open_destroy_socket,
+    _open_dump_socket,
+)
+from agent.kernel.netlink.inet_diag import inet_dump
+from agent.kernel.netlink.messages import Dump, make_request, split_rows
 from agent.kernel.rows import EMPTY
 
 from ...unprivileged import as_nobody
 from ...unshared import need_root, new_netns
-from .asking import SCOPE
+from .captured import SCOPE
 
 OWN = os.stat("/proc/self/ns/net").st_ino
 SO_COOKIE = 57  # asm-generic/socket.h
-# A dump that this kernel has not: of a protocol that there is none of.
-NONE_SUCH = Dump(("none",), (request(20, struct.pack("=BBBBI48x", 2, 255, 0, 0, ~0 & 2**32 - 1)),),
-                 inet("udp").read)  # fmt: skip
+# A dump of a protocol that does not exist, and that therefore no kernel supports.
+UNSUPPORTED = Dump(
+    ("none",),
+    (make_request(20, struct.pack("=BBBBI48x", 2, 255, 0, 0, ~0 & 2**32 - 1)),),
+    inet_dump("udp").read,
+)
 
 
 @pytest.fixture
 def reader() -> Iterator[NetlinkClient]:
     made = NetlinkClient(OWN)
     yield made
-    made.keep([])
+    made.close_except([])
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The tables of the dumps that were asked for."""
     told: list[tuple[str, ...]] = []
-    ask = _Link.ask
+    ask = _Link.request
 
     def noting(link: _Link, dump: Dump) -> list[bytes]:
         told.append(dump.tables)
         return ask(link, dump)
 
-    monkeypatch.setattr(_Link, "ask", noting)
+    monkeypatch.setattr(_Link, "request", noting)
     return told
 
 
@@ -52,12 +62,12 @@ def inode_of(opened: socket.socket) -> int:
 
 
 def names_of(reader: NetlinkClient, *names: str) -> list[tuple[str, ...]]:
-    return [dump.tables for dump, _rows in reader.dumps(OWN, "", names)]
+    return [dump.tables for dump, _rows in reader.read_dumps(OWN, "", names)]
 
 
 def inodes(reader: NetlinkClient, netns: int, path: str, *names: str) -> set[int]:
     found: set[int] = set()
-    for dump, rows in reader.dumps(netns, path, names):
+    for dump, rows in reader.read_dumps(netns, path, names):
         found |= dump.read(rows, SCOPE, EMPTY).sockets().keys()
     return found
 
@@ -70,7 +80,7 @@ def descriptors() -> int:
 
 
 def test_it_works_here(reader: NetlinkClient) -> None:
-    assert reader.works()
+    assert reader.is_available()
 
 
 def test_what_is_asked_for_is_dumped_and_nothing_else(
@@ -84,9 +94,9 @@ def test_it_works_for_anybody() -> None:
     def works() -> bool:
         reader = NetlinkClient(OWN)
         try:
-            return reader.works()
+            return reader.is_available()
         finally:
-            reader.keep([])
+            reader.close_except([])
 
     assert as_nobody(works)
 
@@ -94,7 +104,7 @@ def test_it_works_for_anybody() -> None:
 def test_a_dump_that_the_kernel_has_not_is_left_out_and_remembered(
     reader: NetlinkClient, asked: list[tuple[str, ...]]
 ) -> None:
-    reader._dumps = (NONE_SUCH, *reader._dumps)
+    reader._dumps = (UNSUPPORTED, *reader._dumps)
     assert names_of(reader, "none", "udp") == [("udp", "udp6")]
     assert names_of(reader, "none", "udp") == [("udp", "udp6")]
     assert asked == [("none",), ("udp", "udp6"), ("udp", "udp6")]
@@ -103,7 +113,7 @@ def test_a_dump_that_the_kernel_has_not_is_left_out_and_remembered(
 def test_an_unsupported_dump_is_requested_again_after_a_while(
     reader: NetlinkClient, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader._dumps = (NONE_SUCH,)
+    reader._dumps = (UNSUPPORTED,)
     monkeypatch.setattr(reader_module, "UNSUPPORTED_SECONDS", 0.0)
     assert [names_of(reader, "none") for _ in range(2)] == [[], []]
     assert asked == [("none",)] * 2
@@ -114,7 +124,7 @@ def test_a_dump_that_fails_once_is_tried_again(
 ) -> None:
     done_with_eintr = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, -errno.EINTR)
     with monkeypatch.context() as patch:
-        patch.setattr(_Link, "ask", lambda _link, _dump: [done_with_eintr])
+        patch.setattr(_Link, "request", lambda _link, _dump: [done_with_eintr])
         assert names_of(reader, "udp") == []
     assert names_of(reader, "udp") == [("udp", "udp6")]
 
@@ -125,16 +135,16 @@ def test_after_a_dump_that_stood_still_another_socket_asks(
     assert names_of(reader, "udp")
     first = reader._links[OWN]
     assert first
-    first.socket.settimeout(0.0)  # The answer is not there at once, and comes later.
-    first.socket.send(inet("udp").requests[0])
+    first.dumps.settimeout(0.0)  # The answer is not there at once, and comes later.
+    first.dumps.send(inet_dump("udp").requests[0])
     with monkeypatch.context() as patch:
-        patch.setattr(_Link, "ask", raising(TimeoutError))
+        patch.setattr(_Link, "request", raising(TimeoutError))
         assert names_of(reader, "udp") == []
     assert names_of(reader, "udp") == [("udp", "udp6")]
     assert reader._links[OWN] is not first
-    assert first.socket.fileno() != -1  # Somebody may be listening to its other socket still.
-    reader.keep([OWN])
-    assert first.socket.fileno() == -1
+    assert first.dumps.fileno() != -1  # Somebody may be listening to its other socket still.
+    reader.close_except([OWN])
+    assert first.dumps.fileno() == -1
     assert names_of(reader, "udp") == [("udp", "udp6")]
 
 
@@ -167,28 +177,28 @@ def test_without_netlink_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> socket.socket:
         raise PermissionError(errno.EPERM, "no netlink here")
 
-    monkeypatch.setattr(reader_module, "_asking", refused)
-    assert not NetlinkClient(OWN).works()
+    monkeypatch.setattr(reader_module, "_open_dump_socket", refused)
+    assert not NetlinkClient(OWN).is_available()
 
 
 def test_it_hears_only_if_it_is_to() -> None:
     for hear in (True, False):
-        reader = NetlinkClient(OWN, hear=hear)
-        assert reader.hearing(OWN) is None  # Nothing was asked for yet.
+        reader = NetlinkClient(OWN, subscribe_destroy=hear)
+        assert reader.destroy_socket(OWN) is None  # Nothing was asked for yet.
         names_of(reader, "udp")
-        assert (reader.hearing(OWN) is not None) is hear
-        reader.keep([])
-        assert reader.hearing(OWN) is None
+        assert (reader.destroy_socket(OWN) is not None) is hear
+        reader.close_except([])
+        assert reader.destroy_socket(OWN) is None
 
 
 def test_of_other_namespaces_only_so_many_are_entered() -> None:
-    reader = NetlinkClient(OWN, most=1)
+    reader = NetlinkClient(OWN, max_namespaces=1)
     with elsewhere() as (netns, path, inode):
         assert inode in inodes(reader, netns, path, "tcp")
         assert names_of(reader, "udp")  # Our own always is.
         assert inodes(reader, netns + 1, path, "tcp") == set()
-        reader.keep([OWN])
-    reader.keep([])
+        reader.close_except([OWN])
+    reader.close_except([])
 
 
 # Other namespaces.
@@ -268,37 +278,37 @@ def test_that_netlink_was_required_and_is_refused_is_worth_telling(required: boo
         def refused() -> set[int]:
             reader = NetlinkClient(OWN, required=required)
             inodes(reader, netns, entered, "tcp")
-            return set(reader.refused())
+            return set(reader.refused_namespaces())
 
         assert as_nobody(refused) == ({netns} if required else set())
 
 
 def test_leaving_a_namespace_closes_what_keeps_it_alive() -> None:
     need_root()
-    reader = NetlinkClient(OWN, hear=True)
+    reader = NetlinkClient(OWN, subscribe_destroy=True)
     names_of(reader, "udp")
     before = descriptors()
     with elsewhere() as (netns, path, _inode):
         inodes(reader, netns, path, "udp")
-        hearing = reader.hearing(netns)
+        hearing = reader.destroy_socket(netns)
         assert hearing
-        reader.keep([OWN, netns])
+        reader.close_except([OWN, netns])
         assert hearing.fileno() != -1
-        reader.keep([OWN])
+        reader.close_except([OWN])
         assert hearing.fileno() == -1
-        assert reader.hearing(netns) is None
+        assert reader.destroy_socket(netns) is None
     assert descriptors() == before
-    reader.keep([])
+    reader.close_except([])
 
 
 def test_a_namespace_tells_of_its_own_ends_only() -> None:
-    reader = NetlinkClient(OWN, hear=True)
+    reader = NetlinkClient(OWN, subscribe_destroy=True)
     with elsewhere() as (netns, path, _inode):
         inodes(reader, netns, path, "udp")
-        there = reader.hearing(netns)
+        there = reader.destroy_socket(netns)
         assert there
         names_of(reader, "udp")
-        here = reader.hearing(OWN)
+        here = reader.destroy_socket(OWN)
         assert here
         here.settimeout(10)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
@@ -309,7 +319,7 @@ def test_a_namespace_tells_of_its_own_ends_only() -> None:
         with pytest.raises(BlockingIOError):
             while cookie not in there.recv(65536):
                 pass
-    reader.keep([])
+    reader.close_except([])
 
 
 def test_a_dump_that_one_namespace_refuses_is_requested_in_others(
@@ -317,7 +327,7 @@ def test_a_dump_that_one_namespace_refuses_is_requested_in_others(
 ) -> None:
     with elsewhere() as (netns, path, inode):
         with monkeypatch.context() as patch:
-            patch.setattr(_Link, "ask", lambda _link, _dump: [error(errno.EPERM)])
+            patch.setattr(_Link, "request", lambda _link, _dump: [error(errno.EPERM)])
             assert inodes(reader, netns, path, "tcp") == set()
         assert inodes(reader, netns, path, "tcp") == set()
         with socket.create_server(("127.0.0.1", 0)) as here:
@@ -342,13 +352,13 @@ def error(code: int, sequence: int = 1) -> bytes:
 
 
 def unconnected() -> socket.socket:
-    """A socket like ``_asking`` makes, to which others can send."""
+    """A socket like ``_open_dump_socket`` makes, to which others can send."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)
     opened.bind((0, 0))
     return opened
 
 
-@pytest.mark.parametrize("make", [_asking, _hearing])
+@pytest.mark.parametrize("make", [_open_dump_socket, _open_destroy_socket])
 def test_the_kernel_refuses_what_another_process_sends(
     make: Callable[[], socket.socket], sender: socket.socket
 ) -> None:
@@ -359,12 +369,12 @@ def test_the_kernel_refuses_what_another_process_sends(
 def test_forged_answers_are_ignored_and_counted(
     reader: NetlinkClient, sender: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "_asking", unconnected)
+    monkeypatch.setattr(reader_module, "_open_dump_socket", unconnected)
     assert names_of(reader, "udp")
     link = reader._links[OWN]
     assert link
     for sequence in range(10):
-        sender.sendto(error(errno.EPERM, sequence), link.socket.getsockname())
+        sender.sendto(error(errno.EPERM, sequence), link.dumps.getsockname())
     assert names_of(reader, "udp") == [("udp", "udp6")]
     assert reader._links[OWN] is link
     assert reader.take_ignored() == {OWN: 10}
@@ -372,11 +382,11 @@ def test_forged_answers_are_ignored_and_counted(
 
 
 def test_an_answer_to_an_older_request_is_skipped() -> None:
-    link = _Link(_asking(), None)
+    link = _Link(_open_dump_socket(), None)
     # Of sockets in no state: its whole answer is there before the next request.
-    link.socket.send(request(20, struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
+    link.dumps.send(make_request(20, struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        table = inet("tcp").read(rows_of(link.ask(inet("tcp"))), SCOPE, EMPTY)
+        table = inet_dump("tcp").read(split_rows(link.request(inet_dump("tcp"))), SCOPE, EMPTY)
         assert inode_of(server) in table.sockets()
     link.close()
 
@@ -384,8 +394,8 @@ def test_an_answer_to_an_older_request_is_skipped() -> None:
 def test_a_truncated_answer_is_not_read(
     reader: NetlinkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def truncate(link: socket.socket) -> receiving.Datagram:
-        return receiving.receive(link)._replace(truncated=True)  # Behind a whole message.
+    def truncate(link: socket.socket) -> messages.Datagram:
+        return messages.receive(link)._replace(truncated=True)  # Behind a whole message.
 
     with monkeypatch.context() as patch:
         patch.setattr(reader_module, "receive", truncate)
@@ -397,11 +407,11 @@ def test_a_truncated_answer_is_not_read(
 
 
 def test_an_answer_of_many_buffers_is_whole() -> None:
-    link = _Link(_asking(), None)
+    link = _Link(_open_dump_socket(), None)
     pairs = [socket.socketpair() for _ in range(200)]  # About 16 KiB each hundred.
     try:
-        buffers = link.ask(NetlinkClient(OWN)._dumps[3])
-        found = {int.from_bytes(row[4:8], sys.byteorder) for row in rows_of(buffers)}
+        buffers = link.request(NetlinkClient(OWN)._dumps[3])
+        found = {int.from_bytes(row[4:8], sys.byteorder) for row in split_rows(buffers)}
         assert {inode_of(one) for pair in pairs for one in pair} <= found
         assert len(buffers) > 1
     finally:
@@ -412,4 +422,4 @@ def test_an_answer_of_many_buffers_is_whole() -> None:
 
 
 def test_every_dump_stands_for_the_tables_that_are_known_to_be_dumped() -> None:
-    assert tuple(dump.tables for dump in NetlinkClient(OWN)._dumps) == DUMPED
+    assert tuple(dump.tables for dump in NetlinkClient(OWN)._dumps) == DUMPED_TABLES

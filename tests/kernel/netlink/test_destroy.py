@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.netlink import inet_diag as diag
-from agent.kernel.netlink.client import _asking, _hearing, _Link
-from agent.kernel.netlink.destroy import Ended, notices, short_lived
+from agent.kernel.netlink import messages as netlink_messages
+from agent.kernel.netlink.client import _Link, _open_destroy_socket, _open_dump_socket
+from agent.kernel.netlink.destroy import DestroyNotice, parse_notices, short_lived
 from agent.kernel.rows import EMPTY, Table
 from agent.model import Holding, Opened, Owner
 from agent.stream.encoder import AgentInfo, Encoder
 
 from ...strategies import mutated
-from .asking import NETNS, SCOPE, answer, message, read
+from .captured import NETNS, SCOPE, answer, message, read
 
 NOTICES = answer("destroyed")
 FIRST = NOTICES[: int.from_bytes(NOTICES[:4], sys.byteorder)]
@@ -27,9 +28,9 @@ SO_COOKIE = 57  # asm-generic/socket.h
 SOCK_DIAG = 4  # linux/netlink.h
 
 
-def ended(data: bytes) -> list[Ended]:
+def ended(data: bytes) -> list[DestroyNotice]:
     """The notices in data without malformed messages."""
-    found, malformed = notices(data)
+    found, malformed = parse_notices(data)
     assert not malformed
     return found
 
@@ -80,15 +81,15 @@ def test_a_port_that_is_forgotten_by_the_end_is_unknown() -> None:
 
 def test_a_listener_that_is_there_still_tells_the_direction() -> None:
     both = [one for one in ended(NOTICES) if one.proto == "tcp"][1:3]
-    alone = short_lived(both[1:], EMPTY, SCOPE._replace(ephemeral=range(0)))
+    alone = short_lived(both[1:], EMPTY, SCOPE._replace(ephemeral_ports=range(0)))
     assert [one.direction for one in alone] == [None]
-    row = both[1].notice
+    row = both[1].row
     # The other end of the connection listens on 127.0.0.1:8100.
     listener = bytearray(row)
     listener[1] = diag.LISTEN
     listener[4:6], listener[6:8] = row[6:8], b"\0\0"
-    tcp = diag.inet("tcp").read([bytes(listener)], SCOPE, EMPTY)
-    found = short_lived(both[1:], tcp, SCOPE._replace(ephemeral=range(0)))
+    tcp = diag.inet_dump("tcp").read([bytes(listener)], SCOPE, EMPTY)
+    found = short_lived(both[1:], tcp, SCOPE._replace(ephemeral_ports=range(0)))
     assert [one.direction for one in found] == ["outbound"]
 
 
@@ -115,13 +116,13 @@ def test_several_buffers_or_one() -> None:
 @given(st.binary(max_size=300) | mutated(NOTICES) | mutated(NOTICES[:192]))
 def test_no_bytes_raise_and_what_is_read_can_be_told(data: bytes) -> None:
     encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
-    for one in short_lived(notices(data)[0], EMPTY, SCOPE):
+    for one in short_lived(parse_notices(data)[0], EMPTY, SCOPE):
         encoder.delta(Opened(Holding(one, None, (), Owner(0, None))), 1, 0.0)
 
 
 @pytest.mark.parametrize("size", range(0, len(NOTICES), 37))
 def test_notices_that_are_cut_off_are_malformed(size: int) -> None:
-    found, malformed = notices(NOTICES[:size])
+    found, malformed = parse_notices(NOTICES[:size])
     assert found == ended(NOTICES)[: len(found)]
     assert malformed == (size != len(b"".join(messages(NOTICES)[: len(found)])))
 
@@ -164,16 +165,16 @@ def changed(at: int, value: bytes) -> bytes:
     ],
 )
 def test_a_malformed_notice_is_counted_and_not_read(broken: bytes) -> None:
-    assert notices(broken) == ([], 1)
+    assert parse_notices(broken) == ([], 1)
 
 
 def test_a_notice_behind_a_malformed_one_is_read() -> None:
     broken = message(FIRST[16:88])
-    assert notices(broken + FIRST + broken) == (ended(FIRST), 2)
+    assert parse_notices(broken + FIRST + broken) == (ended(FIRST), 2)
 
 
 def test_a_notice_of_a_protocol_without_a_table_is_not_malformed() -> None:
-    assert notices(message(FIRST[16:88] + struct.pack("=HHI", 5, 10, 132))) == ([], 0)
+    assert parse_notices(message(FIRST[16:88] + struct.pack("=HHI", 5, 10, 132))) == ([], 0)
 
 
 # Real ones.
@@ -181,7 +182,7 @@ def test_a_notice_of_a_protocol_without_a_table_is_not_malformed() -> None:
 
 @pytest.fixture
 def hearing() -> Iterator[socket.socket]:
-    with _hearing() as opened:
+    with _open_destroy_socket() as opened:
         opened.settimeout(10)
         yield opened
 
@@ -190,7 +191,7 @@ def cookie_of(opened: socket.socket) -> int:
     return int.from_bytes(opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
 
 
-def heard(hearing: socket.socket, cookie: int) -> Ended:
+def heard(hearing: socket.socket, cookie: int) -> DestroyNotice:
     while True:
         for one in ended(hearing.recv(65536)):
             if one.cookie == cookie:
@@ -224,8 +225,10 @@ def test_the_end_of_a_connection_that_was_read_is_known(hearing: socket.socket) 
         server.accept()[0] as other,
     ):
         cookie_of_other, server_port = cookie_of(other), server.getsockname()[1]
-        link = _Link(_asking(), None)
-        tcp = diag.inet("tcp").read(diag.rows_of(link.ask(diag.inet("tcp"))), SCOPE, EMPTY)
+        link = _Link(_open_dump_socket(), None)
+        tcp = diag.inet_dump("tcp").read(
+            netlink_messages.split_rows(link.request(diag.inet_dump("tcp"))), SCOPE, EMPTY
+        )
         link.close()
         assert {cookie_of_other, cookie_of(one)} <= cookies(tcp)
         one.close()

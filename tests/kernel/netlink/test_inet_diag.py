@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.netlink import inet_diag as diag
-from agent.kernel.netlink.client import _asking, _Link
-from agent.kernel.netlink.inet_diag import DumpError, MalformedRow
+from agent.kernel.netlink import messages
+from agent.kernel.netlink.client import _Link, _open_dump_socket
+from agent.kernel.netlink.messages import MALFORMED, DumpError
 from agent.kernel.rows import EMPTY, Scope, Table
 from agent.model import Opened, Socket
 from agent.stream.encoder import AgentInfo, Encoder
 
 from ...make import holding
 from ...strategies import mutated
-from .asking import (
+from .captured import (
     DUMPS,
     NETNS,
     SCOPE,
@@ -56,7 +57,7 @@ def test_a_real_answer_is_whole_and_without_malformed_rows(name: str) -> None:
 
 def test_done_with_an_errno_is_not_none() -> None:
     with pytest.raises(DumpError) as raised:
-        diag.rows_of([answer("unsupported_raw")])
+        messages.split_rows([answer("unsupported_raw")])
     assert raised.value.errno == errno.ENOENT
 
 
@@ -65,60 +66,60 @@ def test_done_with_an_errno_is_not_none() -> None:
 )
 def test_an_error_is_an_error(name: str, code: int) -> None:
     with pytest.raises(DumpError) as raised:
-        diag.rows_of([answer(name)])
+        messages.split_rows([answer(name)])
     assert raised.value.errno == code
 
 
 def test_a_failure_after_some_rows_is_no_answer() -> None:
     done = answer("unsupported_raw")
     with pytest.raises(DumpError):
-        diag.rows_of([answer("udp")[:-20] + done])
+        messages.split_rows([answer("udp")[:-20] + done])
 
 
 def test_done_without_rows_is_none() -> None:
     nothing = answer("udp")[-20:]
-    assert diag.rows_of([nothing]) == []
+    assert messages.split_rows([nothing]) == []
 
 
 def test_an_answer_in_several_buffers_is_one() -> None:
-    messages = [message(row) for row in rows("tcp")]
-    done = answer("tcp")[len(b"".join(messages)) :]
-    assert diag.rows_of([*messages, done]) == rows("tcp")
+    parts = [message(row) for row in rows("tcp")]
+    done = answer("tcp")[len(b"".join(parts)) :]
+    assert messages.split_rows([*parts, done]) == rows("tcp")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_that_is_not_whole_is_an_error(name: str) -> None:
     data = answer(name)
-    assert [diag.is_last(data), diag.is_last(data[:-20])] == [True, False]
+    assert [messages.is_last(data), messages.is_last(data[:-20])] == [True, False]
     for cut in (data[:-20], data[:-1], data[:-21], data[:100], data[:10]):
         with pytest.raises(DumpError):
-            diag.rows_of([cut])
+            messages.split_rows([cut])
 
 
 def test_bytes_behind_the_last_message_are_an_error() -> None:
     with pytest.raises(DumpError):
-        diag.rows_of([answer("udp") + b"\0"])
+        messages.split_rows([answer("udp") + b"\0"])
 
 
 def test_done_without_an_errno_is_an_error() -> None:
     with pytest.raises(DumpError):
-        diag.rows_of([message(b"", kind=3)])
+        messages.split_rows([message(b"", kind=3)])
 
 
 def test_a_numbered_request_is_answered_under_its_number() -> None:
-    (asked,) = diag.inet("tcp").requests
-    assert diag.sequence_of(diag.numbered(asked, 0x01020304)) == 0x01020304
-    assert len(diag.numbered(asked, 1)) == len(asked)
+    (asked,) = diag.inet_dump("tcp").requests
+    assert messages.read_sequence(messages.number_request(asked, 0x01020304)) == 0x01020304
+    assert len(messages.number_request(asked, 1)) == len(asked)
 
 
 @pytest.mark.parametrize("name", ["unsupported_raw", "unsupported_family", "error"])
 def test_nothing_follows_an_error(name: str) -> None:
-    assert diag.is_last(answer(name))
+    assert messages.is_last(answer(name))
 
 
 def test_a_message_shorter_than_its_header_does_not_stop_the_clock() -> None:
     with pytest.raises(DumpError):
-        diag.rows_of([bytes(64)])
+        messages.split_rows([bytes(64)])
 
 
 # Rows.
@@ -191,7 +192,7 @@ def test_the_interface_that_a_socket_is_bound_to_is_named() -> None:
 
 
 def test_cgroups_are_read_only_if_asked_for() -> None:
-    without = diag.inet("tcp").read(rows("tcp"), SCOPE, EMPTY).sockets()
+    without = diag.inet_dump("tcp").read(rows("tcp"), SCOPE, EMPTY).sockets()
     assert {row.cgroup_id for row in without.values()} == {None}
     assert {row.cgroup_id for row in sockets("tcp").values()} == {1}
 
@@ -247,7 +248,7 @@ def test_rows_alike_are_cut_like_others(runs: list[tuple[int, int, int]]) -> Non
         (bytes([number]) * length, kind) for length, kind, count in runs for number in range(count)
     ]
     buffer = b"".join(message(row, kind) for row, kind in made) + message(bytes(4), kind=3)
-    assert diag.rows_of([buffer]) == [row for row, _kind in made]
+    assert messages.split_rows([buffer]) == [row for row, _kind in made]
 
 
 def answers() -> st.SearchStrategy[tuple[str, bytes]]:
@@ -259,19 +260,19 @@ def answers() -> st.SearchStrategy[tuple[str, bytes]]:
 @given(st.lists(st.binary(max_size=300), max_size=3))
 def test_no_bytes_raise_but_as_a_dump_error(buffers: list[bytes]) -> None:
     with suppress(DumpError):
-        diag.rows_of(buffers)
+        messages.split_rows(buffers)
     for buffer in buffers:
-        diag.is_last(buffer)
-        diag.sequence_of(buffer)
-        with suppress(MalformedRow):
-            list(diag.attributes(buffer, 0))
+        messages.is_last(buffer)
+        messages.read_sequence(buffer)
+        with suppress(*MALFORMED):
+            messages.parse_attributes(buffer, 0)
 
 
 @given(answers())
 def test_what_is_read_of_a_mutated_answer_can_be_told(broken: tuple[str, bytes]) -> None:
     name, data = broken
     with suppress(DumpError):
-        table = DUMPS[name].read(diag.rows_of([data]), SCOPE, EMPTY)
+        table = DUMPS[name].read(messages.split_rows([data]), SCOPE, EMPTY)
         encoded(table)
 
 
@@ -339,8 +340,8 @@ def test_a_row_cut_off_is_malformed_or_tells_less(name: str) -> None:
 
 @pytest.fixture
 def ask() -> Any:
-    link = _Link(_asking(), None)
-    yield lambda name, **more: diag.rows_of(link.ask(diag.inet(name, **more)))
+    link = _Link(_open_dump_socket(), None)
+    yield lambda name, **more: messages.split_rows(link.request(diag.inet_dump(name, **more)))
     link.close()
 
 
@@ -349,13 +350,13 @@ Ask = Callable[..., list[bytes]]
 
 def row_of(found: list[bytes], opened: socket.socket, scope: Scope = SCOPE) -> tuple[bytes, Socket]:
     proto = "tcp" if opened.type == socket.SOCK_STREAM else "udp"
-    table = diag.inet(proto).read(found, scope, EMPTY)
+    table = diag.inet_dump(proto).read(found, scope, EMPTY)
     inode = os.fstat(opened.fileno()).st_ino
     return next((row, one) for row, one in table.rows.items() if one.inode == inode)
 
 
 def test_one_request_lists_ipv4_and_ipv6(ask: Ask) -> None:
-    assert len(diag.inet("tcp").requests) == 1
+    assert len(diag.inet_dump("tcp").requests) == 1
     with (
         socket.create_server(("127.0.0.1", 0)) as four,
         socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
@@ -380,7 +381,7 @@ def test_rows_that_nobody_holds_come_only_if_asked_for(ask: Ask) -> None:
             other.recv(1)
         states = []
         for unowned in (False, True):
-            table = diag.inet("tcp").read(ask("tcp", unowned=unowned), SCOPE, EMPTY)
+            table = diag.inet_dump("tcp").read(ask("tcp", include_unowned=unowned), SCOPE, EMPTY)
             ends = (port, server.getsockname()[1])
             states.append(
                 {row.state for row in table.rows.values() if endpoints(row)[1::2] == ends}
@@ -391,7 +392,7 @@ def test_rows_that_nobody_holds_come_only_if_asked_for(ask: Ask) -> None:
 def test_the_cgroup_of_a_socket(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         row, _socket = row_of(ask("tcp"), server)
-        (one,) = diag.inet("tcp", cgroups=True).read([row], SCOPE, EMPTY).rows.values()
+        (one,) = diag.inet_dump("tcp", include_cgroups=True).read([row], SCOPE, EMPTY).rows.values()
     if one.cgroup_id is None:
         pytest.skip("before Linux 5.9 or without cgroups a socket tells no cgroup")
     assert one.cgroup_id > 0

@@ -2,10 +2,10 @@
 
 import pytest
 
-from agent.kernel.netlink import other_diag as others
+from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY
 
-from .asking import SCOPE, read, rows, sockets
+from .captured import SCOPE, read, rows, sockets
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_unix_sockets_queues() -> None:
 def test_a_connection_to_a_listener_that_was_there_before_is_inbound() -> None:
     every = rows("unix")
     accepted = next(row for row, one in read("unix").rows.items() if one.direction == "inbound")
-    before = others.unix().read([row for row in every if row != accepted], SCOPE, EMPTY)
-    table = others.unix().read(every, SCOPE, before)
+    before = unix_dump().read([row for row in every if row != accepted], SCOPE, EMPTY)
+    table = unix_dump().read(every, SCOPE, before)
     assert table.rows[accepted].direction == "inbound"
 
 
@@ -59,8 +59,8 @@ def test_the_other_end_of_what_was_accepted_before_is_outbound() -> None:
     every = rows("unix")
     whole = read("unix")
     connecting = next(row for row, one in whole.rows.items() if one.direction == "outbound")
-    before = others.unix().read([row for row in every if row != connecting], SCOPE, EMPTY)
-    assert others.unix().read(every, SCOPE, before).rows[connecting].direction == "outbound"
+    before = unix_dump().read([row for row in every if row != connecting], SCOPE, EMPTY)
+    assert unix_dump().read(every, SCOPE, before).rows[connecting].direction == "outbound"
 
 
 def test_netlink_sockets() -> None:

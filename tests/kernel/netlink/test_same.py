@@ -15,7 +15,7 @@ from agent.kernel.rows import EMPTY
 
 from ...captures import TABLES
 from ...unshared import need_root
-from .asking import SCOPE
+from .captured import SCOPE
 
 OWN = os.stat("/proc/self/ns/net").st_ino
 
@@ -24,7 +24,7 @@ OWN = os.stat("/proc/self/ns/net").st_ino
 def reader() -> Iterator[NetlinkClient]:
     made = NetlinkClient(OWN)
     yield made
-    made.keep([])
+    made.close_except([])
 
 
 def inode_of(opened: socket.socket) -> int:
@@ -80,7 +80,7 @@ def of_every_kind(directory: Path) -> Iterator[dict[str, set[int]]]:
 def test_both_readers_see_the_same_sockets(reader: NetlinkClient, tmp_path: Path) -> None:
     with of_every_kind(tmp_path) as wanted:
         texts = ProcFS().tables(OWN, [os.getpid()], TABLES)
-        dumps = [(dump, list(rows)) for dump, rows in reader.dumps(OWN, "", list(TABLES))]
+        dumps = [(dump, list(rows)) for dump, rows in reader.read_dumps(OWN, "", list(TABLES))]
     as_text, as_rows = {}, {}
     for name, data in texts.items():
         assert isinstance(data, bytes)
@@ -105,6 +105,6 @@ def test_both_readers_see_the_same_sockets(reader: NetlinkClient, tmp_path: Path
 def test_a_packet_socket_has_its_memory(reader: NetlinkClient) -> None:
     need_root()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
-        ((dump, rows),) = reader.dumps(OWN, "", ("packet",))
+        ((dump, rows),) = reader.read_dumps(OWN, "", ("packet",))
         found = {one.inode: one for one in dump.read(rows, SCOPE, EMPTY).rows.values()}
         assert found[inode_of(opened)].recv_q is not None

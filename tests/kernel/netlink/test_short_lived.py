@@ -54,7 +54,7 @@ async def told_until(sources: TableReader, here: Namespaces, ports: set[int]) ->
 async def test_what_a_reading_showed_did_not_come_and_go(readings: int) -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    reader = NetlinkClient(procfs.own[0], hear=True)
+    reader = NetlinkClient(procfs.own[0], subscribe_destroy=True)
     sources = TableReader(procfs, *sources_of(procfs, reader))
     here = {procfs.own[0]: [os.getpid()]}
     everything = dict.fromkeys(here, ALL_GROUPS)
@@ -78,13 +78,13 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
     own, pid = procfs.own
-    reader = NetlinkClient(own, hear=True)
+    reader = NetlinkClient(own, subscribe_destroy=True)
     sources = TableReader(procfs, *sources_of(procfs, reader))
     here = {own: [pid]}
     everything = {own: ALL_GROUPS}
     await sources.read(here, everything)
     for due in (everything, {}):  # Whether or not it is asked again at once.
-        broken = reader.hearing(own)
+        broken = reader.destroy_socket(own)
         reader._drop(own)
         await sources.read(here, due)
         sources.take_ended(here)
@@ -101,7 +101,9 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
 async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], hear=True)))
+    sources = TableReader(
+        procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], subscribe_destroy=True))
+    )
     here = {procfs.own[0]: [os.getpid()]}
     await sources.read(here, {procfs.own[0]: ALL_GROUPS})
     sources.take_ended(here)
@@ -116,7 +118,9 @@ async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> Non
 async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], hear=True)))
+    sources = TableReader(
+        procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], subscribe_destroy=True))
+    )
     here = {procfs.own[0]: [os.getpid()]}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("127.0.0.1", 0))

@@ -149,7 +149,7 @@ def test_a_table_that_is_cut_off_behind_what_was_read_tells_nothing_anew() -> No
     cut = INET_HEADING + inet_row(12) + inet_row(13) + b"  5: 0100"
     table = net_tables.parse("tcp", cut, None, before=before)
     assert len(table.malformed) == 1
-    assert (table.fresh, table.left) == ({}, ())
+    assert (table.added, table.removed) == ({}, ())
 
 
 def test_a_row_in_another_place_is_the_same_row() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from agent.kernel.netlink import inet_diag as diag
-from agent.kernel.netlink import other_diag as others
+from agent.kernel.netlink import messages
+from agent.kernel.netlink.inet_diag import inet_dump
+from agent.kernel.netlink.other_diag import netlink_dump, packet_dump
+from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY, Scope, Table
 from agent.model import Socket
 
@@ -14,18 +16,18 @@ from ...captures import capture
 NETNS = 4026531833
 SCOPE = Scope(NETNS, range(32768, 61000), lambda index: f"if{index}")
 DUMPS = {
-    "tcp": diag.inet("tcp", unowned=True, cgroups=True),
-    "udp": diag.inet("udp"),
-    "udplite": diag.inet("udplite"),
-    "unix": others.unix(),
-    "netlink": others.netlink(),
-    "packet": others.packet(),
+    "tcp": inet_dump("tcp", include_unowned=True, include_cgroups=True),
+    "udp": inet_dump("udp"),
+    "udplite": inet_dump("udplite"),
+    "unix": unix_dump(),
+    "netlink": netlink_dump(),
+    "packet": packet_dump(),
 }
 
 
-def message(row: bytes, kind: int = diag.SOCK_DIAG_BY_FAMILY) -> bytes:
+def message(row: bytes, kind: int = messages.SOCK_DIAG_BY_FAMILY) -> bytes:
     """Return a row as the kernel sends it."""
-    length = diag.HEADER_BYTES + len(row)
+    length = messages.HEADER_BYTES + len(row)
     header = struct.pack("=IHHII", length, kind, 2, 1, 0)
     return header + row + bytes(-length % 4)
 
@@ -36,7 +38,7 @@ def answer(name: str) -> bytes:
 
 def rows(name: str) -> list[bytes]:
     names = [name, f"{name}6"] if name.startswith("udp") else [name]
-    return diag.rows_of(answer(one) for one in names)
+    return messages.split_rows(answer(one) for one in names)
 
 
 def read(name: str, scope: Scope = SCOPE, before: Table = EMPTY) -> Table:
