@@ -118,6 +118,8 @@ class Poller:
             doubted=self._join.doubted(self.tables.sockets, self._changes),
             udp_users=self._udp_users(),
         )
+        for pid in plan.moved_pids:
+            self.holders.mark_failed(pid)
         if await self._threads.drop_ended(plan.vanished):
             namespaces = self.namespaces.all()
         reading = await self.tables.read(namespaces, plan.groups)
@@ -143,6 +145,8 @@ class Poller:
         ``failed`` maps processes that could not be read to the reason. ``reported`` are sockets
         that are published already, by the first poll of a process.
         """
+        for pid in reading.moved_pids:
+            self.holders.mark_failed(pid)  # It is scanned as a whole in the next poll.
         if self._last is None:
             await self._scan_itself(reported)
         ended = self.tables.take_ended(namespaces)

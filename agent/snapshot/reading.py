@@ -28,12 +28,14 @@ class Reading(NamedTuple):
 
     ``sockets`` are all sockets of all tables, by inode, as they were last read. ``change`` is the
     difference from the reading before. ``groups`` are the groups that were read completely, by the
-    namespace's name in ``Namespaces`` and by its inode.
+    namespace's name in ``Namespaces`` and by its inode. ``moved_pids`` are processes that are in
+    another namespace than expected.
     """
 
     sockets: Mapping[int, Socket]
     change: Change
     groups: GroupsByNamespace
+    moved_pids: frozenset[int] = frozenset()
 
     def covers(self, socket: Socket) -> bool | None:
         """Return whether the tables that should list such a socket were read; None if no table
@@ -49,7 +51,8 @@ class Reading(NamedTuple):
         for netns, read in later.groups.items():
             groups.setdefault(netns, set()).update(read)
         gone = (self.change.gone | later.change.gone) - later.change.added
-        return Reading(later.sockets, Change(self.change.added | later.change.added, gone), groups)
+        change = Change(self.change.added | later.change.added, gone)
+        return Reading(later.sockets, change, groups, self.moved_pids | later.moved_pids)
 
 
 class Ended(NamedTuple):

@@ -16,7 +16,6 @@ from ..kernel.netlink.client import NetlinkClient
 from ..kernel.netlink.destroy import DestroyNotice
 from ..kernel.netlink.monitor import DestroyMonitor
 from ..kernel.procfs import net_tables
-from ..kernel.procfs.files import Vanished
 from ..kernel.procfs.mount import ProcFS, Way
 from ..kernel.rows import Scope, Table
 from .groups import Group
@@ -37,12 +36,14 @@ class Namespace(NamedTuple):
 class TableReading(NamedTuple):
     """Tables that were read, and for those that could not be read the reason.
 
-    ``vanished``: no process of the namespace exists any more.
+    ``vanished``: no process of the namespace exists any more. ``moved_pids`` are processes that are
+    in another namespace.
     """
 
     tables: Mapping[TableName, Table]
     failed: Mapping[TableName, str]
     vanished: bool = False
+    moved_pids: frozenset[int] = frozenset()
 
 
 class TableSource(Protocol):
@@ -95,10 +96,9 @@ class ProcfsTables:
         """Read and parse all named tables that this kernel has."""
         tables: dict[TableName, Table] = {}
         failed: dict[TableName, str] = {}
-        try:
-            texts = self._procfs.tables(namespace.name, namespace.ways, names)
-        except Vanished:
-            return TableReading(tables, failed, vanished=True)
+        texts, moved = self._procfs.tables(namespace.name, namespace.ways, names)
+        if texts is None:
+            return TableReading(tables, failed, vanished=True, moved_pids=moved)
         for name, data in texts.items():
             if not isinstance(data, bytes):
                 failed[name] = os.strerror(data.errno or 0)
@@ -108,7 +108,7 @@ class ProcfsTables:
                 tables[name] = net_tables.parse(
                     name, data, namespace.inode, self._ephemeral, before(name)
                 )
-        return TableReading(tables, failed)
+        return TableReading(tables, failed, moved_pids=moved)
 
     def missing(self) -> Mapping[int, str]:
         """Return nothing: ``read`` reports each failure."""
@@ -137,9 +137,8 @@ class NetlinkTables:
 
     def _interface(self, namespace: Namespace, index: int) -> str:
         """Return the name of an interface of the namespace, or its index in digits."""
-        try:
-            texts = self._procfs.tables(namespace.name, namespace.ways, net_tables.INTERFACES)
-        except Vanished:
+        texts, _moved = self._procfs.tables(namespace.name, namespace.ways, net_tables.INTERFACES)
+        if texts is None:
             return str(index)
         readable = [data for data in texts.values() if isinstance(data, bytes)]
         return net_tables.interfaces(readable).get(index, str(index))

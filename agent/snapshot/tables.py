@@ -10,7 +10,6 @@ from typing import NamedTuple
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import DUMPED_TABLES
 from ..kernel.procfs import sockstat
-from ..kernel.procfs.files import Vanished
 from ..kernel.procfs.mount import ProcFS, Way
 from ..kernel.procfs.net_tables import table_of
 from ..kernel.procfs.progress import Progress
@@ -34,10 +33,12 @@ _ALL_NAMES: tuple[TableName, ...] = (*GROUP_OF, *DUMPED_TABLES)
 
 
 class TablePlan(NamedTuple):
-    """The groups of tables to read, by namespace, and the namespaces whose processes are gone."""
+    """The groups of tables to read, by namespace; the namespaces whose processes are gone; and
+    processes that are in another namespace than expected."""
 
     groups: GroupsByNamespace
     vanished: frozenset[int]
+    moved_pids: frozenset[int]
 
 
 class TableReader:
@@ -106,12 +107,12 @@ class TableReader:
         active = namespaces.keys() if ran is None else ran
         chosen = self._schedule.to_count(namespaces, active, forced, time.monotonic())
         asked = [(netns, namespaces[netns]) for netns in chosen]
-        counted = await self._calls.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
+        counted, moved = await self._calls.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
         for netns in chosen:
             if self._calls.hangs((COUNTERS, netns)):
                 counted[netns] = sockstat.UNREADABLE
         groups = self._schedule.due(counted, forced, time.monotonic())
-        return TablePlan(groups, frozenset(set(chosen) - counted.keys()))
+        return TablePlan(groups, frozenset(set(chosen) - counted.keys()), frozenset(moved))
 
     def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:
         """Return the groups to read whatever their counters show, by namespace."""
@@ -133,15 +134,19 @@ class TableReader:
 
     def _count(
         self, namespaces: Iterable[tuple[int, Sequence[Way]]], progress: Progress
-    ) -> dict[int, sockstat.Counted]:
-        """Read the counters of namespaces; those without a process are left out. Blocking."""
+    ) -> tuple[dict[int, sockstat.Counted], set[int]]:
+        """Read the counters of namespaces; those without a process are left out. Blocking.
+
+        Return the counters and the processes that are in another namespace.
+        """
         counted: dict[int, sockstat.Counted] = {}
+        moved: set[int] = set()
         for netns, ways in namespaces:
             if not progress.begin((COUNTERS, netns)):
                 break
-            try:
-                read = self._procfs.tables(netns, ways, sockstat.FILES)
-            except Vanished:
+            read, moved_pids = self._procfs.tables(netns, ways, sockstat.FILES)
+            moved |= moved_pids
+            if read is None:
                 continue
             contents = [read.get(name, b"") for name in sockstat.FILES]
             if isinstance(read.get("sockstat"), bytes):
@@ -150,7 +155,7 @@ class TableReader:
                 )
             else:
                 counted[netns] = sockstat.UNREADABLE
-        return counted
+        return counted, moved
 
     # Reading.
 
@@ -180,7 +185,8 @@ class TableReader:
                 self._schedule.note_failed(netns)
         change = self._tables.update(tables)
         names = {inode: read[netns] for inode, netns in self._names(read).items()}
-        return Reading(self._tables.sockets, change, names)
+        moved = frozenset(pid for result in results for pid in result.moved_pids)
+        return Reading(self._tables.sockets, change, names, moved)
 
     async def _read_in_thread(self, netns: int, ways: Sequence[Way], group: Group) -> TableReading:
         """Read a group of tables of one namespace. Tables that hang stay as they are."""
@@ -199,6 +205,7 @@ class TableReader:
         failed: dict[TableName, str] = {}
         remaining = list(group)
         vanished = False
+        moved: frozenset[int] = frozenset()
 
         def before(name: TableName) -> Table:
             return self._tables.get((netns, name))
@@ -210,11 +217,12 @@ class TableReader:
             tables.update(reading.tables)
             failed.update(reading.failed)
             vanished = vanished or reading.vanished
+            moved |= reading.moved_pids
             files = {file for name in reading.tables for file in _files(name)}
             remaining = [name for name in remaining if name not in files]
         if not vanished:
             tables.update(self._replaced(tables, before))
-        return TableReading(tables, failed, vanished)
+        return TableReading(tables, failed, vanished, moved)
 
     def _replaced(
         self, read: Mapping[TableName, Table], before: Callable[[TableName], Table]

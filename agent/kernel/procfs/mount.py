@@ -12,15 +12,9 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
-from .files import (
-    GONE,
-    Vanished,
-    link,
-    opened,
-    read,
-    read_or_empty,
-)
+from .files import GONE, link, opened, read, read_or_empty
 from .progress import Progress
 
 # What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
@@ -35,6 +29,18 @@ _BOOT_TIME = re.compile(r"[0-9]{1,10}", re.ASCII)  # Seconds until the year 2286
 _CLOCK_READINGS = 5
 
 
+class TableTexts(NamedTuple):
+    """The text of tables of one network namespace, as ``ProcFS.tables`` read it.
+
+    ``texts`` maps the name of a table to its text or to the error of reading it; None when no
+    process was found in the namespace. ``moved_pids`` are processes that were found in another
+    network namespace than the caller expected.
+    """
+
+    texts: dict[str, bytes | OSError] | None
+    moved_pids: frozenset[int] = frozenset()
+
+
 class ProcFS:
     """A mounted procfs; ``root`` is where."""
 
@@ -42,7 +48,6 @@ class ProcFS:
         self.root = os.path.abspath(root)
         self._netns_by_device: dict[int, int] = {}
         self._named: set[int] = set()
-        self.moved: set[int] = set()  # Processes found to be in another namespace than was said.
         # (namespace, our pid); None where this procfs does not show us. Our own namespace is
         # always ours to name, also for the processes in it that we may not read.
         self.own = self._own_namespace()
@@ -103,14 +108,12 @@ class ProcFS:
         except (OSError, ValueError):
             return None
 
-    def tables(
-        self, netns: int, ways: Sequence[Way], names: Sequence[str]
-    ) -> dict[str, bytes | OSError]:
-        """The text of the named tables of one namespace, to which ``ways`` led when last seen.
+    def tables(self, netns: int, ways: Sequence[Way], names: Sequence[str]) -> TableTexts:
+        """Read the named tables of one namespace, to which ``ways`` led when last seen.
 
-        A table that this kernel has not is left out; one that cannot be read gives its error.
-        Raises Vanished when none of the processes is there any longer.
+        Tables that this kernel does not have are left out.
         """
+        moved: set[int] = set()
         for pid, way in self._ways(ways):
             try:
                 with opened(f"{self.root}/{way}") as directory:
@@ -118,15 +121,15 @@ class ProcFS:
                     # It may have left for another namespace at any moment before.
                     if tables is not None and not self._is_in(netns, directory):
                         if pid is not None:
-                            self.moved.add(pid)
+                            moved.add(pid)
                         continue
             except OSError as error:
                 if error.errno in GONE:
                     continue
-                return dict.fromkeys(names, error)
+                return TableTexts(dict.fromkeys(names, error), frozenset(moved))
             if tables is not None:
-                return tables
-        raise Vanished
+                return TableTexts(tables, frozenset(moved))
+        return TableTexts(None, frozenset(moved))
 
     def _tables(self, directory: int, names: Sequence[str]) -> dict[str, bytes | OSError] | None:
         """The tables that a process shows; None when it is gone, or a zombie."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.procfs.files import Vanished, opened
-from agent.kernel.procfs.mount import ProcFS
+from agent.kernel.procfs.files import opened
+from agent.kernel.procfs.mount import ProcFS, TableTexts
 
 from ...fakeproc import BOOT_TIME, NETNS, FakeProc, inet_row
 from ...unprivileged import as_nobody
@@ -25,6 +25,13 @@ def netns_of(procfs: ProcFS, pid: int) -> int:
         return procfs.netns(directory)
     finally:
         os.close(directory)
+
+
+def table_of(procfs: ProcFS, netns: int, pids: list[int]) -> bytes | OSError:
+    """Return the text of the namespace's table of IPv4 TCP sockets, or the error of reading it."""
+    texts = procfs.tables(netns, pids, ["tcp"]).texts
+    assert texts is not None
+    return texts["tcp"]
 
 
 # Network namespaces.
@@ -70,22 +77,23 @@ def test_a_procfs_that_does_not_show_us_has_no_namespace_of_ours(fake: FakeProc)
 
 def test_tables_are_read_whole_and_those_the_kernel_has_not_are_left_out(fake: FakeProc) -> None:
     fake.table("tcp", *(inet_row(inode) for inode in range(1, 2000)))
-    read = fake.procfs().tables(NETNS, [1], ["tcp", "tcp6"])
+    read = fake.procfs().tables(NETNS, [1], ["tcp", "tcp6"]).texts
     assert read == {"tcp": (fake.root / "1" / "net" / "tcp").read_bytes()}
 
 
 def test_a_table_is_read_anew_each_time(fake: FakeProc) -> None:
     procfs = fake.procfs()
     fake.raw_table("tcp", b"old")
-    assert procfs.tables(NETNS, [1], ["tcp"]) == {"tcp": b"old"}
+    assert procfs.tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"old"}
     fake.raw_table("tcp", b"new")
-    assert procfs.tables(NETNS, [1], ["tcp"]) == {"tcp": b"new"}
+    assert procfs.tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"new"}
 
 
 def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
     fake.break_table("tcp")
     fake.raw_table("udp", b"rows")
-    read = fake.procfs().tables(NETNS, [1], ["tcp", "udp"])
+    read = fake.procfs().tables(NETNS, [1], ["tcp", "udp"]).texts
+    assert read is not None
     assert isinstance(read["tcp"], IsADirectoryError)
     assert read["udp"] == b"rows"
 
@@ -93,7 +101,7 @@ def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
 def test_when_a_process_goes_another_shows_its_namespaces_tables(fake: FakeProc) -> None:
     fake.process(7)
     fake.raw_table("tcp", b"rows")
-    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]) == {"tcp": b"rows"}
+    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]).texts == {"tcp": b"rows"}
 
 
 def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> None:
@@ -102,10 +110,8 @@ def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> 
     fake.table("tcp", inet_row(5), netns=NETNS + 1)
     fake.raw_table("tcp", b"rows")
     procfs = fake.procfs()
-    assert procfs.tables(NETNS, [6, 7], ["tcp"]) == {"tcp": b"rows"}
-    assert procfs.moved == {6}
-    with pytest.raises(Vanished):
-        procfs.tables(NETNS, [6], ["tcp"])
+    assert procfs.tables(NETNS, [6, 7], ["tcp"]) == TableTexts({"tcp": b"rows"}, frozenset({6}))
+    assert procfs.tables(NETNS, [6], ["tcp"]) == TableTexts(None, frozenset({6}))
 
 
 def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
@@ -116,7 +122,7 @@ def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
 
     procfs = fake.procfs()
     monkeypatch.setattr(os, "open", refused)
-    (error,) = procfs.tables(NETNS, [1], ["tcp"]).values()
+    error = table_of(procfs, NETNS, [1])
     assert isinstance(error, OSError)
     assert error.errno == errno.EMFILE
 
@@ -125,18 +131,18 @@ def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
     table = fake.root / "1" / "net" / "tcp"
     table.unlink(missing_ok=True)
     table.symlink_to("/dev/zero")
-    (error,) = fake.procfs().tables(NETNS, [1], ["tcp"]).values()
+    error = table_of(fake.procfs(), NETNS, [1])
     assert isinstance(error, OSError)
     assert error.errno == errno.EFBIG
 
 
 def test_a_namespace_without_processes_has_vanished(fake: FakeProc) -> None:
-    with pytest.raises(Vanished):
-        fake.procfs().tables(NETNS, [6, 7], ["tcp"])
+    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]) == TableTexts(None)
 
 
 def test_a_listening_socket_is_in_the_real_table(listener: socket.socket) -> None:
-    (table,) = ProcFS().tables(os.stat("/proc/self/ns/net").st_ino, [os.getpid()], ["tcp"]).values()
+    own = os.stat("/proc/self/ns/net").st_ino
+    table = table_of(ProcFS(), own, [os.getpid()])
     assert isinstance(table, bytes)
     assert b" %d " % os.fstat(listener.fileno()).st_ino in table
 
@@ -216,7 +222,7 @@ def test_a_real_namespace_is_that_of_its_link() -> None:
 def test_the_tables_of_another_users_process_are_anyones_to_read() -> None:
     def read() -> tuple[bool, bool]:
         procfs = ProcFS()
-        (table,) = procfs.tables(netns_of(procfs, 1), [1], ["tcp"]).values()
+        table = table_of(procfs, netns_of(procfs, 1), [1])
         return isinstance(table, bytes), netns_of(procfs, 1) > 0
 
     # Its namespace is known although its link may not be read: it is ours.

@@ -253,8 +253,9 @@ def test_a_process_lives_on_though_its_main_thread_ended(walker: ProcessScanner)
         assert walker.check([FdCheck(process.pid, look.directory, look.fds, ())])[1] == [
             process.pid
         ]
-        tables = walker.procfs.tables(look.netns, [process.pid], ["tcp"])
-        assert isinstance(tables["tcp"], bytes)
+        texts = walker.procfs.tables(look.netns, [process.pid], ["tcp"]).texts
+        assert texts is not None
+        assert isinstance(texts["tcp"], bytes)
         process.communicate()
         assert walker.walk([process.pid]) == ([], {})
 
