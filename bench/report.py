@@ -75,7 +75,7 @@ def rows(commands: Sequence[Command], samples: Mapping[str, Sequence[Sample]]) -
 def markdown(table: Sequence[Row], followed: Followed | None) -> str:
     """The table, and a sentence on following."""
     lines = [
-        "| command | wall, ms | CPU, ms | peak RSS, MiB | sockagent / it: wall | CPU | at most |",
+        "| command | wall, ms | CPU, ms | peak RSS, MiB | wall ratio | CPU ratio | at most |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in table:

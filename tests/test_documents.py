@@ -1,10 +1,11 @@
-"""The documents name everything there is, nothing that there is not, and their recipes run."""
+"""The documents describe everything that exists and nothing else, and their commands run."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -12,10 +13,11 @@ import subprocess
 import sysconfig
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -24,25 +26,42 @@ from agent.cli import build_parser
 from agent.stream.filters import FILTERS
 from agent.stream.schema import schema
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIELDS = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
-# A recipe is a block behind such a mark; one that follows is run until it prints a line.
+from .documents import DOCUMENTS, ROOT, headings, links
+
+MAX_README_WORDS = 1200
+README, CLI, RECORDS, FEED, BENCHMARKS = (
+    DOCUMENTS[name]
+    for name in (
+        "README.md", "docs/cli.md", "docs/records.md", "docs/feed.md", "docs/benchmarks.md"
+    )
+)  # fmt: skip
+ALL = "\n".join(DOCUMENTS.values())
+# A recipe is a block after such a comment. A recipe with "follow" runs until it prints a line.
 RECIPE = re.compile(r"^<!-- recipe(: follow)? -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RECORD = re.compile(r"^<!-- record -->\n```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RECIPES = [(bool(follows), text) for follows, text in RECIPE.findall(README)]
+SERVE = re.compile(r"^<!-- serve -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BENCH = re.compile(r"^<!-- bench -->\n(.*?)^<!-- /bench -->$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```sh\n(.*?)^```$|((?:^    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+# A command with its continuation lines, up to a pipe or a redirection.
+COMMAND = re.compile(r"^ *(?:SOCKAGENT_TOKEN=\w+ )?sockagent((?:\\\n|[^|>\n])*)", re.MULTILINE)
+RECIPES = [(bool(follows), text) for follows, text in RECIPE.findall(ALL)]
 PATIENCE_SECONDS = 30.0
 
 
 def section(document: str, heading: str) -> str:
-    """What stands under a heading, down to the next heading of any level."""
-    found = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", document, re.MULTILINE | re.DOTALL)
+    """Return the text below a heading, with its subsections."""
+    found = re.search(
+        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", document, re.MULTILINE | re.DOTALL
+    )
     assert found, f"there is no section {heading!r}"
-    return found[1]
+    level = len(found[1])
+    rest = document[found.start(2) :]
+    end = re.search(rf"^#{{1,{level}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
 
 
 def first_column(text: str) -> list[str]:
-    """The names in the first cells of a table's rows."""
+    """Return the names in the first cells of the rows of all tables."""
     cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", text, re.MULTILINE)
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
@@ -52,7 +71,7 @@ def options() -> set[str]:
 
 
 def properties() -> dict[str, set[str]]:
-    """The fields of each kind of record."""
+    """Return the fields of each type of record."""
     fields: dict[str, set[str]] = {}
     for record in schema()["oneOf"]:
         event = record["properties"]["event"]["const"]
@@ -60,74 +79,102 @@ def properties() -> dict[str, set[str]]:
     return fields
 
 
-def test_the_readme_names_every_option_and_no_other() -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= MAX_README_WORDS
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    for path, anchor in links(name):
+        assert (ROOT / path).exists(), path
+        assert not anchor or anchor in headings(DOCUMENTS[path]), f"{path}#{anchor}"
+
+
+def test_the_readme_links_every_document() -> None:
+    linked = {path for path, _anchor in links("README.md")}
+    assert {name for name in DOCUMENTS if name.startswith("docs/")} <= linked
+
+
+def test_every_option_is_described_and_no_other() -> None:
     filters = {f"--{name}" for name in FILTERS}
-    assert set(first_column(section(README, "Options"))) == options() - filters
-    assert set(first_column(section(README, "Filters"))) == filters
+    assert set(first_column(section(CLI, "Options"))) == options() - filters
+    assert set(first_column(section(CLI, "Filters"))) == filters
 
 
-def test_no_document_uses_an_option_that_there_is_not() -> None:
-    commands = re.findall(r"\bsockagent((?: [^\s|`]+)+)", README)
+def test_every_query_parameter_is_described_and_no_other() -> None:
+    parameters = first_column(section(FEED, "Query parameters"))
+    assert set(parameters) == {*FILTERS, "epoch", "since", "snapshot"}
+
+
+def test_no_document_uses_an_option_that_does_not_exist() -> None:
+    commands = re.findall(r"(?<![\w./-])sockagent((?: [^\s|`]+)+)", ALL)
     used = {word for command in commands for word in command.split() if word.startswith("--")}
     assert used <= options()
     assert "--follow" in used
 
 
-def test_the_readme_names_every_record_and_no_other() -> None:
-    assert first_column(section(README, "Records")) == list(properties())
+def test_the_commands_in_code_blocks_are_valid() -> None:
+    code = "".join(fenced or indented for fenced, indented in CODE.findall(ALL))
+    commands = COMMAND.findall(code)
+    assert len(commands) >= 30
+    for command in commands:
+        parser().parse_args(shlex.split(command.replace("\\\n", " "), comments=True))
 
 
-def test_the_readme_names_every_field_and_no_other() -> None:
+def test_every_record_is_described_and_no_other() -> None:
+    assert first_column(section(RECORDS, "Event types")) == list(properties())
+
+
+def test_every_field_is_described_and_no_other() -> None:
     fields = set().union(*properties().values())
-    assert set(first_column(section(README, "Fields"))) == fields
+    assert set(first_column(section(RECORDS, "Fields"))) == fields
 
 
-def test_the_readme_tells_which_records_a_field_is_of() -> None:
-    of = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section(README, "Fields"), re.MULTILINE))
+def test_the_records_that_a_field_belongs_to_are_right() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section(RECORDS, "Fields"), re.MULTILINE)
     records = properties()
-    for field, told in of.items():
-        named = set(re.findall(r"`(\w+)`", told))
-        if named:
-            assert all(field in records[event] for event in named), field
+    for field, cell in rows:
+        for event in re.findall(r"`(\w+)`", cell):
+            assert field in records[event], field
 
 
-def test_every_field_has_its_line_among_the_other_names() -> None:
+def test_every_field_has_one_row_in_the_table_of_other_names() -> None:
     fields = set().union(*properties().values())
-    names = first_column(FIELDS)
+    names = first_column(section(RECORDS, "Names in OpenTelemetry, ECS and OCSF"))
     assert set(names) == fields
     assert len(names) == len(fields)
 
 
-def test_every_line_of_other_names_is_whole() -> None:
-    rows = [line for line in FIELDS.splitlines() if line.startswith("| `")]
+def test_every_row_of_other_names_is_complete() -> None:
+    table = section(RECORDS, "Names in OpenTelemetry, ECS and OCSF")
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert all(len(line.strip("|").split("|")) == 4 for line in rows)
     assert all(cell.strip() for line in rows for cell in line.strip("|").split("|"))
 
 
-def test_the_readme_names_every_exit_status() -> None:
-    statuses = re.findall(r"^\| (\d+) \|", section(README, "Exit status"), re.MULTILINE)
+def test_every_exit_status_is_described() -> None:
+    statuses = re.findall(r"^\| (\d+) \|", section(CLI, "Exit status"), re.MULTILINE)
     assert statuses == ["0", "1", "2", "78"]
 
 
-@pytest.mark.parametrize("text", RECORD.findall(README))
-def test_a_record_in_the_readme_is_one(text: str) -> None:
+@pytest.mark.parametrize("text", RECORD.findall(ALL))
+def test_a_record_in_a_document_is_valid(text: str) -> None:
     jsonschema.validate(json.loads(text), schema())
 
 
-@pytest.mark.parametrize("name", ["README.md", "bench/README.md"])
-def test_the_bench_has_its_place(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert text.count("<!-- bench -->\n") == text.count("<!-- /bench -->\n") == 1
+def test_the_readme_has_the_same_table_of_figures_as_the_benchmarks() -> None:
+    (figures,) = BENCH.findall(BENCHMARKS)
+    assert BENCH.findall(README) == [figures]
 
 
 def test_there_are_recipes_and_records() -> None:
-    assert len(RECIPES) >= 5
+    assert len(RECIPES) >= 12
     assert RECORD.findall(README)
 
 
 @pytest.fixture
 def shell() -> dict[str, str]:
-    """The environment in which a user runs a recipe: with this environment's command on PATH."""
+    """Return the environment of a user who runs a recipe: PATH leads to the installed command."""
     if shutil.which("jq") is None:
         if os.environ.get("CI"):
             pytest.fail("jq is not installed")
@@ -147,8 +194,8 @@ def test_a_recipe_runs(text: str, shell: dict[str, str]) -> None:
         text=True,
         timeout=PATIENCE_SECONDS,
     )
-    remarks = [line for line in done.stderr.splitlines() if "sockagent: warning:" not in line]
-    assert (done.returncode, remarks) == (0, [])
+    messages = [line for line in done.stderr.splitlines() if "sockagent: warning:" not in line]
+    assert (done.returncode, messages) == (0, [])
 
 
 @pytest.mark.parametrize("text", [text for follows, text in RECIPES if follows])
@@ -176,7 +223,7 @@ def test_a_recipe_that_follows_prints(text: str, shell: dict[str, str]) -> None:
 
 @contextmanager
 def connections_come_and_go() -> Iterator[None]:
-    """Meanwhile local TCP connections open, live longer than two polls, and close."""
+    """Open local TCP connections, each for longer than two polls, and close them."""
     ended = threading.Event()
 
     def come_and_go() -> None:
@@ -201,9 +248,41 @@ def connections_come_and_go() -> Iterator[None]:
         thread.join()
 
 
-def test_every_metric_is_told_of() -> None:
+def test_the_quick_start_serves(shell: dict[str, str]) -> None:
+    (command,) = SERVE.findall(README)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    process = subprocess.Popen(
+        shlex.split(command.replace("8765", str(port))),
+        env=shell,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            end = time.monotonic() + PATIENCE_SECONDS
+            while not is_healthy(port):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5.0) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except urllib.error.URLError:
+        return False
+
+
+def test_every_metric_is_described() -> None:
     source = (ROOT / "agent" / "publish" / "http" / "metrics.py").read_text(encoding="utf-8")
-    made = set(re.findall(r'"(sockagent_[a-z_]+)"', source))
-    feed = (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
-    told = {name.removesuffix("_total") for name in first_column(section(feed, "Metrics"))}
-    assert told == made
+    exported = set(re.findall(r'"(sockagent_[a-z_]+)"', source))
+    described = {name.removesuffix("_total") for name in first_column(section(FEED, "Metrics"))}
+    assert described == exported

@@ -34,9 +34,9 @@ from .helpers import (
 from .live import Agent
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FEED = (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
 CLIENTS = dict(
-    re.findall(r"^<!-- client: (\w+) -->\n```\w+\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    re.findall(r"^<!-- client: (\w+) -->\n```\w+\n(.*?)^```$", FEED, re.MULTILINE | re.DOTALL)
 )
 TOKEN = "0123456789abcdef"
 PAGE_SECONDS = 60.0  # A browser takes its time to start.
@@ -51,7 +51,7 @@ def token_file(tmp_path: Path) -> str:
 
 
 def client(name: str, agent: Agent) -> str:
-    """A client of the README, for this agent."""
+    """Return a client of docs/feed.md that connects to this agent."""
     return str(CLIENTS[name]).replace("127.0.0.1:8765", agent.address)
 
 
@@ -81,16 +81,16 @@ def reads_an_open(command: list[str] | str, holder: Holder, **options: object) -
             os.killpg(process.pid, 9)
 
 
-def test_the_readmes_clients_are_these() -> None:
+def test_the_documented_clients_are_these() -> None:
     assert CLIENTS.keys() == {"python", "browser", "websocat", "connect"}
 
 
-def test_the_readmes_client_in_python(holder: Holder) -> None:
+def test_the_documented_client_in_python(holder: Holder) -> None:
     with Agent() as agent:
         reads_an_open([sys.executable, "-u", "-c", client("python", agent)], holder)
 
 
-def test_the_readmes_websocat(holder: Holder) -> None:
+def test_the_documented_websocat_command(holder: Holder) -> None:
     must_have(
         (Path(sysconfig.get_path("scripts")) / "websocat").exists() or shutil.which("websocat"),
         "websocat is not installed",
@@ -99,7 +99,7 @@ def test_the_readmes_websocat(holder: Holder) -> None:
         reads_an_open(client("websocat", agent), holder)
 
 
-def test_the_readmes_connect(holder: Holder) -> None:
+def test_the_documented_connect_command(holder: Holder) -> None:
     with Agent() as agent:
         reads_an_open(client("connect", agent), holder)
 

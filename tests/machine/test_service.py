@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ..documents import DOCUMENTS, links
 from .conftest import ROOT_OF_CONTAINER
 from .container import ROOT, SHARED, TOOLS, Container
 from .helpers import must_have, need_root, need_tool
@@ -155,6 +156,17 @@ def test_lintian_finds_no_errors(package: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_the_links_of_the_packaged_documents_lead_to_files(package: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(tmp_path)], check=True)
+    installed = tmp_path / "usr/share/doc/sockagent"
+    # Where Debian wants these two.
+    renamed = {"CHANGELOG.md": "changelog.gz", "LICENSE": "copyright"}
+    for name in DOCUMENTS:
+        assert (installed / name).read_text() == DOCUMENTS[name]
+        for path, _anchor in links(name):
+            assert (installed / renamed.get(path, path)).exists(), path
 
 
 def test_another_build_of_the_same_commit_is_the_same_package(
@@ -467,7 +479,7 @@ def test_the_fences_hold(changed: Container) -> None:
     assert found["possible"] == []
     assert found["readable"] > 0  # What it is there for.
     assert found["uid"] > 60_000
-    # What they cannot keep in, as the unit and the README say.
+    # The sandbox cannot prevent this, as the unit and docs/service.md say.
     assert found["memory"] == b"\x7fELF".hex()
 
 
@@ -485,8 +497,8 @@ def test_the_units_are_fine_and_expose_little(installed: Container) -> None:
     assert checked.stderr == ""
     score = exposure(installed)
     assert score <= MOST_EXPOSURE
-    readme = (ROOT / "README.md").read_text()
-    assert f"{score:.1f}" in readme
+    document = (ROOT / "docs" / "service.md").read_text()
+    assert f"as {score:.1f}." in document
     # With host networking: what its file says.
     example = ROOT / "systemd" / "sockagent.service.d" / "host-network.conf.example"
     drop_in(installed, "#")
