@@ -118,7 +118,7 @@ def test_the_commands_in_code_blocks_are_valid() -> None:
     commands = COMMAND.findall(code)
     assert len(commands) >= 30
     for command in commands:
-        parser().parse_args(shlex.split(command.replace("\\\n", " "), comments=True))
+        build_parser().parse_args(shlex.split(command.replace("\\\n", " "), comments=True))
 
 
 def test_every_record_is_described_and_no_other() -> None:

@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class SocketTables(Generic[K]):
-    """The newest reading of every table, by a key of the caller's; and all their sockets.
+    """The newest reading of every table, by a key that the caller chooses, and all their sockets.
 
     A table that is not read again stays as it is.
     """
@@ -23,58 +23,60 @@ class SocketTables(Generic[K]):
         self._tables: dict[K, Table] = {}
         self._indexes: dict[K, dict[int, Socket]] = {}  # By inode, of each table.
         self.sockets: dict[int, Socket] = {}
-        # Sockets that a unix row claims too. Who names a unix socket may put a newline into its
-        # path, and behind it what reads as a row: such a row hides no other table's socket.
+        # Sockets that a unix row claims too. The path of a unix socket may contain a newline and,
+        # after it, text that looks like a row: such a row hides no socket of another table.
         self.clashes: set[int] = set()
-        # Inodes that more than one network namespace shows, though a socket is in one of them.
-        # The socket of the namespace that showed the inode first stands until it leaves there.
+        # Inodes that several network namespaces show, although a socket is in one namespace. The
+        # namespace that showed the inode first counts, for as long as it shows it.
         self.disputed: set[int] = set()
-        self.decoded = 0  # Rows, since the start.
+        self.decoded = 0  # Rows that were decoded since the start.
 
     def get(self, key: K) -> Table:
-        """The table as it was last read."""
+        """Return a table as it was last read."""
         return self._tables.get(key, EMPTY)
 
     def items(self) -> list[tuple[K, Table]]:
-        """Every table with its key."""
+        """Return every table with its key."""
         return list(self._tables.items())
 
     def update(self, tables: Mapping[K, Table]) -> Change:
-        """Take over new readings; an EMPTY one drops its table."""
-        fresh: dict[int, Socket] = {}
-        fresh_unix: dict[int, Socket] = {}
-        unsure: set[int] = set()  # What more than one row may show.
+        """Take over new readings; EMPTY drops a table. Return what changed."""
+        added: dict[int, Socket] = {}
+        added_unix: dict[int, Socket] = {}
+        ambiguous: set[int] = set()  # Inodes that several rows may show.
         for key, table in tables.items():
             before = self.get(key)
             if table is not before:
-                came = {row[0]: row for row in table.added.values()}
-                unsure |= self._take(key, before, table, came)
-                is_unix = any(row[2] == "unix" for row in islice(came.values(), 1))
-                among = fresh_unix if is_unix else fresh
-                twice = came.keys() & among.keys()
-                unsure.update(inode for inode in twice if came[inode][14] != among[inode][14])
-                among.update(came)
+                new = {row.inode: row for row in table.added.values()}
+                ambiguous |= self._take(key, before, table, new)
+                is_unix = any(row.family == "unix" for row in islice(new.values(), 1))
+                others = added_unix if is_unix else added
+                twice = new.keys() & others.keys()
+                ambiguous.update(
+                    inode for inode in twice if new[inode].netns != others[inode].netns
+                )
+                others.update(new)
         sockets = self.sockets
-        both = fresh.keys() & sockets.keys()
+        both = added.keys() & sockets.keys()
         for inode in both:
-            stood = sockets[inode]
-            if stood[2] == "unix" or stood[14] != fresh[inode][14]:
-                unsure.add(inode)
-        unsure.update(inode for inode in fresh_unix if inode in sockets or inode in fresh)
-        known = {inode: sockets.pop(inode, None) for inode in unsure}
-        fresh = fresh_unix | fresh
-        sockets.update(fresh)
-        gone = self._settle(known, fresh)
-        # Rows that no process can hold have no inode.
+            before_row = sockets[inode]
+            if before_row.family == "unix" or before_row.netns != added[inode].netns:
+                ambiguous.add(inode)
+        ambiguous.update(inode for inode in added_unix if inode in sockets or inode in added)
+        known = {inode: sockets.pop(inode, None) for inode in ambiguous}
+        added = added_unix | added
+        sockets.update(added)
+        gone = self._settle(known, added)
+        # Rows that no process can hold have inode 0.
         sockets.pop(0, None)
-        fresh.pop(0, None)
+        added.pop(0, None)
         gone.discard(0)
         self.clashes &= sockets.keys()
         self.disputed &= sockets.keys()
-        return Change(set(fresh), gone)
+        return Change(set(added), gone)
 
     def discard(self, keys: Iterable[K], inodes: Collection[int]) -> None:
-        """Drop sockets of these tables that are known to be gone: the next reading shows it too."""
+        """Drop sockets of these tables that are known to be gone, before the next reading."""
         for inode in inodes:
             self.sockets.pop(inode, None)
         for key in keys:
@@ -82,11 +84,11 @@ class SocketTables(Generic[K]):
             for inode in inodes:
                 index.pop(inode, None)
 
-    def _take(self, key: K, before: Table, table: Table, came: dict[int, Socket]) -> set[int]:
-        """Take over one reading; the inodes of the rows that are no longer in it."""
+    def _take(self, key: K, before: Table, table: Table, new: dict[int, Socket]) -> set[int]:
+        """Take over one reading; return the inodes of the rows that are no longer in it."""
         self.decoded += len(table.added)
-        went = before.rows.values() if table is EMPTY else table.removed
-        inodes = {row[0] for row in went}
+        removed = before.rows.values() if table is EMPTY else table.removed
+        inodes = {row.inode for row in removed}
         if table is EMPTY:
             self._tables.pop(key, None)
             self._indexes.pop(key, None)
@@ -94,40 +96,43 @@ class SocketTables(Generic[K]):
         self._tables[key] = table
         index = self._indexes.get(key)
         if index is None:
-            index = self._indexes[key] = came
+            index = self._indexes[key] = new
         else:
-            index.update(came)
+            index.update(new)
         if inodes:
-            for inode in inodes - came.keys():
+            for inode in inodes - new.keys():
                 index.pop(inode, None)
-            if len(index) < len(table.rows):  # A row that stood twice may stand once more.
+            if len(index) < len(table.rows):  # Another row may show a removed inode too.
                 for row in table.rows.values():
-                    index.setdefault(row[0], row)
+                    index.setdefault(row.inode, row)
         return inodes
 
-    def _settle(self, known: Mapping[int, Socket | None], fresh: dict[int, Socket]) -> set[int]:
-        """Find out what stands for the inodes that were ``known`` so; those that are gone."""
+    def _settle(self, known: Mapping[int, Socket | None], added: dict[int, Socket]) -> set[int]:
+        """Decide which row counts for each inode; ``known`` are the rows that counted before.
+
+        Return the inodes that are gone.
+        """
         gone = set()
         for inode, before in known.items():
             row = self._resolve(inode, before)
             if row is None:
                 self.sockets.pop(inode, None)
-                fresh.pop(inode, None)
+                added.pop(inode, None)
                 if before is not None:
                     gone.add(inode)
                 continue
             self.sockets[inode] = row
             if row is before:
-                fresh.pop(inode, None)
+                added.pop(inode, None)
             else:
-                fresh[inode] = row
+                added[inode] = row
         return gone
 
     def _resolve(self, inode: int, before: Socket | None) -> Socket | None:
-        """Return what stands for an inode; ``before`` is what stood for it so far.
+        """Return the row that counts for an inode; ``before`` is the row that counted so far.
 
-        A row that may be an imitation stands only where there is no other, and what a namespace
-        shows stands for as long as it shows it.
+        A row that may be an imitation counts only if there is no other row. A namespace whose row
+        counts keeps the inode for as long as it shows it.
         """
         found = [row for index in self._indexes.values() if (row := index.get(inode)) is not None]
         self.clashes.discard(inode)
@@ -137,15 +142,15 @@ class SocketTables(Generic[K]):
         sure = [row for row in found if not _may_be_imitation(row)] or found
         if len(sure) < len(found):
             self.clashes.add(inode)
-        namespaces = [row[14] for row in sure]
+        namespaces = [row.netns for row in sure]
         if namespaces.count(namespaces[0]) < len(sure):
             self.disputed.add(inode)
         netns = namespaces[0]
-        if before is not None and before[14] in namespaces:
-            netns = before[14]
-        return next(row for row in reversed(sure) if row[14] == netns)
+        if before is not None and before.netns in namespaces:
+            netns = before.netns
+        return next(row for row in reversed(sure) if row.netns == netns)
 
 
 def _may_be_imitation(row: Socket) -> bool:
-    """Whether it is a row of unix that was read as text."""
-    return row[2] == "unix" and row[15] != "netlink"
+    """Return whether the row is of a unix table that was read as text."""
+    return row.family == "unix" and row.source != "netlink"

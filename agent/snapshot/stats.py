@@ -1,19 +1,16 @@
-"""What the agent's own polls cost: the figures that heartbeats and ``--stats`` tell. Pure.
-
-It is told of each poll, and knows nothing of how they are made.
-"""
+"""What the agent's own polls cost, as heartbeats and ``--stats`` report it. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import NamedTuple
 
-# Polls that the figures are of: the newest ten minutes at the default interval.
+# The newest polls that count: ten minutes at the default interval.
 WINDOW = 600
 
 
 class WorkCounters(NamedTuple):
-    """What has been done since the start: processes looked at, descriptors read, rows decoded."""
+    """Counts since the start: processes scanned, descriptors read, rows decoded."""
 
     processes: int = 0
     descriptors: int = 0
@@ -21,7 +18,7 @@ class WorkCounters(NamedTuple):
 
 
 class PollCost(NamedTuple):
-    """One poll: seconds it took, seconds of CPU since the poll before, and the work in it."""
+    """One poll: its duration, the CPU time since the poll before, both in seconds, and its work."""
 
     seconds: float
     cpu: float
@@ -29,7 +26,8 @@ class PollCost(NamedTuple):
 
 
 class PollSummary(NamedTuple):
-    """Of the newest polls; milliseconds. The work is per poll, on average."""
+    """The newest polls: median, 99th percentile and CPU time in milliseconds; the average work of a
+    poll. ``polls`` and ``late_polls`` count since the start."""
 
     polls: int
     poll_ms: float
@@ -42,7 +40,7 @@ class PollSummary(NamedTuple):
 
 
 class PollStats:
-    """The newest polls."""
+    """Collects the costs of the newest polls."""
 
     def __init__(self) -> None:
         self._polls: deque[PollCost] = deque(maxlen=WINDOW)
@@ -50,13 +48,13 @@ class PollStats:
         self._late = 0
 
     def add(self, poll: PollCost, *, late: bool = False) -> None:
-        """Another poll; ``late`` when it ended behind the time of the next."""
+        """Add a poll; ``late``: it ended after the next poll was due."""
         self._polls.append(poll)
         self._count += 1
         self._late += late
 
     def figures(self) -> PollSummary:
-        """What the newest polls cost; ``polls`` and ``late_polls`` count since the start."""
+        """Return what the newest polls cost."""
         polls = self._polls
         if not polls:
             return PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
@@ -82,10 +80,10 @@ def _ms(seconds: float) -> float:
 
 
 def sentence(figures: PollSummary) -> str:
-    """The figures for a reader."""
+    """Return the figures as a sentence."""
     return (
         f"{figures.polls} polls, {figures.late_polls} late; a poll takes {figures.poll_ms} ms "
-        f"(p99 {figures.poll_p99_ms}), {figures.poll_cpu_ms} ms of CPU, looks at "
+        f"(p99 {figures.poll_p99_ms}), {figures.poll_cpu_ms} ms of CPU, scans "
         f"{figures.processes_walked} processes, reads {figures.descriptors_read} descriptors, "
         f"decodes {figures.rows_decoded} rows"
     )

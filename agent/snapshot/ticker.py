@@ -1,4 +1,4 @@
-"""The cadence of polls, and what each of them cost. It knows nothing of what a poll does."""
+"""Poll at a regular interval, and measure what each poll costs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ..model import Snapshot
 from .poller import Poller
 from .stats import PollCost, PollStats, WorkCounters
 
-# The interval is doubled where so many of the newest polls were late, and halved again where all of
-# these took less than a quarter of the time that is then between two.
+# The interval is doubled if MAX_LATE of the newest WINDOW polls were late. It is halved again if
+# all of them took less than MAX_SHARE of the halved interval.
 WINDOW, MAX_LATE, MAX_SHARE = 20, 4, 0.25
-# Times that the interval is doubled at the most: polls of more than a second at 0.05 s.
+# The most times that the interval is doubled: --interval 0.05 then allows polls of 1.6 s.
 MAX_DOUBLINGS = 5
 
 
-class Stretch:
-    """How far the interval is stretched because polls take too long. Pure."""
+class AdaptiveInterval:
+    """An interval that is doubled while polls take too long. Pure."""
 
     def __init__(self, interval: float) -> None:
-        self._wanted = interval
+        self._requested = interval
         self._doublings = 0
         self._newest: deque[tuple[float, bool]] = deque(maxlen=WINDOW)
 
     @property
     def interval(self) -> float:
-        """Seconds from one poll to the next."""
-        return self._wanted * (1 << self._doublings)
+        """Return the seconds from one poll to the next."""
+        return self._requested * (1 << self._doublings)
 
     def add(self, seconds: float, *, late: bool) -> None:
-        """Take in another poll: how long it took, and whether it ended after the next was due."""
+        """Add a poll: how long it took, and whether it ended after the next poll was due."""
         self._newest.append((seconds, late))
         if sum(late for _seconds, late in self._newest) >= MAX_LATE:
             self._set(min(self._doublings + 1, MAX_DOUBLINGS))
@@ -47,22 +47,22 @@ class Stretch:
         self._newest.clear()
 
     def sentence(self) -> str | None:
-        """Return what is to be reported of it; None where the interval is as it was asked for."""
+        """Return a sentence about a longer interval; None if the interval is the requested one."""
         if not self._doublings:
             return None
         return (
-            f"polls take longer than --interval {self._wanted:g}: there is one every "
+            f"polls take longer than --interval {self._requested:g}: there is one every "
             f"{self.interval:g} s"
         )
 
 
 async def snapshots(poller: Poller, interval: float, vitals: PollStats) -> AsyncIterator[Snapshot]:
-    """A snapshot at once, then one every ``interval`` seconds of the monotonic clock.
+    """Yield a snapshot at once, then one every ``interval`` seconds of the monotonic clock.
 
-    The schedule does not drift; a poll that ends late skips ticks and never bunches them. Where
-    many polls do, the interval is stretched, which the coverage says. Raises what the poller does.
+    The schedule does not drift: a poll that ends late skips ticks. If many polls are late, the
+    interval is lengthened, and the coverage says so. Raise what the poller raises.
     """
-    stretch = Stretch(interval)
+    adaptive = AdaptiveInterval(interval)
     clock = asyncio.get_running_loop().time
     start = clock()
     tick, cpu, work = 0.0, time.process_time(), poller.work
@@ -72,18 +72,18 @@ async def snapshots(poller: Poller, interval: float, vitals: PollStats) -> Async
         ended = clock()
         done = WorkCounters(*(now - was for now, was in zip(poller.work, work, strict=True)))
         spent = time.process_time() - cpu
-        late = ended - start >= tick + stretch.interval
+        late = ended - start >= tick + adaptive.interval
         vitals.add(PollCost(ended - begun, spent, done), late=late)
-        stretch.add(ended - begun, late=late)
+        adaptive.add(ended - begun, late=late)
         cpu, work = time.process_time(), poller.work
-        yield _with(snapshot, stretch.sentence())
+        yield _with(snapshot, adaptive.sentence())
         elapsed = clock() - start
-        tick = next_tick(elapsed, stretch.interval)
+        tick = next_tick(elapsed, adaptive.interval)
         await asyncio.sleep(tick - elapsed)
 
 
 def _with(snapshot: Snapshot, sentence: str | None) -> Snapshot:
-    """Return the snapshot with another sentence on what is missing."""
+    """Return the snapshot with a sentence added to its coverage."""
     if sentence is None:
         return snapshot
     coverage = snapshot.coverage
@@ -91,5 +91,5 @@ def _with(snapshot: Snapshot, sentence: str | None) -> Snapshot:
 
 
 def next_tick(elapsed: float, interval: float) -> float:
-    """The next whole multiple of ``interval`` behind ``elapsed`` (seconds since the start)."""
+    """Return the next multiple of ``interval`` after ``elapsed``, both in seconds."""
     return (math.floor(elapsed / interval) + 1) * interval

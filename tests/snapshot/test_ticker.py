@@ -18,7 +18,7 @@ from agent.snapshot.ticker import (
     MAX_DOUBLINGS,
     MAX_LATE,
     WINDOW,
-    Stretch,
+    AdaptiveInterval,
     next_tick,
     snapshots,
 )
@@ -221,7 +221,7 @@ async def test_an_interval_is_as_it_was_once_polls_are_short_again(clock: Clock)
 def test_an_interval_is_never_shorter_than_asked_for_and_bounded(
     interval: float, polls: list[float]
 ) -> None:
-    stretch = Stretch(interval)
+    stretch = AdaptiveInterval(interval)
     for seconds in polls:
         stretch.add(seconds, late=seconds > stretch.interval)
         assert interval <= stretch.interval <= interval * 2**MAX_DOUBLINGS
