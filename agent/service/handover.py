@@ -1,9 +1,9 @@
-"""What one run of the service leaves to the next, so that the stream goes on over a restart: the
-newest state and the history. Pure, but for the memory it is kept in.
+"""State that a run of the service leaves for the next one, so that the stream continues over a
+restart: the last snapshot and the history.
 
-It is kept by systemd, between the runs of one unit (its descriptor store), and by nobody else. The
-format is JSON, of lists only: reading it makes nothing but values of the model. A value that occurs
-more than once, as a process with many sockets does, is written once and referred to by its index.
+systemd keeps it in its descriptor store as a memfd. The format is JSON of nested lists: reading it
+creates only values of the model and runs no code. A value that occurs more than once, such as a
+process with many sockets, is written once and referred to by its index.
 """
 
 from __future__ import annotations
@@ -34,65 +34,64 @@ from ..model import (
 from ..stream import history
 from ..stream.history import Batch
 
-FD_NAME = "state"  # Of the descriptor.
-# More holdings take too long to be written down: systemd waits for the end. 3 µs each.
+FD_NAME = "state"  # Of the descriptor in the store.
+# More take too long to write, 3 µs each, as systemd waits for the end of the service.
 MAX_HOLDINGS = 100_000
-# More is no state of ours: 100,000 holdings, and 10,000 changes, take 100 MiB at the most.
+# 100,000 holdings and 10,000 changes take 100 MiB at most; a larger file is not a state.
 MAX_BYTES = 1 << 30
 
 
 class SavedState(NamedTuple):
-    """What is left. ``opened_at`` are the times of what opened under our eyes."""
+    """The state of the stream. ``opened_at`` are the times of the opens that were observed."""
 
     epoch: str
     seq: int
     snapshot: Snapshot
     opened_at: dict[Key, float]
-    batches: list[tuple[float, tuple[Delta, ...], int]]  # Time, deltas and first number of each.
+    batches: list[tuple[float, tuple[Delta, ...], int]]  # Time, deltas, number of the first delta.
 
     def history(self) -> list[Batch]:
         """Return the batches of the history."""
         return [Batch(time, deltas, first) for time, deltas, first in self.batches]
 
 
-def save(left: SavedState, machine: tuple[str, str | None]) -> int:
-    """A descriptor of memory that holds it. Raises OSError."""
+def save(state: SavedState, machine: tuple[str, str | None]) -> int:
+    """Return the descriptor of a new memfd with the state. Raises OSError.
+
+    ``machine`` is the host name and the boot id.
+    """
     descriptor = os.memfd_create("sockagent", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
-        file.write(_mark(machine))
-        file.write(_encode(left))
+        file.write(_header(machine))
+        file.write(_encode(state))
     return descriptor
 
 
 def load(descriptor: int, machine: tuple[str, str | None]) -> SavedState | None:
-    """What a run of the same program left on this machine (host, boot); None if that is not so."""
+    """Read the state; None if another build, host or boot wrote it, or if it is malformed."""
     try:
         if os.fstat(descriptor).st_size > MAX_BYTES:
             return None
         os.lseek(descriptor, 0, os.SEEK_SET)
         with open(descriptor, "rb", closefd=False) as file:
-            # What another version wrote may be of types that are no more: it is not looked into.
-            if file.read(len(mark := _mark(machine))) != mark:
+            # The types of another build may differ: its state is not decoded.
+            if file.read(len(header := _header(machine))) != header:
                 return None
             return _decode(file.read())
-    # What is malformed: no JSON (ValueError), too few or too many of something, an index of
-    # nothing, or a value of another type.
+    # ValueError: not JSON, or a wrong number of values; LookupError: an index out of range.
     except (OSError, ValueError, TypeError, LookupError, MemoryError, RecursionError):
         return None
 
 
-def _mark(machine: tuple[str, str | None]) -> bytes:
-    """What comes first: whose it is, and what its types were."""
+def _header(machine: tuple[str, str | None]) -> bytes:
+    """Return the first line of the file: the build with its types, and the machine."""
     types = hashlib.blake2b()
     for source in (model.__file__, history.__file__, __file__):
         if source is not None:
             with open(source, "rb") as file:
                 types.update(file.read())
-    mark = f"sockagent {__version__} {types.hexdigest()} {machine!r}\n"
-    return mark.encode(errors="backslashreplace")
-
-
-# Writing.
+    header = f"sockagent {__version__} {types.hexdigest()} {machine!r}\n"
+    return header.encode(errors="backslashreplace")
 
 
 class _Table:
@@ -100,12 +99,12 @@ class _Table:
 
     def __init__(self) -> None:
         self.rows: list[tuple[object, ...]] = []
-        # By identity: equal ones are mostly the same, and hashing a value takes longer than to
-        # write it twice. The values outlive the table.
+        # By identity: equal values are mostly identical, and hashing a value takes longer than
+        # writing it twice. The state keeps the values alive for as long as the table exists.
         self._indexes: dict[int, int] = {}
 
     def index(self, value: tuple[object, ...] | None) -> int | None:
-        """Return the index of a value, which is added if it is new; None of None."""
+        """Return the index of a value, after adding a new one; None of None."""
         if value is None:
             return None
         index = self._indexes.get(id(value))
@@ -115,8 +114,8 @@ class _Table:
         return index
 
 
-def _encode(left: SavedState) -> bytes:
-    processes, owners, places, sockets = _Table(), _Table(), _Table(), _Table()
+def _encode(state: SavedState) -> bytes:
+    processes, owners, cgroups, sockets = _Table(), _Table(), _Table(), _Table()
     holdings: list[tuple[object, ...]] = []
     indexes: dict[int, int] = {}
 
@@ -124,11 +123,11 @@ def _encode(left: SavedState) -> bytes:
         index = indexes.get(id(holding))
         if index is None:
             index = indexes[id(holding)] = len(holdings)
-            socket, process, fds, owner, peer_pid, place, omitted_fds = holding
+            socket, process, fds, owner, peer_pid, cgroup, omitted_fds = holding
             holdings.append(
                 (
                     sockets.index(socket), processes.index(process), fds, owners.index(owner),
-                    peer_pid, places.index(place), omitted_fds,
+                    peer_pid, cgroups.index(cgroup), omitted_fds,
                 )
             )  # fmt: skip
         return index
@@ -144,35 +143,34 @@ def _encode(left: SavedState) -> bytes:
             case Coverage():
                 return ("coverage", tuple(delta))
 
-    snapshot = left.snapshot
-    state = [
+    snapshot = state.snapshot
+    values = [
         snapshot.time,
         [(*key, index_of(holding)) for key, holding in snapshot.holdings.items()],
         list(snapshot.processes.items()),
         tuple(snapshot.coverage),
         None if snapshot.changed is None else list(snapshot.changed),
         [index_of(holding) for holding in snapshot.short_lived],
-        [(*key, time) for key, time in left.opened_at.items()],
+        [(*key, time) for key, time in state.opened_at.items()],
     ]
-    told = [
-        (time, [row_of(delta) for delta in deltas], first) for time, deltas, first in left.batches
+    batches = [
+        (time, [row_of(delta) for delta in deltas], first) for time, deltas, first in state.batches
     ]
-    tables = [processes.rows, owners.rows, places.rows, sockets.rows, holdings]
-    return orjson.dumps([left.epoch, left.seq, tables, state, told])
+    tables = [processes.rows, owners.rows, cgroups.rows, sockets.rows, holdings]
+    return orjson.dumps([state.epoch, state.seq, tables, values, batches])
 
 
-# Reading. Each function raises ValueError, TypeError or LookupError of what is malformed.
+# The JSON types of each field, in the order of the model's fields.
 
 _TEXT, _NUMBER, _TIME = frozenset({str}), frozenset({int}), frozenset({float, int})
 _LIST, _NONE = frozenset({list}), frozenset({type(None)})
 _TEXT_OR_NONE, _NUMBER_OR_NONE = _TEXT | _NONE, _NUMBER | _NONE
 
-# The types of each field, as JSON has them.
 _PROCESS = (
     _NUMBER, _NUMBER, _TEXT, _NUMBER, _TIME, _NUMBER_OR_NONE, *[_TEXT_OR_NONE] * 4, _LIST | _NONE
 )  # fmt: skip
 _OWNER = (_NUMBER, _TEXT_OR_NONE)
-_PLACE = (_TEXT_OR_NONE,) * 3
+_CGROUP = (_TEXT_OR_NONE,) * 3
 _SOCKET = (
     _NUMBER, *[_TEXT_OR_NONE] * 5, _NUMBER_OR_NONE, _TEXT_OR_NONE, _NUMBER_OR_NONE,
     *[_TEXT_OR_NONE] * 2, *[_NUMBER_OR_NONE] * 4, _TEXT, *[_NUMBER_OR_NONE] * 2, _TEXT_OR_NONE,
@@ -182,40 +180,48 @@ _HOLDING = (_NUMBER, _NUMBER_OR_NONE, _LIST, *[_NUMBER_OR_NONE] * 3, _NUMBER)
 _COVERAGE = (_NUMBER, _NUMBER, _NUMBER, _LIST)
 _KEY = (_NUMBER_OR_NONE, _NUMBER)
 _REASONS = frozenset({"closed", "exited", "attributed"})
-# Seconds since the epoch, until the year 9999: others cannot be written as a date.
+# Of the year 9999: a later time cannot be written as a date.
 _MAX_SECONDS = 253_402_300_799.0
+
+# The functions below raise ValueError, TypeError or LookupError of malformed input.
 
 
 def _decode(content: bytes) -> SavedState:
-    epoch, seq, tables, state, told = orjson.loads(content)
+    epoch, seq, tables, values, batch_rows = orjson.loads(content)
     holdings = _holdings(*tables)
     if type(epoch) is not str or type(seq) is not int:
         raise TypeError
-    time, held, processes, coverage, changed, short_lived, opened_at = state
+    time, held, processes, coverage, changed, short_lived, opened_at = values
     snapshot = Snapshot(
         _time(time),
-        {(pid, inode): holdings[at] for pid, inode, at in _rows(held, (*_KEY, _NUMBER))},
+        {(pid, inode): holdings[index] for pid, inode, index in _rows(held, (*_KEY, _NUMBER))},
         dict(_rows(processes, (_NUMBER, _NUMBER))),
         _coverage(coverage),
         None if changed is None else frozenset(map(_key, _rows(changed, _KEY))),
-        tuple(holdings[at] for at in _values(short_lived, _NUMBER)),
+        tuple(holdings[index] for index in _values(short_lived, _NUMBER)),
     )
-    opened = {(pid, inode): at for pid, inode, at in _rows(opened_at, (*_KEY, _TIME))}
+    opened = {(pid, inode): seconds for pid, inode, seconds in _rows(opened_at, (*_KEY, _TIME))}
     if opened:
         _time(min(opened.values()))
         _time(max(opened.values()))
     batches: list[tuple[float, tuple[Delta, ...], int]] = []
-    for batch_time, deltas, first in _rows(told, (_TIME, _LIST, _NUMBER)):
-        if not deltas or (batches and first != batches[-1][2] + len(batches[-1][1])):
+    for batch_time, deltas, first in _rows(batch_rows, (_TIME, _LIST, _NUMBER)):
+        if not deltas or (batches and first != _next(batches)):
             raise ValueError
         batches.append((_time(batch_time), tuple(_delta(row, holdings) for row in deltas), first))
-    if batches and batches[-1][2] + len(batches[-1][1]) != seq + 1:
+    if batches and seq + 1 != _next(batches):
         raise ValueError
     return SavedState(epoch, seq, snapshot, opened, batches)
 
 
+def _next(batches: list[tuple[float, tuple[Delta, ...], int]]) -> int:
+    """Return the number of the first delta after these batches."""
+    _batch_time, deltas, first = batches[-1]
+    return first + len(deltas)
+
+
 def _holdings(
-    process_rows: object, owner_rows: object, place_rows: object, socket_rows: object, rows: object
+    process_rows: object, owner_rows: object, cgroup_rows: object, socket_rows: object, rows: object
 ) -> list[Holding]:
     processes = [
         Process._make([*row, None if cmdline is None else _values(cmdline, _TEXT)])
@@ -224,10 +230,10 @@ def _holdings(
     for process in processes:
         _time(process.start_time)
     owners = list(map(Owner._make, _rows(owner_rows, _OWNER)))
-    places = list(map(CgroupInfo._make, _rows(place_rows, _PLACE)))
+    cgroups = list(map(CgroupInfo._make, _rows(cgroup_rows, _CGROUP)))
     sockets = list(map(Socket._make, _rows(socket_rows, _SOCKET)))
-    found = _rows(rows, _HOLDING)
-    _values(list(chain.from_iterable(row[2] for row in found)), _NUMBER)
+    holding_rows = _rows(rows, _HOLDING)
+    _values(list(chain.from_iterable(row[2] for row in holding_rows)), _NUMBER)
     return [
         Holding(
             sockets[socket],
@@ -235,21 +241,21 @@ def _holdings(
             tuple(fds),
             None if owner is None else owners[owner],
             peer_pid,
-            None if place is None else places[place],
+            None if cgroup is None else cgroups[cgroup],
             omitted_fds,
         )
-        for socket, process, fds, owner, peer_pid, place, omitted_fds in found
+        for socket, process, fds, owner, peer_pid, cgroup, omitted_fds in holding_rows
     ]
 
 
 def _delta(row: list[Any], holdings: list[Holding]) -> Delta:
     match row:
-        case ["open", int(at)]:
-            return Opened(holdings[at])
-        case ["update", int(at), int(before), seconds]:
-            return Updated(holdings[at], holdings[before], _duration(seconds))
-        case ["close", int(at), str(reason), seconds] if reason in _REASONS:
-            return Closed(holdings[at], reason, _duration(seconds))
+        case ["open", int(index)]:
+            return Opened(holdings[index])
+        case ["update", int(index), int(before), seconds]:
+            return Updated(holdings[index], holdings[before], _duration(seconds))
+        case ["close", int(index), str(reason), seconds] if reason in _REASONS:
+            return Closed(holdings[index], reason, _duration(seconds))
         case ["coverage", coverage]:
             return _coverage(coverage)
     raise ValueError
@@ -278,19 +284,18 @@ def _duration(value: float | None) -> float | None:
 
 
 def _rows(rows: object, types: Sequence[frozenset[type]]) -> list[list[Any]]:
-    """Return rows, whose fields must be of these types. Columns are checked at once, as there are
-    many rows."""
-    found: list[Any] = list(_values(rows, _LIST))
-    if set(map(len, found)) - {len(types)}:
+    """Return rows whose fields have these types. Whole columns are checked, as rows are many."""
+    checked: list[Any] = list(_values(rows, _LIST))
+    if set(map(len, checked)) - {len(types)}:
         raise TypeError
-    for column, allowed in zip(zip(*found, strict=True), types, strict=False):
+    for column, allowed in zip(zip(*checked, strict=True), types, strict=False):
         if not set(map(type, column)) <= allowed:
             raise TypeError
-    return found
+    return checked
 
 
 def _values(values: object, allowed: frozenset[type]) -> tuple[Any, ...]:
-    """Return a list as a tuple; its values must be of these types."""
+    """Return a list of values of these types as a tuple."""
     if not isinstance(values, list) or not set(map(type, values)) <= allowed:
         raise TypeError
     return tuple(values)

@@ -1,64 +1,56 @@
-"""What a service and systemd tell each other: sd_notify(3), sd_listen_fds(3), the watchdog.
-
-It knows environment variables and their sockets, and nothing of what is told.
-"""
+"""The protocols between systemd and a service: sd_notify(3), the watchdog, sd_listen_fds(3)."""
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 
-# The first descriptor that is handed over; sd_listen_fds(3).
-_FIRST = 3
-# A pipe of systemd's that is full makes nobody wait for long.
+# SD_LISTEN_FDS_START of sd_listen_fds(3).
+_FIRST_FD = 3
+# How long a full socket of systemd may block the agent.
 _SEND_SECONDS = 0.5
-# Connections that may wait on a listening socket: its backlog, and some that come meanwhile.
-_MOST_WAITING = 10_000
+# Connections rejected per listening socket: more than its backlog, as more arrive meanwhile.
+_MAX_REJECTED = 10_000
 
 
 class Notifier:
-    """Tells systemd how the service does. Where nobody listens it does nothing."""
+    """The notification socket of systemd. Without NOTIFY_SOCKET nothing is sent."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
-        if self._address.startswith("@"):  # Abstract.
+        if self._address.startswith("@"):  # An abstract socket.
             self._address = f"\0{self._address[1:]}"
         elif not self._address.startswith("/"):
             self._address = ""
-        self.watchdog = _watchdog(environment) if self._address else None  # Seconds.
+        self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
 
     @property
-    def listens(self) -> bool:
-        """Whether anybody does."""
+    def is_connected(self) -> bool:
+        """Whether systemd started the agent as a service that notifies."""
         return bool(self._address)
 
-    def tell(self, **variables: str | int) -> None:
-        """Send these variables; what cannot be sent is not worth an end."""
+    def send(self, **variables: str | int) -> None:
+        """Send these variables. Errors are ignored: the agent works without systemd."""
+        state = "\n".join(f"{name}={value}" for name, value in variables.items())
+        self._send(state.encode(errors="replace"), [])
+
+    def store_descriptor(self, name: str, descriptor: int) -> None:
+        """Store a descriptor in systemd for the next run of the service."""
+        self._send(f"FDSTORE=1\nFDNAME={name}".encode(), [descriptor])
+
+    def _send(self, state: bytes, descriptors: list[int]) -> None:
         if not self._address:
             return
-        state = "\n".join(f"{name}={value}" for name, value in variables.items())
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
-            telling.settimeout(_SEND_SECONDS)
-            telling.sendto(state.encode(errors="replace"), self._address)
-
-    def store(self, name: str, descriptor: int) -> None:
-        """Give a descriptor into systemd's keeping, for the next run of this unit."""
-        if self._address:
-            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
-                telling.settimeout(_SEND_SECONDS)
-                telling.connect(self._address)
-                socket.send_fds(telling, [f"FDSTORE=1\nFDNAME={name}".encode()], [descriptor])
-
-    def reloading(self) -> None:
-        """The configuration is read again; to be followed by READY."""
-        self.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+            sending.settimeout(_SEND_SECONDS)
+            sending.connect(self._address)
+            socket.send_fds(sending, [state], descriptors)
 
 
-def _watchdog(environment: Mapping[str, str]) -> float | None:
-    """Seconds in which systemd wants to hear of us; None when it does not care."""
+def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
+    """Return the timeout of the watchdog; None if it is not enabled for this process."""
     text = environment.get("WATCHDOG_USEC", "")
     pid = environment.get("WATCHDOG_PID", "")
     if not (text.isascii() and text.isdigit()) or (pid and pid != str(os.getpid())):
@@ -67,33 +59,37 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
 
 
 def listen_fds(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """The descriptors that systemd handed over, by name.
+    """Return the descriptors passed by systemd, by name, and mark them close-on-exec.
 
-    The variables that tell of them go, so that no child takes them for its own.
+    Removes the variables, so that no child process mistakes the descriptors for its own.
     """
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
-        return {}
-    handed: dict[str, list[int]] = {}
-    for index in range(int(count)):
-        descriptor = _FIRST + index
+    count = _listen_fds_count(environment)
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environment.pop(variable, None)
+    passed: dict[str, list[int]] = {}
+    for index in range(count):
+        descriptor = _FIRST_FD + index
         os.set_inheritable(descriptor, False)
         name = names[index] if index < len(names) and names[index] else "unknown"
-        handed.setdefault(name, []).append(descriptor)
-    return handed
+        passed.setdefault(name, []).append(descriptor)
+    return passed
 
 
 def reject_pending(environment: Mapping[str, str]) -> None:
-    """End the connections that wait on the sockets that systemd handed over.
+    """Close the connections that wait on the listening sockets passed by systemd.
 
-    For an agent that cannot serve: systemd starts it anew for each that still waits.
+    Must be called when the agent cannot serve: systemd starts it again as long as one waits.
     """
-    pid, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
-    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
-        return
-    for descriptor in range(_FIRST, _FIRST + int(count)):
+    for descriptor in range(_FIRST_FD, _FIRST_FD + _listen_fds_count(environment)):
         with suppress(OSError), socket.socket(fileno=descriptor) as listening:
             listening.setblocking(False)
-            for _ in range(_MOST_WAITING):
+            for _ in range(_MAX_REJECTED):
                 listening.accept()[0].close()
+
+
+def _listen_fds_count(environment: Mapping[str, str]) -> int:
+    """Return the number of descriptors passed to this process."""
+    pid, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
+    ours = pid == str(os.getpid()) and count.isascii() and count.isdigit()
+    return int(count) if ours else 0

@@ -1,7 +1,4 @@
-"""What running as a systemd service takes: that it is ready, how it does, and that it still polls.
-
-It knows the feed and who serves it, and nothing of how polls are made.
-"""
+"""State of the service as systemd shows and supervises it: readiness, status line, watchdog."""
 
 from __future__ import annotations
 
@@ -15,16 +12,19 @@ from ..stream.feed import Feed
 from .handover import FD_NAME, MAX_HOLDINGS, SavedState, save
 from .sd_notify import Notifier
 
-# How often the status is told anew.
+# Least time between two status lines.
 STATUS_SECONDS = 5.0
-# How often the watchdog is fed in the midst of a poll.
-FEED_SECONDS = 5.0
-# Intervals that a watchdog waits at the least.
-WATCHDOG_INTERVALS = 3.0
+# Least time between two watchdog messages during a poll.
+WATCHDOG_SECONDS = 5.0
+# The watchdog must wait for this many poll intervals at least.
+MIN_WATCHDOG_INTERVALS = 3.0
 
 
 class ServiceStatus:
-    """Tells systemd of each poll. ``subscribers`` counts them; ``interval`` is in seconds."""
+    """Reports to systemd how the agent works.
+
+    ``subscribers`` returns how many there are; ``interval`` is the time between polls in seconds.
+    """
 
     def __init__(
         self, notifier: Notifier, feed: Feed, subscribers: Callable[[], int], interval: float
@@ -32,73 +32,77 @@ class ServiceStatus:
         self._notifier = notifier
         self._feed = feed
         self._subscribers = subscribers
-        self._ready = False
-        self._told = 0.0
-        self._fed = time.monotonic()
-        self._problem: str | None = None  # Why the newest reload changed nothing.
-        patience = interval * WATCHDOG_INTERVALS
-        if notifier.watchdog is not None and notifier.watchdog < patience:
-            notifier.tell(WATCHDOG_USEC=int(patience * 1_000_000))
+        self._is_ready = False
+        self._status_time = 0.0
+        self._watchdog_time = time.monotonic()
+        self._reload_error: str | None = None  # Of the last reload.
+        shortest = interval * MIN_WATCHDOG_INTERVALS
+        if notifier.watchdog_seconds is not None and notifier.watchdog_seconds < shortest:
+            notifier.send(WATCHDOG_USEC=int(shortest * 1_000_000))
 
     def report_poll(self) -> None:
-        """A poll is through: the watchdog need not bark."""
+        """Report a finished poll: the watchdog, readiness after the first one, the status."""
         now = time.monotonic()
-        self._feed_watchdog(now)
-        if self._ready and now - self._told < STATUS_SECONDS:
+        self._reset_watchdog(now)
+        if self._is_ready and now - self._status_time < STATUS_SECONDS:
             return
-        if not self._ready:
-            # What an earlier run left counts once: from now on it is of the past.
-            self._notifier.tell(FDSTOREREMOVE=1, FDNAME=FD_NAME)
-        ready = {} if self._ready else {"READY": 1}
-        self._ready, self._told = True, now
-        self._notifier.tell(**ready, STATUS=self.status())
+        ready = {}
+        if not self._is_ready:
+            # The stored state of the previous run is outdated from the first poll on.
+            self._notifier.send(FDSTOREREMOVE=1, FDNAME=FD_NAME)
+            ready = {"READY": 1}
+        self._is_ready, self._status_time = True, now
+        self._notifier.send(**ready, STATUS=self._status())
 
     def report_progress(self) -> None:
-        """A part of a poll is through: on a machine with millions of sockets one takes long."""
+        """Report a part of a poll: with millions of sockets one takes longer than the watchdog."""
         now = time.monotonic()
-        if now - self._fed >= FEED_SECONDS:
-            self._feed_watchdog(now)
-
-    def _feed_watchdog(self, now: float) -> None:
-        self._fed = now
-        if self._notifier.watchdog is not None:
-            self._notifier.tell(WATCHDOG=1)
-
-    def report_reloaded(self, problem: str | None = None) -> None:
-        """What ``reloading`` began is done; or nothing was changed, because of a problem."""
-        self._problem = problem
-        self._notifier.tell(READY=1, STATUS=self.status())
+        if now - self._watchdog_time >= WATCHDOG_SECONDS:
+            self._reset_watchdog(now)
 
     def report_reloading(self) -> None:
-        """The configuration is read again."""
-        self._notifier.reloading()
+        """Report that a reload begins; ``report_reloaded`` must follow."""
+        self._notifier.send(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
-    def store_state(self, left: SavedState | None, machine: tuple[str, str | None]) -> None:
-        """Leave this to the next run, where systemd started us and keeps such things."""
-        if left is None or not self._notifier.listens:
-            return
-        count = len(left.snapshot.holdings)
-        if count > MAX_HOLDINGS:
-            log(f"clients begin anew: {count} sockets are too many to be handed on")
-        else:
-            with suppress(OSError):
-                descriptor = save(left, machine)
-                self._notifier.store(FD_NAME, descriptor)
-                os.close(descriptor)
+    def report_reloaded(self, error: str | None = None) -> None:
+        """Report the end of a reload, or that it failed and changed nothing."""
+        self._reload_error = error
+        self._notifier.send(READY=1, STATUS=self._status())
 
     def report_stopping(self) -> None:
-        """It is about to end."""
-        self._notifier.tell(STOPPING=1, STATUS="Stopping")
+        """Report that the agent is about to end."""
+        self._notifier.send(STOPPING=1, STATUS="Stopping")
 
-    def status(self) -> str:
-        """One line for ``systemctl status``."""
+    def store_state(self, state: SavedState | None, machine: tuple[str, str | None]) -> None:
+        """Store the state in systemd for the next run of the service; ``machine`` is its host name
+        and boot id."""
+        if state is None or not self._notifier.is_connected:
+            return
+        count = len(state.snapshot.holdings)
+        if count > MAX_HOLDINGS:
+            log(
+                f"the state is not kept over the restart: {count} sockets, at most {MAX_HOLDINGS}; "
+                "subscribers get a new snapshot"
+            )
+            return
+        with suppress(OSError):
+            descriptor = save(state, machine)
+            self._notifier.store_descriptor(FD_NAME, descriptor)
+            os.close(descriptor)
+
+    def _reset_watchdog(self, now: float) -> None:
+        self._watchdog_time = now
+        if self._notifier.watchdog_seconds is not None:
+            self._notifier.send(WATCHDOG=1)
+
+    def _status(self) -> str:
+        """Return one line for ``systemctl status``."""
         figures = self._feed.stats.figures()
         snapshot = self._feed.snapshot
         sockets = 0 if snapshot is None else len(snapshot.holdings)
         processes = 0 if snapshot is None else snapshot.coverage.processes
-        problem = "" if self._problem is None else f"; the reload changed nothing: {self._problem}"
+        error = "" if self._reload_error is None else f"; reload failed: {self._reload_error}"
         return (
             f"{sockets} sockets of {processes} processes, {self._subscribers()} subscribers; "
-            f"{figures.polls} polls, of {figures.poll_ms} ms each, {figures.late_polls} late"
-            f"{problem}"
+            f"{figures.polls} polls of {figures.poll_ms} ms each, {figures.late_polls} late{error}"
         )

@@ -1,4 +1,4 @@
-"""A later run goes on where an earlier one ended."""
+"""State that one run of the service saves and the next one loads."""
 
 import os
 import pickle
@@ -32,35 +32,35 @@ from ..strategies import changes, coverages, holdings, mutated
 MACHINE = ("host", "boot")
 
 
-def left_by(source: Source) -> SavedState:
+def state_of(source: Source) -> SavedState:
     assert source.feed.snapshot
     held = [(one.time, one.deltas, one.first) for one in source.feed.history.batches]
     tracker = source._tracker
     return SavedState("epoch", source.feed.seq, source.feed.snapshot, tracker.opened_at, held)
 
 
-def unpacked(left: SavedState, machine: Any = MACHINE) -> SavedState | None:
-    descriptor = save(left, MACHINE)
+def saved_and_loaded(state: SavedState, machine: Any = MACHINE) -> SavedState | None:
+    descriptor = save(state, MACHINE)
     try:
         return load(descriptor, machine)
     finally:
         os.close(descriptor)
 
 
-async def test_a_subscriber_goes_on_over_both() -> None:
+async def test_a_subscriber_resumes_over_a_restart() -> None:
     source = Source()
     source.poll(ONE)
     source.poll(ONE, TWO)
     source.poll(TWO)
-    left = unpacked(left_by(source))
-    assert left == left_by(source)
-    assert left
+    state = saved_and_loaded(state_of(source))
+    assert state == state_of(source)
+    assert state
 
     later = Source()
-    later.feed.restore(left.seq, left.history())
-    later._tracker = DeltaTracker(left.snapshot, left.opened_at)
+    later.feed.restore(state.seq, state.history())
+    later._tracker = DeltaTracker(state.snapshot, state.opened_at)
     early = Subscriber(later.feed.subscribe(resume=("epoch", 1)), folds=False)
-    # What changed in between is told, though the first poll of a run knows no changes.
+    # Changes between the runs are reported, though the first poll of a run knows none.
     later.show(snapshot(TWO, THREE)._replace(changed=frozenset({(7, 3)})))
     told = await early.read()
     assert (told[0]["resumed"], events(told)) == (True, ["hello", "close", "open"])
@@ -71,51 +71,51 @@ async def test_a_subscriber_goes_on_over_both() -> None:
     assert (closed["inode"], closed["duration_ms"]) == (2, 0)
 
 
-async def test_what_the_earlier_run_no_longer_held_is_not_resumed() -> None:
+async def test_deltas_dropped_by_the_earlier_run_cannot_be_resumed() -> None:
     source = Source(history_records=1)
     for held in ((), (ONE,), (TWO,), (THREE,)):
         source.poll(*held)
-    left = left_by(source)
+    state = state_of(source)
     feed = Feed(AGENT, heartbeat_seconds=0.0)
-    feed.restore(left.seq, left.history())
-    assert feed.history.holds(left.seq)
+    feed.restore(state.seq, state.history())
+    assert feed.history.holds(state.seq)
     assert not feed.history.holds(0)
 
 
-def test_an_earlier_run_without_changes() -> None:
+def test_an_earlier_run_without_changes_can_be_resumed() -> None:
     source = Source()
     source.poll(ONE)
     feed = Feed(AGENT)
-    feed.restore(left_by(source).seq, [])
+    feed.restore(state_of(source).seq, [])
     assert feed.history.holds(0)
 
 
 @pytest.mark.parametrize("machine", [("other", "boot"), ("host", "later"), ("host", None)])
-def test_another_boot_has_another_stream(machine: tuple[str, str | None]) -> None:
+def test_the_state_of_another_host_or_boot_is_rejected(machine: tuple[str, str | None]) -> None:
     source = Source()
     source.poll(ONE)
-    assert unpacked(left_by(source), machine) is None
+    assert saved_and_loaded(state_of(source), machine) is None
 
 
-def test_another_version_has_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_another_version_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     source.poll(ONE)
-    descriptor = save(left_by(source), MACHINE)
+    descriptor = save(state_of(source), MACHINE)
     monkeypatch.setattr(handover, "__version__", "9")
     assert load(descriptor, MACHINE) is None
     os.close(descriptor)
 
 
-# The last one names a module that there is not: what another version may have written.
+# A pickle that names a missing module, as another version might have written it.
 UNKNOWN = b"cno.such\nthing\n."
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x05", b"N.", UNKNOWN])
-def test_what_is_nothing_of_ours(content: bytes) -> None:
-    marks = [b""] if content == UNKNOWN else [b"", handover._mark(MACHINE)]
-    for mark in marks:
+def test_a_file_that_is_no_state_is_rejected(content: bytes) -> None:
+    headers = [b""] if content == UNKNOWN else [b"", handover._header(MACHINE)]
+    for header in headers:
         descriptor = os.memfd_create("test")
-        os.write(descriptor, mark + content)
+        os.write(descriptor, header + content)
         assert load(descriptor, MACHINE) is None
         os.close(descriptor)
 
@@ -137,16 +137,16 @@ def test_what_is_nothing_of_ours(content: bytes) -> None:
         b'["epoch",0,[[],[],[],[],[]],[0,[[1,1,0]],[],[1,0,1,[]],null,[],[]],[]]',
     ],
 )
-def test_what_is_none_of_ours_is_not_made(content: bytes) -> None:
+def test_malformed_content_is_rejected(content: bytes) -> None:
     descriptor = os.memfd_create("test")
-    os.write(descriptor, handover._mark(MACHINE) + content)
+    os.write(descriptor, handover._header(MACHINE) + content)
     try:
         assert load(descriptor, MACHINE) is None
     finally:
         os.close(descriptor)
 
 
-def test_no_code_in_a_state_is_run(tmp_path: Path) -> None:
+def test_loading_runs_no_code(tmp_path: Path) -> None:
     def text(value: str) -> bytes:
         return b"X" + len(value).to_bytes(4, "little") + value.encode()
 
@@ -155,55 +155,55 @@ def test_no_code_in_a_state_is_run(tmp_path: Path) -> None:
     names = text("agent.model") + text("NamedTuple.__builtins__.__getitem__")
     code = text(f"open({str(made)!r}, 'w').close()")
     content = b"\x80\x04" + names + b"\x93" + text("eval") + b"\x85R" + code + b"\x85R."
-    assert unpack_of(content) is None
+    assert loaded_from(content) is None
     assert not made.exists()
 
 
-def unpack_of(content: bytes) -> SavedState | None:
+def loaded_from(content: bytes) -> SavedState | None:
     descriptor = os.memfd_create("test")
     try:
-        os.write(descriptor, handover._mark(MACHINE) + content)
+        os.write(descriptor, handover._header(MACHINE) + content)
         return load(descriptor, MACHINE)
     finally:
         os.close(descriptor)
 
 
-# Any state, and what is none.
+# Generated states, whole and damaged.
 
 
 @st.composite
-def lefts(draw: st.DrawFn) -> SavedState:
-    """What a run with all kinds of sockets and changes leaves."""
+def states(draw: st.DrawFn) -> SavedState:
+    """The state of a run with all kinds of sockets and changes."""
     held = {key(one): one for one in draw(st.lists(holdings, max_size=4))}
     seq = 0
-    told: list[tuple[float, tuple[Delta, ...], int]] = []
+    batches: list[tuple[float, tuple[Delta, ...], int]] = []
     for _ in range(draw(st.integers(0, 2))):
         pair = draw(changes())
         deltas = (
             Opened(pair[1]), Updated(*pair, draw(st.none() | st.just(1.5))),
             Closed(pair[0], "exited", None), draw(coverages),
         )  # fmt: skip
-        told.append((1e9 + seq, deltas, seq + 1))
+        batches.append((1e9 + seq, deltas, seq + 1))
         seq += len(deltas)
     now = Snapshot(
         1.5e9, held, {7: 100}, draw(coverages), draw(st.none() | st.just(frozenset(held))),
         tuple(held.values())[:1],
     )  # fmt: skip
-    return SavedState("epoch", seq, now, dict.fromkeys(held, 1e9), told)
+    return SavedState("epoch", seq, now, dict.fromkeys(held, 1e9), batches)
 
 
-@given(lefts())
+@given(states())
 @settings(max_examples=60)
-def test_any_state_is_read_as_it_was_written(left: SavedState) -> None:
-    assert unpacked(left) == left
+def test_any_state_is_loaded_as_it_was_saved(state: SavedState) -> None:
+    assert saved_and_loaded(state) == state
 
 
-def serves(left: SavedState) -> None:
-    """Serve a state that was read: whatever passes as one must not end the agent."""
+def serve(state: SavedState) -> None:
+    """Serve a loaded state: one that was accepted must not end the agent."""
     feed = Feed(AGENT, heartbeat_seconds=0.0)
-    feed.restore(left.seq, left.history())
+    feed.restore(state.seq, state.history())
     later = snapshot(ONE)
-    feed.publish(later, DeltaTracker(left.snapshot, left.opened_at).advance(later))
+    feed.publish(later, DeltaTracker(state.snapshot, state.opened_at).advance(later))
     subscriptions = feed.subscribe(), feed.subscribe(resume=("epoch", 0))
     for subscription in subscriptions:
         while subscription.take() is not None:
@@ -217,12 +217,12 @@ JSON = st.recursive(
 )
 
 
-@given(lefts(), st.data())
+@given(states(), st.data())
 @settings(max_examples=60)
-def test_a_state_with_another_value_in_it_is_none_or_can_be_served(
-    left: SavedState, data: st.DataObject
+def test_a_state_with_a_changed_value_is_rejected_or_can_be_served(
+    state: SavedState, data: st.DataObject
 ) -> None:
-    tree = orjson.loads(handover._encode(left))
+    tree = orjson.loads(handover._encode(state))
     at = tree
     while True:
         index = data.draw(st.integers(0, len(at) - 1))
@@ -230,12 +230,14 @@ def test_a_state_with_another_value_in_it_is_none_or_can_be_served(
             at[index] = data.draw(JSON)
             break
         at = at[index]
-    if (read := unpack_of(orjson.dumps(tree))) is not None:
-        serves(read)
+    if (read := loaded_from(orjson.dumps(tree))) is not None:
+        serve(read)
 
 
-@given(lefts(), st.data())
+@given(states(), st.data())
 @settings(max_examples=60)
-def test_a_damaged_state_is_none_or_can_be_served(left: SavedState, data: st.DataObject) -> None:
-    if (read := unpack_of(data.draw(mutated(handover._encode(left))))) is not None:
-        serves(read)
+def test_a_damaged_state_is_rejected_or_can_be_served(
+    state: SavedState, data: st.DataObject
+) -> None:
+    if (read := loaded_from(data.draw(mutated(handover._encode(state))))) is not None:
+        serve(read)
