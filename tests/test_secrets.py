@@ -162,7 +162,7 @@ def test_whom_to_follow(token_file: Path, said: list[str]) -> None:
     one, two = remotes(Config(filter=chosen, network=network))
     assert (one.url, one.token, one.tls, one.snapshots) == ("ws://127.0.0.1:1", TOKEN, None, True)
     assert sorted(one.query) == [("port", "443"), ("port", "80"), ("proto", "tcp")]
-    assert two.unix == "/x"
+    assert two.unix_path == "/x"
     assert said == []
 
 

@@ -1,7 +1,4 @@
-"""Follows the feeds of remote agents, each until it is stopped, through every interruption.
-
-It knows the network and the order of a stream, and nothing of sockets and processes.
-"""
+"""Client of the feeds of remote agents: reconnects after every interruption and resumes."""
 
 from __future__ import annotations
 
@@ -26,33 +23,33 @@ from ..errors import RuntimeFailure
 from ..log import log, silent_logger
 from .resume import InvalidFeed, ResumePosition
 
-# The largest message: a record may be longer than the usual 256 KiB, with a command line in it.
-MESSAGE_BYTES = 16 * 1024 * 1024
+# A record with a command line may be longer than the library's limit of 1 MiB.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 OPEN_SECONDS = 10.0
-# An agent says something every 15 seconds: one that was silent for so long is gone.
+# An agent sends a heartbeat every 15 seconds at least.
 SILENT_SECONDS = 45.0
-# How long to wait before another attempt: at first, and at most.
-FIRST_SECONDS, MOST_SECONDS = 0.5, 30.0
-# Messages that wait for stdout, of all agents together.
-MOST_WAITING = 32
-# Of what an agent answers, so much is told.
-_SENTENCE_BYTES = 200
+# Time between attempts, doubled after each one.
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
+# Messages of all agents that wait for stdout.
+MAX_WAITING = 32
+# Text of a server that is quoted in a message.
+_MAX_QUOTED = 200
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
-# Answers that another attempt would not change.
+# HTTP statuses that another attempt would not change.
 _FINAL = _REDIRECTS | {400, 401, 403, 404, 405, 426, 501, 505}
 
 
 class _Connect(connect):
-    """A connection that follows no redirect: the library would send the token on in some cases, and
-    what answers there is not what the user named."""
+    """A connection without redirects: the library would send the token to the new address in some
+    cases, and that address is not the one the user named."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Return the exception that the answer is."""
+        """Return the exception: the attempt fails."""
         return exc
 
 
 class RemoteAgent(NamedTuple):
-    """An agent to follow: its ``url`` and what to ask of it; ``path`` of a unix socket."""
+    """An agent to follow: its ``url`` (ws, wss or unix:PATH) and the ``query`` of filters."""
 
     url: str
     query: tuple[tuple[str, str], ...]
@@ -60,9 +57,9 @@ class RemoteAgent(NamedTuple):
     tls: ssl.SSLContext | None = None
     snapshots: bool = True
 
-    def address(self, resume: tuple[str, int] | None) -> str:
-        """Where to connect, to go on behind ``resume``."""
-        parts = urlsplit("ws://localhost/events" if self.unix else self.url)
+    def request_url(self, resume: tuple[str, int] | None) -> str:
+        """Return the URL to request, which resumes after ``resume`` (epoch, seq)."""
+        parts = urlsplit("ws://localhost/events" if self.unix_path else self.url)
         path = parts.path if parts.path not in ("", "/") else "/events"
         pairs = list(self.query)
         if resume is not None:
@@ -71,16 +68,16 @@ class RemoteAgent(NamedTuple):
         return parts._replace(path=path, query=query).geturl()
 
     @property
-    def unix(self) -> str | None:
-        """The path of the unix socket, if it is one."""
+    def unix_path(self) -> str | None:
+        """The path of the unix socket; None of a TCP connection."""
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
 
 
 async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
-    """What these agents tell, in chunks of whole records. Raises RuntimeFailure."""
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
-    hosts: dict[str, str] = {}
-    following = [asyncio.create_task(follow(remote, chunks, hosts)) for remote in remotes]
+    """Yield the records of these agents in chunks of whole lines. Raises RuntimeFailure."""
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+    urls: dict[str, str] = {}
+    following = [asyncio.create_task(_follow(remote, chunks, urls)) for remote in remotes]
     try:
         while True:
             getting = asyncio.ensure_future(chunks.get())
@@ -98,51 +95,55 @@ async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
         await asyncio.gather(*following, return_exceptions=True)
 
 
-async def follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], hosts: dict[str, str]) -> None:
-    """Follow one agent for ever; ``hosts`` are the URLs by host. Raises RuntimeFailure."""
+async def _follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[str, str]) -> None:
+    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure.
+
+    ``urls`` has the URL of each host name, to warn of two agents with the same name.
+    """
     position = ResumePosition(snapshots=remote.snapshots)
-    wait, failing = FIRST_SECONDS, False
+    backoff, failing = MIN_BACKOFF_SECONDS, False
     while True:
         try:
             async with _connection(remote, position.resume) as connection:
-                position.connected()
                 if failing:
                     log(f"{remote.url}: connected again")
+                is_first = True
                 async for message in _messages(connection):
-                    await chunks.put(position.take(message))
-                    if hosts.setdefault(position.host, remote.url) != remote.url:
-                        log(f"warning: {remote.url} has the name of another: {position.host}")
-                        hosts[position.host] = remote.url
-                    wait, failing = FIRST_SECONDS, False
+                    await chunks.put(position.pass_on(message, is_first=is_first))
+                    if urls.setdefault(position.host, remote.url) != remote.url:
+                        other, urls[position.host] = urls[position.host], remote.url
+                        log(
+                            f"warning: {remote.url} and {other} have the same host name "
+                            f"{position.host}"
+                        )
+                    backoff, failing, is_first = MIN_BACKOFF_SECONDS, False, False
         except (OSError, WebSocketException, ValueError) as error:
-            reason, final = _why(error)
-            if final:
+            reason, is_final = _explain(error)
+            if is_final:
                 raise RuntimeFailure(f"{remote.url}: {reason}") from error
         if not failing:
-            log(f"{remote.url}: {reason}; trying again")
+            log(f"{remote.url}: {reason}; retrying")
             failing = True
-        # Not all clients of an agent that restarts come back at the same moment.
-        await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
-        wait = min(wait * 2, MOST_SECONDS)
+        # Random, so that the clients of a restarted agent do not reconnect at the same moment.
+        await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (not a secret)
+        backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
 
 def _connection(remote: RemoteAgent, resume: tuple[str, int] | None) -> connect:
-    address = remote.address(resume)
+    url, path = remote.request_url(resume), remote.unix_path
     headers = {} if remote.token is None else {"Authorization": f"Bearer {remote.token}"}
     opening = partial(
-        _Connect if remote.unix is None else partial(_Connect, unix=True, path=remote.unix),
+        _Connect if path is None else partial(_Connect, unix=True, path=path),
         additional_headers=headers,
         compression=None,
-        max_size=MESSAGE_BYTES,
+        max_size=MAX_MESSAGE_BYTES,
         max_queue=4,
         open_timeout=OPEN_SECONDS,
         close_timeout=1.0,
         user_agent_header=f"sockagent/{__version__}",
         logger=silent_logger,
     )
-    if address.startswith("wss:"):
-        return opening(address, ssl=remote.tls)
-    return opening(address)
+    return opening(url, ssl=remote.tls) if url.startswith("wss:") else opening(url)
 
 
 async def _messages(connection: ClientConnection) -> AsyncIterator[bytes]:
@@ -152,34 +153,31 @@ async def _messages(connection: ClientConnection) -> AsyncIterator[bytes]:
         yield message
 
 
-def _why(error: Exception) -> tuple[str, bool]:
-    """What went wrong, and whether another attempt is in vain."""
-    reason, final = str(error), False
+def _explain(error: Exception) -> tuple[str, bool]:
+    """Return what failed, and whether another attempt is useless."""
+    reason, is_final = str(error), False
     match error:
         case InvalidStatus(response=response):
-            locations = ", ".join(response.headers.get_all("Location"))[:_SENTENCE_BYTES]
-            body = (response.body or b"")[:_SENTENCE_BYTES].decode(errors="replace").strip()
+            locations = ", ".join(response.headers.get_all("Location"))[:_MAX_QUOTED]
+            body = (response.body or b"")[:_MAX_QUOTED].decode(errors="replace").strip()
             status = response.status_code
-            reason, final = f"{status} {body or response.reason_phrase}", status in _FINAL
+            reason, is_final = f"{status} {body or response.reason_phrase}", status in _FINAL
             if status in _REDIRECTS and locations:
-                reason = (
-                    f"it redirects to {locations}, which is not followed; "
-                    "if that is the agent, connect to it"
-                )
+                reason = f"redirects to {locations}, which is not followed; pass that URL instead"
         case ssl.SSLCertVerificationError():
-            reason, final = error.verify_message, True
+            reason, is_final = error.verify_message, True
         case InvalidFeed():
-            reason, final = "this is no feed of sockagent", True
+            reason, is_final = "the server is not a sockagent", True
         case ConnectionClosed(rcvd=close) if close is not None:
-            reason = f"it closed the connection: {close.code} {close.reason}".rstrip()
+            reason = f"connection closed by the server: {close.code} {close.reason}".rstrip()
         case ConnectionClosed():
-            reason = "the connection broke"
+            reason = "connection lost"
         case TimeoutError():
-            reason = "it does not answer"
+            reason = "no response"
         case OSError():
             reason = error.strerror or str(error)
-        case ValueError():  # The library's: of a host name that cannot be one.
-            reason, final = f"the URL cannot be used: {error}", True
+        case ValueError():  # Raised by the library for an impossible host name.
+            reason, is_final = f"invalid URL: {error}", True
         case InvalidMessage():
-            reason = "no HTTP comes back: it may take TLS (wss://), or a client certificate"
-    return reason, final
+            reason = "no HTTP response; the server may require TLS (wss://) or a client certificate"
+    return reason, is_final

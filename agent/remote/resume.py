@@ -1,6 +1,4 @@
-"""Where a remote stream is to be resumed, told from what it sent; and what of it is to be said when
-it cannot be. Pure: it knows records, and nothing of connections.
-"""
+"""Position in the stream of a remote agent: where to resume, and which records were lost."""
 
 from __future__ import annotations
 
@@ -10,34 +8,32 @@ from ..text import escape_controls
 
 
 class InvalidFeed(ValueError):
-    """What came is not the stream of an agent."""
+    """A message that is not of a sockagent stream."""
 
 
 class ResumePosition:
-    """How far one remote stream has come, over all of its connections.
+    """The position in a remote stream, over all connections to its agent.
 
-    ``snapshots``: whether the stream begins with one, so that it is whole only with its end.
+    ``snapshots``: whether the stream includes snapshots, and is complete only after one.
     """
 
     def __init__(self, *, snapshots: bool = True) -> None:
-        self.host = ""  # Of the agent, once it greeted.
+        self.host = ""  # Of the agent, from its first message.
         self._snapshots = snapshots
         self._epoch: str | None = None
         self._seq = 0
-        self._whole = False  # Whether what is known adds up: it can be gone on from.
-        self._greeted = False
+        self._is_complete = False  # Whether the records so far are enough to resume.
 
     @property
     def resume(self) -> tuple[str, int] | None:
-        """The (epoch, seq) to go on behind; None to begin anew."""
-        return (self._epoch, self._seq) if self._whole and self._epoch is not None else None
+        """The (epoch, seq) after which to resume; None: a new snapshot is needed."""
+        return None if self._epoch is None or not self._is_complete else (self._epoch, self._seq)
 
-    def connected(self) -> None:
-        """A new connection begins: with ``hello``, if it is one to an agent."""
-        self._greeted = False
+    def pass_on(self, message: bytes, *, is_first: bool) -> bytes:
+        """Return the records of a message, ``lost`` added before them if there is a gap.
 
-    def take(self, message: bytes) -> bytes:
-        """What is to be passed on of a message. Raises InvalidFeed."""
+        ``is_first``: the message is the first one of a connection. Raises InvalidFeed.
+        """
         try:
             records = [loads(line) for line in message.split(b"\n") if line]
             for record in records:
@@ -47,47 +43,46 @@ class ResumePosition:
             first, last = records[0], records[-1]
             if not message.endswith(b"\n"):
                 message += b"\n"
-            if not message.isascii() or b"\x7f" in message:  # An agent of any version.
+            if not message.isascii() or b"\x7f" in message:  # The agent may be of any version.
                 message = escape_controls(message.decode()).encode()
-            # In the midst of a stream: the agent's own filters changed.
-            if not self._greeted or first["event"] == "hello":
-                return self._hello(first) + message
+            # Later in a connection, hello means that the filters of the agent have changed.
+            if is_first or first["event"] == "hello":
+                return self._start(first) + message
             if last["event"] == "snapshot_end":
-                self._whole = True
+                self._is_complete = True
             elif first["event"] == "lost":
-                self._whole = not self._snapshots
+                self._is_complete = not self._snapshots
             self._seq = _number(last["seq"])
         except (JSONDecodeError, LookupError, TypeError) as error:
             raise InvalidFeed from error
         return message
 
-    def _hello(self, hello: dict[str, object]) -> bytes:
-        """Take in how the stream begins; what is to be said of a gap before it."""
+    def _start(self, hello: dict[str, object]) -> bytes:
+        """Apply a ``hello`` record; return a ``lost`` record if records are missing before it."""
         if hello["event"] != "hello":
             raise InvalidFeed
         epoch, seq = str(hello["epoch"]), _number(hello["seq"])
-        gap = b""
+        lost = b""
         if not hello["resumed"]:
-            same = epoch == self._epoch
-            if self._epoch is not None and not (same and seq == self._seq):
-                gap = dumps(
+            is_same = epoch == self._epoch
+            if self._epoch is not None and not (is_same and seq == self._seq):
+                lost = dumps(
                     {
                         "event": "lost",
                         "seq": seq,
                         "time": hello["time"],
                         "host": hello["host"],
                         "from": self._seq + 1,
-                        # How many an agent told that has ended since, nobody knows.
-                        "to": seq if same else None,
+                        # The last number of an epoch that has ended is unknown.
+                        "to": seq if is_same else None,
                     },
                     option=OPT_APPEND_NEWLINE,
                 )
-            self._whole = not self._snapshots
+            self._is_complete = not self._snapshots
             self._seq = seq
         self.host = str(hello["host"])
         self._epoch = epoch
-        self._greeted = True
-        return gap
+        return lost
 
 
 def _number(value: object) -> int:

@@ -1,4 +1,4 @@
-"""Following remote agents: real servers, which are cut off, restarted and refuse."""
+"""Following remote agents: real servers that break connections, restart and refuse clients."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from agent.errors import RuntimeFailure
 from agent.publish.websocket.access import Access
 from agent.publish.websocket.connection import Client
 from agent.publish.websocket.limits import Limits
-from agent.remote import client as connect
+from agent.remote import client as client_module
 from agent.remote.client import RemoteAgent, follow_all
 
 from ..feeding import AGENT, ONE, THREE, TWO, events
@@ -27,25 +27,25 @@ TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "FIRST_SECONDS", 0.02)
-    monkeypatch.setattr(connect, "MOST_SECONDS", 0.1)
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MIN_BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(client_module, "MAX_BACKOFF_SECONDS", 0.1)
 
 
-class Told:
-    """What is told of remote agents."""
+class Records:
+    """The records of remote agents."""
 
     def __init__(self, *remotes: RemoteAgent) -> None:
         self._chunks: AsyncIterator[bytes] = follow_all(remotes)
-        self.records: list[Record] = []
+        self.all: list[Record] = []
 
     async def until(self, event: str, *, times: int = 1) -> list[Record]:
-        """What comes up to so many records of an event."""
+        """Return the new records up to this many of an event."""
         new: list[Record] = []
         async with asyncio.timeout(HANGS_SECONDS):
             while events(new).count(event) < times:
                 new += records(await anext(self._chunks))
-        self.records += new
+        self.all += new
         return new
 
     async def failure(self) -> str:
@@ -64,7 +64,7 @@ def remote(there: Serving, **more: object) -> RemoteAgent:
 
 
 def cut(there: Serving) -> None:
-    """Break all connections."""
+    """Break all connections of a server."""
     for client in list(there.server._clients):
         client.abort()
 
@@ -78,133 +78,133 @@ def cut(there: Serving) -> None:
         ("unix:/run/feed.sock", "ws://localhost/events?proto=tcp&epoch=e&since=5"),
     ],
 )
-def test_where_to_connect(url: str, expected: str) -> None:
+def test_the_requested_url(url: str, expected: str) -> None:
     one = RemoteAgent(url, (("proto", "tcp"),))
-    assert one.address(("e", 5)) == expected
-    assert one.address(None) == expected.removesuffix("&epoch=e&since=5")
+    assert one.request_url(("e", 5)) == expected
+    assert one.request_url(None) == expected.removesuffix("&epoch=e&since=5")
 
 
-async def test_a_remote_stream_is_passed_on() -> None:
+async def test_the_records_of_a_remote_agent_are_passed_on() -> None:
     async with serving() as there:
         there.poll(ONE)
-        told = Told(remote(there))
-        assert events(await told.until("snapshot_end")) == ["hello", "snapshot", "snapshot_end"]
+        stream = Records(remote(there))
+        assert events(await stream.until("snapshot_end")) == ["hello", "snapshot", "snapshot_end"]
         there.poll(ONE, TWO)
-        assert [(one["event"], one["seq"]) for one in await told.until("open")] == [("open", 1)]
-        await told.close()
+        assert [(one["event"], one["seq"]) for one in await stream.until("open")] == [("open", 1)]
+        await stream.close()
         await there.subscribed(0)
 
 
-async def test_after_an_interruption_it_goes_on_without_loss() -> None:
+async def test_after_an_interruption_the_stream_resumes_without_loss() -> None:
     async with serving() as there:
         there.poll(ONE)
-        told = Told(remote(there))
-        await told.until("snapshot_end")
+        stream = Records(remote(there))
+        await stream.until("snapshot_end")
         for turn in range(5):
             cut(there)
             there.poll(ONE, *([TWO] if turn % 2 == 0 else []))
-            new = await told.until("open" if turn % 2 == 0 else "close")
+            new = await stream.until("open" if turn % 2 == 0 else "close")
             assert [one.get("resumed") for one in new] == [True, None]
-        assert [one["seq"] for one in told.records if one["event"] in ("open", "close")] == [
+        assert [one["seq"] for one in stream.all if one["event"] in ("open", "close")] == [
             1, 2, 3, 4, 5
         ]  # fmt: skip
-        await told.close()
+        await stream.close()
 
 
-async def test_what_history_no_longer_holds_is_told_as_lost() -> None:
+async def test_records_dropped_from_the_history_are_reported_as_lost() -> None:
     async with serving(history_records=2) as there:
         there.poll(ONE)
-        told = Told(remote(there))
-        await told.until("snapshot_end")
+        stream = Records(remote(there))
+        await stream.until("snapshot_end")
         cut(there)
         for held in ([ONE, TWO], [TWO], [THREE], [ONE]):
             there.poll(*held)
-        new = await told.until("snapshot_end")
+        new = await stream.until("snapshot_end")
         assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
         assert (new[0]["from"], new[0]["to"]) == (1, there.feed.seq)
-        await told.close()
+        await stream.close()
 
 
-async def test_an_agent_that_restarts(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_restarted_agent_starts_a_new_epoch(capfd: pytest.CaptureFixture[str]) -> None:
     async with serving() as there:
         there.poll(ONE)
         port = there.port
-        told = Told(remote(there))
-        await told.until("snapshot_end")
+        stream = Records(remote(there))
+        await stream.until("snapshot_end")
         there.feed.stop()
-    await asyncio.sleep(0.2)  # There is nobody for a while.
+    await asyncio.sleep(0.2)  # Nothing listens for a while.
     async with serving(f"127.0.0.1:{port}", agent=AGENT._replace(epoch="another")) as again:
         again.poll(TWO)
-        new = await told.until("snapshot_end")
+        new = await stream.until("snapshot_end")
         assert events(new) == ["lost", "hello", "snapshot", "snapshot_end"]
         assert (new[0]["to"], new[1]["epoch"], new[2]["inode"]) == (None, "another", 2)
-        await told.close()
+        await stream.close()
     await asyncio.sleep(0.1)
     url = f"ws://127.0.0.1:{port}"
     lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
     assert lines == [
-        f"sockagent: {url}: it closed the connection: 1001 the agent stops; trying again",
+        f"sockagent: {url}: connection closed by the server: 1001 the agent stops; retrying",
         f"sockagent: {url}: connected again",
     ]
 
 
-async def test_an_agent_that_is_not_there_yet() -> None:
+async def test_an_agent_that_starts_later() -> None:
     async with serving() as there:
         port = there.port
-    told = Told(RemoteAgent(f"ws://127.0.0.1:{port}", ()))
-    waiting = asyncio.create_task(told.until("snapshot_end"))
+    stream = Records(RemoteAgent(f"ws://127.0.0.1:{port}", ()))
+    waiting = asyncio.create_task(stream.until("snapshot_end"))
     await asyncio.sleep(0.1)
     async with serving(f"127.0.0.1:{port}") as there:
         there.poll(ONE)
         assert events(await waiting) == ["hello", "snapshot", "snapshot_end"]
-        await told.close()
+        await stream.close()
 
 
-async def test_several_agents_in_one_stream(tmp_path: Path) -> None:
+async def test_the_streams_of_several_agents_are_merged(tmp_path: Path) -> None:
     async with serving() as one, serving("127.0.0.1:0", f"unix:{tmp_path}/feed.sock") as two:
         one.poll(ONE)
         two.poll(TWO)
-        told = Told(remote(one), RemoteAgent(f"unix:{tmp_path}/feed.sock", ()))
-        new = await told.until("snapshot_end", times=2)
+        stream = Records(remote(one), RemoteAgent(f"unix:{tmp_path}/feed.sock", ()))
+        new = await stream.until("snapshot_end", times=2)
         assert sorted(events(new)) == sorted(["hello", "snapshot", "snapshot_end"] * 2)
         cut(one)
         two.poll()
         one.poll(ONE, THREE)
-        new = await told.until("open")
+        new = await stream.until("open")
         if "close" not in events(new):
-            new += await told.until("close")
+            new += await stream.until("close")
         assert {("open", 3), ("close", 2)} <= {(one["event"], one.get("inode")) for one in new}
-        await told.close()
+        await stream.close()
 
 
 async def test_filters_and_the_token_are_passed_on() -> None:
     async with serving(access=Access(tokens=(TOKEN,))) as there:
         there.poll(ONE, TWO)
         url = f"ws://127.0.0.1:{there.port}"
-        told = Told(RemoteAgent(url, (("port", "2"), ("port", "7")), TOKEN))
-        new = await told.until("snapshot_end")
+        stream = Records(RemoteAgent(url, (("port", "2"), ("port", "7")), TOKEN))
+        new = await stream.until("snapshot_end")
         assert [one["inode"] for one in new if one["event"] == "snapshot"] == [2]
-        await told.close()
-        assert await Told(RemoteAgent(url, ())).failure() == f"{url}: 401 a token is needed"
+        await stream.close()
+        assert await Records(RemoteAgent(url, ())).failure() == f"{url}: 401 a token is needed"
         wrong = RemoteAgent(url, (("port", "x"),), TOKEN)
-        assert (await Told(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
+        assert (await Records(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
 
 
-async def test_an_agent_that_is_full_is_asked_again() -> None:
+async def test_an_agent_with_too_many_clients_is_retried() -> None:
     async with serving(limits=Limits(clients=1)) as there:
         there.poll(ONE)
         async with there.client():
             await there.subscribed(1)
-            told = Told(remote(there))
-            waiting = asyncio.create_task(told.until("snapshot_end"))
+            stream = Records(remote(there))
+            waiting = asyncio.create_task(stream.until("snapshot_end"))
             await asyncio.sleep(0.2)
             assert not waiting.done()
         assert events(await waiting)[-1] == "snapshot_end"
-        await told.close()
+        await stream.close()
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"])
-async def test_what_is_no_agent_is_asked_again(answer: bytes) -> None:
+async def test_a_server_of_another_protocol_is_retried(answer: bytes) -> None:
     asked = 0
 
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -215,25 +215,25 @@ async def test_what_is_no_agent_is_asked_again(answer: bytes) -> None:
         writer.close()
 
     server = await asyncio.start_server(other, "127.0.0.1", 0)
-    told = Told(RemoteAgent(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
-    waiting = asyncio.create_task(told.until("hello"))
+    stream = Records(RemoteAgent(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", ()))
+    waiting = asyncio.create_task(stream.until("hello"))
     async with asyncio.timeout(HANGS_SECONDS):
-        while asked < 3:  # noqa: ASYNC110 (nothing tells of it)
+        while asked < 3:  # noqa: ASYNC110 (no event to wait for)
             await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await told.close()
+    await stream.close()
     server.close()
 
 
-async def test_a_silent_agent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "SILENT_SECONDS", 0.2)
+async def test_a_silent_agent_is_reconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENT_SECONDS", 0.2)
     async with serving() as there:
         there.poll(ONE)
-        told = Told(remote(there))
-        new = await told.until("hello", times=3)
+        stream = Records(remote(there))
+        new = await stream.until("hello", times=3)
         assert [one["resumed"] for one in new if one["event"] == "hello"] == [False, True, True]
-        await told.close()
+        await stream.close()
 
 
 # TLS.
@@ -259,16 +259,16 @@ async def test_tls_is_verified(certificate: tuple[str, str]) -> None:
     async with serving(tls=served) as there:
         there.poll(ONE)
         url = f"wss://127.0.0.1:{there.port}"
-        told = Told(RemoteAgent(url, (), None, trusting))
-        assert events(await told.until("snapshot_end"))[0] == "hello"
+        stream = Records(RemoteAgent(url, (), None, trusting))
+        assert events(await stream.until("snapshot_end"))[0] == "hello"
         there.poll(TWO)
-        await told.until("open")
-        await told.close()
-        failure = await Told(RemoteAgent(url, (), None, ssl.create_default_context())).failure()
+        await stream.until("open")
+        await stream.close()
+        failure = await Records(RemoteAgent(url, (), None, ssl.create_default_context())).failure()
         assert failure.startswith(f"{url}: self-signed certificate")
 
 
-async def test_a_clients_certificate(
+async def test_a_missing_client_certificate_is_retried_and_reported(
     certificate: tuple[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate[0])
@@ -280,43 +280,43 @@ async def test_a_clients_certificate(
     async with serving(tls=served) as there:
         there.poll(ONE)
         url = f"wss://127.0.0.1:{there.port}"
-        told = Told(RemoteAgent(url, (), None, known))
-        await told.until("snapshot_end")
-        await told.close()
-        refused = Told(RemoteAgent(url, (), None, bare))
+        stream = Records(RemoteAgent(url, (), None, known))
+        await stream.until("snapshot_end")
+        await stream.close()
+        refused = Records(RemoteAgent(url, (), None, bare))
         waiting = asyncio.create_task(refused.until("hello"))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await refused.close()
-    assert "it may take TLS (wss://), or a client certificate" in capfd.readouterr().err
+    assert "the server may require TLS (wss://) or a client certificate" in capfd.readouterr().err
 
 
-async def test_tls_handshakes_are_counted_like_others(certificate: tuple[str, str]) -> None:
+async def test_tls_handshakes_are_limited_like_others(certificate: tuple[str, str]) -> None:
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     served.load_cert_chain(*certificate)
     trusting = ssl.create_default_context(cafile=certificate[0])
     async with serving(tls=served, limits=Limits(handshakes=5)) as there:
         there.poll(ONE)
-        idle = [there.raw() for _ in range(30)]  # Not a byte of a handshake.
-        told = Told(RemoteAgent(f"wss://127.0.0.1:{there.port}", (), None, trusting))
-        await told.until("snapshot_end")
+        idle = [there.raw() for _ in range(30)]  # Without a byte of a handshake.
+        stream = Records(RemoteAgent(f"wss://127.0.0.1:{there.port}", (), None, trusting))
+        await stream.until("snapshot_end")
         assert len(there.server._clients) <= 6
         plain = there.raw("GET /events HTTP/1.1\r\n\r\n")
         async with asyncio.timeout(HANGS_SECONDS):
             loop = asyncio.get_running_loop()
-            while await loop.sock_recv(plain, 100):  # An alert, perhaps, and the end.
+            while await loop.sock_recv(plain, 100):  # Perhaps an alert, then the end.
                 pass
         assert there.server.tally.refusals == {"tls": 1}
         assert there.server.tally.evictions["handshake"] >= 25
-        await told.close()
+        await stream.close()
         for one in (*idle, plain):
             one.close()
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage" * 9, b""])
-async def test_what_is_no_tls_leaves_nothing_in_memory(
+async def test_a_failed_tls_handshake_leaves_nothing_in_memory(
     certificate: tuple[str, str], sent: bytes
 ) -> None:
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -333,7 +333,7 @@ async def test_what_is_no_tls_leaves_nothing_in_memory(
                     await asyncio.wait_for(reader.read(), HANGS_SECONDS)
                 writer.close()
             async with asyncio.timeout(HANGS_SECONDS):
-                while there.server._clients:  # noqa: ASYNC110 (nothing tells of it)
+                while there.server._clients:  # noqa: ASYNC110 (no event to wait for)
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0)
             kinds = (SSLProtocol, Client, ServerProtocol)
@@ -342,9 +342,9 @@ async def test_what_is_no_tls_leaves_nothing_in_memory(
             gc.enable()
 
 
-# What is no agent.
+# Servers that are not agents.
 
-REDIRECTS = "it redirects to {}, which is not followed; if that is the agent, connect to it"
+REDIRECTS = "redirects to {}, which is not followed; pass that URL instead"
 
 
 async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
@@ -363,7 +363,9 @@ async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
     there = f"ws://127.0.0.1:{target.sockets[0].getsockname()[1]}/x"
     server = await asyncio.start_server(redirecting, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    assert await Told(RemoteAgent(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
+    assert (
+        await Records(RemoteAgent(url, (), TOKEN)).failure() == f"{url}: {REDIRECTS.format(there)}"
+    )
     assert reached == []
     server.close()
     target.close()
@@ -381,7 +383,7 @@ async def test_a_redirect_is_not_followed_and_the_token_not_passed_on() -> None:
         ("101 Switching\r\n\r\n", None),
     ],
 )
-async def test_what_a_hostile_server_answers(answer: str, reason: str | None) -> None:
+async def test_a_hostile_answer_is_reported_in_short(answer: str, reason: str | None) -> None:
     asked = asyncio.Event()
 
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -392,29 +394,31 @@ async def test_what_a_hostile_server_answers(answer: str, reason: str | None) ->
 
     server = await asyncio.start_server(other, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    told = Told(RemoteAgent(url, ()))
+    stream = Records(RemoteAgent(url, ()))
     if reason is not None:
-        assert await told.failure() == f"{url}: {reason}"
+        assert await stream.failure() == f"{url}: {reason}"
     else:
-        waiting = asyncio.create_task(told.until("hello"))
+        waiting = asyncio.create_task(stream.until("hello"))
         await asyncio.wait_for(asked.wait(), HANGS_SECONDS)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await told.close()
+        await stream.close()
     server.close()
 
 
-async def test_a_host_that_can_be_none() -> None:
-    failure = await Told(RemoteAgent("ws://a..b:1/", ())).failure()
-    assert failure.startswith("ws://a..b:1/: the URL cannot be used: ")
+async def test_an_impossible_host_name_is_reported() -> None:
+    failure = await Records(RemoteAgent("ws://a..b:1/", ())).failure()
+    assert failure.startswith("ws://a..b:1/: invalid URL: ")
 
 
-async def test_two_agents_with_one_name_are_warned_of(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_two_agents_with_the_same_host_name_cause_a_warning(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     async with serving() as one, serving() as two:
         one.poll(ONE)
         two.poll(TWO)
-        told = Told(remote(one), remote(two))
-        await told.until("snapshot_end", times=2)
-        await told.close()
+        stream = Records(remote(one), remote(two))
+        await stream.until("snapshot_end", times=2)
+        await stream.close()
     await asyncio.sleep(0.1)
-    assert "has the name of another: host" in capfd.readouterr().err
+    assert "have the same host name host" in capfd.readouterr().err

@@ -21,91 +21,84 @@ def hello(seq: int, epoch: str = "e", *, resumed: bool = False) -> bytes:
 
 @pytest.fixture
 def position() -> ResumePosition:
-    """One that has seen a whole snapshot, at seq 5."""
+    """A position after a whole snapshot at seq 5."""
     position = ResumePosition()
-    position.connected()
     for message in (hello(5), line("snapshot", 5) + line("snapshot_end", 5)):
-        assert position.take(message) == message
+        assert position.pass_on(message, is_first=message == hello(5)) == message
     return position
 
 
-def test_it_begins_anew() -> None:
+def test_a_new_position_cannot_resume() -> None:
     assert ResumePosition().resume is None
 
 
-def test_a_whole_snapshot_can_be_gone_on_from(position: ResumePosition) -> None:
+def test_after_a_whole_snapshot_the_stream_can_resume(position: ResumePosition) -> None:
     assert position.resume == ("e", 5)
 
 
 def test_control_characters_of_an_agent_are_escaped(position: ResumePosition) -> None:
     raw = json.dumps({"event": "open", "seq": 6, "comm": "\x7f\x9bé"}, ensure_ascii=False)
-    assert position.take(f"{raw}\n".encode()) == (
+    assert position.pass_on(f"{raw}\n".encode(), is_first=False) == (
         '{"event": "open", "seq": 6, "comm": "\\u007f\\u009bé"}\n'.encode()
     )
 
 
-def test_each_delta_moves_it(position: ResumePosition) -> None:
-    position.take(line("open", 6) + line("close", 9))
+def test_deltas_and_heartbeats_advance_the_position(position: ResumePosition) -> None:
+    position.pass_on(line("open", 6) + line("close", 9), is_first=False)
     assert position.resume == ("e", 9)
-    position.take(line("heartbeat", 12))
+    position.pass_on(line("heartbeat", 12), is_first=False)
     assert position.resume == ("e", 12)
 
 
-def test_half_a_snapshot_cannot() -> None:
+def test_half_a_snapshot_cannot_be_resumed() -> None:
     position = ResumePosition()
-    position.connected()
-    position.take(hello(5))
+    position.pass_on(hello(5), is_first=True)
     assert position.resume is None
-    position.take(line("snapshot", 5))
+    position.pass_on(line("snapshot", 5), is_first=False)
     assert position.resume is None
 
 
-def test_without_snapshots_the_greeting_is_enough() -> None:
+def test_without_snapshots_hello_is_enough_to_resume() -> None:
     position = ResumePosition(snapshots=False)
-    position.connected()
-    position.take(hello(5))
+    position.pass_on(hello(5), is_first=True)
     assert position.resume == ("e", 5)
 
 
-def test_a_resumed_stream_goes_on(position: ResumePosition) -> None:
-    position.connected()
+def test_a_resumed_stream_has_no_gap(position: ResumePosition) -> None:
     message = hello(5, resumed=True)
-    assert position.take(message) == message
+    assert position.pass_on(message, is_first=True) == message
     assert position.resume == ("e", 5)
 
 
-def told(passed: bytes) -> dict[str, Any]:
+def first_record(passed: bytes) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(passed.splitlines()[0])
     return record
 
 
-def test_a_gap_is_told(position: ResumePosition) -> None:
-    position.connected()
-    passed = position.take(hello(20))
-    lost = told(passed)
+def test_a_gap_is_reported_as_lost(position: ResumePosition) -> None:
+    passed = position.pass_on(hello(20), is_first=True)
+    lost = first_record(passed)
     assert (lost["event"], lost["from"], lost["to"], lost["seq"]) == ("lost", 6, 20, 20)
     assert passed.endswith(hello(20))
-    assert position.resume is None  # Until the snapshot is whole.
-    position.take(line("snapshot_end", 20))
+    assert position.resume is None  # Until the snapshot is complete.
+    position.pass_on(line("snapshot_end", 20), is_first=False)
     assert position.resume == ("e", 20)
 
 
-def test_how_much_an_agent_told_that_has_ended_is_not_known(position: ResumePosition) -> None:
-    position.connected()
-    lost = told(position.take(hello(2, "another")))
+def test_the_end_of_a_gap_in_another_epoch_is_unknown(position: ResumePosition) -> None:
+    lost = first_record(position.pass_on(hello(2, "another"), is_first=True))
     assert (lost["event"], lost["from"], lost["to"], lost["seq"]) == ("lost", 6, None, 2)
 
 
-def test_where_nothing_happened_nothing_was_lost(position: ResumePosition) -> None:
-    position.connected()
-    assert position.take(hello(5)) == hello(5)
+def test_a_new_stream_at_the_same_number_lost_nothing(position: ResumePosition) -> None:
+    assert position.pass_on(hello(5), is_first=True) == hello(5)
 
 
-def test_what_the_agent_lost_needs_its_snapshot(position: ResumePosition) -> None:
-    position.take(line("lost", 30, **{"from": 6, "to": 30}))
+def test_after_lost_of_the_agent_a_snapshot_is_needed(position: ResumePosition) -> None:
+    position.pass_on(line("lost", 30, **{"from": 6, "to": 30}), is_first=False)
     assert position.resume is None
-    position.take(line("snapshot", 30))
-    position.take(line("snapshot_end", 30))
+    position.pass_on(line("snapshot", 30), is_first=False)
+    position.pass_on(line("snapshot_end", 30), is_first=False)
     assert position.resume == ("e", 30)
 
 
@@ -114,11 +107,9 @@ def test_what_the_agent_lost_needs_its_snapshot(position: ResumePosition) -> Non
     [b"", b"\n", b"{}", b"[]", b"1", b"hello", b"\xff", line("open", 1), b'{"event":"hello"}\n',
      hello(5).replace(b"5", b'"5"')],
 )  # fmt: skip
-def test_what_is_no_stream(message: bytes) -> None:
-    position = ResumePosition()
-    position.connected()
+def test_an_invalid_first_message_is_rejected(message: bytes) -> None:
     with pytest.raises(InvalidFeed):
-        position.take(message)
+        ResumePosition().pass_on(message, is_first=True)
 
 
 @pytest.mark.parametrize(
@@ -126,28 +117,27 @@ def test_what_is_no_stream(message: bytes) -> None:
     [line("open", 6) + b"garbage\n" + line("open", 7), line("open", 6) + b'{"event":1,"seq":7}\n',
      b'{"event":"open","seq":true}\n'],
 )  # fmt: skip
-def test_what_is_no_record_is_not_passed_on(position: ResumePosition, message: bytes) -> None:
+def test_an_invalid_record_is_rejected(position: ResumePosition, message: bytes) -> None:
     with pytest.raises(InvalidFeed):
-        position.take(message)
+        position.pass_on(message, is_first=False)
 
 
-def test_a_message_ends_its_last_line(position: ResumePosition) -> None:
-    assert position.take(line("open", 6).rstrip()) == line("open", 6)
+def test_a_missing_newline_is_added(position: ResumePosition) -> None:
+    assert position.pass_on(line("open", 6).rstrip(), is_first=False) == line("open", 6)
 
 
-def test_an_agent_whose_filters_changed_begins_anew(position: ResumePosition) -> None:
-    position.take(line("open", 6))
-    assert told(position.take(hello(8)))["event"] == "lost"
+def test_hello_within_a_connection_starts_anew(position: ResumePosition) -> None:
+    position.pass_on(line("open", 6), is_first=False)
+    assert first_record(position.pass_on(hello(8), is_first=False))["event"] == "lost"
     assert position.resume is None
-    position.take(line("snapshot_end", 8))
+    position.pass_on(line("snapshot_end", 8), is_first=False)
     assert position.resume == ("e", 8)
 
 
 @given(st.lists(st.binary()))
-def test_no_bytes_raise_anything_else(messages: list[bytes]) -> None:
+def test_arbitrary_bytes_raise_nothing_else(messages: list[bytes]) -> None:
     position = ResumePosition()
-    position.connected()
-    position.take(hello(1))
+    position.pass_on(hello(1), is_first=True)
     for message in messages:
         with suppress(InvalidFeed):
-            position.take(message)
+            position.pass_on(message, is_first=False)
