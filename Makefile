@@ -1,14 +1,15 @@
-# A fresh machine needs make, git and Python 3.11 or newer; everything else goes into .venv.
+# Requires make, git and Python 3.11 or newer; everything else is installed into .venv.
 #
-#   make run     follow what opens and closes; ARGS="--proto tcp" adds arguments
-#   make test    the whole test suite; ARGS="-k feed" chooses from it
-#   make lint    ruff and mypy
-#   make bench   compare with ss, netstat, lsof and psutil; POLLS="--soak 10" adds to what polls cost
-#   make install    a service of systemd, with a virtual environment in PREFIX; DESTDIR stages it
-#   make uninstall  removes that, but for what you configured
-#   make deb        a Debian package, in dist/
-#   make lock       pin what these two take anew, with hashes, in systemd/*requirements.txt
-#   make clean   remove what these have made
+#   make run        follow the sockets of this machine; ARGS="--proto tcp" adds options
+#   make test       run all tests, including those in tests/machine; ARGS="-k feed" selects tests
+#   make lint       run ruff and mypy
+#   make bench      compare with ss, netstat, lsof and psutil; POLLS="--soak 10" adds a soak test
+#   make man        regenerate the man page and the shell completions in share/
+#   make lock       pin the newest dependencies, with hashes, in systemd/*requirements.txt
+#   make install    install the systemd service in PREFIX; DESTDIR stages the installation
+#   make uninstall  remove the installation; keep configuration files that were changed
+#   make deb        build a Debian package in dist/
+#   make clean      remove .venv and everything that was built
 
 PYTHON ?= python3
 ARGS ?=
@@ -17,11 +18,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PREFIX ?= /opt/sockagent
 BINDIR ?= /usr/local/bin
+DATADIR ?= /usr/local/share
 UNITDIR ?= /etc/systemd/system
 EXAMPLES ?= $(PREFIX)/share
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
-.PHONY: help run test lint bench install uninstall deb lock clean FORCE
+.PHONY: help run test lint bench man lock install uninstall deb clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -43,26 +45,29 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench polls $(POLLS)
 	@$(BIN)/python -m bench feed
 
-PLACES = PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' UNITDIR='$(UNITDIR)' \
-    EXAMPLES='$(EXAMPLES)' DESTDIR='$(DESTDIR)'
-
-install:
-	@$(PLACES) systemd/install
-
-uninstall:
-	@$(PLACES) systemd/uninstall
-
-deb:
-	@systemd/debian/build '$(PYTHON)'
+man: $(VENV)/.dev
+	@$(BIN)/python systemd/manual.py
 
 lock: $(VENV)/.installed
 	@$(BIN)/python systemd/lock.py
+
+DIRECTORIES = PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' DATADIR='$(DATADIR)' \
+    UNITDIR='$(UNITDIR)' EXAMPLES='$(EXAMPLES)' DESTDIR='$(DESTDIR)'
+
+install:
+	@$(DIRECTORIES) systemd/install
+
+uninstall:
+	@$(DIRECTORIES) systemd/uninstall
+
+deb:
+	@systemd/debian/build '$(PYTHON)'
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Done once, and again when what is to be installed changes.
+# Installed again when pyproject.toml changes.
 $(VENV)/.dev: $(VENV)/.installed
 	@$(PIP) --group dev >&2
 	@touch $@
@@ -71,23 +76,23 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml
 	@$(PIP) --editable . >&2
 	@touch $@
 
-# Holds the interpreter's name, so that another PYTHON makes another environment. pip installs
-# dependency groups from 25.1 on.
+# Contains the value of PYTHON, so that another value creates the environment again. pip supports
+# dependency groups since version 25.1.
 $(VENV)/.python: FORCE
 	$(if $(changed),$(if $(problem),$(error $(problem))))
-	@$(if $(changed),echo "Setting up $(VENV)" >&2,:)
+	@$(if $(changed),echo "Creating $(VENV)" >&2,:)
 	@$(if $(changed),$(PYTHON) -m venv $(if $(wildcard $@),--clear) $(VENV) >&2,:)
 	@$(if $(changed),$(PIP) --upgrade 'pip>=25.1' >&2,:)
 	@$(if $(changed),echo '$(PYTHON)' >$@,:)
 
 changed = $(filter-out $(shell cat $(VENV)/.python 2>/dev/null),$(PYTHON))
 
-# What is wrong with PYTHON, in one sentence.
+# An error message if PYTHON cannot be used, and otherwise nothing.
 problem = $(shell \
 	if ! command -v $(PYTHON) >/dev/null; then \
-	    echo "There is no $(PYTHON): install Python 3.11 or newer, or name it, as in make PYTHON=python3.12"; \
+	    echo "$(PYTHON) is not installed; install Python 3.11 or newer, or name it, for example make PYTHON=python3.12"; \
 	elif ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
-	    echo "$$($(PYTHON) -V 2>&1) is too old: name Python 3.11 or newer, as in make PYTHON=python3.12"; \
+	    echo "$$($(PYTHON) -V 2>&1) is too old; name Python 3.11 or newer, for example make PYTHON=python3.12"; \
 	elif ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
-	    echo "$(PYTHON) cannot make virtual environments: install the Debian package python3-venv"; \
+	    echo "$(PYTHON) cannot create virtual environments; install the Debian package python3-venv"; \
 	fi)

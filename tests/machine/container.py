@@ -39,7 +39,7 @@ def prepare(directory: Path) -> Path:
     )  # fmt: skip
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(shared / "project")], check=True)
     # What is not committed yet counts too.
-    for name in ("agent", "systemd", "Makefile", "pyproject.toml", "README.md"):
+    for name in ("agent", "share", "systemd", "Makefile", "pyproject.toml", "README.md"):
         target = shared / "project" / name
         if target.is_dir():
             shutil.rmtree(target)

@@ -54,7 +54,7 @@ def test_a_directory_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     theirs.touch()
     done = make("install", PREFIX="/usr/local", DESTDIR=str(tmp_path))
     assert done.returncode != 0
-    assert "is there already and not ours: name a PREFIX of its own" in done.stderr
+    assert "exists and was not created by make install; choose a new directory" in done.stderr
     done = make("uninstall", PREFIX="/usr/local", DESTDIR=str(tmp_path))
     assert done.returncode == 0
     assert theirs.exists()
@@ -67,7 +67,7 @@ def test_what_works_stays_where_nothing_can_be_fetched(tmp_path: Path) -> None:
     (home / "works").touch()
     done = make("install", DESTDIR=str(tmp_path))
     assert done.returncode != 0
-    assert "sockagent: nothing is changed: what it is built on could not be fetched" in done.stderr
+    assert "sockagent: nothing was installed, because the dependencies could not" in done.stderr
     assert {path.name for path in home.iterdir()} == {"sockagent-home", "works"}
     assert {path.name for path in tmp_path.iterdir()} == {"opt"}
     assert {path.name for path in home.parent.iterdir()} == {"sockagent"}
@@ -96,7 +96,7 @@ def test_what_has_another_hash_is_not_installed(tmp_path: Path) -> None:
     done = make("install", str(wheels), DESTDIR=str(tmp_path / "root"))
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
-    assert "sockagent: nothing is changed" in done.stderr
+    assert "sockagent: nothing was installed" in done.stderr
     assert not (tmp_path / "root").exists()
 
 
@@ -107,7 +107,7 @@ def test_uninstalling_from_another_place_says_where_it_is(tmp_path: Path) -> Non
     (units / "sockagent.service").write_text(text.replace("/opt/sockagent", "/srv/agent"))
     done = make("uninstall", DESTDIR=str(tmp_path))
     assert done.returncode != 0
-    assert done.stderr.startswith("sockagent: it is in /srv/agent: make uninstall PREFIX=")
+    assert done.stderr.startswith("sockagent: the service is installed in /srv/agent; run ")
     assert (units / "sockagent.service").exists()
 
 

@@ -175,7 +175,7 @@ def test_another_build_of_the_same_commit_is_the_same_package(
     """At another place and time, by a user with another umask, of files that were written before
     the commit."""
     names = ("LICENSE", "CHANGELOG.md", "README.md", "Makefile", "pyproject.toml", "agent", "docs",
-             "systemd", "bench")  # fmt: skip
+             "share", "systemd", "bench")  # fmt: skip
     project = tmp_path / ("x" * 20)
     project.mkdir()
     for name in names:
@@ -210,6 +210,10 @@ def by_package(box: Container, package: Path) -> Iterator[None]:
     box.until("systemctl is-active sockagent.service")
     assert box.show("MainPID") != first
     assert "# mine" in box.run("cat /etc/default/sockagent").stdout
+    box.run(
+        "cd /usr/share; ls man/man1/sockagent.1.gz bash-completion/completions/sockagent"
+        " zsh/vendor-completions/_sockagent fish/vendor_completions.d/sockagent.fish"
+    )
     box.bin, box.units = "/usr/lib/sockagent/bin", "/lib/systemd/system"
     yield
     box.run("dpkg --remove sockagent")
@@ -227,6 +231,12 @@ def by_make(box: Container) -> Iterator[None]:
     once = files(box)
     box.run(f"rm -rf /tmp/project; {make}")
     assert files(box) == once
+    # The same files are in the wheel, which pip has unpacked into /opt/sockagent.
+    for share in ("/usr/local/share", "/opt/sockagent/share"):
+        box.run(
+            "cd /tmp/project/share; find . -type f | while read -r name; do"
+            f' cmp "$name" "{share}/$name"; done'
+        )
     box.run("systemctl enable --now sockagent")
     box.bin, box.units = "/opt/sockagent/bin", "/etc/systemd/system"
     yield
