@@ -1,8 +1,9 @@
-"""make lock: pin what an installation takes, with the hashes of its wheels.
+"""Pin the dependencies of an installation, with the hashes of their wheels (make lock).
 
-It writes ``requirements.txt`` (what the agent runs on) and ``build-requirements.txt`` (what builds
-it) beside itself, from what pyproject.toml asks for: the newest versions that pip finds, with the
-hash of the wheel for each Python and each kind of machine below, and for this machine.
+Read the dependencies from pyproject.toml and write ``requirements.txt`` (those of the agent) and
+``build-requirements.txt`` (those of its build) into the directory of this program: the newest
+versions that pip finds, with the hashes of the wheels for the versions of Python and the
+architectures below, and for the architecture of this machine.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ from pathlib import Path
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
-# The C libraries that wheels are made for: glibc 2.17 and 2.28.
+# Wheels for glibc 2.17 (two tags) and glibc 2.28.
 TAGS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
 HEAD = "# Written by make lock.\n"
 
-Pins = dict[str, tuple[str, set[str]]]  # The version and the hashes, by name.
+Pins = dict[str, tuple[str, set[str]]]  # Version and hashes by name of the package.
 
 
-def resolve(wanted: list[str], constraints: Path, python: str, machine: str) -> Pins:
-    """Return what pip would install on such a machine. Raises CalledProcessError."""
+def resolve(requirements: list[str], constraints: Path, python: str, machine: str) -> Pins:
+    """Return the packages that pip would install on an architecture such as x86_64.
+
+    Raises CalledProcessError.
+    """
     platforms = [option for tag in TAGS for option in ("--platform", f"{tag}_{machine}")]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "-qqq", "--disable-pip-version-check", "install",
          "--dry-run", "--ignore-installed", "--target", "unused", "--report", "-",
          "--only-binary", ":all:", "--python-version", python, *platforms,
-         "--constraint", str(constraints), *wanted],
+         "--constraint", str(constraints), *requirements],
         check=True, stdout=subprocess.PIPE,
     )  # fmt: skip
     pins: Pins = {}
@@ -43,8 +47,8 @@ def resolve(wanted: list[str], constraints: Path, python: str, machine: str) -> 
     return pins
 
 
-def lock(wanted: list[str]) -> str:
-    """Return the requirements file of what is wanted and what that depends on."""
+def lock(requirements: list[str]) -> str:
+    """Return a requirements file with these packages and their dependencies."""
     found: Pins = {}
     with tempfile.TemporaryDirectory() as directory:
         constraints = Path(directory, "constraints.txt")
@@ -52,10 +56,10 @@ def lock(wanted: list[str]) -> str:
         for machine in sorted({*MACHINES, platform.machine()}):
             for python in PYTHONS:
                 for name, (version, hashes) in resolve(
-                    wanted, constraints, python, machine
+                    requirements, constraints, python, machine
                 ).items():
                     found.setdefault(name, (version, set()))[1].update(hashes)
-                # The versions of the first one are those of all.
+                # All further combinations use the versions found for the first one.
                 constraints.write_text("".join(f"{name}=={found[name][0]}\n" for name in found))
     lines = [HEAD]
     for name, (version, hashes) in sorted(found.items()):
@@ -65,13 +69,13 @@ def lock(wanted: list[str]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the two files."""
     here = Path(__file__).parent
     project = tomllib.loads((here.parent / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    runs_on = [*project["project"]["dependencies"], *extras["metrics"]]
+    runtime = [*project["project"]["dependencies"], *extras["metrics"]]
     files = {
-        "requirements.txt": lock(runs_on),
+        "requirements.txt": lock(runtime),
         "build-requirements.txt": lock(project["build-system"]["requires"]),
     }
     for name, content in files.items():
