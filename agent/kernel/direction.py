@@ -19,9 +19,7 @@ DirectionFinder = Callable[[Hashable, int, Hashable, str | None], str | None]
 
 
 def make_direction_finder(
-    listeners: Container[Hashable],
-    wildcard_ports: Container[int],
-    ephemeral_ports: Container[int],
+    listeners: Container[Hashable], wildcard_ports: Container[int], ephemeral_ports: Container[int]
 ) -> DirectionFinder:
     """Return a function that finds the direction of each TCP socket of one table.
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from .destroy import GROUPS
@@ -48,15 +49,11 @@ _UNSUPPORTED = frozenset(
 # Seconds until a dump that a namespace does not support is requested there again: each request
 # makes the kernel search for a module, which starts a process.
 UNSUPPORTED_SECONDS = 600.0
+_INET_PROTOS = ("tcp", "udp", "udplite")
 # The tables that each dump replaces.
-DUMPED_TABLES = (
-    ("tcp", "tcp6"),
-    ("udp", "udp6"),
-    ("udplite", "udplite6"),
-    ("unix",),
-    ("netlink",),
-    ("packet",),
-)
+DUMPED_TABLES: tuple[tuple[str, ...], ...] = (
+    *((proto, f"{proto}6") for proto in _INET_PROTOS), ("unix",), ("netlink",), ("packet",)
+)  # fmt: skip
 _MAX_SEQUENCE = 0xFFFF_FFFF  # Of 32 bits.
 # Default of the namespaces in which sockets are opened, two in each.
 MAX_NAMESPACES = 300
@@ -145,7 +142,7 @@ class NetlinkClient:
         self._max_namespaces = max_namespaces
         inet_dumps = (
             inet_dump(proto, include_unowned=include_unowned, include_cgroups=include_cgroups)
-            for proto in ("tcp", "udp", "udplite")
+            for proto in _INET_PROTOS
         )
         self._dumps = (*inet_dumps, unix_dump(), netlink_dump(), packet_dump())
         self._links: dict[int, _Link | None] = {}  # None: the namespace may not be entered.
@@ -279,33 +276,25 @@ T = TypeVar("T")
 
 def _run_in_namespace(netns: int, path: str, function: Callable[[], T]) -> T:
     """Return what the function returns in another network namespace. Raises OSError."""
-    outcome: list[T | OSError] = []
 
-    def run() -> None:
+    def run() -> T:
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                # The pid of the path may belong to another process by now.
-                if os.fstat(namespace).st_ino != netns:
-                    raise FileNotFoundError(errno.ENOENT, "the namespace is gone", path)
-                _setns(namespace)
-            finally:
-                os.close(namespace)
-            outcome.append(function())
-        except OSError as error:
-            outcome.append(error)
+            # The pid of the path may belong to another process by now.
+            if os.fstat(namespace).st_ino != netns:
+                raise FileNotFoundError(errno.ENOENT, "the namespace is gone", path)
+            _setns(namespace)
+        finally:
+            os.close(namespace)
+        return function()
 
     # Only this thread enters the namespace, and it ends here.
-    thread = threading.Thread(target=run, name="setns")
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise OSError(errno.EAGAIN, str(error)) from error
-    thread.join()
-    result = outcome[0]
-    if isinstance(result, OSError):
-        raise result
-    return result
+    with ThreadPoolExecutor(1, "setns") as executor:
+        try:
+            result = executor.submit(run)
+        except RuntimeError as error:  # No thread can be started.
+            raise OSError(errno.EAGAIN, str(error)) from error
+        return result.result()
 
 
 def _setns(namespace: int) -> None:

@@ -14,14 +14,7 @@ from typing import NamedTuple
 from ...model import DATAGRAM_STATES, TCP_STATES, Socket
 from ..direction import DirectionFinder, make_direction_finder
 from ..rows import Scope, Table, update_table
-from .messages import (
-    MALFORMED,
-    SOCK_DIAG_BY_FAMILY,
-    SOURCE,
-    Dump,
-    make_request,
-    parse_attributes,
-)
+from .messages import MALFORMED, SOURCE, Dump, make_request, parse_attributes
 
 _TCPDIAG_GETSOCK = 18  # The older request: AF_UNSPEC dumps IPv4 and IPv6 in one walk.
 _TIME_WAIT, LISTEN, _NEW_SYN_RECV = 6, 10, 12
@@ -74,11 +67,11 @@ def inet_dump(proto: str, *, include_unowned: bool = False, include_cgroups: boo
     states = _ALL_STATES if include_unowned else _HELD_STATES
     requests: tuple[bytes, ...]
     if proto == "tcp":
-        requests = (make_request(_TCPDIAG_GETSOCK, _OLD_REQUEST.pack(0, 0, 0, 0, states, 0)),)
+        requests = (make_request(_OLD_REQUEST.pack(0, 0, 0, 0, states, 0), _TCPDIAG_GETSOCK),)
     else:
         number = _PROTOCOL_NUMBERS[proto]
         requests = tuple(
-            make_request(SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, number, 0, 0, states))
+            make_request(_REQUEST.pack(family, number, 0, 0, states))
             for family in (AF_INET, AF_INET6)
         )
     return Dump((proto, proto + "6"), requests, partial(_read, proto, include_cgroups))

@@ -78,7 +78,7 @@ class Dump(NamedTuple):
     read: Read
 
 
-def make_request(kind: int, body: bytes) -> bytes:
+def make_request(body: bytes, kind: int = SOCK_DIAG_BY_FAMILY) -> bytes:
     """Return a request for a dump, with sequence number 0."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, _NLM_F_REQUEST_DUMP, 0, 0) + body

@@ -13,15 +13,7 @@ from struct import Struct
 from ...model import Socket
 from ..protocols import netlink_protocol, packet_protocol
 from ..rows import Scope, Table, update_table
-from .messages import (
-    MALFORMED,
-    NO_COOKIE,
-    SOCK_DIAG_BY_FAMILY,
-    SOURCE,
-    Dump,
-    make_request,
-    parse_attributes,
-)
+from .messages import MALFORMED, NO_COOKIE, SOURCE, Dump, make_request, parse_attributes
 
 # Family, protocol, padding; inode; attributes to show; cookie. For both families.
 _REQUEST = Struct("=BBHII8s")
@@ -45,16 +37,14 @@ _DecodeRow = Callable[[bytes, int | None], Socket]
 def netlink_dump() -> Dump:
     """Return the dump of netlink, with every protocol."""
     body = _REQUEST.pack(AF_NETLINK, _EVERY_PROTOCOL, 0, 0, _NETLINK_SHOW_MEMORY, NO_COOKIE)
-    request = make_request(SOCK_DIAG_BY_FAMILY, body)
-    return Dump(("netlink",), (request,), partial(_read, _decode_netlink))
+    return Dump(("netlink",), (make_request(body),), partial(_read, _decode_netlink))
 
 
 def packet_dump() -> Dump:
     """Return the dump of packet."""
     show = _PACKET_SHOW_INFO | _PACKET_SHOW_MEMORY
     body = _REQUEST.pack(AF_PACKET, 0, 0, 0, show, NO_COOKIE)
-    request = make_request(SOCK_DIAG_BY_FAMILY, body)
-    return Dump(("packet",), (request,), partial(_read, _decode_packet))
+    return Dump(("packet",), (make_request(body),), partial(_read, _decode_packet))
 
 
 def _read(decode_row: _DecodeRow, rows: Sequence[bytes], scope: Scope, before: Table) -> Table:

@@ -13,15 +13,7 @@ from ...model import Socket
 from ...text import decode
 from ..direction import inbound_inodes, listening_paths, mark_inbound, mark_outbound
 from ..rows import Scope, Table, update_table
-from .messages import (
-    MALFORMED,
-    NO_COOKIE,
-    SOCK_DIAG_BY_FAMILY,
-    SOURCE,
-    Dump,
-    make_request,
-    parse_attributes,
-)
+from .messages import MALFORMED, NO_COOKIE, SOURCE, Dump, make_request, parse_attributes
 
 # Family, protocol, padding; states; inode; attributes to show; cookie.
 _REQUEST = Struct("=BBHIII8s")
@@ -45,7 +37,7 @@ def unix_dump() -> Dump:
     """Return the dump of unix."""
     show = _SHOW_NAME | _SHOW_PEER | _SHOW_QUEUES | _SHOW_UID
     body = _REQUEST.pack(AF_UNIX, 0, 0, _ALL_STATES, 0, show, NO_COOKIE)
-    return Dump(("unix",), (make_request(SOCK_DIAG_BY_FAMILY, body),), _read)
+    return Dump(("unix",), (make_request(body),), _read)
 
 
 def _read(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:

@@ -31,7 +31,7 @@ SO_COOKIE = 57  # asm-generic/socket.h
 # A dump of a protocol that does not exist, and that therefore no kernel supports.
 UNSUPPORTED = Dump(
     ("none",),
-    (make_request(20, struct.pack("=BBBBI48x", 2, 255, 0, 0, ~0 & 2**32 - 1)),),
+    (make_request(struct.pack("=BBBBI48x", 2, 255, 0, 0, ~0 & 2**32 - 1)),),
     inet_dump("udp").read,
 )
 
@@ -384,7 +384,7 @@ def test_forged_answers_are_ignored_and_counted(
 def test_an_answer_to_an_older_request_is_skipped() -> None:
     link = _Link(_open_dump_socket(), None)
     # Of sockets in no state: its whole answer is there before the next request.
-    link.dumps.send(make_request(20, struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
+    link.dumps.send(make_request(struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
     with socket.create_server(("127.0.0.1", 0)) as server:
         table = inet_dump("tcp").read(split_rows(link.request(inet_dump("tcp"))), SCOPE, EMPTY)
         assert inode_of(server) in table.sockets()
