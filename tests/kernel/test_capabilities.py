@@ -14,10 +14,10 @@ from agent.kernel.capabilities import is_privileged
         ("0000000000000000", False),
     ],
 )
-def test_it_takes_both_capabilities(effective: str, expected: bool) -> None:
+def test_both_capabilities_are_needed(effective: str, expected: bool) -> None:
     status = f"Name:\tsh\nCapPrm:\t000001ffffffffff\nCapEff:\t{effective}\nCapBnd:\t0\n"
     assert is_privileged(status.encode()) is expected
 
 
-def test_without_a_status_there_is_none() -> None:
+def test_an_empty_status_is_not_privileged() -> None:
     assert not is_privileged(b"")

@@ -23,78 +23,78 @@ def inode(path: Path) -> int:
 
 def test_a_cgroup_is_found_by_its_inode(mount: Path) -> None:
     found = Cgroups((str(mount),))
-    assert (
-        found.find_path(inode(mount / "system.slice" / "app.service"))
-        == "/system.slice/app.service"
-    )
+    service = inode(mount / "system.slice" / "app.service")
+    assert found.find_path(service) == "/system.slice/app.service"
     assert found.find_path(inode(mount)) == "/"
     assert found.find_path(1) is None
 
 
-def test_beside_v1_the_root_tells_nothing(mount: Path, tmp_path: Path) -> None:
+def test_beside_v1_the_root_is_not_reported(mount: Path, tmp_path: Path) -> None:
     found = Cgroups((str(tmp_path / "v1"), str(mount)))
     assert found.find_path(inode(mount)) is None
     assert found.find_path(inode(mount / "system.slice")) == "/system.slice"
 
 
-def test_files_are_no_cgroups(mount: Path) -> None:
+def test_files_are_not_cgroups(mount: Path) -> None:
     assert Cgroups((str(mount),)).find_path(inode(mount / "cgroup.controllers")) is None
 
 
-def test_one_that_came_later_is_looked_for(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_cgroup_is_found_by_the_next_walk(
+    mount: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = Cgroups((str(mount),))
     assert found.find_path(inode(mount)) == "/"
     (mount / "new.slice").mkdir()
-    assert found.find_path(inode(mount / "new.slice")) is None  # Not so soon.
+    assert found.find_path(inode(mount / "new.slice")) is None  # Too early for another walk.
     monkeypatch.setattr(cgroups, "MIN_WALK_INTERVAL_SECONDS", 0.0)
     assert found.find_path(inode(mount / "new.slice")) == "/new.slice"
 
 
-def test_one_that_is_not_known_is_seldom_looked_for(
+def test_unknown_inodes_cause_one_walk_per_interval(
     mount: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walks: list[str] = []
     walk = os.walk
 
-    def counted(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    def counting_walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
         walks.append(root)
         return walk(root)
 
-    monkeypatch.setattr(os, "walk", counted)
+    monkeypatch.setattr(os, "walk", counting_walk)
     found = Cgroups((str(mount),))
     assert [found.find_path(1) for _ in range(5)] == [None] * 5
     assert walks == [str(mount)]
 
 
-def test_one_that_was_removed_is_still_named(mount: Path) -> None:
+def test_a_removed_cgroup_keeps_its_path(mount: Path) -> None:
     found = Cgroups((str(mount),))
     directory = mount / "system.slice" / "app.service"
-    was = inode(directory)
-    assert found.find_path(was) == "/system.slice/app.service"
+    removed = inode(directory)
+    assert found.find_path(removed) == "/system.slice/app.service"
     directory.rmdir()
-    assert found.find_path(was) == "/system.slice/app.service"
+    assert found.find_path(removed) == "/system.slice/app.service"
 
 
-def test_beside_v1_the_unified_hierarchy_is_meant(mount: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    old.mkdir()
-    service = mount / "system.slice" / "app.service"
-    assert Cgroups((str(old), str(mount))).find_path(inode(service)) == "/system.slice/app.service"
-    assert Cgroups((str(old),)).find_path(inode(old)) is None
+def test_beside_v1_only_the_unified_hierarchy_is_walked(mount: Path, tmp_path: Path) -> None:
+    v1 = tmp_path / "old"
+    v1.mkdir()
+    service = inode(mount / "system.slice" / "app.service")
+    assert Cgroups((str(v1), str(mount))).find_path(service) == "/system.slice/app.service"
+    assert Cgroups((str(v1),)).find_path(inode(v1)) is None
 
 
-def test_without_cgroups_there_are_none(tmp_path: Path) -> None:
+def test_without_a_hierarchy_no_cgroup_is_found(tmp_path: Path) -> None:
     assert Cgroups(()).find_path(1) is None
     assert Cgroups((str(tmp_path / "nowhere"),)).find_path(1) is None
 
 
-def test_our_own_cgroup() -> None:
+def test_the_cgroup_of_this_process_is_found() -> None:
     lines = Path("/proc/self/cgroup").read_bytes().splitlines(keepends=True)
     unified = b"".join(line for line in lines if line.startswith(b"0::"))
-    place = parse_cgroup(unified).cgroup
-    mounted = [path for path in MOUNTS if os.path.exists(f"{path}/cgroup.controllers")]
-    if not place or not mounted or not os.path.isdir(mounted[-1] + place):
+    path = parse_cgroup(unified).cgroup
+    mounted = [mount for mount in MOUNTS if os.path.exists(f"{mount}/cgroup.controllers")]
+    if not path or not mounted or not os.path.isdir(mounted[-1] + path):
         pytest.skip("no unified hierarchy is mounted here")
-    # Beside v1 its root tells nothing.
-    told = None if place == "/" and mounted[-1] == MOUNTS[1] else place
-    assert Cgroups().find_path(os.stat(mounted[-1] + place).st_ino) == told
+    # Beside v1 the root is not reported.
+    expected = None if path == "/" and mounted[-1] == MOUNTS[1] else path
+    assert Cgroups().find_path(os.stat(mounted[-1] + path).st_ino) == expected

@@ -1,9 +1,17 @@
 import pytest
 
-from agent.kernel.direction import DEFAULT_EPHEMERAL_PORTS, make_direction_finder
+from agent.kernel.direction import (
+    DEFAULT_EPHEMERAL_PORTS,
+    inbound_inodes,
+    listening_paths,
+    make_direction_finder,
+    mark_inbound,
+    mark_outbound,
+)
+from agent.model import Socket
 
-# Somebody listens on port 80 at one address, and on 443 at every one.
-DIRECT = make_direction_finder({"here:80", "any:443"}, {443}, range(32768, 61000))
+# A listener on port 80 at one address, and one on port 443 at every address.
+find_direction = make_direction_finder({"here:80", "any:443"}, {443}, range(32768, 61000))
 
 
 @pytest.mark.parametrize(
@@ -16,31 +24,52 @@ DIRECT = make_direction_finder({"here:80", "any:443"}, {443}, range(32768, 61000
         ("other:443", 443, "far:50000", "CLOSE_WAIT", "inbound"),
         ("other:40000", 40000, "here:80", "ESTABLISHED", "outbound"),
         ("other:5", 5, "here:80", "ESTABLISHED", "outbound"),
-        # Whoever calls from a port that it also listens on.
+        # Connecting from a port that has a listener too.
         ("here:80", 80, "far:7", "SYN_SENT", "outbound"),
         ("far:80", 80, "far:7", "SYN_SENT", "outbound"),
         ("far:80", 80, "far:7", "SYN_RECV", "inbound"),
-        # Nobody is known to listen on either end.
+        # Neither endpoint has a known listener.
         ("far:80", 80, "far:50000", "ESTABLISHED", None),
         ("far:40000", 40000, "far:50000", "ESTABLISHED", "outbound"),
-        # Whoever is not connected has none.
+        # Not connected.
         ("far:40000", 40000, "any:0", "CLOSE", None),
         ("here:80", 80, "any:0", "CLOSE", None),
         ("far:40000", 40000, "far:7", None, None),
     ],
 )
-def test_which_side_began(
+def test_the_direction_of_a_tcp_socket(
     local: str, port: int, remote: str, state: str | None, direction: str | None
 ) -> None:
-    assert DIRECT(local, port, remote, state) == direction
+    assert find_direction(local, port, remote, state) == direction
 
 
-def test_the_ports_that_the_kernel_chooses_from_are_given() -> None:
-    for ephemeral, direction in ((range(1000, 2000), "outbound"), (DEFAULT_EPHEMERAL_PORTS, None)):
-        direct = make_direction_finder(set(), set(), ephemeral)
-        assert direct("far:1500", 1500, "far:80", "ESTABLISHED") == direction
+def test_the_ephemeral_ports_are_an_argument() -> None:
+    for ports, direction in ((range(1000, 2000), "outbound"), (DEFAULT_EPHEMERAL_PORTS, None)):
+        find = make_direction_finder(set(), set(), ports)
+        assert find("far:1500", 1500, "far:80", "ESTABLISHED") == direction
 
 
-def test_a_listener_outweighs_the_port() -> None:
-    direct = make_direction_finder(set(), {40000}, DEFAULT_EPHEMERAL_PORTS)
-    assert direct("far:40000", 40000, "far:50000", "ESTABLISHED") == "inbound"
+def test_a_listener_on_an_ephemeral_port_makes_its_connections_inbound() -> None:
+    find = make_direction_finder(set(), {40000}, DEFAULT_EPHEMERAL_PORTS)
+    assert find("far:40000", 40000, "far:50000", "ESTABLISHED") == "inbound"
+
+
+LISTENER = Socket(1, "unix", "unix", "stream", "LISTEN", path="/a", direction="listen")
+ACCEPTED = Socket(2, "unix", "unix", "stream", "CONNECTED", path="/a")
+CONNECTING = Socket(3, "unix", "unix", "stream", "CONNECTED", peer_inode=2)
+
+
+def test_a_unix_socket_with_the_path_of_a_listener_is_inbound() -> None:
+    listening = listening_paths([LISTENER, ACCEPTED, CONNECTING])
+    assert listening == {"/a"}
+    assert mark_inbound(ACCEPTED, listening).direction == "inbound"
+    for other in (LISTENER, CONNECTING, ACCEPTED._replace(path="/b")):
+        assert mark_inbound(other, listening) is other
+
+
+def test_the_peer_of_an_inbound_unix_socket_is_outbound() -> None:
+    inbound = inbound_inodes([LISTENER, ACCEPTED._replace(direction="inbound"), CONNECTING])
+    assert inbound == {2}
+    assert mark_outbound(CONNECTING, inbound).direction == "outbound"
+    for other in (LISTENER, CONNECTING._replace(peer_inode=9), CONNECTING._replace(direction="x")):
+        assert mark_outbound(other, inbound) is other

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from agent.filters import FILTERS, Filter
 
-from agent.__main__ import parser
+from agent.stream.filters import FILTERS, Filter
 
 from .helpers import need_tool
 
@@ -44,7 +43,7 @@ def test_the_man_page_renders_without_warnings() -> None:
     assert done.stderr == ""
     text = done.stdout
     assert "sockagent - report which process opened or closed which socket" in text
-    for name in {name for action in parser()._actions for name in action.option_strings}:
+    for name in {name for action in build_parser()._actions for name in action.option_strings}:
         assert name in ("-h", "--help") or re.search(rf"^ +(-f, )?{name}\b", text, re.MULTILINE)
 
 

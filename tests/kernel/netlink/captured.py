@@ -1,4 +1,4 @@
-"""Captured answers, and a Scope to read them in."""
+"""Captured answers of the kernel, and the dumps that read them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ DUMPS = {
     "netlink": netlink_dump(),
     "packet": packet_dump(),
 }
+NAMES = list(DUMPS)
 
 
 def message(row: bytes, kind: int = messages.SOCK_DIAG_BY_FAMILY) -> bytes:
-    """Return a row as the kernel sends it."""
+    """Return a message of the kernel with this body."""
     length = messages.HEADER_BYTES + len(row)
     header = struct.pack("=IHHII", length, kind, 2, 1, 0)
     return header + row + bytes(-length % 4)
@@ -37,13 +38,16 @@ def answer(name: str) -> bytes:
 
 
 def rows(name: str) -> list[bytes]:
-    names = [name, f"{name}6"] if name.startswith("udp") else [name]
-    return messages.split_rows(answer(one) for one in names)
+    """Return the rows of a captured table, IPv4 and IPv6."""
+    captures = [name, f"{name}6"] if name.startswith("udp") else [name]
+    return messages.split_rows(map(answer, captures))
 
 
-def read(name: str, scope: Scope = SCOPE, before: Table = EMPTY) -> Table:
-    return DUMPS[name].read(rows(name), scope, before)
+def read(name: str) -> Table:
+    """Return a captured table."""
+    return DUMPS[name].read(rows(name), SCOPE, EMPTY)
 
 
 def sockets(name: str) -> dict[int, Socket]:
+    """Return the sockets of a captured table by inode."""
     return read(name).sockets()
