@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import build_parser
 from agent.stream.filters import FILTERS, Filter
 
 from .helpers import need_tool

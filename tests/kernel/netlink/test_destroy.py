@@ -1,4 +1,4 @@
-"""Notices of the ends of sockets."""
+"""Destroy notices, and the short-lived sockets that they describe."""
 
 import socket
 import struct
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.netlink import inet_diag as diag
-from agent.kernel.netlink import messages as netlink_messages
 from agent.kernel.netlink.client import _Link, _open_destroy_socket, _open_dump_socket
 from agent.kernel.netlink.destroy import DestroyNotice, parse_notices, short_lived
+from agent.kernel.netlink.inet_diag import LISTEN, inet_dump
+from agent.kernel.netlink.messages import split_rows
 from agent.kernel.rows import EMPTY, Table
 from agent.model import Holding, Opened, Owner
 from agent.stream.encoder import AgentInfo, Encoder
@@ -22,39 +22,49 @@ from .captured import NETNS, SCOPE, answer, message, read
 
 NOTICES = answer("destroyed")
 FIRST = NOTICES[: int.from_bytes(NOTICES[:4], sys.byteorder)]
-# Of the notice in FIRST: where its message has the length and the kind, and the family.
-KIND, FAMILY = 4, 16
+TYPE, FAMILY = 4, 16  # Places in FIRST.
 SO_COOKIE = 57  # asm-generic/socket.h
 SOCK_DIAG = 4  # linux/netlink.h
 
 
-def ended(data: bytes) -> list[DestroyNotice]:
-    """The notices in data without malformed messages."""
+def parse(data: bytes) -> list[DestroyNotice]:
+    """Return the notices in data without malformed messages."""
     found, malformed = parse_notices(data)
     assert not malformed
     return found
 
 
-def told() -> list[tuple[object, ...]]:
-    found = short_lived(ended(NOTICES), EMPTY, SCOPE)
-    return [(one.proto, one.family, *one[5:9], one.direction) for one in found]
-
-
-# Captured ones.
+def described() -> list[tuple[object, ...]]:
+    """Return protocol, family, endpoints and direction of the captured notices."""
+    return [
+        (
+            found.proto,
+            found.family,
+            found.local_addr,
+            found.local_port,
+            found.remote_addr,
+            found.remote_port,
+            found.direction,
+        )
+        for found in short_lived(parse(NOTICES), EMPTY, SCOPE)
+    ]
 
 
 def cookies(table: Table) -> set[int | None]:
-    """The cookies of all rows."""
     return {row.cookie for row in table.rows.values()}
 
 
-def test_the_notices_of_every_kind() -> None:
-    assert [one.proto for one in ended(NOTICES)] == ["udp", "udp", "tcp", "tcp", "tcp", "tcp"]
-    assert len({one.cookie for one in ended(NOTICES)}) == 6
+# Captured notices.
 
 
-def test_sockets_that_nobody_saw() -> None:
-    found = told()
+def test_notices_of_tcp_and_udp_are_parsed() -> None:
+    notices = parse(NOTICES)
+    assert [notice.proto for notice in notices] == ["udp", "udp", "tcp", "tcp", "tcp", "tcp"]
+    assert len({notice.cookie for notice in notices}) == 6
+
+
+def test_short_lived_sockets_have_endpoints_and_directions() -> None:
+    found = described()
     assert found[:3] == [
         ("udp", "inet", "127.0.0.1", 5400, None, None, None),
         ("udp", "inet6", "::1", 5401, "::1", 5401, None),
@@ -66,41 +76,38 @@ def test_sockets_that_nobody_saw() -> None:
     ]
 
 
-def test_what_is_not_told_is_unknown() -> None:
-    for one in short_lived(ended(NOTICES), EMPTY, SCOPE):
-        assert (one.inode, one.uid, one.state, one.recv_q) == (0, None, None, None)
-        assert (one.netns, one.source) == (NETNS, "netlink")
+def test_fields_that_a_notice_lacks_are_unknown() -> None:
+    for found in short_lived(parse(NOTICES), EMPTY, SCOPE):
+        assert (found.inode, found.uid, found.state, found.recv_q) == (0, None, None, None)
+        assert (found.netns, found.source) == (NETNS, "netlink")
 
 
-def test_a_port_that_is_forgotten_by_the_end_is_unknown() -> None:
-    # Who closes with a reset forgets the peer's port.
-    reset = told()[3]
+def test_the_peers_port_is_unknown_after_a_reset() -> None:
+    reset = described()[3]
     assert reset[2:4] == ("127.0.0.1", 8100)
     assert reset[5] is None
 
 
-def test_a_listener_that_is_there_still_tells_the_direction() -> None:
-    both = [one for one in ended(NOTICES) if one.proto == "tcp"][1:3]
-    alone = short_lived(both[1:], EMPTY, SCOPE._replace(ephemeral_ports=range(0)))
-    assert [one.direction for one in alone] == [None]
-    row = both[1].row
-    # The other end of the connection listens on 127.0.0.1:8100.
-    listener = bytearray(row)
-    listener[1] = diag.LISTEN
-    listener[4:6], listener[6:8] = row[6:8], b"\0\0"
-    tcp = diag.inet_dump("tcp").read([bytes(listener)], SCOPE, EMPTY)
-    found = short_lived(both[1:], tcp, SCOPE._replace(ephemeral_ports=range(0)))
-    assert [one.direction for one in found] == ["outbound"]
+def test_a_listener_of_the_last_reading_shows_the_direction() -> None:
+    scope = SCOPE._replace(ephemeral_ports=range(0))
+    notice = [found for found in parse(NOTICES) if found.proto == "tcp"][2]
+    assert [found.direction for found in short_lived([notice], EMPTY, scope)] == [None]
+    # A listener at the remote endpoint, 127.0.0.1:8100.
+    listener = bytearray(notice.row)
+    listener[1] = LISTEN
+    listener[4:6], listener[6:8] = notice.row[6:8], b"\0\0"
+    tcp = inet_dump("tcp").read([bytes(listener)], SCOPE, EMPTY)
+    assert [found.direction for found in short_lived([notice], tcp, scope)] == ["outbound"]
 
 
-def test_the_cookies_of_a_reading() -> None:
+def test_every_row_of_a_reading_has_a_cookie() -> None:
     table = read("tcp")
     assert len(cookies(table)) == len(table.rows)
     assert all(cookies(table))
 
 
-def messages(data: bytes) -> list[bytes]:
-    """The messages in data, one by one."""
+def split(data: bytes) -> list[bytes]:
+    """Return the messages in data one by one."""
     found = []
     while data:
         length = int.from_bytes(data[:4], sys.byteorder)
@@ -109,25 +116,29 @@ def messages(data: bytes) -> list[bytes]:
     return found
 
 
-def test_several_buffers_or_one() -> None:
-    assert [one for each in messages(NOTICES) for one in ended(each)] == ended(NOTICES)
+def test_one_datagram_or_several_give_the_same_notices() -> None:
+    assert [notice for part in split(NOTICES) for notice in parse(part)] == parse(NOTICES)
+
+
+# Malformed messages.
 
 
 @given(st.binary(max_size=300) | mutated(NOTICES) | mutated(NOTICES[:192]))
-def test_no_bytes_raise_and_what_is_read_can_be_told(data: bytes) -> None:
+def test_no_bytes_raise_and_every_socket_can_be_encoded(data: bytes) -> None:
     encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
-    for one in short_lived(parse_notices(data)[0], EMPTY, SCOPE):
-        encoder.delta(Opened(Holding(one, None, (), Owner(0, None))), 1, 0.0)
+    for found in short_lived(parse_notices(data)[0], EMPTY, SCOPE):
+        encoder.delta(Opened(Holding(found, None, (), Owner(0, None))), 1, 0.0)
 
 
 @pytest.mark.parametrize("size", range(0, len(NOTICES), 37))
-def test_notices_that_are_cut_off_are_malformed(size: int) -> None:
+def test_a_truncated_notice_is_malformed(size: int) -> None:
     found, malformed = parse_notices(NOTICES[:size])
-    assert found == ended(NOTICES)[: len(found)]
-    assert malformed == (size != len(b"".join(messages(NOTICES)[: len(found)])))
+    assert found == parse(NOTICES)[: len(found)]
+    assert malformed == (size != len(b"".join(split(NOTICES)[: len(found)])))
 
 
 def changed(at: int, value: bytes) -> bytes:
+    """Return FIRST with other bytes in one place."""
     return FIRST[:at] + value + FIRST[at + len(value) :]
 
 
@@ -139,49 +150,49 @@ def changed(at: int, value: bytes) -> bytes:
         bytes(16),
         changed(0, (15).to_bytes(4, sys.byteorder)),
         changed(0, (len(FIRST) + 1).to_bytes(4, sys.byteorder)),
-        changed(KIND, (21).to_bytes(2, sys.byteorder)),
+        changed(TYPE, (21).to_bytes(2, sys.byteorder)),
         changed(FAMILY, b"\1"),
         message(FIRST[16:87]),
-        message(FIRST[16:88]),  # Without a protocol.
-        message(FIRST[16:88] + struct.pack("=HH", 4, 10)),  # A protocol of no bytes.
+        message(FIRST[16:88]),
+        message(FIRST[16:88] + struct.pack("=HH", 4, 10)),
         message(FIRST[16:88] + struct.pack("=HH", 3, 10)),
         message(FIRST[16:88] + struct.pack("=HHI", 9, 10, 17)),
         message(FIRST[16:88] + struct.pack("=H", 5)),
     ],
     ids=[
         "one byte",
-        "no whole header",
+        "truncated header",
         "zeros",
         "length below that of a header",
         "length beyond the end",
-        "another kind",
+        "another type",
         "another family",
-        "no whole row",
+        "truncated row",
         "no protocol",
         "empty protocol",
         "attribute length too small",
         "attribute length too large",
-        "no whole attribute header",
+        "truncated attribute header",
     ],
 )
-def test_a_malformed_notice_is_counted_and_not_read(broken: bytes) -> None:
+def test_a_malformed_message_is_counted(broken: bytes) -> None:
     assert parse_notices(broken) == ([], 1)
 
 
-def test_a_notice_behind_a_malformed_one_is_read() -> None:
+def test_a_notice_after_a_malformed_message_is_parsed() -> None:
     broken = message(FIRST[16:88])
-    assert parse_notices(broken + FIRST + broken) == (ended(FIRST), 2)
+    assert parse_notices(broken + FIRST + broken) == (parse(FIRST), 2)
 
 
 def test_a_notice_of_a_protocol_without_a_table_is_not_malformed() -> None:
     assert parse_notices(message(FIRST[16:88] + struct.pack("=HHI", 5, 10, 132))) == ([], 0)
 
 
-# Real ones.
+# Notices of the running kernel.
 
 
 @pytest.fixture
-def hearing() -> Iterator[socket.socket]:
+def subscribed() -> Iterator[socket.socket]:
     with _open_destroy_socket() as opened:
         opened.settimeout(10)
         yield opened
@@ -191,11 +202,11 @@ def cookie_of(opened: socket.socket) -> int:
     return int.from_bytes(opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
 
 
-def heard(hearing: socket.socket, cookie: int) -> DestroyNotice:
+def receive_notice(subscribed: socket.socket, cookie: int) -> DestroyNotice:
     while True:
-        for one in ended(hearing.recv(65536)):
-            if one.cookie == cookie:
-                return one
+        for notice in parse(subscribed.recv(65536)):
+            if notice.cookie == cookie:
+                return notice
 
 
 @pytest.mark.parametrize(
@@ -204,60 +215,61 @@ def heard(hearing: socket.socket, cookie: int) -> DestroyNotice:
 @pytest.mark.parametrize(
     ("kind", "proto"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")]
 )
-def test_the_end_of_a_socket_is_heard(
-    hearing: socket.socket, family: int, host: str, kind: int, proto: str
+def test_a_closed_socket_causes_a_notice(
+    subscribed: socket.socket, family: int, host: str, kind: int, proto: str
 ) -> None:
     with socket.socket(family, kind) as opened:
         opened.bind((host, 0))
         cookie, port = cookie_of(opened), opened.getsockname()[1]
         if proto == "tcp":
             opened.listen()
-    one = heard(hearing, cookie)
-    assert one.proto == proto
-    (found,) = short_lived([one], EMPTY, SCOPE)
+    notice = receive_notice(subscribed, cookie)
+    assert notice.proto == proto
+    (found,) = short_lived([notice], EMPTY, SCOPE)
     assert (found.local_addr, found.local_port, found.inode) == (host, port, 0)
 
 
-def test_the_end_of_a_connection_that_was_read_is_known(hearing: socket.socket) -> None:
+def test_a_notice_has_the_cookie_of_the_row(subscribed: socket.socket) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as one,
-        server.accept()[0] as other,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
     ):
-        cookie_of_other, server_port = cookie_of(other), server.getsockname()[1]
+        accepted_cookie, server_port = cookie_of(accepted), server.getsockname()[1]
         link = _Link(_open_dump_socket(), None)
-        tcp = diag.inet_dump("tcp").read(
-            netlink_messages.split_rows(link.request(diag.inet_dump("tcp"))), SCOPE, EMPTY
-        )
+        tcp = inet_dump("tcp").read(split_rows(link.request(inet_dump("tcp"))), SCOPE, EMPTY)
         link.close()
-        assert {cookie_of_other, cookie_of(one)} <= cookies(tcp)
-        one.close()
-        other.recv(1)
-    one_ended = heard(hearing, cookie_of_other)
-    (found,) = short_lived([one_ended], tcp, SCOPE)
+        assert {accepted_cookie, cookie_of(client)} <= cookies(tcp)
+        client.close()
+        accepted.recv(1)
+    notice = receive_notice(subscribed, accepted_cookie)
+    (found,) = short_lived([notice], tcp, SCOPE)
     assert (found.direction, found.local_port) == ("inbound", server_port)
 
 
-def test_an_unbound_socket_that_ends_is_not_told(hearing: socket.socket) -> None:
+def test_the_notice_of_an_unbound_socket_is_left_out(subscribed: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound:
-        never = cookie_of(unbound)
+        unbound_cookie = cookie_of(unbound)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         last = cookie_of(bound)
     found: list[int] = []
     while last not in found:
-        found += [one.cookie for one in ended(hearing.recv(65536))]
-    assert never not in found
+        found += [notice.cookie for notice in parse(subscribed.recv(65536))]
+    assert unbound_cookie not in found
 
 
-def test_a_socket_that_is_not_bound_hears_nothing(hearing: socket.socket) -> None:
-    # Both have joined the group; one has no port id.
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as deaf:
-        deaf.setblocking(False)
-        deaf.setsockopt(270, 1, 3)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SKNLGRP_INET_UDP_DESTROY
+def test_a_netlink_socket_without_a_port_id_receives_no_notices(
+    subscribed: socket.socket,
+) -> None:
+    # Both sockets have joined the group; one has no port id, as it is not connected.
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as unbound:
+        unbound.setblocking(False)
+        # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SKNLGRP_INET_UDP_DESTROY
+        unbound.setsockopt(270, 1, 3)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.bind(("127.0.0.1", 0))
             cookie = cookie_of(opened)
-        heard(hearing, cookie)  # So it was told.
+        receive_notice(subscribed, cookie)  # The notice has been sent.
         with pytest.raises(BlockingIOError):
-            deaf.recv(65536)
+            unbound.recv(65536)

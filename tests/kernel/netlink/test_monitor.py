@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from agent.kernel.netlink import messages
-from agent.kernel.netlink import monitor as ears_module
+from agent.kernel.netlink import monitor as monitor_module
 from agent.kernel.netlink.client import _open_destroy_socket
 from agent.kernel.netlink.destroy import GROUPS, PROTOCOLS
 from agent.kernel.netlink.monitor import DestroyMonitor, DestroyReport
@@ -16,237 +16,235 @@ from ...unshared import in_new_netns
 from .captured import answer, message
 
 NETNS = 4026531833
-NOTHING = DestroyReport({}, Counter(), Counter(), frozenset())
+EMPTY_REPORT = DestroyReport({}, Counter(), Counter(), frozenset())
+TIMEOUT_SECONDS = 20
 
 
 @pytest.fixture
-def hearing() -> Iterator[socket.socket]:
+def subscribed() -> Iterator[socket.socket]:
     with _open_destroy_socket() as opened:
         yield opened
 
 
 @pytest.fixture
-async def ears(hearing: socket.socket) -> AsyncIterator[DestroyMonitor]:
-    """They hear our own namespace, from now on."""
+async def monitor(subscribed: socket.socket) -> AsyncIterator[DestroyMonitor]:
+    """A monitor of the namespace of the tests, after its first report."""
     made = DestroyMonitor()
-    made.add(NETNS, hearing)
+    made.add(NETNS, subscribed)
     assert made.affected_protocols() == {NETNS: PROTOCOLS}
-    assert made.take() == NOTHING
+    assert made.take() == EMPTY_REPORT
     yield made
     made.remove([NETNS])
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 (it reads in the event loop, and tells nobody)
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110 (readers of the event loop signal nothing)
             await asyncio.sleep(0.001)
 
 
-def end_a_socket() -> int:
-    """Its port."""
+async def wait_for_port(monitor: DestroyMonitor, port: int) -> list[int]:
+    """Return the ports of all notices up to that of this port."""
+    found: list[int] = []
+    while port not in found:
+        await wait_until(lambda: bool(monitor.affected_protocols()))
+        found += ports(monitor.take())
+    return found
+
+
+def close_a_socket() -> int:
+    """Bind a UDP socket, close it and return its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("127.0.0.1", 0))
         port: int = opened.getsockname()[1]
     return port
 
 
-def ports(ears: DestroyMonitor) -> list[int]:
-    """Taken from what was heard."""
-    heard = ears.take().notices
-    return [int.from_bytes(one.row[4:6], "big") for one in heard.get(NETNS, ())]
+def ports(report: DestroyReport) -> list[int]:
+    return [int.from_bytes(notice.row[4:6], "big") for notice in report.notices.get(NETNS, ())]
 
 
-async def test_what_ended_before_was_not_heard(hearing: socket.socket) -> None:
-    ears = DestroyMonitor()
-    assert ears.affected_protocols() == {}
-    ears.add(NETNS, hearing)
-    # It is doubt, but no overrun that anybody need be told of.
-    assert set(ears.affected_protocols()) == {NETNS}
-    assert ears.take() == NOTHING
-    assert ears.affected_protocols() == {}
-    ears.remove([NETNS])
+async def test_a_new_namespace_is_affected_but_has_lost_nothing(
+    subscribed: socket.socket,
+) -> None:
+    monitor = DestroyMonitor()
+    assert monitor.affected_protocols() == {}
+    monitor.add(NETNS, subscribed)
+    assert set(monitor.affected_protocols()) == {NETNS}
+    assert monitor.take() == EMPTY_REPORT
+    assert monitor.affected_protocols() == {}
+    monitor.remove([NETNS])
 
 
-async def test_an_end_is_heard_and_is_doubt(ears: DestroyMonitor) -> None:
-    assert list(ears.namespaces) == [NETNS]
-    port = end_a_socket()
-    found: list[int] = []
-    async with asyncio.timeout(20):
-        while port not in found:
-            await until(lambda: set(ears.affected_protocols()) == {NETNS})
-            found += ports(ears)
+async def test_a_closed_socket_is_reported(monitor: DestroyMonitor) -> None:
+    assert list(monitor.namespaces) == [NETNS]
+    port = close_a_socket()
+    await wait_until(lambda: bool(monitor.affected_protocols()))
+    assert set(monitor.affected_protocols()) == {NETNS}
+    assert port in await wait_for_port(monitor, port)
 
 
-async def test_what_was_taken_is_not_told_again(ears: DestroyMonitor) -> None:
-    end_a_socket()
-    await until(lambda: bool(ears.affected_protocols()))
-    first = ports(ears)
+async def test_a_notice_is_reported_once(monitor: DestroyMonitor) -> None:
+    close_a_socket()
+    await wait_until(lambda: bool(monitor.affected_protocols()))
+    first = ports(monitor.take())
     assert first
-    assert not set(first) & set(ports(ears))
+    assert not set(first) & set(ports(monitor.take()))
 
 
-async def test_to_listen_again_to_the_same_is_no_doubt(
-    ears: DestroyMonitor, hearing: socket.socket
+async def test_adding_the_same_socket_again_changes_nothing(
+    monitor: DestroyMonitor, subscribed: socket.socket
 ) -> None:
-    ears.add(NETNS, hearing)
-    assert ears.take().lost == set()
+    monitor.add(NETNS, subscribed)
+    assert monitor.take().lost == set()
 
 
-async def test_another_socket_replaces_the_first(ears: DestroyMonitor) -> None:
+async def test_another_socket_replaces_the_first(monitor: DestroyMonitor) -> None:
     with _open_destroy_socket() as other:
-        ears.add(NETNS, other)
-        assert set(ears.affected_protocols()) == {NETNS}
-        ears.take()
-        assert list(ears.namespaces) == [NETNS]
-        port = end_a_socket()
-        found: list[int] = []
-        while port not in found:
-            await until(lambda: bool(ears.affected_protocols()))
-            found += ports(ears)
+        monitor.add(NETNS, other)
+        assert set(monitor.affected_protocols()) == {NETNS}
+        monitor.take()
+        assert list(monitor.namespaces) == [NETNS]
+        port = close_a_socket()
+        found = await wait_for_port(monitor, port)
         assert found.count(port) == 1
-        ears.remove([NETNS])
+        monitor.remove([NETNS])
 
 
-async def test_who_left_hears_nothing(ears: DestroyMonitor, hearing: socket.socket) -> None:
-    end_a_socket()
-    await until(lambda: bool(ears.affected_protocols()))
-    ears.remove([NETNS, NETNS + 1])
-    assert (ears.affected_protocols(), ears.take(), list(ears.namespaces)) == ({}, NOTHING, [])
-    end_a_socket()
-    hearing.settimeout(20)  # A notice comes a little after the end.
-    assert hearing.recv(65536)  # It waits here still: nobody has read it.
-    assert ears.affected_protocols() == {}
-
-
-async def test_more_than_is_kept_is_doubt(
-    ears: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
+async def test_a_removed_namespace_is_not_read(
+    monitor: DestroyMonitor, subscribed: socket.socket
 ) -> None:
-    monkeypatch.setattr(ears_module, "MAX_NOTICES", 3)
+    close_a_socket()
+    await wait_until(lambda: bool(monitor.affected_protocols()))
+    monitor.remove([NETNS, NETNS + 1])
+    assert monitor.affected_protocols() == {}
+    assert monitor.take() == EMPTY_REPORT
+    assert list(monitor.namespaces) == []
+    close_a_socket()
+    subscribed.settimeout(TIMEOUT_SECONDS)  # The kernel sends the notice a little later.
+    assert subscribed.recv(65536)  # The notice is still queued.
+    assert monitor.affected_protocols() == {}
+
+
+async def test_notices_beyond_the_limit_are_lost(
+    monitor: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "MAX_NOTICES", 3)
     for _ in range(10):
-        end_a_socket()
-    await until(lambda: NETNS in ears._lost)
-    heard, _ignored, _malformed, overrun = ears.take()
-    assert 3 <= len(heard[NETNS]) < 10
-    assert overrun == {NETNS}
+        close_a_socket()
+    await wait_until(lambda: NETNS in monitor._lost)
+    report = monitor.take()
+    assert 3 <= len(report.notices[NETNS]) < 10
+    assert report.lost == {NETNS}
 
 
-async def test_more_notices_than_one_turn_reads_are_all_heard(ears: DestroyMonitor) -> None:
-    ended = {end_a_socket() for _ in range(ears_module._MAX_READS + 50)}
+async def test_more_notices_than_one_turn_reads_are_all_reported(monitor: DestroyMonitor) -> None:
+    closed = {close_a_socket() for _ in range(monitor_module._MAX_READS + 50)}
     found: set[int] = set()
-    while not ended <= found:
-        await until(lambda: bool(ears.affected_protocols()))
-        found |= set(ports(ears))
+    while not closed <= found:
+        await wait_until(lambda: bool(monitor.affected_protocols()))
+        found.update(ports(monitor.take()))
 
 
-async def test_a_socket_that_fails_is_left_in_doubt(ears: DestroyMonitor) -> None:
-    # A peer that is not there makes reading fail, otherwise than an overrun does.
+async def test_a_socket_that_fails_is_dropped_and_reported_as_lost(
+    monitor: DestroyMonitor,
+) -> None:
+    # A refused datagram makes reading fail with another error than an overrun.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as failing:
         failing.setblocking(False)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            failing.connect(nobody.getsockname())
-        ears.add(7, failing)
-        ears.take()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+            closed.bind(("127.0.0.1", 0))
+            failing.connect(closed.getsockname())
+        monitor.add(7, failing)
+        monitor.take()
         failing.send(b"x")
-        await until(lambda: 7 not in ears.namespaces)
-        # What ends from now on is not heard.
-        assert 7 in ears.take().lost
+        await wait_until(lambda: 7 not in monitor.namespaces)
+        assert 7 in monitor.take().lost
 
 
-async def test_an_overrun_is_doubt(ears: DestroyMonitor, hearing: socket.socket) -> None:
-    hearing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # As little as the kernel grants.
-    async with asyncio.timeout(20):
+async def test_an_overrun_is_reported_as_lost(
+    monitor: DestroyMonitor, subscribed: socket.socket
+) -> None:
+    subscribed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # Rounded up to the minimum.
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
-            ended = [end_a_socket() for _ in range(100)]
-            time.sleep(0.05)  # noqa: ASYNC251 (the kernel tells meanwhile, and nobody reads)
+            closed = [close_a_socket() for _ in range(100)]
+            time.sleep(0.05)  # noqa: ASYNC251 (the kernel sends meanwhile, and nothing is read)
             await asyncio.sleep(0.01)
-            assert set(ears.affected_protocols()) == {NETNS}
-            heard, _ignored, _malformed, overrun = ears.take()
-            assert len(heard.get(NETNS, ())) < len(ended)
-            if overrun == {NETNS}:
+            assert set(monitor.affected_protocols()) == {NETNS}
+            report = monitor.take()
+            assert len(report.notices.get(NETNS, ())) < len(closed)
+            if report.lost == {NETNS}:
                 break
-    assert list(ears.namespaces) == [NETNS]  # It goes on to hear.
-    assert ears.affected_protocols() == {}
+    assert list(monitor.namespaces) == [NETNS]  # Reading continues.
+    assert monitor.affected_protocols() == {}
     ours: set[int] = set()
     found: set[int] = set()
-    async with asyncio.timeout(20):
-        while not ours & found:  # What else ends on this machine may overrun it once more.
-            ours.add(end_a_socket())
-            await until(lambda: bool(ears.affected_protocols()))
-            found.update(ports(ears))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not ours & found:  # Sockets of other processes may cause another overrun.
+            ours.add(close_a_socket())
+            await wait_until(lambda: bool(monitor.affected_protocols()))
+            found.update(ports(monitor.take()))
 
 
-def test_what_another_process_sends_to_the_groups_is_ignored_and_counted() -> None:
+def test_messages_of_another_process_are_ignored_and_counted() -> None:
     async def forge() -> tuple[list[int], int, Counter[int], Counter[int]]:
+        found: list[int] = []
+        ignored, malformed = Counter[int](), Counter[int]()
         with (
-            _open_destroy_socket() as hearing,
+            _open_destroy_socket() as subscribed,
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as forger,
         ):
             forger.bind((0, 0))
-            ears = DestroyMonitor()
-            ears.add(NETNS, hearing)
+            monitor = DestroyMonitor()
+            monitor.add(NETNS, subscribed)
             for group in GROUPS:
                 for forged in (answer("destroyed"), message(b"short"), b"\0"):
                     forger.sendto(forged, (0, 1 << group - 1))
-            port, found = end_a_socket(), []
-            ignored, malformed = Counter[int](), Counter[int]()
-            async with asyncio.timeout(20):
+            port = close_a_socket()
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while port not in found:
-                    await until(lambda: bool(ears.affected_protocols()))
-                    report = ears.take()
-                    found += [
-                        int.from_bytes(one.row[4:6], "big") for one in report.notices.get(NETNS, ())
-                    ]
+                    await wait_until(lambda: bool(monitor.affected_protocols()))
+                    report = monitor.take()
+                    found += ports(report)
                     ignored += report.ignored
                     malformed += report.malformed
-            assert ears.take() == NOTHING
-            ears.remove([NETNS])
+            assert monitor.take() == EMPTY_REPORT
+            monitor.remove([NETNS])
         return found, port, ignored, malformed
 
-    # In a namespace in which nobody else listens.
+    # In a namespace without other sockets.
     found, port, ignored, malformed = in_new_netns(lambda: asyncio.run(forge()))
     assert found == [port]
     assert (ignored, malformed) == ({NETNS: 3 * len(GROUPS)}, {})
 
 
-@pytest.mark.parametrize("length", [20, 90])
-def test_a_datagram_that_is_too_long_is_truncated(
-    monkeypatch: pytest.MonkeyPatch, length: int
+async def test_truncated_datagrams_are_counted_as_malformed(
+    monitor: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "_MAX_DATAGRAM_BYTES", length)
-    with _open_destroy_socket() as hearing:
-        hearing.settimeout(20)
-        end_a_socket()
-        datagram = messages.receive(hearing)
-    assert (len(datagram.data), datagram.truncated, datagram.from_kernel) == (length, True, True)
+    def truncate(subscribed: socket.socket) -> messages.Datagram:
+        return messages.receive(subscribed)._replace(truncated=True)  # After a whole message.
 
-
-async def test_truncated_notices_are_counted_and_not_read(
-    ears: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def truncate(hearing: socket.socket) -> messages.Datagram:
-        return messages.receive(hearing)._replace(truncated=True)  # Behind a whole message.
-
-    monkeypatch.setattr(ears_module, "receive", truncate)
-    end_a_socket()
-    await until(lambda: bool(ears._malformed))
-    report = ears.take()
+    monkeypatch.setattr(monitor_module, "receive", truncate)
+    close_a_socket()
+    await wait_until(lambda: bool(monitor._malformed))
+    report = monitor.take()
     assert not report.ignored
     assert report.malformed[NETNS] >= 1
-    assert report.notices.get(NETNS, []) == []
+    assert ports(report) == []
 
 
-async def test_malformed_notices_of_the_kernel_are_counted(
-    ears: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
+async def test_malformed_messages_of_the_kernel_are_counted(
+    monitor: DestroyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = messages.Datagram(message(b"short"), from_kernel=True, truncated=False)
 
-    def receive(hearing: socket.socket) -> messages.Datagram:
-        messages.receive(hearing)
+    def receive(subscribed: socket.socket) -> messages.Datagram:
+        messages.receive(subscribed)
         return short
 
-    monkeypatch.setattr(ears_module, "receive", receive)
-    end_a_socket()
-    await until(lambda: bool(ears._malformed))
-    assert ears.take().malformed[NETNS] >= 1
-    assert list(ears.namespaces) == [NETNS]
+    monkeypatch.setattr(monitor_module, "receive", receive)
+    close_a_socket()
+    await wait_until(lambda: bool(monitor._malformed))
+    assert monitor.take().malformed[NETNS] >= 1
+    assert list(monitor.namespaces) == [NETNS]
