@@ -1,5 +1,7 @@
-"""A booted systemd in a container, to install the service in. It takes root, mmdebstrap and
-systemd-nspawn, and about a minute to prepare."""
+"""A container that runs systemd, in which the service is installed.
+
+It requires root, mmdebstrap and systemd-nspawn; its preparation takes about a minute.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,17 @@ PACKAGES = (
     "python3-venv", "iproute2", "libcap2-bin", "libnss-systemd", "procps", "make",
 )  # fmt: skip
 BOOT_SECONDS = 60.0
-# Where the container finds what is shared with it.
+# The directory in the container with the project, the wheels and the scripts of the tests.
 SHARED = "/srv/t"
 
 
 def can_be_had() -> bool:
-    """Whether this machine has what a container takes."""
+    """Return whether the container can run on this machine."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 
 
 def prepare(directory: Path) -> Path:
-    """A root file system and, beside it, what the container is to find: the project and wheels."""
+    """Create and return a root file system; beside it, ``shared`` with the project and wheels."""
     root, shared = directory / "root", directory / "shared"
     shared.mkdir()
     include = "--include=" + ",".join(PACKAGES)
@@ -38,7 +40,7 @@ def prepare(directory: Path) -> Path:
         check=True, capture_output=True,
     )  # fmt: skip
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(shared / "project")], check=True)
-    # What is not committed yet counts too.
+    # Include uncommitted changes.
     for name in ("agent", "share", "systemd", "Makefile", "pyproject.toml", "README.md"):
         target = shared / "project" / name
         if target.is_dir():
@@ -57,7 +59,7 @@ def prepare(directory: Path) -> Path:
 
 
 class Container:
-    """It, booted; what changes in it is forgotten in the end."""
+    """The running container; its changes to the root file system are discarded."""
 
     def __init__(self, root: Path) -> None:
         self._log = (root.parent / "boot.log").open("wb")
@@ -70,7 +72,7 @@ class Container:
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )  # fmt: skip
         self.leader = ""
-        self.bin = self.units = ""  # Where what is installed has its commands and its units.
+        self.bin = self.units = ""  # The directories of the installed commands and units.
 
     def __enter__(self) -> Self:
         end = time.monotonic() + BOOT_SECONDS
@@ -84,7 +86,7 @@ class Container:
                 if state.stdout.strip() in ("running", "degraded"):
                     return self
             time.sleep(0.2)
-        raise TimeoutError("it did not boot")
+        raise TimeoutError("the container did not boot")
 
     def __exit__(self, *_raised: object) -> None:
         self.run("systemctl poweroff", check=False)
@@ -98,7 +100,7 @@ class Container:
     def run(
         self, script: str, *, check: bool = True, timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a shell script in there, as root."""
+        """Run a shell script in the container, as root, and wait for it."""
         done = subprocess.run(
             [*self.enter(), "sh", "-ec", script], capture_output=True, text=True, check=False,
             timeout=timeout, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -107,7 +109,7 @@ class Container:
         return done
 
     def start(self, script: str) -> subprocess.Popen[str]:
-        """The same in the background."""
+        """Start a shell script in the container, as root."""
         return subprocess.Popen(
             [*self.enter(), "sh", "-ec", script],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -115,15 +117,15 @@ class Container:
         )  # fmt: skip
 
     def enter(self) -> list[str]:
-        """What puts a command into the container."""
+        """Return the command that runs its arguments in the container."""
         return ["nsenter", "-t", self.leader, "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w", "--"]
 
     def show(self, name: str, unit: str = "sockagent.service") -> str:
-        """A property of a unit."""
+        """Return a property of a unit."""
         return self.run(f"systemctl show --value -p {name} {unit}").stdout.strip()
 
     def until(self, script: str, seconds: float = 30.0) -> None:
-        """Wait until a script succeeds."""
+        """Wait until a script exits with status 0."""
         end = time.monotonic() + seconds
         while self.run(script, check=False).returncode:
             assert time.monotonic() < end, self.run("journalctl -n 50 --no-pager").stdout + script

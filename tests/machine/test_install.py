@@ -1,6 +1,6 @@
-"""``make install`` and ``make uninstall`` where they have to refuse, below a directory of the test.
+"""Errors of ``make install`` and ``make uninstall``, in a temporary directory.
 
-What they do where all is well test_service.py shows.
+test_service.py tests successful installations.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LOCKS = {
 }
 
 
-def make(target: str, found: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-    # No index, and only what is found there: whatever else has to be fetched cannot be.
-    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": found}
+def make(target: str, wheels: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    # Without a package index: only packages in the directory ``wheels`` can be downloaded.
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}
     return subprocess.run(
         ["make", "--no-print-directory", target, f"PYTHON={sys.executable}",
          *(f"{name}={value}" for name, value in settings.items())],
@@ -41,52 +41,54 @@ def tools() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["opt/sockagent", "/opt/my app", "/opt/a&b", "/opt/a|b", ""])
-def test_a_prefix_that_is_none(prefix: str, tmp_path: Path) -> None:
+def test_an_invalid_prefix_is_rejected(prefix: str, tmp_path: Path) -> None:
     done = make("install", PREFIX=prefix, DESTDIR=str(tmp_path))
     assert done.returncode != 0
     assert done.stderr.startswith(f"sockagent: PREFIX={prefix} m")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
-    theirs = tmp_path / "usr/local/bin/theirs"
-    theirs.parent.mkdir(parents=True)
-    theirs.touch()
+def test_a_directory_not_created_by_make_install_is_unchanged(tmp_path: Path) -> None:
+    other = tmp_path / "usr/local/bin/other"
+    other.parent.mkdir(parents=True)
+    other.touch()
     done = make("install", PREFIX="/usr/local", DESTDIR=str(tmp_path))
     assert done.returncode != 0
     assert "exists and was not created by make install; choose a new directory" in done.stderr
     done = make("uninstall", PREFIX="/usr/local", DESTDIR=str(tmp_path))
     assert done.returncode == 0
-    assert theirs.exists()
+    assert other.exists()
 
 
-def test_what_works_stays_where_nothing_can_be_fetched(tmp_path: Path) -> None:
+def test_a_failed_download_keeps_the_installation(tmp_path: Path) -> None:
     home = tmp_path / "opt/sockagent"
     home.mkdir(parents=True)
     (home / "sockagent-home").touch()
-    (home / "works").touch()
+    (home / "installed").touch()
     done = make("install", DESTDIR=str(tmp_path))
     assert done.returncode != 0
     assert "sockagent: nothing was installed, because the dependencies could not" in done.stderr
-    assert {path.name for path in home.iterdir()} == {"sockagent-home", "works"}
+    assert {path.name for path in home.iterdir()} == {"sockagent-home", "installed"}
     assert {path.name for path in tmp_path.iterdir()} == {"opt"}
     assert {path.name for path in home.parent.iterdir()} == {"sockagent"}
 
 
-def test_all_that_is_asked_for_is_pinned_with_its_hashes() -> None:
-    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project = asked["project"]
-    runs_on = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
-    for name, wanted in (
-        ("requirements.txt", runs_on),
-        ("build-requirements.txt", asked["build-system"]["requires"]),
+def test_all_dependencies_are_pinned_with_hashes() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = pyproject["project"]
+    runtime = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    for name, requirements in (
+        ("requirements.txt", runtime),
+        ("build-requirements.txt", pyproject["build-system"]["requires"]),
     ):
-        assert LOCKS[name].keys() >= {re.split(r"[<>=~!]", one)[0] for one in wanted}
+        assert LOCKS[name].keys() >= {
+            re.split(r"[<>=~!]", requirement)[0] for requirement in requirements
+        }
         for line in (ROOT / "systemd" / name).read_text().splitlines()[1:]:
             assert re.fullmatch(r"[a-z0-9-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line)
 
 
-def test_what_has_another_hash_is_not_installed(tmp_path: Path) -> None:
+def test_a_wheel_with_a_different_hash_is_not_installed(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     for name, version in LOCKS["build-requirements.txt"].items():
@@ -100,7 +102,7 @@ def test_what_has_another_hash_is_not_installed(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
-def test_uninstalling_from_another_place_says_where_it_is(tmp_path: Path) -> None:
+def test_uninstall_with_another_prefix_names_the_installed_one(tmp_path: Path) -> None:
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     text = (ROOT / "systemd/sockagent.service").read_text()
@@ -111,7 +113,7 @@ def test_uninstalling_from_another_place_says_where_it_is(tmp_path: Path) -> Non
     assert (units / "sockagent.service").exists()
 
 
-def test_uninstalling_takes_away_what_is_ours(tmp_path: Path) -> None:
+def test_uninstall_removes_installed_files_and_keeps_changed_ones(tmp_path: Path) -> None:
     home = tmp_path / "opt/sockagent"
     (home / "bin").mkdir(parents=True)
     (home / "sockagent-home").touch()
@@ -120,9 +122,16 @@ def test_uninstalling_takes_away_what_is_ours(tmp_path: Path) -> None:
     link.symlink_to("/opt/sockagent/bin/sockagent")
     changed = tmp_path / "etc/default/sockagent"
     changed.parent.mkdir(parents=True)
-    changed.write_text("# mine\n")
+    changed.write_text("# changed\n")
+    share = tmp_path / "usr/local/share"
+    other = share / "man/man1/other.1"
+    for page in (share / "man/man1/sockagent.1", other, share / "zsh/site-functions/_sockagent"):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.touch()
     done = make("uninstall", DESTDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert not home.exists()
     assert not link.is_symlink()
+    assert [path for path in share.rglob("*") if path.is_file()] == [other]
+    assert not (share / "zsh").exists()
     assert changed.exists()
