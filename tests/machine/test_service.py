@@ -1,4 +1,4 @@
-"""The service under a real systemd: installed, used, hurt, and removed."""
+"""The service under systemd in a container: installation, use, failures and removal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .conftest import ROOT_OF_CONTAINER
 from .container import ROOT, SHARED, TOOLS, Container
 from .helpers import must_have, need_root, need_tool
 
-# The exposure that systemd-analyze tells, at the most.
-MOST_EXPOSURE = 1.0
+# The maximum of the exposure level that systemd-analyze security reports.
+MAX_EXPOSURE = 1.0
 TOKEN, ANOTHER = "0123456789abcdef", "fedcba9876543210"
 DELTAS = ("open", "update", "close", "coverage")
-# Prints the snapshot's records, or the status that refuses it: URL, token.
+# Prints the records of the snapshot, or the HTTP status of a refusal. Arguments: URL, token.
 CLIENT = """
 import asyncio, json, sys
 from websockets.asyncio.client import connect
@@ -40,7 +40,7 @@ async def main(url, token):
         print(error.response.status_code)
 asyncio.run(main(*sys.argv[1:]))
 """
-# Subscribes and never reads; tells when it is through with the handshake.
+# Subscribes and never reads; prints the status line of the handshake.
 STALLED = """
 import socket, sys, time
 one = socket.socket()
@@ -52,13 +52,13 @@ one.sendall(b"GET /events HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\
 print(one.recv(12), flush=True)
 time.sleep(60)
 """
-# Listens on a port of loopback.
+# Listens on a port of the loopback address.
 LISTENER = """
 import socket, sys, time
 listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 time.sleep(60)
 """
-# The agent, whose poll loop hangs once it gets SIGUSR1.
+# The agent, with a poll loop that hangs after SIGUSR1.
 WEDGED = """
 import asyncio, signal
 from agent.__main__ import entry
@@ -72,8 +72,8 @@ async def hanging(self):
 Poller.poll = hanging
 entry()
 """
-# What the fences must keep in, tried from within; prints what was possible.
-FENCES = """
+# Attempts what the sandbox must prevent, and prints what was possible.
+SANDBOX = """
 import ctypes, glob, json, os, socket, sys
 pid = int(open("/proc/1/stat").read().split()[0])
 libc = ctypes.CDLL(None, use_errno=True)
@@ -105,7 +105,7 @@ readable = len(glob.glob("/proc/1/fd/*"))
 with open("/proc/1/maps") as maps, open("/proc/1/mem", "rb") as memory:
     memory.seek(int(maps.readline().split("-")[0], 16))
     memory = memory.read(4).hex()
-print("FENCES", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid(),
+print("SANDBOX", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid(),
                             "memory": memory}), file=sys.stderr)
 """
 
@@ -117,7 +117,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Container]:
         need_tool(tool)
     root = request.config.stash[ROOT_OF_CONTAINER].result()
     shared = root.parent / "shared"
-    scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "fences": FENCES}
+    scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "sandbox": SANDBOX}
     for name, text in {**scripts, "listener": LISTENER}.items():
         (shared / f"{name}.py").write_text(text)
     with Container(root) as booted:
@@ -125,7 +125,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Container]:
 
 
 def files(box: Container) -> set[str]:
-    """What there is where software is installed, but for what is compiled."""
+    """Return the paths in directories of installed software, except compiled modules."""
     found = box.run(
         "find /etc /opt /usr /lib/systemd /var/lib /run/systemd/system ! -name '*.pyc' "
         "! -name __pycache__ ! -path '/var/lib/systemd/*' ! -path '/var/lib/private*' "
@@ -134,14 +134,14 @@ def files(box: Container) -> set[str]:
     return set(found.stdout.splitlines())
 
 
-# The package, while nothing else is installed.
+# Tests of the package itself.
 
 
 @pytest.fixture(scope="module")
 def package() -> Path:
     for tool in ("dpkg-buildpackage", "dh", "lintian"):
         need_tool(tool)
-    must_have(Path("/usr/bin/python3").exists(), "there is no Python of Debian's")
+    must_have(Path("/usr/bin/python3").exists(), "/usr/bin/python3 is not installed")
     done = subprocess.run(
         ["make", "--no-print-directory", "deb"], cwd=ROOT, capture_output=True, text=True,
         check=False,
@@ -172,8 +172,7 @@ def test_the_links_of_the_packaged_documents_lead_to_files(package: Path, tmp_pa
 def test_another_build_of_the_same_commit_is_the_same_package(
     package: Path, tmp_path: Path
 ) -> None:
-    """At another place and time, by a user with another umask, of files that were written before
-    the commit."""
+    """The second build has another directory, time zone, umask and times of the files."""
     names = ("LICENSE", "CHANGELOG.md", "README.md", "Makefile", "pyproject.toml", "agent", "docs",
              "share", "systemd", "bench")  # fmt: skip
     project = tmp_path / ("x" * 20)
@@ -197,11 +196,11 @@ def test_another_build_of_the_same_commit_is_the_same_package(
     )
 
 
-# All that follows is shown of both ways to install it.
+# All further tests run for both ways of installation.
 
 
 def by_package(box: Container, package: Path) -> Iterator[None]:
-    """With Debian's tools: installed, upgraded, and purged in the end."""
+    """Install and upgrade the Debian package; at the end, purge it."""
     shutil.copy(package, Path(f"/proc/{box.leader}/root/tmp/sockagent.deb"))
     box.run("dpkg -i /tmp/sockagent.deb")
     box.until("systemctl is-active sockagent.service")
@@ -222,7 +221,7 @@ def by_package(box: Container, package: Path) -> Iterator[None]:
 
 
 def by_make(box: Container) -> Iterator[None]:
-    """With ``make install``, twice: it is the same the second time."""
+    """Run ``make install`` twice, with the same result; at the end, ``make uninstall``."""
     make = (
         f"cp -r {SHARED}/project /tmp/project; cd /tmp/project; export PIP_NO_INDEX=1"
         f" PIP_FIND_LINKS={SHARED}/wheels; make install PYTHON=python3"
@@ -231,7 +230,7 @@ def by_make(box: Container) -> Iterator[None]:
     once = files(box)
     box.run(f"rm -rf /tmp/project; {make}")
     assert files(box) == once
-    # The same files are in the wheel, which pip has unpacked into /opt/sockagent.
+    # The wheel, unpacked in /opt/sockagent, contains the same files.
     for share in ("/usr/local/share", "/opt/sockagent/share"):
         box.run(
             "cd /tmp/project/share; find . -type f | while read -r name; do"
@@ -245,7 +244,7 @@ def by_make(box: Container) -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=["deb", "make"])
 def installed(box: Container, request: pytest.FixtureRequest) -> Iterator[Container]:
-    """With the service, active; nothing of it is left in the end."""
+    """The container with the service running; check that its removal leaves no files."""
     before = files(box)
     if request.param == "deb":
         way = by_package(box, request.getfixturevalue("package"))
@@ -260,14 +259,14 @@ def installed(box: Container, request: pytest.FixtureRequest) -> Iterator[Contai
 
 
 def restart(box: Container) -> None:
-    """Start the service anew, however often that was done within the minute."""
+    """Restart the service, regardless of the limit on the rate of starts."""
     box.run(
         "systemctl reset-failed sockagent.service sockagent.socket; systemctl restart sockagent"
     )
 
 
 def client(box: Container, token: str = "", query: str = "") -> list[dict[str, object]] | int:
-    """The snapshot that a client gets, or how it is refused."""
+    """Return the records of the snapshot, or the HTTP status of a refusal."""
     done = box.run(
         f"{box.bin}/python {SHARED}/client.py 'ws://127.0.0.1:8765/events{query}' '{token}'"
     )
@@ -275,7 +274,7 @@ def client(box: Container, token: str = "", query: str = "") -> list[dict[str, o
     return int(lines[0]) if isinstance(lines[0], int) else lines
 
 
-def test_it_is_ready_and_tells_how_it_does(installed: Container) -> None:
+def test_the_service_is_ready_and_reports_its_status(installed: Container) -> None:
     assert installed.show("ActiveState") == "active"
     assert installed.show("SubState") == "running"
     status = installed.show("StatusText")
@@ -284,7 +283,7 @@ def test_it_is_ready_and_tells_how_it_does(installed: Container) -> None:
     assert installed.show("User") or installed.show("DynamicUser") == "yes"
 
 
-def test_a_client_through_the_socket_sees_everybodys_sockets(installed: Container) -> None:
+def test_a_client_receives_the_sockets_of_all_users(installed: Container) -> None:
     listen = f"{installed.bin}/python {SHARED}/listener.py"
     processes = [
         installed.start(f"exec {listen} 7001"),
@@ -336,7 +335,7 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
         until(lambda one: one.get("local_port") == 7005)
         units = "sockagent.service sockagent.socket"
         installed.run(f"systemctl reset-failed {units}")
-        # Something happens while nobody looks, too.
+        # A socket is closed while the service restarts.
         installed.run("(sleep 0.2; pkill -f [l]istener.py) & systemctl restart sockagent; wait")
         until(lambda one: one.get("local_port") == 7005 and one["event"] == "close")
         hellos = [one for one in told if one["event"] == "hello"]
@@ -346,7 +345,7 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
         deltas = [one["seq"] for one in told if one["event"] in DELTAS]
         assert deltas == list(range(int(str(deltas[0])), int(str(deltas[0])) + len(deltas)))
         assert told[-1]["reason"] == "exited"
-        # A run that had no time for its first poll leaves what it was left.
+        # A run that ends before its first poll hands over the state that it received.
         installed.run(f"systemctl reset-failed {units}")
         for delay in (0.1, 0.2, 0.3):
             installed.run("systemctl restart --no-block sockagent.service")
@@ -367,14 +366,14 @@ def test_a_client_resumes_without_loss_over_a_restart(installed: Container) -> N
             process.stdout.close()
 
 
-def test_nobody_is_refused_while_it_restarts(installed: Container) -> None:
+def test_a_client_is_not_refused_while_the_service_is_stopped(installed: Container) -> None:
     installed.run("systemctl reset-failed sockagent; systemctl stop sockagent.service")
-    # It listens all the same: who comes starts it.
+    # The socket unit still listens: the client starts the service.
     assert isinstance(client(installed), list)
     assert installed.show("ActiveState") == "active"
 
 
-def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> None:
+def test_a_reload_replaces_tokens_and_keeps_clients_connected(installed: Container) -> None:
     installed.run(
         f"mkdir -p /etc/sockagent; echo {TOKEN} >/etc/sockagent/tokens;"
         "chmod 600 /etc/sockagent/tokens"
@@ -408,14 +407,14 @@ def test_tokens_are_swapped_without_disturbing_anybody(installed: Container) -> 
         restart(installed)
 
 
-def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
+def test_the_service_stops_in_time_with_a_stalled_client(installed: Container) -> None:
     stalled = installed.start(f"exec {installed.bin}/python {SHARED}/stalled.py")
     try:
         assert stalled.stdout
         assert "HTTP/1.1 101" in stalled.stdout.readline()
         begun = time.monotonic()
         installed.run("systemctl stop sockagent.service sockagent.socket")
-        assert time.monotonic() - begun < 3.0  # The promise.
+        assert time.monotonic() - begun < 3.0  # TimeoutStopSec=5 must not be reached.
         assert installed.show("Result") == "success"
     finally:
         stalled.kill()
@@ -426,7 +425,7 @@ def test_it_stops_in_time_with_a_stalled_client(installed: Container) -> None:
 
 
 def drop_in(box: Container, text: str) -> None:
-    """Change the service for a test."""
+    """Install a drop-in file with lines of the section [Service]."""
     box.run(
         "mkdir -p /run/systemd/system/sockagent.service.d; "
         f"printf '%s\\n' '[Service]' '{text}' "
@@ -437,7 +436,7 @@ def drop_in(box: Container, text: str) -> None:
 
 @pytest.fixture
 def changed(installed: Container) -> Iterator[Container]:
-    """One whose service is as it was afterwards."""
+    """The same container; at the end, remove the drop-in file and restart the service."""
     yield installed
     installed.run("rm -rf /run/systemd/system/sockagent.service.d; systemctl daemon-reload")
     restart(installed)
@@ -449,7 +448,7 @@ def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
     restart(changed)
     main = changed.show("MainPID")
     time.sleep(5)
-    assert changed.show("MainPID") == main  # Fed, it lets it be.
+    assert changed.show("MainPID") == main  # The poll loop notifies the watchdog.
     changed.run(f"kill -USR1 {main}")
     changed.until(f'test "$(systemctl show --value -p MainPID sockagent)" != {main}')
     changed.until("systemctl is-active sockagent")
@@ -457,7 +456,7 @@ def test_the_watchdog_restarts_a_poller_that_hangs(changed: Container) -> None:
     assert "watchdog" in changed.run("journalctl -u sockagent --no-pager").stdout.lower()
 
 
-def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
+def test_a_configuration_error_is_not_retried(changed: Container) -> None:
     drop_in(changed, 'Environment="SOCKAGENT_OPTIONS=--filter-file /nowhere"')
     changed.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
     time.sleep(4)
@@ -465,7 +464,7 @@ def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
     assert (changed.show("ExecMainStatus"), changed.show("NRestarts")) == ("78", "0")
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
     assert "sockagent: the filter file /nowhere: No such file or directory" in said
-    # Who connects starts it, once, and is turned away.
+    # A client starts the service, once, and its connection is closed.
     runs = "journalctl -u sockagent -o cat --no-pager | grep -c 'the filter file /nowhere'"
     before = int(changed.run(runs).stdout)
     done = changed.run(
@@ -478,38 +477,38 @@ def test_a_wrong_configuration_is_not_tried_again(changed: Container) -> None:
     assert changed.show("ActiveState", "sockagent.socket") == "active"
 
 
-def test_the_fences_hold(changed: Container) -> None:
+def test_the_sandbox_prevents_access(changed: Container) -> None:
     drop_in(
-        changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={changed.bin}/python {SHARED}/fences.py"
+        changed, f"Type=oneshot' 'ExecStart=' 'ExecStart={changed.bin}/python {SHARED}/sandbox.py"
     )
     changed.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
-    *_, line = (line for line in said.splitlines() if line.startswith("FENCES "))
-    found = json.loads(line.removeprefix("FENCES "))
+    *_, line = (line for line in said.splitlines() if line.startswith("SANDBOX "))
+    found = json.loads(line.removeprefix("SANDBOX "))
     assert found["possible"] == []
-    assert found["readable"] > 0  # What it is there for.
+    assert found["readable"] > 0  # The service requires this.
     assert found["uid"] > 60_000
-    # The sandbox cannot prevent this, as the unit and docs/service.md say.
+    # The sandbox does not prevent this, as the unit file and docs/service.md say.
     assert found["memory"] == b"\x7fELF".hex()
 
 
-def test_the_journals_lines_are_whole(installed: Container) -> None:
+def test_every_line_of_the_journal_is_a_message(installed: Container) -> None:
     said = installed.run("journalctl -u sockagent -t sockagent -o cat --no-pager").stdout
     lines = said.splitlines()
     assert lines
     assert "Traceback" not in said
-    assert all(line.startswith(("sockagent: ", "FENCES ")) for line in lines), lines
+    assert all(line.startswith(("sockagent: ", "SANDBOX ")) for line in lines), lines
 
 
-def test_the_units_are_fine_and_expose_little(installed: Container) -> None:
+def test_the_units_are_valid_and_their_exposure_is_low(installed: Container) -> None:
     units = " ".join(f"{installed.units}/sockagent.{kind}" for kind in ("service", "socket"))
     checked = installed.run(f"systemd-analyze verify --man=no {units}")
     assert checked.stderr == ""
     score = exposure(installed)
-    assert score <= MOST_EXPOSURE
+    assert score <= MAX_EXPOSURE
     document = (ROOT / "docs" / "service.md").read_text()
     assert f"as {score:.1f}." in document
-    # With host networking: what its file says.
+    # With host networking, the exposure is the one that the example file names.
     example = ROOT / "systemd" / "sockagent.service.d" / "host-network.conf.example"
     drop_in(installed, "#")
     installed.run(
