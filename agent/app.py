@@ -229,7 +229,7 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
         None
         if procfs.own is None
         else NetlinkClient(
-            procfs.own[0],
+            procfs.own.netns,
             include_unowned=config.all,
             include_cgroups=not is_privileged(),
             subscribe_destroy=config.polls,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from .kernel.capabilities import is_privileged
 from .kernel.procfs.files import read_or_empty
-from .kernel.procfs.net_tables import unlisted
+from .kernel.procfs.sockprotoname import socket_from_protocol
 from .log import log
 from .model import INET_FAMILIES, INET_PROTOS, Coverage
 from .stream.filters import Filter, is_glob
@@ -52,7 +52,9 @@ def _protocols(proc: str) -> set[str]:
     """The protocols that this kernel has, as records name them."""
     lines = read_or_empty(f"{proc}/self/net/protocols").splitlines()[_HEADED:]
     names = [line.split()[0] for line in lines if line.split()]
-    protocols = {proto for name in names if (proto := unlisted(0, name).proto) is not None}
+    protocols = {
+        proto for name in names if (proto := socket_from_protocol(0, name).proto) is not None
+    }
     return {*protocols, *INET_PROTOS, "unix", "netlink", "packet"}
 
 

@@ -12,7 +12,8 @@ from statistics import median
 from typing import NamedTuple
 
 from agent.kernel.procfs.mount import ProcFS
-from agent.kernel.procfs.scanner import FdCheck, ProcessScanner
+from agent.kernel.procfs.scan import FdCheck
+from agent.kernel.procfs.scanner import ProcessScanner
 from agent.snapshot.holders import Holders
 
 SOCKETS, CHANGES, ROUNDS = 40_000, 100, 7
@@ -57,8 +58,8 @@ def single() -> Single:
     wholes, checks, found = [], [], True
     for round_ in range(ROUNDS):
         start = time.process_time()
-        look = walker.look(pid)
-        holders.set_scan(look.process, look.netns, look.directory, look.fds, look.more)
+        look = walker.scan_process(pid)
+        holders.set_scan(look.process, look.netns, look.fd_dir_inode, look.fds, look.thread_fds)
         wholes.append(time.process_time() - start)
         gone = held[round_ * CHANGES : (round_ + 1) * CHANGES]
         inodes = [os.fstat(one.fileno()).st_ino for one in gone]

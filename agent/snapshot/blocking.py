@@ -100,7 +100,7 @@ class BlockingCalls:
         self,
         function: Callable[[Sequence[I], Progress], T],
         items: Sequence[I],
-        place_of: Callable[[I], Hashable],
+        cgroup_info_of: Callable[[I], Hashable],
     ) -> T:
         """Call the function in a thread with the items whose places are not avoided.
 
@@ -111,7 +111,7 @@ class BlockingCalls:
         while True:
             remaining = items
             if self._hung:
-                remaining = [item for item in items if not self.avoids(place_of(item))]
+                remaining = [item for item in items if not self.avoids(cgroup_info_of(item))]
             progress = Progress(self.avoids)
             try:
                 return await self._run(None, progress, partial(function, remaining, progress), 0.0)

@@ -12,7 +12,7 @@ TCP = ("tcp", "tcp6")
 UNIX = ("unix",)
 UDP = ("udp", "udp6", "udplite", "udplite6")
 OTHERS = ("raw", "raw6", "icmp", "icmp6", "netlink", "packet")
-# In the order of the counters in ``sockstat.Counted`` that count the sockets of each group.
+# In the order of the counters in ``sockstat.SocketCounters`` that count the sockets of each group.
 GROUPS: tuple[Group, ...] = (TCP, UNIX, UDP, OTHERS)
 ALL_GROUPS = frozenset(GROUPS)
 GROUP_OF = {name: group for group in GROUPS for name in group}

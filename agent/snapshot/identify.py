@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
 
-from ..kernel.procfs.net_tables import unlisted
-from ..kernel.procfs.sockprotoname import protocols
+from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..model import Socket
 from .blocking import BlockingCalls
 from .holders import Holders
@@ -37,7 +36,7 @@ class SocketIdentifier:
         read any more: the rows of their sockets are gone.
         """
         names = await self._calls.batch(
-            partial(protocols, self._root), questions, attrgetter("pid")
+            partial(read_protocols, self._root), questions, attrgetter("pid")
         )
         sockets: dict[int, Socket] = {}
         closed: list[int] = []
@@ -51,6 +50,6 @@ class SocketIdentifier:
             elif name == b"":
                 closed.append(question.inode)
             else:
-                sockets[question.inode] = unlisted(question.inode, name, state.netns)
+                sockets[question.inode] = socket_from_protocol(question.inode, name, state.netns)
         await self._refresher.recheck_holders_of(closed)
         return sockets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..kernel.procfs.mount import Way
+from ..kernel.procfs.mount import NetnsMember
 from .holders import Holders
 from .quota import in_turn, late_namespaces, rounded
 
@@ -20,14 +20,14 @@ class NamespaceIndex:
         self._holders = holders
         self._limit = limit
         # Namespaces that only a thread is in, with its process and the way to the thread.
-        self._threads: dict[int, tuple[int, Way]] = {}
+        self._threads: dict[int, tuple[int, NetnsMember]] = {}
         self._late: dict[int, list[int]] = {}  # Namespaces beyond the limit, by user.
         self._read_in: dict[int, int] = {}  # The poll in which a late namespace was read last.
         self._polls = 0
 
-    def all(self) -> dict[int, list[Way]]:
+    def all(self) -> dict[int, list[NetnsMember]]:
         """Return all namespaces with the processes, or the thread, that lead to them."""
-        namespaces: dict[int, list[Way]] = {}
+        namespaces: dict[int, list[NetnsMember]] = {}
         processes = self._holders.processes
         for pid, state in processes.items():
             namespaces.setdefault(state.netns, []).append(pid)
@@ -36,7 +36,7 @@ class NamespaceIndex:
             namespaces.setdefault(netns, [way])
         return namespaces
 
-    def add_threads(self, found: Mapping[int, Way]) -> dict[int, list[Way]]:
+    def add_threads(self, found: Mapping[int, NetnsMember]) -> dict[int, list[NetnsMember]]:
         """Add the namespaces of threads; return the new ones with the ways that lead to them."""
         known = self.all()
         new = {netns: way for netns, way in found.items() if netns not in known}
@@ -49,7 +49,7 @@ class NamespaceIndex:
         ended = [netns for netns in vanished if netns in self._threads]
         return {self._threads.pop(netns)[0] for netns in ended}
 
-    def on_time(self, namespaces: dict[int, list[Way]]) -> dict[int, list[Way]]:
+    def on_time(self, namespaces: dict[int, list[NetnsMember]]) -> dict[int, list[NetnsMember]]:
         """Return the namespaces to read: those within the limits, and a few of the others, which
         take turns."""
         self._polls += 1

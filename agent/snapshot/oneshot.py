@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
-from ..kernel.procfs.forked_scan import ForkedScan, ScanBatch, batch_of
+from ..kernel.procfs.forked_scan import ForkedScan, ScanBatch, scan_batch
 from ..model import Coverage, Holding, Process, Socket
 from .blocking import NO_ANSWER, CallTimeout, place_of_process
 from .groups import ALL_GROUPS
@@ -23,18 +23,18 @@ async def take_snapshot(
     """
     procfs, tables, namespaces = poller.procfs, poller.tables, poller.namespaces
     unscanned = set(await poller.list_processes())
-    own = {} if procfs.own is None else {procfs.own[0]: [procfs.own[1]]}
+    own = {} if procfs.own is None else {procfs.own.netns: [procfs.own.pid]}
     own_groups = dict.fromkeys(own, ALL_GROUPS)
     reading = await tables.read(own, own_groups)
     holdings = _ScannedHoldings(poller, reading.sockets)
     failed: dict[int, str] = {}
     while scan is not None and (batch := await _next_batch(poller, scan)) is not None:
-        unscanned.difference_update(process.pid for process, *_rest in batch.looks)
+        unscanned.difference_update(process.pid for process, *_rest in batch.holders)
         failed.update(batch.failed)
         yield holdings.of(batch)
     if unscanned:  # Processes that ended since they were listed, or that a killed scan left out.
         pids = list(unscanned)
-        batch = batch_of(await poller.calls.batch(poller.scanner.walk, pids, place_of_process))
+        batch = scan_batch(await poller.calls.batch(poller.scanner.scan, pids, place_of_process))
         failed.update(batch.failed)
         failed.update((pid, NO_ANSWER) for pid in pids if poller.calls.hangs(pid))
         yield holdings.of(batch)
@@ -56,7 +56,7 @@ async def take_snapshot(
 async def _next_batch(poller: Poller, scan: ForkedScan) -> ScanBatch | None:
     """Wait for the next part of a scan in a child; None at its end. A child that hangs is ended."""
     try:
-        return await poller.calls.call("scan", scan.batch)
+        return await poller.calls.call("scan", scan.next_batch)
     except CallTimeout:
         scan.stop()
         return None
@@ -81,7 +81,7 @@ class _ScannedHoldings:
         holdings: list[Holding] = []
         build, sockets, reported = self._poller.builder.build, self._sockets, self.reported
         holder_of = self._holder_of
-        for process, held, readable, namespace, directory in batch.looks:
+        for process, held, readable, namespace, directory in batch.holders:
             unlisted: dict[int, int] = {}
             for inode, fds in held.items():
                 socket = sockets.get(inode)

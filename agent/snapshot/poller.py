@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from ..kernel.cgroups import Cgroups
 from ..kernel.procfs.scanner import ProcessScanner
-from ..kernel.procfs.stat import place_of
+from ..kernel.procfs.stat import cgroup_info_of
 from ..kernel.users import Users
 from ..model import CgroupInfo, Holding, HoldingKey, Snapshot, Socket
 from .blocking import BlockingCalls, place_of_process
@@ -242,15 +242,15 @@ class Poller:
     async def _scan_itself(self, reported: Container[int]) -> None:
         """Scan the agent, which has opened sockets to read the tables."""
         if self.procfs.own is not None:
-            pids = [self.procfs.own[1]]
-            result = await self.calls.batch(self.scanner.walk, pids, place_of_process)
-            for own in result.looks:
+            pids = [self.procfs.own.pid]
+            result = await self.calls.batch(self.scanner.scan, pids, place_of_process)
+            for own in result.scans:
                 fds = {fd: inode for fd, inode in own.fds.items() if inode not in reported}
                 self._refresher.add(own._replace(fds=fds))
 
     def _cgroup(self, cgroup_id: int) -> CgroupInfo | None:
         path = self._cgroups.find_path(cgroup_id)
-        return None if path is None else place_of({"": path})
+        return None if path is None else cgroup_info_of({"": path})
 
     def _stale(self, error: OSError) -> Snapshot:
         """Return the last snapshot, whose holdings stand while no process can be listed."""

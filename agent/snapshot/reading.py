@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ..kernel.procfs.mount import Way
+from ..kernel.procfs.mount import NetnsMember
 from ..model import Socket
 from .groups import Group, groups_of
 
 # Network namespaces with the processes or threads that lead to each. A namespace is named by its
 # inode, or by a negative number if the inode may not be read.
-Namespaces = Mapping[int, Sequence[Way]]
+Namespaces = Mapping[int, Sequence[NetnsMember]]
 # The groups of tables to read, or that were read, by namespace.
 GroupsByNamespace = Mapping[int, Collection[Group]]
 

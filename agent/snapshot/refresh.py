@@ -14,15 +14,10 @@ import time
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from operator import attrgetter
 
-from ..kernel.procfs.kcmp import may_share
+from ..kernel.procfs.kcmp import may_share_fds
 from ..kernel.procfs.progress import Progress
-from ..kernel.procfs.scanner import (
-    FdCheck,
-    FdSummary,
-    ProcessScan,
-    ProcessScanner,
-    is_other_program,
-)
+from ..kernel.procfs.scan import FdCheck, FdSummary, ProcessScan, is_other_program
+from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.schedstat import RunMonitor, is_conclusive
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout, place_of_process
@@ -121,7 +116,7 @@ class HolderRefresher:
         failed = await self._scan([*plan.whole, *changed])
         await self._find_shared([*plan.whole, *plan.turns])
         affordable = self._late.take_affordable(
-            {pid: one.descriptors for pid, one in counted.items()},
+            {pid: one.fd_count for pid, one in counted.items()},
             self.has_run,
             min(passed, MAX_PASSED_SECONDS),
         )
@@ -139,7 +134,7 @@ class HolderRefresher:
         # If this poll fails, the next one has to read the descriptors of these processes.
         self._ran_since = {pid for pid, ran in self._ran.items() if ran}
         asked = self._planner.to_count(self._ran.keys(), self._ran)
-        counted = await self._calls.batch(self._scanner.evidence, asked, place_of_process)
+        counted = await self._calls.batch(self._scanner.summaries, asked, place_of_process)
         # A process that hangs stays as it was; the scan of the whole process reports the reason.
         counted.update((pid, FdSummary(0, 0)) for pid in asked if self._calls.hangs(pid))
         return counted, self._ran.keys() - (set(asked) - counted.keys())
@@ -165,7 +160,7 @@ class HolderRefresher:
         self, present: Collection[int], counted: Mapping[int, FdSummary], known: int
     ) -> frozenset[int]:
         """Return the processes beyond the limits of their users; ``known`` counts descriptors."""
-        counts = {pid: one.descriptors for pid, one in counted.items()}
+        counts = {pid: one.fd_count for pid, one in counted.items()}
         new = [pid for pid in present if pid not in self._holders.processes]
         if not self._late.may_exceed(known + sum(counts.get(pid, 0) for pid in new)):
             return self._late.set_none()
@@ -179,16 +174,16 @@ class HolderRefresher:
 
         There is one for each thread of the machine, and the agent runs in each poll.
         """
-        own = None if self._procfs.own is None else self._procfs.own[1]
+        own = None if self._procfs.own is None else self._procfs.own.pid
         fds = None if own is None else parts.get(own)
         if own is not None and fds and self._monitor is not None:
-            parts[own] = set(fds) - self._monitor.files
+            parts[own] = set(fds) - self._monitor.open_fds
 
     async def _check_stat(self, pids: Sequence[int]) -> list[int]:
         """Return the processes that run another program, or have another parent, than before."""
         if not pids:
             return []
-        stats = await self._calls.batch(self._scanner.glance, pids, place_of_process)
+        stats = await self._calls.batch(self._scanner.fingerprints, pids, place_of_process)
         processes = self._holders.processes
         return [
             pid
@@ -217,14 +212,14 @@ class HolderRefresher:
             self.processes_scanned += 1
             self.descriptors_read += one.reads
             state = processes[one.pid]
-            if one.process is None and is_other_program(state.stat, one.glance):
+            if one.process is None and is_other_program(state.stat, one.fingerprint):
                 whole.append(one.pid)
                 continue
             if one.process and one.process.start_ticks != state.process.start_ticks:
                 whole.append(one.pid)
                 continue
             netns = None if one.netns is None else self._procfs.netns_id(one.netns) or one.netns
-            self._holders.set_facts(one.pid, process=one.process, netns=netns, stat=one.glance)
+            self._holders.set_facts(one.pid, process=one.process, netns=netns, stat=one.fingerprint)
             self._holders.update_fds(one.pid, one.changes)
         return whole
 
@@ -235,9 +230,9 @@ class HolderRefresher:
         chunks = [pids[start::SCAN_THREADS] for start in range(min(SCAN_THREADS, len(pids)))]
         failed: dict[int, str] = {}
         gone = set(pids)
-        scans = (self._calls.batch(self._scanner.walk, part, place_of_process) for part in chunks)
+        scans = (self._calls.batch(self._scanner.scan, part, place_of_process) for part in chunks)
         for result in await asyncio.gather(*scans):
-            for scan in result.looks:
+            for scan in result.scans:
                 self.add(scan)
                 gone.discard(scan.process.pid)
             failed.update(result.failed)
@@ -254,7 +249,9 @@ class HolderRefresher:
         self.descriptors_read += len(scan.fds)
         netns = self._procfs.netns_id(scan.netns) or scan.netns
         fds = scan.fds if scan.readable else None
-        self._holders.set_scan(scan.process, netns, scan.directory, fds, scan.more, scan.glance)
+        self._holders.set_scan(
+            scan.process, netns, scan.fd_dir_inode, fds, scan.thread_fds, scan.fingerprint
+        )
 
     async def _find_shared(self, pids: Iterable[int]) -> None:
         """Find the processes that use the descriptor table of their parent."""
@@ -277,7 +274,7 @@ class HolderRefresher:
         for pid, parent in pairs:
             if not progress.begin((SHARED, pid)):
                 break
-            if may_share(self._procfs.root, pid, parent):
+            if may_share_fds(self._procfs.root, pid, parent):
                 found.append(pid)
         return found
 

@@ -22,7 +22,7 @@ class Schedule:
     """What was counted and read of each namespace, and when; all times in seconds."""
 
     def __init__(self) -> None:
-        self._counters: dict[int, sockstat.Counted] = {}
+        self._counters: dict[int, sockstat.SocketCounters] = {}
         self._counted_at: dict[int, float] = {}
         self._asked_at = -math.inf
         # When all tables of a namespace were read last, and how many segments it had received then.
@@ -61,7 +61,7 @@ class Schedule:
 
     def due(
         self,
-        counted: Mapping[int, sockstat.Counted],
+        counted: Mapping[int, sockstat.SocketCounters],
         forced: Mapping[int, Iterable[Group]],
         now: float,
     ) -> dict[int, set[Group]]:
@@ -84,7 +84,7 @@ class Schedule:
         READ_SECONDS, even if no counter changes."""
         self._active.add(netns)
 
-    def _is_overdue(self, netns: int, new: sockstat.Counted, now: float) -> bool:
+    def _is_overdue(self, netns: int, new: sockstat.SocketCounters, now: float) -> bool:
         """Return whether all tables of a namespace are due, whatever its other counters show."""
         if new.used is None or netns not in self._read_at:
             return True
@@ -92,7 +92,7 @@ class Schedule:
         return moved and now - self._read_at[netns] >= READ_SECONDS
 
 
-def _moved(old: sockstat.Counted | None, new: sockstat.Counted) -> set[Group]:
+def _moved(old: sockstat.SocketCounters | None, new: sockstat.SocketCounters) -> set[Group]:
     """Return the groups whose counters changed; all groups if only the total changed."""
     if old is None or new.used is None:
         return set(ALL_GROUPS)

@@ -16,7 +16,7 @@ from ..kernel.netlink.client import NetlinkClient
 from ..kernel.netlink.destroy import DestroyNotice
 from ..kernel.netlink.monitor import DestroyMonitor
 from ..kernel.procfs import net_tables
-from ..kernel.procfs.mount import ProcFS, Way
+from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.rows import Scope, Table
 from .groups import Group
 
@@ -30,7 +30,7 @@ class Namespace(NamedTuple):
 
     name: int
     inode: int | None
-    ways: Sequence[Way]
+    ways: Sequence[NetnsMember]
 
 
 class TableReading(NamedTuple):
@@ -96,7 +96,7 @@ class ProcfsTables:
         """Read and parse all named tables that this kernel has."""
         tables: dict[TableName, Table] = {}
         failed: dict[TableName, str] = {}
-        texts, moved = self._procfs.tables(namespace.name, namespace.ways, names)
+        texts, moved = self._procfs.read_tables(namespace.name, namespace.ways, names)
         if texts is None:
             return TableReading(tables, failed, vanished=True, moved_pids=moved)
         for name, data in texts.items():
@@ -137,11 +137,13 @@ class NetlinkTables:
 
     def _interface(self, namespace: Namespace, index: int) -> str:
         """Return the name of an interface of the namespace, or its index in digits."""
-        texts, _moved = self._procfs.tables(namespace.name, namespace.ways, net_tables.INTERFACES)
+        texts, _moved = self._procfs.read_tables(
+            namespace.name, namespace.ways, net_tables.INTERFACE_TABLES
+        )
         if texts is None:
             return str(index)
         readable = [data for data in texts.values() if isinstance(data, bytes)]
-        return net_tables.interfaces(readable).get(index, str(index))
+        return net_tables.parse_interfaces(readable).get(index, str(index))
 
     def missing(self) -> Mapping[int, str]:
         """Return the namespaces that may not be entered."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import DUMPED_TABLES
 from ..kernel.procfs import sockstat
-from ..kernel.procfs.mount import ProcFS, Way
+from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.procfs.net_tables import table_of
 from ..kernel.procfs.progress import Progress
 from ..kernel.rows import EMPTY, Table
@@ -133,18 +133,18 @@ class TableReader:
         return names
 
     def _count(
-        self, namespaces: Iterable[tuple[int, Sequence[Way]]], progress: Progress
-    ) -> tuple[dict[int, sockstat.Counted], set[int]]:
+        self, namespaces: Iterable[tuple[int, Sequence[NetnsMember]]], progress: Progress
+    ) -> tuple[dict[int, sockstat.SocketCounters], set[int]]:
         """Read the counters of namespaces; those without a process are left out. Blocking.
 
         Return the counters and the processes that are in another namespace.
         """
-        counted: dict[int, sockstat.Counted] = {}
+        counted: dict[int, sockstat.SocketCounters] = {}
         moved: set[int] = set()
         for netns, ways in namespaces:
             if not progress.begin((COUNTERS, netns)):
                 break
-            read, moved_pids = self._procfs.tables(netns, ways, sockstat.FILES)
+            read, moved_pids = self._procfs.read_tables(netns, ways, sockstat.FILES)
             moved |= moved_pids
             if read is None:
                 continue
@@ -188,7 +188,9 @@ class TableReader:
         moved = frozenset(pid for result in results for pid in result.moved_pids)
         return Reading(self._tables.sockets, change, names, moved)
 
-    async def _read_in_thread(self, netns: int, ways: Sequence[Way], group: Group) -> TableReading:
+    async def _read_in_thread(
+        self, netns: int, ways: Sequence[NetnsMember], group: Group
+    ) -> TableReading:
         """Read a group of tables of one namespace. Tables that hang stay as they are."""
         place = (netns, *group)
         try:
@@ -198,7 +200,7 @@ class TableReader:
         except CallTimeout:
             return TableReading({}, {group: NO_ANSWER})
 
-    def _read(self, netns: int, ways: Sequence[Way], group: Group) -> TableReading:
+    def _read(self, netns: int, ways: Sequence[NetnsMember], group: Group) -> TableReading:
         """Read a group of tables of one namespace from the first source that has them. Blocking."""
         namespace = Namespace(netns, self._procfs.netns_id(netns), ways)
         tables: dict[TableName, Table] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from ..kernel.procfs.mount import ProcFS, Way
+from ..kernel.procfs.mount import NetnsMember, ProcFS
 from .blocking import BlockingCalls, place_of_process
 from .holders import Holders
 from .namespaces import NamespaceIndex
@@ -25,7 +25,7 @@ class ThreadNamespaces:
         self._holders = holders
         self._index = index
 
-    async def find(self, pids: Iterable[int]) -> dict[int, list[Way]]:
+    async def find(self, pids: Iterable[int]) -> dict[int, list[NetnsMember]]:
         """Return the new namespaces that only a thread of these processes is in."""
         processes = self._holders.processes
         # A process may have any number of threads, and each one is read.
@@ -45,7 +45,7 @@ class ThreadNamespaces:
         await self._add(ended)
         return bool(ended)
 
-    async def _add(self, pids: Collection[int]) -> dict[int, list[Way]]:
+    async def _add(self, pids: Collection[int]) -> dict[int, list[NetnsMember]]:
         if not pids:
             return {}
         found = await self._calls.batch(

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from agent.kernel.procfs.progress import Progress
-from agent.kernel.procfs.scanner import FdCheck, FdCheckResult, ProcessScan, ProcessScanner
-from agent.kernel.procfs.sockprotoname import Asked, protocols
+from agent.kernel.procfs.scan import FdCheck, FdCheckResult, ProcessScan
+from agent.kernel.procfs.scanner import ProcessScanner
+from agent.kernel.procfs.sockprotoname import SocketFd, read_protocols
 from agent.model import (
     Closed,
     Delta,
@@ -606,9 +607,11 @@ class Denying(ProcessScanner):
 
     denied: frozenset[int] = frozenset()
 
-    def look(self, pid: int, progress: Progress | None = None) -> ProcessScan:
-        look = super().look(pid, progress)
-        return look if pid not in self.denied else look._replace(fds={}, more=(), readable=False)
+    def scan_process(self, pid: int, progress: Progress | None = None) -> ProcessScan:
+        scan = super().scan_process(pid, progress)
+        return (
+            scan if pid not in self.denied else scan._replace(fds={}, thread_fds=(), readable=False)
+        )
 
     def _check(self, check: FdCheck, progress: Progress) -> FdCheckResult:
         if check.pid in self.denied:
@@ -681,20 +684,20 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
     fake.hold(7, {3: 21})
 
     def replaced(
-        root: str, asked: Iterable[Asked], progress: Progress
-    ) -> dict[Asked, bytes | None]:
+        root: str, asked: Iterable[SocketFd], progress: Progress
+    ) -> dict[SocketFd, bytes | None]:
         fake.close(7, 3)
         fake.hold(7, {3: 22})
-        return protocols(root, asked, progress)
+        return read_protocols(root, asked, progress)
 
-    monkeypatch.setattr(identify_module, "protocols", replaced)
+    monkeypatch.setattr(identify_module, "read_protocols", replaced)
     await follower.poll()
     monkeypatch.undo()
     await follower.poll()
     assert follower.keys == {(7, 22), (8, 22)}
 
 
-@pytest.mark.parametrize("method", ["evidence", "walk"])
+@pytest.mark.parametrize("method", ["summaries", "scan"])
 async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_sockets(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -32,7 +32,7 @@ def polling(source: str) -> Iterator[Poller]:
     procfs = ProcFS()
     assert procfs.own
     netlink = (
-        NetlinkClient(procfs.own[0], subscribe_destroy=True, max_namespaces=5000)
+        NetlinkClient(procfs.own.netns, subscribe_destroy=True, max_namespaces=5000)
         if source == "netlink"
         else None
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
-from .files import GONE, link, opened
+from .files import GONE_ERRNOS, link, opened
 
 SOCKET = "socket:["
 # With more descriptors than this, guessing which are new is cheaper than listing them all.
@@ -26,7 +26,7 @@ _FD_BITS = 31  # A descriptor is an int that is not negative.
 INODE_BITS = 63  # More than any inode of a socket has: they are 32 bits wide.
 
 
-def listed(
+def read_fds(
     directory: int, name: str, *, count: int = 0, chdir: bool = False
 ) -> tuple[dict[int, int], int]:
     """Descriptor → inode, 0 for what is no socket, of the directory ``name``; and how many
@@ -50,7 +50,7 @@ def listed(
             try:
                 links += list(map(readlink, rest))
             except OSError as error:  # One was closed meanwhile: that one only is passed over.
-                if error.errno not in GONE:
+                if error.errno not in GONE_ERRNOS:
                     raise
                 links += [link(descriptor, listing) for descriptor in rest]
     try:
@@ -80,7 +80,7 @@ def _lowest(readlink: Callable[[str], str], count: int) -> tuple[list[str], list
             # What was read before one fails stays in there.
             links.extend(map(readlink, islice(numbers, count - len(links))))
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in GONE_ERRNOS:
                 raise
             gaps.add(len(links) + len(gaps))
     tried = _NUMBERS[: len(links) + len(gaps)]
@@ -121,7 +121,7 @@ def _inode_in(target: str) -> int:
     return inode
 
 
-def rechecked(
+def recheck_fds(
     listing: int, fds: Mapping[int, int], fds_of: Collection[int], count: int | None
 ) -> tuple[dict[int, int | None], int]:
     """What is not as in ``fds``: descriptor → inode, 0 for what is no socket, None for what is
@@ -171,7 +171,7 @@ def _inode(directory: int, descriptor: str) -> int | None:
     try:
         target = os.readlink(descriptor, dir_fd=directory)
     except OSError as error:
-        if error.errno in GONE:
+        if error.errno in GONE_ERRNOS:
             return None
         raise
     return _inode_in(target)

@@ -12,8 +12,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
-DENIED = frozenset({errno.EACCES, errno.EPERM})
+GONE_ERRNOS = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
+DENIED_ERRNOS = frozenset({errno.EACCES, errno.EPERM})
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Nothing in procfs makes a reader wait; what may lie elsewhere in its place, a FIFO, does.
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -23,7 +23,7 @@ _READ_SIZE = 1 << 16
 _CHECKED_READS = 16
 
 
-class Vanished(Exception):
+class ProcessGone(Exception):
     """The process, or its namespace, went away while it was read."""
 
 

@@ -17,7 +17,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from ...model import Process, held_by
-from .scanner import ProcessScanner, ScanResult
+from .scan import ScanResult
+from .scanner import ProcessScanner
 
 # What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
 _PIPE_BYTES = 1 << 20
@@ -26,27 +27,40 @@ _LENGTH = Struct("=I")  # Of a batch, before it.
 _BATCH = 32
 
 
-# The process, what it holds (inode → descriptors), whether that may be read, its network namespace
-# and the inode of its directory of descriptors.
-Holder = tuple[Process, dict[int, tuple[int, ...]], bool, int, int]
+class SocketHolder(NamedTuple):
+    """One process and the sockets that it holds.
+
+    ``fds_by_inode`` maps the inode of a socket to the descriptors on it, ascending. ``readable``,
+    ``netns`` and ``fd_dir_inode`` are as in ProcessScan.
+    """
+
+    process: Process
+    fds_by_inode: dict[int, tuple[int, ...]]
+    readable: bool
+    netns: int
+    fd_dir_inode: int
 
 
 class ScanBatch(NamedTuple):
     """What a part of the walk showed; ``failed`` says of other processes why they are left out."""
 
-    looks: list[Holder]
+    holders: list[SocketHolder]
     failed: dict[int, str]
 
 
-def batch_of(walked: ScanResult) -> ScanBatch:
+def scan_batch(walked: ScanResult) -> ScanBatch:
     """What these looks found."""
-    return ScanBatch(
-        [
-            (look.process, held_by(look.fds, look.more), look.readable, look.netns, look.directory)
-            for look in walked.looks
-        ],
-        walked.failed,
-    )
+    holders = [
+        SocketHolder(
+            scan.process,
+            held_by(scan.fds, scan.thread_fds),
+            scan.readable,
+            scan.netns,
+            scan.fd_dir_inode,
+        )
+        for scan in walked.scans
+    ]
+    return ScanBatch(holders, walked.failed)
 
 
 class ForkedScan:
@@ -70,7 +84,7 @@ class ForkedScan:
         os.close(writing)
         self._file = os.fdopen(reading, "rb")
 
-    def batch(self) -> ScanBatch | None:
+    def next_batch(self) -> ScanBatch | None:
         """Wait for the next part of the walk; None when there is no more. Blocking.
 
         A child that was killed looks like one that is done: it left processes out.
@@ -86,7 +100,9 @@ class ForkedScan:
                 os.waitpid(self._child, 0)
             self._child = 0
             return None
-        return ScanBatch([(Process._make(process), *rest) for process, *rest in looks], failed)
+        return ScanBatch(
+            [SocketHolder(Process._make(process), *rest) for process, *rest in looks], failed
+        )
 
     def stop(self) -> None:
         """End the child, if it still walks; ``batch`` returns then."""
@@ -108,12 +124,12 @@ def _walk_and_exit(make: Callable[[], ProcessScanner], writing: int) -> None:
         own = os.getpid()
         pids = [pid for pid in procfs.pids() if pid != own]
         for start in range(0, len(pids), _BATCH):
-            walked = walker.walk(pids[start : start + _BATCH])
-            found = batch_of(walked)
+            walked = walker.scan(pids[start : start + _BATCH])
+            found = scan_batch(walked)
             # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
             looks = [
                 (tuple(process), held, readable, procfs.netns_id(netns) or netns, directory)
-                for process, held, readable, netns, directory in found.looks
+                for process, held, readable, netns, directory in found.holders
             ]
             data = marshal.dumps((looks, found.failed))
             left = memoryview(_LENGTH.pack(len(data)) + data)

@@ -19,7 +19,7 @@ _SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s39
 _KCMP_FILES = 2  # include/uapi/linux/kcmp.h
 
 
-def separate_tables(root: str, than: int, directory: int) -> list[int]:
+def threads_with_own_fds(root: str, than: int, directory: int) -> list[int]:
     """The threads of a process whose descriptor table is not that of its thread ``than``: the main
     thread, unless that has ended. ``directory`` is the process's, open.
 
@@ -36,7 +36,7 @@ def separate_tables(root: str, than: int, directory: int) -> list[int]:
     return [tid for tid in tids if _size(directory, tid, whole) != whole]
 
 
-def may_share(root: str, pid: int, parent: int) -> bool:
+def may_share_fds(root: str, pid: int, parent: int) -> bool:
     """Whether two processes have one descriptor table, clone(2) with CLONE_FILES; True as well
     where there is no telling."""
     return not _is_own_pid_namespace(root) or _kcmp_files(parent, pid) is not False

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from .files import GONE, link, opened, read, read_or_empty
+from .files import GONE_ERRNOS, link, opened, read, read_or_empty
 from .progress import Progress
 
 # What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
-Way = int | str
+NetnsMember = int | str
 
 _NETNS = "net:["
 _INODE_DIGITS = 19  # So many may be more than 63 bits; they are 32 bits wide.
@@ -27,6 +27,13 @@ _PID = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _BOOT_TIME = re.compile(r"[0-9]{1,10}", re.ASCII)  # Seconds until the year 2286.
 # The clocks are read so often; the reading counts in which least time passed between them.
 _CLOCK_READINGS = 5
+
+
+class OwnProcess(NamedTuple):
+    """The network namespace and the pid of this process, as a procfs shows them."""
+
+    netns: int
+    pid: int
 
 
 class TableTexts(NamedTuple):
@@ -50,7 +57,7 @@ class ProcFS:
         self._named: set[int] = set()
         # (namespace, our pid); None where this procfs does not show us. Our own namespace is
         # always ours to name, also for the processes in it that we may not read.
-        self.own = self._own_namespace()
+        self.own = self._own_process()
 
     def pids(self) -> list[int]:
         """The processes there are. Raises OSError when they cannot be listed, or there are none:
@@ -100,15 +107,17 @@ class ProcFS:
         device = _device(directory, by)
         return self._netns_by_device.get(device, -device)
 
-    def _own_namespace(self) -> tuple[int, int] | None:
+    def _own_process(self) -> OwnProcess | None:
         try:
             pid = int(os.readlink(f"{self.root}/self"))
             with opened(f"{self.root}/{pid}") as directory:
-                return self.netns(directory), pid
+                return OwnProcess(self.netns(directory), pid)
         except (OSError, ValueError):
             return None
 
-    def tables(self, netns: int, ways: Sequence[Way], names: Sequence[str]) -> TableTexts:
+    def read_tables(
+        self, netns: int, ways: Sequence[NetnsMember], names: Sequence[str]
+    ) -> TableTexts:
         """Read the named tables of one namespace, to which ``ways`` led when last seen.
 
         Tables that this kernel does not have are left out.
@@ -124,7 +133,7 @@ class ProcFS:
                             moved.add(pid)
                         continue
             except OSError as error:
-                if error.errno in GONE:
+                if error.errno in GONE_ERRNOS:
                     continue
                 return TableTexts(dict.fromkeys(names, error), frozenset(moved))
             if tables is not None:
@@ -138,7 +147,7 @@ class ProcFS:
             try:
                 tables[name] = read(f"net/{name}", directory)
             except OSError as error:
-                if error.errno not in GONE:
+                if error.errno not in GONE_ERRNOS:
                     tables[name] = error
                     continue
                 try:
@@ -156,7 +165,7 @@ class ProcFS:
             self.netns_id(now) is not None and self.netns_id(now) == self.netns_id(netns)
         )
 
-    def _ways(self, ways: Sequence[Way]) -> Iterator[tuple[int | None, str]]:
+    def _ways(self, ways: Sequence[NetnsMember]) -> Iterator[tuple[int | None, str]]:
         """The directories below which the tables of a namespace may be found, and whose; None where
         it is a single thread that is there."""
         yield from ((way if isinstance(way, int) else None, str(way)) for way in ways)
@@ -166,10 +175,10 @@ class ProcFS:
                     for tid in os.listdir(f"{self.root}/{way}/task"):
                         yield way, f"{way}/task/{tid}"
 
-    def thread_namespaces(self, pids: Iterable[int], progress: Progress) -> dict[int, Way]:
+    def thread_namespaces(self, pids: Iterable[int], progress: Progress) -> dict[int, NetnsMember]:
         """Return the network namespaces that threads of these processes are in, each with the way
         to a thread; those that are gone, or may not be read, are left out."""
-        found: dict[int, Way] = {}
+        found: dict[int, NetnsMember] = {}
         for pid in pids:
             if progress.stopped:
                 break

@@ -282,11 +282,11 @@ _PLAIN = {"netlink": _netlink_row, "packet": _packet_row}
 
 
 # The tables that tell of a namespace's interfaces, those with an IPv4 and an IPv6 address.
-INTERFACES = ("igmp", "if_inet6")
+INTERFACE_TABLES = ("igmp", "if_inet6")
 
 
-def interfaces(texts: Iterable[bytes]) -> dict[int, str]:
-    """Names of interfaces by index, from the tables named in INTERFACES."""
+def parse_interfaces(texts: Iterable[bytes]) -> dict[int, str]:
+    """Names of interfaces by index, from the tables named in INTERFACE_TABLES."""
     names: dict[int, str] = {}
     for line in b"\n".join(texts).split(b"\n"):
         fields = line.split()
@@ -296,46 +296,3 @@ def interfaces(texts: Iterable[bytes]) -> dict[int, str]:
             elif len(fields) > 2 and line[:1].isdigit():  # igmp: index, name, ":", ...
                 names[int(fields[0])] = decode(fields[1])
     return names
-
-
-# Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the
-# protocols that have a table; any other is passed on as the kernel calls it.
-_PROTOCOL_NAMES = {
-    "udp-lite": "udplite",
-    "ping": "icmp",
-    "unix-stream": "unix",
-}
-
-
-def unlisted(inode: int, name: bytes | None, netns: int | None = None) -> Socket:
-    """A socket that is in no table, from what its descriptor says of its protocol.
-
-    ``name`` is the value of ``system.sockprotoname`` (``net/socket.c``), None when it cannot be
-    read. TCP and UDP sockets are in no table while they are not bound.
-    """
-    if not name:
-        return Socket(inode, None, None, None, None, netns=netns)
-    proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
-    family = "inet"
-    if proto.endswith("v6"):
-        family = "inet6"
-        proto = proto.removesuffix("v6")
-    proto = _PROTOCOL_NAMES.get(proto, proto)
-    if proto in _INET_UNBOUND:
-        return Socket(inode, proto, family, None, _INET_UNBOUND[proto], netns=netns)
-    state = "UNCONNECTED" if proto in ("netlink", "packet") else None
-    return Socket(inode, proto, proto, None, state, netns=netns)
-
-
-# Protocols of the inet families with the state of a socket that is in no table.
-_INET_UNBOUND: dict[str, str | None] = {
-    "tcp": "CLOSE",
-    "udp": "UNCONNECTED",
-    "udplite": "UNCONNECTED",
-    "raw": "UNCONNECTED",
-    "icmp": "UNCONNECTED",
-    "mptcp": None,
-    "sctp": None,
-    "dccp": None,
-    "smc": None,
-}

@@ -10,17 +10,17 @@ that got the same pid later.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 from ...model import Process, StatFingerprint
-from .fd import listed, rechecked
+from .fd import read_fds, recheck_fds
 from .files import (
-    DENIED,
-    GONE,
-    Vanished,
+    DENIED_ERRNOS,
+    GONE_ERRNOS,
+    ProcessGone,
     link,
     opened,
     read,
@@ -28,7 +28,8 @@ from .files import (
 )
 from .mount import ProcFS
 from .progress import Progress
-from .stat import Stat, parse_cgroup, parse_cmdline, parse_stat
+from .scan import FdCheck, FdCheckResult, FdSummary, ProcessScan, ScanResult
+from .stat import ProcessStat, parse_cgroup, parse_cmdline, parse_stat
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _DEAD = ("Z", "X")  # States in stat: zombie, dead.
@@ -38,77 +39,12 @@ CMDLINE = "cmdline"  # With the pid, the place of a command line in ``Progress``
 _cgroup_of = lru_cache(maxsize=4096)(parse_cgroup)  # Processes of one service share the text.
 
 
-class ProcessScan(NamedTuple):
-    """What one look at a process showed.
-
-    ``fds`` maps its descriptors to the inodes of their sockets, 0 for what is no socket; ``more``
-    are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
-    when they may not be read. ``netns`` is the inode of its network namespace; negative when that
-    may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
-    which another process with the same pid has not. ``malformed`` counts descriptors passed over.
-    """
-
-    process: Process
-    glance: StatFingerprint
-    fds: dict[int, int]
-    more: tuple[tuple[int, int], ...]
-    readable: bool
-    netns: int
-    directory: int
-    malformed: int = 0
-
-
 class _Listed(NamedTuple):
     """What a directory of descriptors showed, named as in Look."""
 
     fds: dict[int, int]
     readable: bool
     malformed: int
-
-
-class ScanResult(NamedTuple):
-    """What a walk showed; ``failed`` says of processes that could not be looked at, or not at all
-    of which, why not."""
-
-    looks: list[ProcessScan]
-    failed: dict[int, str]
-
-
-class FdSummary(NamedTuple):
-    """What is cheap to see of a process: the inode of ``PID/fd``, and how many descriptors it has.
-
-    The same inode is the same process. The same number is a hint only: one may have been closed
-    and another opened.
-    """
-
-    directory: int
-    descriptors: int
-
-
-class FdCheck(NamedTuple):
-    """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
-    its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables
-    of their own."""
-
-    pid: int
-    directory: int
-    fds: dict[int, int]
-    fds_of: Collection[int] | None
-    facts: bool = False
-    separate: bool = False
-
-
-class FdCheckResult(NamedTuple):
-    """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
-    only what is not as it was. The facts are None if they were not asked for."""
-
-    pid: int
-    changes: dict[int, int | None]
-    glance: StatFingerprint
-    process: Process | None
-    netns: int | None
-    reads: int
 
 
 class ProcessScanner:
@@ -130,7 +66,7 @@ class ProcessScanner:
         except OSError:
             return False
 
-    def walk(self, pids: Iterable[int], progress: Progress | None = None) -> ScanResult:
+    def scan(self, pids: Iterable[int], progress: Progress | None = None) -> ScanResult:
         """Look at these processes; those that are gone are left out."""
         walked = ScanResult([], {})
         progress = progress or Progress()
@@ -139,8 +75,8 @@ class ProcessScanner:
                 break
             progress.at = pid
             try:
-                look = self.look(pid, progress)
-            except Vanished:
+                look = self.scan_process(pid, progress)
+            except ProcessGone:
                 continue
             except OSError as error:  # hidepid=1, or no descriptors left for ourselves.
                 walked.failed[pid] = os.strerror(error.errno or 0)
@@ -148,15 +84,15 @@ class ProcessScanner:
             except ValueError:
                 walked.failed[pid] = f"its stat is {MALFORMED}"
                 continue
-            walked.looks.append(look)
+            walked.scans.append(look)
             if look.malformed:
                 walked.failed[pid] = f"{look.malformed} {MALFORMED} descriptors skipped"
             elif self._cmdline and progress.avoids((CMDLINE, pid)):
                 walked.failed[pid] = "its command line does not answer"
         return walked
 
-    def look(self, pid: int, progress: Progress | None = None) -> ProcessScan:
-        """Look at all of one process. Raises Vanished; OSError when the look itself failed, and
+    def scan_process(self, pid: int, progress: Progress | None = None) -> ProcessScan:
+        """Look at all of one process. Raises ProcessGone; OSError when the look itself failed, and
         ValueError when its stat is none."""
         with self._process(pid) as directory:
             found = os.stat("fd", dir_fd=directory)
@@ -181,16 +117,16 @@ class ProcessScanner:
     def _listed(self, directory: int, by: str, count: int = 0) -> _Listed:
         """Read all descriptors of a process, or of one of its threads."""
         try:
-            fds, malformed = listed(directory, f"{by}fd", count=count, chdir=self.may_chdir)
+            fds, malformed = read_fds(directory, f"{by}fd", count=count, chdir=self.may_chdir)
         except OSError as error:
-            if error.errno not in DENIED:
+            if error.errno not in DENIED_ERRNOS:
                 raise
             return _Listed({}, readable=False, malformed=0)
         return _Listed(fds, readable=True, malformed=malformed)
 
     def _of_living_thread(self, directory: int) -> tuple[int, _Listed]:
         """Return a thread that does not exit, of the process whose directory this is, with its
-        descriptors. Raises Vanished."""
+        descriptors. Raises ProcessGone."""
         with opened("task", directory) as tasks:
             tids = sorted(int(name) for name in os.listdir(tasks))
         for tid in tids:
@@ -202,18 +138,18 @@ class ProcessScanner:
                 if not parse_stat(read(stat, directory)).exiting:
                     return tid, shown
             except OSError as error:
-                if error.errno not in GONE:
+                if error.errno not in GONE_ERRNOS:
                     raise
-        raise Vanished
+        raise ProcessGone
 
-    def _more(self, tid: int, directory: int, stat: Stat) -> tuple[tuple[int, int], ...]:
+    def _more(self, tid: int, directory: int, stat: ProcessStat) -> tuple[tuple[int, int], ...]:
         """(descriptor, inode) of the threads whose descriptor table is not that of ``tid``."""
         more: list[tuple[int, int]] = []
         for other in self._separate(tid, directory, stat):
             try:
-                found, _malformed = listed(directory, f"task/{other}/fd")
+                found, _malformed = read_fds(directory, f"task/{other}/fd")
             except OSError as error:
-                if error.errno not in GONE and error.errno not in DENIED:
+                if error.errno not in GONE_ERRNOS and error.errno not in DENIED_ERRNOS:
                     raise
             else:
                 more += (item for item in found.items() if item[1])
@@ -221,24 +157,24 @@ class ProcessScanner:
 
     @contextmanager
     def _process(self, pid: int) -> Iterator[int]:
-        """The process's directory, open. What says that the process is gone becomes Vanished."""
+        """The process's directory, open. What says that the process is gone becomes ProcessGone."""
         try:
             with opened(f"{self._root}/{pid}") as directory:
                 yield directory
         except OSError as error:
-            if error.errno in GONE:
-                raise Vanished from error
+            if error.errno in GONE_ERRNOS:
+                raise ProcessGone from error
             raise
 
-    def _separate(self, tid: int, directory: int, stat: Stat) -> list[int]:
+    def _separate(self, tid: int, directory: int, stat: ProcessStat) -> list[int]:
         """The process's threads whose descriptor table is not that of ``tid``."""
         if stat.threads < 2:
             return []
-        from .kcmp import separate_tables  # Only here: it loads ctypes.
+        from .kcmp import threads_with_own_fds  # Only here: it loads ctypes.
 
-        return separate_tables(self._root, tid, directory)
+        return threads_with_own_fds(self._root, tid, directory)
 
-    def evidence(
+    def summaries(
         self, pids: Iterable[int], progress: Progress | None = None
     ) -> dict[int, FdSummary]:
         """What is cheap to see of each process; those that are gone are left out."""
@@ -253,7 +189,7 @@ class ProcessScanner:
             try:
                 directory = stat(path)
             except OSError as error:
-                if error.errno not in GONE:
+                if error.errno not in GONE_ERRNOS:
                     seen[pid] = FdSummary(0, 0)
                 continue
             count = directory.st_size
@@ -280,7 +216,7 @@ class ProcessScanner:
                 owners[pid] = os.stat(f"{self._root}/{pid}").st_uid
         return owners
 
-    def glance(
+    def fingerprints(
         self, pids: Iterable[int], progress: Progress | None = None
     ) -> dict[int, StatFingerprint | None]:
         """What one read shows of each process; None of one that is gone, or a zombie."""
@@ -292,7 +228,7 @@ class ProcessScanner:
             progress.at = pid
             try:
                 seen[pid] = _glance(_living(read(f"{self._root}/{pid}/stat")))
-            except (Vanished, OSError, ValueError):
+            except (ProcessGone, OSError, ValueError):
                 seen[pid] = None
         return seen
 
@@ -308,7 +244,7 @@ class ProcessScanner:
             progress.at = one.pid
             try:
                 checked.append(self._check(one, progress))
-            except (Vanished, OSError, ValueError):  # A whole look tells which.
+            except (ProcessGone, OSError, ValueError):  # A whole look tells which.
                 lost.append(one.pid)
         return checked, lost
 
@@ -316,34 +252,34 @@ class ProcessScanner:
         with self._process(check.pid) as directory:
             with opened("fd", directory) as listing:
                 found = os.fstat(listing)
-                if found.st_ino != check.directory:
-                    raise Vanished
+                if found.st_ino != check.fd_dir_inode:
+                    raise ProcessGone
                 count = found.st_size if self.counts else None
                 changes: dict[int, int | None] = {}
                 reads = 0
-                if check.fds_of is not None:
-                    changes, reads = rechecked(listing, check.fds, check.fds_of, count)
+                if check.fds_to_read is not None:
+                    changes, reads = recheck_fds(listing, check.fds, check.fds_to_read, count)
             # Read after the descriptors. Those that a process loses as it exits are not closed by
             # it; a whole look finds out whether other threads still hold them.
             stat = _living(read("stat", directory))
             lost = None in changes.values()
-            if stat.exiting and (lost or (check.facts and stat.state in _DEAD)):
-                raise Vanished
+            if stat.exiting and (lost or (check.with_facts and stat.state in _DEAD)):
+                raise ProcessGone
             process = netns = None
             # Of one that has not run, which has no suspects, they are as they were.
-            can_skip = check.separate and check.fds_of is None
+            can_skip = check.has_thread_fds and check.fds_to_read is None
             if not can_skip and self._separate(check.pid, directory, stat):
-                raise Vanished
-            if check.facts:
+                raise ProcessGone
+            if check.with_facts:
                 if self._cmdline and progress.avoids((CMDLINE, check.pid)):
-                    raise Vanished  # A whole look reports it.
+                    raise ProcessGone  # A whole look reports it.
                 process = self._facts(check.pid, directory, stat, progress)
                 netns = self.procfs.netns(directory)
             glance = _glance(stat)
             return FdCheckResult(check.pid, changes, glance, process, netns, reads)
 
     def _facts(
-        self, pid: int, directory: int, stat: Stat, progress: Progress, by: str = ""
+        self, pid: int, directory: int, stat: ProcessStat, progress: Progress, by: str = ""
     ) -> Process:
         place = _cgroup_of(read_or_empty(f"{by}cgroup", directory))
         cmdline = None
@@ -368,21 +304,16 @@ class ProcessScanner:
         )
 
 
-def _living(data: bytes) -> Stat:
+def _living(data: bytes) -> ProcessStat:
     """The stat of a process that is no zombie: that has exited, and holds nothing.
 
     One whose main thread ended before the others says that it is one, but has threads.
     """
     stat = parse_stat(data)
     if stat.state in _DEAD and stat.threads < 2:
-        raise Vanished
+        raise ProcessGone
     return stat
 
 
-def is_other_program(was: StatFingerprint | None, now: StatFingerprint | None) -> bool:
-    """Return whether a process exec'ed or got another parent between two glances, or is gone."""
-    return was is None or now is None or was[:3] != now[:3]
-
-
-def _glance(stat: Stat) -> StatFingerprint:
+def _glance(stat: ProcessStat) -> StatFingerprint:
     return StatFingerprint(stat.comm, stat.image, stat.ppid, stat.threads)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .files import GONE, opened
+from .files import GONE_ERRNOS, opened
 
 # What a thread shows where the kernel keeps no such times.
 _UNKNOWN = b"0 0 0"
@@ -58,7 +58,7 @@ class RunMonitor:
         self._threads: dict[int, _Threads] = {}
 
     @property
-    def files(self) -> set[int]:
+    def open_fds(self) -> set[int]:
         """The descriptors that are kept open."""
         return {file for one in self._threads.values() for file in one.files if file >= 0}
 
@@ -89,7 +89,9 @@ class RunMonitor:
             try:
                 found[pid] = self._begin(pid, max(_MIN_THREADS, descriptors))
             except OSError as error:
-                if error.errno not in GONE:  # hidepid=1, or no descriptors left for ourselves.
+                if (
+                    error.errno not in GONE_ERRNOS
+                ):  # hidepid=1, or no descriptors left for ourselves.
                     found[pid] = None
         for pid in self._threads.keys() - found.keys():
             self._forget(pid)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from ...model import Socket
+from ...text import decode
 from .fd import SOCKET
-from .files import GONE
+from .files import GONE_ERRNOS
 from .progress import Progress
 
 _OWN_DESCRIPTORS = "/proc/self/fd"  # Of this kernel, whatever procfs is read.
 # A descriptor that may tell what its socket is: pid, descriptor, inode.
-Asked = tuple[int, int, int]
+SocketFd = tuple[int, int, int]
 
 
-def protocols(
-    root: str, descriptors: Iterable[Asked], progress: Progress | None = None
-) -> dict[Asked, bytes | None]:
+def read_protocols(
+    root: str, descriptors: Iterable[SocketFd], progress: Progress | None = None
+) -> dict[SocketFd, bytes | None]:
     """Return, for each (pid, descriptor, inode), the kernel's name of the socket's protocol.
 
     Empty when the descriptor no longer leads to that socket, None when the name cannot be read.
@@ -62,4 +64,47 @@ def _unnamed(path: str, target: str) -> bytes | None:
     try:
         return None if os.readlink(path) == target else b""
     except OSError as error:
-        return b"" if error.errno in GONE else None
+        return b"" if error.errno in GONE_ERRNOS else None
+
+
+# Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the
+# protocols that have a table; any other is passed on as the kernel calls it.
+_PROTOCOL_NAMES = {
+    "udp-lite": "udplite",
+    "ping": "icmp",
+    "unix-stream": "unix",
+}
+
+
+def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = None) -> Socket:
+    """A socket that is in no table, from what its descriptor says of its protocol.
+
+    ``name`` is the value of ``system.sockprotoname`` (``net/socket.c``), None when it cannot be
+    read. TCP and UDP sockets are in no table while they are not bound.
+    """
+    if not name:
+        return Socket(inode, None, None, None, None, netns=netns)
+    proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
+    family = "inet"
+    if proto.endswith("v6"):
+        family = "inet6"
+        proto = proto.removesuffix("v6")
+    proto = _PROTOCOL_NAMES.get(proto, proto)
+    if proto in _INET_UNBOUND:
+        return Socket(inode, proto, family, None, _INET_UNBOUND[proto], netns=netns)
+    state = "UNCONNECTED" if proto in ("netlink", "packet") else None
+    return Socket(inode, proto, proto, None, state, netns=netns)
+
+
+# Protocols of the inet families with the state of a socket that is in no table.
+_INET_UNBOUND: dict[str, str | None] = {
+    "tcp": "CLOSE",
+    "udp": "UNCONNECTED",
+    "udplite": "UNCONNECTED",
+    "raw": "UNCONNECTED",
+    "icmp": "UNCONNECTED",
+    "mptcp": None,
+    "sctp": None,
+    "dccp": None,
+    "smc": None,
+}

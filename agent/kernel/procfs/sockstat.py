@@ -16,11 +16,11 @@ FILES = ("sockstat", "sockstat6", "snmp", "protocols")
 _TCP_COLUMNS = slice(5, 10)
 _SEGMENTS_COLUMN = slice(10, 11)  # InSegs.
 _TCP, _UNIX, _UDP, _USED = b"TCP", b"UNIX", b"UDP", b"sockets:"
-# Counted for the whole machine, not for the namespace.
+# SocketCounters for the whole machine, not for the namespace.
 _GLOBAL_OF_TCP = (b"orphan", b"alloc")
 
 
-class Counted(NamedTuple):
+class SocketCounters(NamedTuple):
     """What counts sockets in these files; to be compared with what it was before.
 
     ``tcp``, ``unix`` and ``udp`` (with udplite) count those, ``others`` those of every other
@@ -36,10 +36,10 @@ class Counted(NamedTuple):
     segments: object = None
 
 
-UNREADABLE = Counted(None, None, None, None, None)
+UNREADABLE = SocketCounters(None, None, None, None, None)
 
 
-def parse(contents: tuple[bytes, ...]) -> Counted:
+def parse(contents: tuple[bytes, ...]) -> SocketCounters:
     """The counters in these files."""
     sockstat, sockstat6, snmp, protocols = contents
     # Memory moves with the traffic: of protocols the second column is the number of sockets.
@@ -51,7 +51,7 @@ def parse(contents: tuple[bytes, ...]) -> Counted:
     used = [line for line in counts if line.startswith(_USED)]
     others = [line for line in counts if not line.startswith((_TCP, _UNIX, _UDP, _USED))]
     rows = [line.split() for line in snmp.split(b"\n") if line.startswith(b"Tcp:")]
-    return Counted(
+    return SocketCounters(
         tcp=(tcp, [row[_TCP_COLUMNS] for row in rows]),
         unix=unix,
         udp=udp,

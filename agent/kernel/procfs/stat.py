@@ -18,7 +18,7 @@ _ENDED = (b"Z", b"X")  # States: zombie, dead.
 _EXITING = 0x4  # PF_EXITING in include/linux/sched.h.
 
 
-class Stat(NamedTuple):
+class ProcessStat(NamedTuple):
     """From ``stat``: ``start_ticks`` in clock ticks since boot. ``image`` differs after an exec
     (where the reader may see it; else it is constant), so that one is noticed. ``exiting`` is True
     from before the kernel closes the descriptors of a thread that exits; ``state`` changes later.
@@ -33,7 +33,7 @@ class Stat(NamedTuple):
     exiting: bool
 
 
-def parse_stat(data: bytes) -> Stat:
+def parse_stat(data: bytes) -> ProcessStat:
     """``/proc/PID/stat``. Raises ValueError when it is none.
 
     ``comm`` may hold blanks and parentheses: the fields are counted behind the last ``)``.
@@ -46,7 +46,7 @@ def parse_stat(data: bytes) -> Stat:
     ppid, threads, start_ticks = int(fields[1]), int(fields[17]), int(fields[19])
     if (ppid | threads) >> _INT_BITS or start_ticks >> _TICKS_BITS:
         raise ValueError("no kernel's numbers")
-    return Stat(
+    return ProcessStat(
         comm=decode(comm),
         state=decode(fields[0]),
         ppid=ppid,
@@ -74,10 +74,10 @@ def parse_cgroup(data: bytes) -> CgroupInfo:
         if colon and hierarchy.isdigit() and path.startswith(b"/"):
             # A removed cgroup is marked so; its name still tells whose process it was.
             paths[decode(controllers)] = decode(path.removesuffix(b" (deleted)"))
-    return place_of(paths)
+    return cgroup_info_of(paths)
 
 
-def place_of(paths: dict[str, str]) -> CgroupInfo:
+def cgroup_info_of(paths: dict[str, str]) -> CgroupInfo:
     """What the paths of a process in its hierarchies tell; by controllers, "" the unified one."""
     # v2 ("") says most, unless it is unused beside v1; then systemd's own v1 hierarchy does.
     order = [paths.pop(name) for name in ("", "name=systemd") if name in paths]

@@ -79,7 +79,7 @@ def of_every_kind(directory: Path) -> Iterator[dict[str, set[int]]]:
 
 def test_both_readers_see_the_same_sockets(reader: NetlinkClient, tmp_path: Path) -> None:
     with of_every_kind(tmp_path) as wanted:
-        texts = ProcFS().tables(OWN, [os.getpid()], TABLES).texts
+        texts = ProcFS().read_tables(OWN, [os.getpid()], TABLES).texts
         dumps = [(dump, list(rows)) for dump, rows in reader.read_dumps(OWN, "", list(TABLES))]
     assert texts is not None
     as_text, as_rows = {}, {}

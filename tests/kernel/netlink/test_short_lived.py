@@ -54,9 +54,9 @@ async def told_until(sources: TableReader, here: Namespaces, ports: set[int]) ->
 async def test_what_a_reading_showed_did_not_come_and_go(readings: int) -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    reader = NetlinkClient(procfs.own[0], subscribe_destroy=True)
+    reader = NetlinkClient(procfs.own.netns, subscribe_destroy=True)
     sources = TableReader(procfs, *sources_of(procfs, reader))
-    here = {procfs.own[0]: [os.getpid()]}
+    here = {procfs.own.netns: [os.getpid()]}
     everything = dict.fromkeys(here, ALL_GROUPS)
     seen = connection()
     ports = {one.getsockname()[1] for one in seen}
@@ -101,11 +101,10 @@ async def test_a_link_that_broke_is_heard_anew() -> None:
 async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(
-        procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], subscribe_destroy=True))
-    )
-    here = {procfs.own[0]: [os.getpid()]}
-    await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+    client = NetlinkClient(procfs.own.netns, subscribe_destroy=True)
+    sources = TableReader(procfs, *sources_of(procfs, client))
+    here = {procfs.own.netns: [os.getpid()]}
+    await sources.read(here, {procfs.own.netns: ALL_GROUPS})
     sources.take_ended(here)
     unseen = connection()
     ports = {one.getsockname()[1] for one in unseen}
@@ -118,14 +117,13 @@ async def test_what_ended_in_a_namespace_that_is_gone_is_reported_still() -> Non
 async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end() -> None:
     procfs = ProcFS("/proc")
     assert procfs.own
-    sources = TableReader(
-        procfs, *sources_of(procfs, NetlinkClient(procfs.own[0], subscribe_destroy=True))
-    )
-    here = {procfs.own[0]: [os.getpid()]}
+    client = NetlinkClient(procfs.own.netns, subscribe_destroy=True)
+    sources = TableReader(procfs, *sources_of(procfs, client))
+    here = {procfs.own.netns: [os.getpid()]}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("127.0.0.1", 0))
         inode = os.fstat(opened.fileno()).st_ino
-        await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+        await sources.read(here, {procfs.own.netns: ALL_GROUPS})
         assert inode in sources.sockets
         port = opened.getsockname()[1]
     ended: dict[int, Socket] = {}
@@ -136,6 +134,6 @@ async def test_a_socket_that_a_reading_showed_leaves_with_the_notice_of_its_end(
         ended |= sources.take_ended(here).listed
     assert ended[inode].local_port == port
     assert inode not in sources.sockets
-    reading = await sources.read(here, {procfs.own[0]: ALL_GROUPS})
+    reading = await sources.read(here, {procfs.own.netns: ALL_GROUPS})
     assert inode not in reading.change.gone
     sources.take_ended({})

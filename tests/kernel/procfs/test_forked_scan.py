@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from agent.kernel.procfs.forked_scan import ForkedScan, Holder, batch_of
+from agent.kernel.procfs.forked_scan import ForkedScan, SocketHolder, scan_batch
 from agent.kernel.procfs.scanner import ProcessScanner
 
 from ...fakeproc import NETNS, FakeProc
@@ -12,16 +12,16 @@ from ...fakeproc import NETNS, FakeProc
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
-def walked(walk: ForkedScan) -> tuple[list[Holder], dict[int, str]]:
-    looks: list[Holder] = []
+def walked(walk: ForkedScan) -> tuple[list[SocketHolder], dict[int, str]]:
+    looks: list[SocketHolder] = []
     failed: dict[int, str] = {}
-    while (batch := walk.batch()) is not None:
-        looks += batch.looks
+    while (batch := walk.next_batch()) is not None:
+        looks += batch.holders
         failed |= batch.failed
     return looks, failed
 
 
-def pid_of(look: Holder) -> int:
+def pid_of(look: SocketHolder) -> int:
     return look[0].pid
 
 
@@ -31,7 +31,7 @@ def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
     walker = fake.walker()
     looks, failed = walked(ForkedScan(lambda: walker))
     assert sorted(looks, key=pid_of) == sorted(
-        batch_of(walker.walk(walker.procfs.pids())).looks, key=pid_of
+        scan_batch(walker.scan(walker.procfs.pids())).holders, key=pid_of
     )
     assert failed == {}
 
@@ -57,10 +57,10 @@ def test_without_a_procfs_it_shows_nothing(fake: FakeProc) -> None:
 
 
 def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProcessScanner, "walk", lambda *_: time.sleep(600))
+    monkeypatch.setattr(ProcessScanner, "scan", lambda *_: time.sleep(600))
     walk = ForkedScan(fake.walker)
     walk.stop()
-    assert walk.batch() is None
+    assert walk.next_batch() is None
     walk.stop()  # Once it ended its pid may be another's.
 
 
@@ -75,6 +75,6 @@ def test_it_leaves_no_descriptor_and_no_zombie(fake: FakeProc) -> None:
 def test_what_is_found_is_the_descriptors_by_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 5: 11, 4: 12, 6: "/dev/null"})
     walker = fake.walker()
-    look = walker.look(7)
-    (found,) = batch_of(walker.walk([7])).looks
-    assert found == (look.process, {11: (3, 5), 12: (4,)}, True, look.netns, look.directory)
+    look = walker.scan_process(7)
+    (found,) = scan_batch(walker.scan([7])).holders
+    assert found == (look.process, {11: (3, 5), 12: (4,)}, True, look.netns, look.fd_dir_inode)

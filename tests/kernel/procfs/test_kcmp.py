@@ -10,7 +10,8 @@ import pytest
 
 from agent.kernel.procfs import kcmp as threads
 from agent.kernel.procfs.mount import ProcFS
-from agent.kernel.procfs.scanner import ProcessScan, ProcessScanner
+from agent.kernel.procfs.scan import ProcessScan
+from agent.kernel.procfs.scanner import ProcessScanner
 
 CLONE_FILES = 0x400  # include/uapi/linux/sched.h
 
@@ -49,13 +50,13 @@ def unshared() -> socket.socket:
 def separate() -> list[int]:
     directory = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return threads.separate_tables("/proc", os.getpid(), directory)
+        return threads.threads_with_own_fds("/proc", os.getpid(), directory)
     finally:
         os.close(directory)
 
 
 def look_at_ourselves() -> ProcessScan:
-    return ProcessScanner(ProcFS()).look(os.getpid())
+    return ProcessScanner(ProcFS()).scan_process(os.getpid())
 
 
 def test_what_an_unshared_thread_opens_is_its_processs() -> None:
@@ -67,7 +68,7 @@ def test_what_an_unshared_thread_opens_is_its_processs() -> None:
             if os.path.exists(f"/proc/self/fd/{name}")
         }
         look = look_at_ourselves()
-        assert (fd, inode) in look.more
+        assert (fd, inode) in look.thread_fds
         assert inode not in look.fds.values()
 
 
@@ -76,7 +77,7 @@ def test_threads_share_their_descriptors() -> None:
         assert separate() == []
         look = look_at_ourselves()
         assert look.fds[fd] == inode
-        assert look.more == ()
+        assert look.thread_fds == ()
 
 
 def test_one_thread_has_no_others() -> None:
@@ -105,7 +106,7 @@ def test_another_procfs_is_not_asked_about_our_processes(tmp_path: Path) -> None
     (tmp_path / "task" / "1" / "fd").mkdir(parents=True)
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        assert threads.separate_tables(str(tmp_path), 1, directory) == []
+        assert threads.threads_with_own_fds(str(tmp_path), 1, directory) == []
     finally:
         os.close(directory)
 
@@ -114,6 +115,6 @@ def test_a_process_that_is_gone_is_an_error(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with pytest.raises(FileNotFoundError):
-            threads.separate_tables(str(tmp_path), 1, directory)
+            threads.threads_with_own_fds(str(tmp_path), 1, directory)
     finally:
         os.close(directory)

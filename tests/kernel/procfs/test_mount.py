@@ -29,7 +29,7 @@ def netns_of(procfs: ProcFS, pid: int) -> int:
 
 def table_of(procfs: ProcFS, netns: int, pids: list[int]) -> bytes | OSError:
     """Return the text of the namespace's table of IPv4 TCP sockets, or the error of reading it."""
-    texts = procfs.tables(netns, pids, ["tcp"]).texts
+    texts = procfs.read_tables(netns, pids, ["tcp"]).texts
     assert texts is not None
     return texts["tcp"]
 
@@ -77,22 +77,22 @@ def test_a_procfs_that_does_not_show_us_has_no_namespace_of_ours(fake: FakeProc)
 
 def test_tables_are_read_whole_and_those_the_kernel_has_not_are_left_out(fake: FakeProc) -> None:
     fake.table("tcp", *(inet_row(inode) for inode in range(1, 2000)))
-    read = fake.procfs().tables(NETNS, [1], ["tcp", "tcp6"]).texts
+    read = fake.procfs().read_tables(NETNS, [1], ["tcp", "tcp6"]).texts
     assert read == {"tcp": (fake.root / "1" / "net" / "tcp").read_bytes()}
 
 
 def test_a_table_is_read_anew_each_time(fake: FakeProc) -> None:
     procfs = fake.procfs()
     fake.raw_table("tcp", b"old")
-    assert procfs.tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"old"}
+    assert procfs.read_tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"old"}
     fake.raw_table("tcp", b"new")
-    assert procfs.tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"new"}
+    assert procfs.read_tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"new"}
 
 
 def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
     fake.break_table("tcp")
     fake.raw_table("udp", b"rows")
-    read = fake.procfs().tables(NETNS, [1], ["tcp", "udp"]).texts
+    read = fake.procfs().read_tables(NETNS, [1], ["tcp", "udp"]).texts
     assert read is not None
     assert isinstance(read["tcp"], IsADirectoryError)
     assert read["udp"] == b"rows"
@@ -101,7 +101,7 @@ def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
 def test_when_a_process_goes_another_shows_its_namespaces_tables(fake: FakeProc) -> None:
     fake.process(7)
     fake.raw_table("tcp", b"rows")
-    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]).texts == {"tcp": b"rows"}
+    assert fake.procfs().read_tables(NETNS, [6, 7], ["tcp"]).texts == {"tcp": b"rows"}
 
 
 def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> None:
@@ -110,8 +110,10 @@ def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> 
     fake.table("tcp", inet_row(5), netns=NETNS + 1)
     fake.raw_table("tcp", b"rows")
     procfs = fake.procfs()
-    assert procfs.tables(NETNS, [6, 7], ["tcp"]) == TableTexts({"tcp": b"rows"}, frozenset({6}))
-    assert procfs.tables(NETNS, [6], ["tcp"]) == TableTexts(None, frozenset({6}))
+    assert procfs.read_tables(NETNS, [6, 7], ["tcp"]) == TableTexts(
+        {"tcp": b"rows"}, frozenset({6})
+    )
+    assert procfs.read_tables(NETNS, [6], ["tcp"]) == TableTexts(None, frozenset({6}))
 
 
 def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
@@ -137,7 +139,7 @@ def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
 
 
 def test_a_namespace_without_processes_has_vanished(fake: FakeProc) -> None:
-    assert fake.procfs().tables(NETNS, [6, 7], ["tcp"]) == TableTexts(None)
+    assert fake.procfs().read_tables(NETNS, [6, 7], ["tcp"]) == TableTexts(None)
 
 
 def test_a_listening_socket_is_in_the_real_table(listener: socket.socket) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.procfs import net_tables
+from agent.kernel.procfs.sockprotoname import socket_from_protocol
 from agent.model import Socket
 
 from ...captures import TABLES, capture
@@ -215,19 +216,19 @@ def test_interfaces_by_index() -> None:
 3\teth0      :     2      V3
 """
     if_inet6 = b"fe800000000000000000000000000001 0c 40 20 80 veth-1\n"
-    assert net_tables.interfaces([igmp, if_inet6]) == {1: "lo", 3: "eth0", 12: "veth-1"}
+    assert net_tables.parse_interfaces([igmp, if_inet6]) == {1: "lo", 3: "eth0", 12: "veth-1"}
 
 
 def test_the_real_interfaces() -> None:
-    texts = [Path(f"/proc/net/{name}") for name in net_tables.INTERFACES]
-    found = net_tables.interfaces(path.read_bytes() for path in texts if path.exists())
+    texts = [Path(f"/proc/net/{name}") for name in net_tables.INTERFACE_TABLES]
+    found = net_tables.parse_interfaces(path.read_bytes() for path in texts if path.exists())
     assert found
     assert found.items() <= dict(socket.if_nameindex()).items()
 
 
 @given(st.lists(st.binary(max_size=100)))
 def test_no_bytes_raise_as_interfaces(texts: list[bytes]) -> None:
-    net_tables.interfaces(texts)
+    net_tables.parse_interfaces(texts)
 
 
 # Sockets that only their descriptors tell of.
@@ -259,7 +260,7 @@ def test_no_bytes_raise_as_interfaces(texts: list[bytes]) -> None:
 def test_the_protocol_that_a_descriptor_names(
     name: bytes | None, proto: str | None, family: str | None, state: str | None
 ) -> None:
-    row = net_tables.unlisted(5, name, NETNS)
+    row = socket_from_protocol(5, name, NETNS)
     assert (row.inode, row.proto, row.family, row.state, row.netns) == (
         5, proto, family, state, NETNS
     )  # fmt: skip
@@ -267,7 +268,7 @@ def test_the_protocol_that_a_descriptor_names(
 
 @given(st.binary(max_size=30))
 def test_no_name_of_a_protocol_raises(name: bytes) -> None:
-    assert net_tables.unlisted(5, name).inode == 5
+    assert socket_from_protocol(5, name).inode == 5
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from agent.kernel.procfs import scanner as walker_module
-from agent.kernel.procfs.fd import listed
-from agent.kernel.procfs.files import Vanished
+from agent.kernel.procfs.fd import read_fds
+from agent.kernel.procfs.files import ProcessGone
 from agent.kernel.procfs.mount import ProcFS
-from agent.kernel.procfs.scanner import FdCheck, FdSummary, ProcessScanner
-from agent.kernel.procfs.sockprotoname import protocols
+from agent.kernel.procfs.scan import FdCheck, FdSummary
+from agent.kernel.procfs.scanner import ProcessScanner
+from agent.kernel.procfs.sockprotoname import read_protocols
 from agent.kernel.procfs.stat import parse_stat
 from agent.model import Process
 
@@ -63,10 +64,10 @@ def inode_of(opened: socket.socket) -> int:
 
 def test_a_look_at_a_process(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11, 5: "pipe:[12]", 6: 13}, comm="a) (b", ppid=2, start=500)
-    look = ProcessScanner(fake.procfs(), cmdline=True).look(7)
+    look = ProcessScanner(fake.procfs(), cmdline=True).scan_process(7)
     assert look.fds == {3: 11, 5: 0, 6: 13}
-    assert (look.more, look.readable) == ((), True)
-    assert look.directory == (directory / "fd").stat().st_ino
+    assert (look.thread_fds, look.readable) == ((), True)
+    assert look.fd_dir_inode == (directory / "fd").stat().st_ino
     assert look.process == Process(
         pid=7,
         start_ticks=500,
@@ -83,7 +84,7 @@ def test_a_look_at_a_process(fake: FakeProc) -> None:
 
 
 def test_command_lines_are_not_read_unless_asked_for(fake: FakeProc) -> None:
-    assert fake.walker().look(1).process.cmdline is None
+    assert fake.walker().scan_process(1).process.cmdline is None
 
 
 def test_all_descriptors_on_a_socket_are_found(
@@ -91,7 +92,7 @@ def test_all_descriptors_on_a_socket_are_found(
 ) -> None:
     copies = [os.dup(listener.fileno()) for _ in range(3)]
     try:
-        fds = walker.look(US).fds
+        fds = walker.scan_process(US).fds
     finally:
         for copy in copies:
             os.close(copy)
@@ -106,13 +107,13 @@ def test_from_inside_each_directory_the_same_is_seen(
     inside, outside = fake.walker(), fake.walker()
     inside.may_chdir = True
     monkeypatch.chdir(".")  # So that we are back here at the end.
-    assert inside.look(7) == outside.look(7)
+    assert inside.scan_process(7) == outside.scan_process(7)
     assert Path.cwd() == fake.root / "7" / "fd"
 
 
 def test_a_real_process_is_known_by_its_start_time(walker: ProcessScanner) -> None:
     stat = parse_stat(Path("/proc/self/stat").read_bytes())
-    found = walker.look(US).process
+    found = walker.scan_process(US).process
     assert (found.start_ticks, found.comm) == (stat.start_ticks, stat.comm)
     assert found.exe == os.readlink("/proc/self/exe")
 
@@ -123,7 +124,7 @@ def test_a_process_started_between_two_readings_of_the_clock(walker: ProcessScan
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
     ) as started:
         after = time.time()
-        start_time = walker.look(started.pid).process.start_time
+        start_time = walker.scan_process(started.pid).process.start_time
     assert before - 1 / TICKS <= start_time <= after + 1 / TICKS
 
 
@@ -133,7 +134,7 @@ def test_names_that_are_no_utf8_are_told_as_escapes(fake: FakeProc) -> None:
     os.symlink(b"/bin/caf\xe9", bytes(directory / "exe"))
     line = stat_line(7, comm="?", ppid=1, start=1, threads=1, image=1).encode()
     (directory / "stat").write_bytes(line.replace(b"?", b"caf\xe9\n"))
-    found = fake.walker().look(7).process
+    found = fake.walker().scan_process(7).process
     assert (found.exe, found.comm) == ("/bin/caf\\xe9", "caf\\xe9\n")
 
 
@@ -141,27 +142,27 @@ def test_what_may_not_be_read_of_a_process_is_unknown(fake: FakeProc) -> None:
     directory = fake.process(7)
     for name in ("exe", "cgroup"):
         (directory / name).unlink()
-    found = fake.walker().look(7).process
+    found = fake.walker().scan_process(7).process
     assert (found.exe, found.cgroup, found.unit) == (None, None, None)
 
 
 def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11}) / "fd"
     directory.chmod(0)
-    look = as_nobody(lambda: open_fake.walker().look(7))
-    assert (look.fds, look.more, look.readable) == ({}, (), False)
-    assert look.directory == directory.stat().st_ino
+    look = as_nobody(lambda: open_fake.walker().scan_process(7))
+    assert (look.fds, look.thread_fds, look.readable) == ({}, (), False)
+    assert look.fd_dir_inode == directory.stat().st_ino
 
 
 def test_a_process_that_may_not_be_looked_at_is_told(open_fake: FakeProc) -> None:
     open_fake.process(7).chmod(0)
-    walked = as_nobody(lambda: open_fake.walker().walk([1, 7]))
-    assert [look.process.pid for look in walked.looks] == [1]
+    walked = as_nobody(lambda: open_fake.walker().scan([1, 7]))
+    assert [look.process.pid for look in walked.scans] == [1]
     assert walked.failed == {7: os.strerror(errno.EACCES)}
 
 
 def test_a_process_of_another_user_still_shows_its_name() -> None:
-    look = as_nobody(lambda: ProcessScanner(ProcFS()).look(1))
+    look = as_nobody(lambda: ProcessScanner(ProcFS()).scan_process(1))
     assert look.process.comm == parse_stat(Path("/proc/1/stat").read_bytes()).comm
     assert not look.readable
 
@@ -170,16 +171,16 @@ def test_a_process_of_another_user_still_shows_its_name() -> None:
 
 
 def test_a_process_that_is_gone(fake: FakeProc) -> None:
-    with pytest.raises(Vanished):
-        fake.walker().look(7)
+    with pytest.raises(ProcessGone):
+        fake.walker().scan_process(7)
 
 
 @pytest.mark.parametrize("name", ["stat", "fd"])
 def test_a_process_that_went_while_it_was_read(fake: FakeProc, name: str) -> None:
     path = fake.process(7) / name
     path.rename(path.with_name("gone"))
-    with pytest.raises(Vanished):
-        fake.walker().look(7)
+    with pytest.raises(ProcessGone):
+        fake.walker().scan_process(7)
 
 
 @pytest.mark.parametrize(
@@ -195,23 +196,23 @@ def test_a_process_that_went_while_it_was_read(fake: FakeProc, name: str) -> Non
 )
 def test_a_process_whose_stat_is_none_is_told_of(fake: FakeProc, stat: str) -> None:
     (fake.process(7) / "stat").write_text(stat)
-    assert fake.walker().walk([7]) == ([], {7: "its stat is malformed"})
+    assert fake.walker().scan([7]) == ([], {7: "its stat is malformed"})
 
 
 @pytest.mark.parametrize("name", ["9" * 20, "x", "-1", "1_", str(2**31)])
 def test_a_descriptor_that_is_none_is_skipped_and_counted(fake: FakeProc, name: str) -> None:
     directory = fake.process(7, {3: 11})
     (directory / "fd" / name).symlink_to("socket:[12]")
-    walked = fake.walker().walk([7])
-    assert walked.looks[0].fds == {3: 11}
+    walked = fake.walker().scan([7])
+    assert walked.scans[0].fds == {3: 11}
     assert walked.failed == {7: "1 malformed descriptors skipped"}
 
 
 @pytest.mark.parametrize("target", ["socket:[abc]", "socket:[", "socket:[-1]", f"socket:[{2**63}]"])
 def test_a_link_that_leads_nowhere_is_skipped_and_counted(fake: FakeProc, target: str) -> None:
     fake.process(7, {3: 11, 4: target})
-    walked = fake.walker().walk([7])
-    assert walked.looks[0].fds == {3: 11}
+    walked = fake.walker().scan([7])
+    assert walked.scans[0].fds == {3: 11}
     assert walked.failed == {7: "1 malformed descriptors skipped"}
 
 
@@ -219,7 +220,7 @@ def test_a_fifo_in_place_of_a_file_does_not_make_it_wait(fake: FakeProc) -> None
     directory = fake.process(7)
     (directory / "stat").unlink()
     os.mkfifo(directory / "stat")
-    assert fake.walker().walk([7]).failed == {7: "its stat is malformed"}
+    assert fake.walker().scan([7]).failed == {7: "its stat is malformed"}
 
 
 LEADERLESS = """
@@ -242,22 +243,22 @@ def test_a_process_lives_on_though_its_main_thread_ended(walker: ProcessScanner)
             if parse_stat(stat.read_bytes()).state == "Z":
                 break
             time.sleep(0.005)
-        look = walker.look(process.pid)
+        look = walker.scan_process(process.pid)
         assert look.fds[fd] > 0
-        assert look.netns == walker.look(US).netns
+        assert look.netns == walker.scan_process(US).netns
         assert look.process.exe == os.readlink("/proc/self/exe")
         assert look.process.pid == process.pid
-        found = walker.glance([process.pid])[process.pid]
-        assert found == look.glance
+        found = walker.fingerprints([process.pid])[process.pid]
+        assert found == look.fingerprint
         # No evidence shows what its threads do: it is looked at as a whole each time.
-        assert walker.check([FdCheck(process.pid, look.directory, look.fds, ())])[1] == [
+        assert walker.check([FdCheck(process.pid, look.fd_dir_inode, look.fds, ())])[1] == [
             process.pid
         ]
-        texts = walker.procfs.tables(look.netns, [process.pid], ["tcp"]).texts
+        texts = walker.procfs.read_tables(look.netns, [process.pid], ["tcp"]).texts
         assert texts is not None
         assert isinstance(texts["tcp"], bytes)
         process.communicate()
-        assert walker.walk([process.pid]) == ([], {})
+        assert walker.scan([process.pid]) == ([], {})
 
 
 EXITING = 0x40_0004  # PF_EXITING, and a flag that says nothing.
@@ -269,8 +270,8 @@ def exiting_line(pid: int, threads: int = 1) -> str:
 
 def test_a_process_that_exits_is_gone_once_its_descriptors_are(fake: FakeProc) -> None:
     (fake.process(7) / "stat").write_text(exiting_line(7))
-    with pytest.raises(Vanished):
-        fake.walker().look(7)
+    with pytest.raises(ProcessGone):
+        fake.walker().scan_process(7)
 
 
 def test_a_thread_that_lives_shows_the_descriptors_of_a_main_thread_that_exits(
@@ -284,10 +285,10 @@ def test_a_thread_that_lives_shows_the_descriptors_of_a_main_thread_that_exits(
     (other / "fd" / "3").symlink_to("socket:[11]")
     (other / "net").symlink_to(directory / "net", target_is_directory=True)
     (other / "stat").write_text(stat_line(8, comm="app", ppid=1, start=1, threads=2, image=1))
-    assert fake.walker().look(7).fds == {3: 11}
+    assert fake.walker().scan_process(7).fds == {3: 11}
     (other / "stat").write_text(exiting_line(8, threads=2))
-    with pytest.raises(Vanished):
-        fake.walker().look(7)
+    with pytest.raises(ProcessGone):
+        fake.walker().scan_process(7)
 
 
 LISTENERS = """
@@ -308,37 +309,37 @@ def test_a_killed_process_never_shows_but_some_of_its_descriptors(walker: Proces
     with subprocess.Popen([sys.executable, "-c", LISTENERS], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        whole = walker.look(process.pid)
-        again = FdCheck(process.pid, whole.directory, whole.fds, list(whole.fds)[:1])
+        whole = walker.scan_process(process.pid)
+        again = FdCheck(process.pid, whole.fd_dir_inode, whole.fds, list(whole.fds)[:1])
         process.kill()  # It takes 100 ms to close the listeners.
-        with suppress(Vanished):
+        with suppress(ProcessGone):
             while True:
                 checked, _lost = walker.check([again])
                 assert [len(one.changes) for one in checked] in ([], [0])
-                assert len(walker.look(process.pid).fds) == len(whole.fds)
+                assert len(walker.scan_process(process.pid).fds) == len(whole.fds)
 
 
 def test_a_zombie_holds_nothing(walker: ProcessScanner) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         assert zombie.pid in walker.procfs.pids()
-        with pytest.raises(Vanished):
-            walker.look(zombie.pid)
-        assert walker.walk([zombie.pid]) == ([], {})
+        with pytest.raises(ProcessGone):
+            walker.scan_process(zombie.pid)
+        assert walker.scan([zombie.pid]) == ([], {})
 
 
 def test_a_walk_leaves_out_what_is_gone(fake: FakeProc) -> None:
     fake.process(7)
-    walked = fake.walker().walk([1, 6, 7])
-    assert [look.process.pid for look in walked.looks] == [1, 7]
+    walked = fake.walker().scan([1, 6, 7])
+    assert [look.process.pid for look in walked.scans] == [1, 7]
     assert walked.failed == {}
 
 
 def test_a_walk_tells_why_a_look_failed(fake: FakeProc) -> None:
     fake.process(7)
     fake.break_descriptors(7)
-    walked = fake.walker().walk([1, 7])
-    assert [look.process.pid for look in walked.looks] == [1]
+    walked = fake.walker().scan([1, 7])
+    assert [look.process.pid for look in walked.scans] == [1]
     assert walked.failed == {7: os.strerror(errno.ELOOP)}
 
 
@@ -350,10 +351,10 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
     def listed_late(directory: int, name: str, **options: Any) -> tuple[dict[int, int], int]:
         old.rename(old.with_name("old"))
         fake.process(7, {3: 99}, comm="new", start=900)
-        return listed(directory, name, **options)
+        return read_fds(directory, name, **options)
 
-    monkeypatch.setattr(walker_module, "listed", listed_late)
-    look = fake.walker().look(7)
+    monkeypatch.setattr(walker_module, "read_fds", listed_late)
+    look = fake.walker().scan_process(7)
     assert (look.process.start_ticks, look.process.comm) == (100, "old")
     assert look.fds == {3: 11}
 
@@ -361,70 +362,70 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
 def test_a_descriptor_that_closes_while_it_is_read_is_left_out(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11})
     (directory / "fd" / "4").write_text("")  # No link: reading it fails as for one that is gone.
-    assert fake.walker().look(7).fds == {3: 11}
+    assert fake.walker().scan_process(7).fds == {3: 11}
 
 
 # What is cheap to see.
 
 
 def test_the_number_of_descriptors_is_seen(walker: ProcessScanner, listener: socket.socket) -> None:
-    before = walker.evidence([US])[US]
+    before = walker.summaries([US])[US]
     with socket.socket():
-        after = walker.evidence([US])[US]
-    assert after == FdSummary(before.directory, before.descriptors + 1)
-    assert walker.evidence([US])[US] == before
-    assert before.directory == walker.look(US).directory
+        after = walker.summaries([US])[US]
+    assert after == FdSummary(before.fd_dir_inode, before.fd_count + 1)
+    assert walker.summaries([US])[US] == before
+    assert before.fd_dir_inode == walker.scan_process(US).fd_dir_inode
 
 
 def test_evidence_agrees_with_a_look(
     walker: ProcessScanner, child: subprocess.Popen[bytes]
 ) -> None:
-    look = walker.look(child.pid)
-    assert walker.evidence([child.pid]) == {child.pid: FdSummary(look.directory, len(look.fds))}
+    look = walker.scan_process(child.pid)
+    assert walker.summaries([child.pid]) == {child.pid: FdSummary(look.fd_dir_inode, len(look.fds))}
 
 
 def test_one_closed_and_one_opened_leave_no_evidence(walker: ProcessScanner) -> None:
     first = socket.socket()
-    before = walker.evidence([US])
+    before = walker.summaries([US])
     first.close()
     with socket.socket():
-        assert walker.evidence([US]) == before
+        assert walker.summaries([US]) == before
 
 
 def test_there_is_no_evidence_of_what_is_gone(fake: FakeProc) -> None:
-    assert fake.walker().evidence([1, 6]).keys() == {1}
+    assert fake.walker().summaries([1, 6]).keys() == {1}
 
 
 def test_a_reused_pid_is_evident(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     walker = fake.walker()
-    before = walker.evidence([7])[7]
+    before = walker.summaries([7])[7]
     fake.end(7)
     fake.process(7, {3: 11})
-    after = walker.evidence([7])[7]
-    assert after.descriptors == before.descriptors
-    assert after.directory != before.directory
+    after = walker.summaries([7])[7]
+    assert after.fd_count == before.fd_count
+    assert after.fd_dir_inode != before.fd_dir_inode
 
 
 def test_before_linux_6_2_descriptors_are_counted(fake: FakeProc) -> None:
     # There is no self whose directory's size counts.
     fake.process(7, {3: 11, 4: "pipe:[5]"})
-    assert fake.walker().evidence([7])[7].descriptors == 2
+    assert fake.walker().summaries([7])[7].fd_count == 2
 
 
 def test_where_descriptors_may_not_be_counted_there_is_no_evidence(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11}) / "fd"
     directory.chmod(0)
-    seen = as_nobody(lambda: open_fake.walker().evidence([7]))
+    seen = as_nobody(lambda: open_fake.walker().summaries([7]))
     assert seen == {7: FdSummary(directory.stat().st_ino, -1)}
 
 
 def test_the_number_is_seen_of_another_users_process(child: subprocess.Popen[bytes]) -> None:
     walker = ProcessScanner(ProcFS())
-    before = walker.evidence([child.pid])
+    before = walker.summaries([child.pid])
     if not os.stat("/proc/self/fd").st_size:
         pytest.skip("before Linux 6.2 the size of fd/ says nothing")
-    assert as_nobody(lambda: ProcessScanner(ProcFS()).evidence([child.pid])) == before
+    assert as_nobody(lambda: ProcessScanner(ProcFS()).summaries([child.pid])) == before
 
 
 def test_a_process_that_ends_leaves_no_evidence(
@@ -432,7 +433,7 @@ def test_a_process_that_ends_leaves_no_evidence(
 ) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert walker.evidence([child.pid]) == {}
+    assert walker.summaries([child.pid]) == {}
 
 
 # A glance.
@@ -441,12 +442,14 @@ def test_a_process_that_ends_leaves_no_evidence(
 def test_a_glance_shows_what_a_look_shows(
     walker: ProcessScanner, child: subprocess.Popen[bytes]
 ) -> None:
-    assert walker.glance([child.pid]) == {child.pid: walker.look(child.pid).glance}
+    assert walker.fingerprints([child.pid]) == {
+        child.pid: walker.scan_process(child.pid).fingerprint
+    }
 
 
 def test_at_a_glance_an_exec_shows(fake: FakeProc) -> None:
     directory = fake.process(7, image=5)
-    before = fake.walker().glance([7])
+    before = fake.walker().fingerprints([7])
     for line in (
         stat_line(7, comm="app", ppid=1, start=100, threads=1, image=6),
         stat_line(7, comm="new", ppid=1, start=100, threads=1, image=5),
@@ -454,14 +457,14 @@ def test_at_a_glance_an_exec_shows(fake: FakeProc) -> None:
         stat_line(7, comm="app", ppid=1, start=100, threads=2, image=5),
     ):
         (directory / "stat").write_text(line)
-        assert fake.walker().glance([7]) != before
+        assert fake.walker().fingerprints([7]) != before
 
 
 def test_at_a_glance_what_is_gone_or_a_zombie_is_nothing(fake: FakeProc) -> None:
     line = stat_line(7, comm="app", ppid=1, start=100, threads=1, image=1)
     (fake.process(7) / "stat").write_text(line.replace(") S ", ") Z "))
     (fake.process(8) / "stat").write_text("")
-    assert fake.walker().glance([6, 7, 8]) == {6: None, 7: None, 8: None}
+    assert fake.walker().fingerprints([6, 7, 8]) == {6: None, 7: None, 8: None}
 
 
 # The protocol that a descriptor names.
@@ -470,15 +473,15 @@ def test_at_a_glance_what_is_gone_or_a_zombie_is_nothing(fake: FakeProc) -> None
 def test_an_unbound_socket_names_its_protocol(walker: ProcessScanner) -> None:
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         wanted = [(US, one.fileno(), inode_of(one)) for one in (tcp, unix)]
-        assert list(protocols("/proc", wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
+        assert list(read_protocols("/proc", wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
 
 
 def test_a_descriptor_that_leads_elsewhere_by_now_names_nothing(fake: FakeProc) -> None:
     fake.process(7, {3: 99})
     asked = [(7, 3, 11), (7, 4, 11), (8, 3, 11)]
-    assert protocols(str(fake.root), asked) == dict.fromkeys(asked, b"")
+    assert read_protocols(str(fake.root), asked) == dict.fromkeys(asked, b"")
 
 
 def test_a_descriptor_that_cannot_tell_is_no_closed_one(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    assert protocols(str(fake.root), [(7, 3, 11)]) == {(7, 3, 11): None}
+    assert read_protocols(str(fake.root), [(7, 3, 11)]) == {(7, 3, 11): None}

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from agent.kernel.procfs import fd as descriptors_module
 from agent.kernel.procfs import scanner as walker_module
-from agent.kernel.procfs.fd import rechecked
+from agent.kernel.procfs.fd import recheck_fds
 from agent.kernel.procfs.mount import ProcFS
-from agent.kernel.procfs.scanner import FdCheck, FdCheckResult, ProcessScan, ProcessScanner
+from agent.kernel.procfs.scan import FdCheck, FdCheckResult, ProcessScan
+from agent.kernel.procfs.scanner import ProcessScanner
 
 from ...fakeproc import FakeProc
 from ...unprivileged import as_nobody
@@ -31,7 +32,7 @@ def walker() -> ProcessScanner:
 
 
 def again(look: ProcessScan, fds_of: Collection[int] = (), *, facts: bool = False) -> FdCheck:
-    return FdCheck(look.process.pid, look.directory, dict(look.fds), fds_of, facts)
+    return FdCheck(look.process.pid, look.fd_dir_inode, dict(look.fds), fds_of, facts)
 
 
 def check(walker: ProcessScanner, wanted: FdCheck) -> FdCheckResult:
@@ -43,7 +44,7 @@ def check(walker: ProcessScanner, wanted: FdCheck) -> FdCheckResult:
 def test_what_is_as_it_was_is_not_told(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: "pipe:[5]"})
     walker = fake.walker()
-    found = check(walker, again(walker.look(7), [3, 4]))
+    found = check(walker, again(walker.scan_process(7), [3, 4]))
     assert (found.pid, found.changes, found.process, found.netns) == (7, {}, None, None)
     assert found.reads == 2
 
@@ -51,7 +52,7 @@ def test_what_is_as_it_was_is_not_told(fake: FakeProc) -> None:
 def test_a_suspect_that_is_closed(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.close(7, 3)
     assert check(walker, again(look, [3])).changes == {3: None}
 
@@ -59,7 +60,7 @@ def test_a_suspect_that_is_closed(fake: FakeProc) -> None:
 def test_a_suspect_that_leads_to_another_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: 12})
     assert check(walker, again(look, [3])).changes == {3: 12}
@@ -68,7 +69,7 @@ def test_a_suspect_that_leads_to_another_socket(fake: FakeProc) -> None:
 def test_a_suspect_that_is_no_socket_any_longer(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: "/dev/null"})
     assert check(walker, again(look, [3])).changes == {3: 0}
@@ -77,7 +78,7 @@ def test_a_suspect_that_is_no_socket_any_longer(fake: FakeProc) -> None:
 def test_only_suspects_and_what_is_new_are_read(fake: FakeProc) -> None:
     fake.process(7, {fd: fd for fd in range(100)})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.hold(7, {200: 200})
     found = check(walker, again(look, [5]))
     assert (found.changes, found.reads) == ({200: 200}, 2)
@@ -86,7 +87,7 @@ def test_only_suspects_and_what_is_new_are_read(fake: FakeProc) -> None:
 def test_a_list_shows_what_was_closed_without_suspicion(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.close(7, 4)
     assert check(walker, again(look)).changes == {4: None}
 
@@ -94,19 +95,19 @@ def test_a_list_shows_what_was_closed_without_suspicion(fake: FakeProc) -> None:
 def test_a_suspect_that_never_was_known_and_is_closed_is_no_change(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     walker = fake.walker()
-    assert check(walker, again(walker.look(7), [9])).changes == {}
+    assert check(walker, again(walker.scan_process(7), [9])).changes == {}
 
 
 def test_facts_are_read_only_if_asked_for(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     (directory / "cgroup").write_text("0::/system.slice/moved.service\n")
     found = check(walker, again(look, facts=True))
     assert found.process == look.process._replace(
         cgroup="/system.slice/moved.service", unit="moved.service"
     )
-    assert (found.netns, found.glance) == (look.netns, look.glance)
+    assert (found.netns, found.fingerprint) == (look.netns, look.fingerprint)
 
 
 # What cannot be checked.
@@ -116,7 +117,7 @@ def test_a_process_that_is_gone_is_lost(fake: FakeProc) -> None:
     fake.process(7)
     fake.process(8, {3: 11})
     walker = fake.walker()
-    checks = [again(walker.look(pid)) for pid in (7, 8)]
+    checks = [again(walker.scan_process(pid)) for pid in (7, 8)]
     fake.end(7)
     checked, lost = walker.check(checks)
     assert ([one.pid for one in checked], lost) == ([8], [7])
@@ -125,7 +126,7 @@ def test_a_process_that_is_gone_is_lost(fake: FakeProc) -> None:
 def test_a_reused_pid_is_lost(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     walker = fake.walker()
-    look = walker.look(7)
+    look = walker.scan_process(7)
     fake.end(7)
     fake.process(7, {3: 11})
     assert walker.check([again(look, [3])]) == ([], [7])
@@ -133,14 +134,14 @@ def test_a_reused_pid_is_lost(fake: FakeProc) -> None:
 
 def test_a_process_that_may_not_be_read_any_longer_is_lost(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11})
-    look = open_fake.walker().look(7)
+    look = open_fake.walker().scan_process(7)
     (directory / "fd").chmod(0)
     assert as_nobody(lambda: open_fake.walker().check([again(look, [3])])) == ([], [7])
 
 
 def test_a_zombie_is_lost(walker: ProcessScanner) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        look = walker.look(child.pid)
+        look = walker.scan_process(child.pid)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert walker.check([again(look, facts=True)]) == ([], [child.pid])
@@ -149,7 +150,7 @@ def test_a_zombie_is_lost(walker: ProcessScanner) -> None:
 
 
 def test_a_thread_with_its_own_table_calls_for_a_whole_look(walker: ProcessScanner) -> None:
-    look = walker.look(US)
+    look = walker.scan_process(US)
     with thread_with(unshared):
         assert walker.check([again(look, facts=True)]) == ([], [US])
 
@@ -203,7 +204,7 @@ def many() -> Iterator[Many]:
 def test_a_new_one_among_many_is_found_with_a_few_reads(
     walker: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = walker.look(many.pid)
+    look = walker.scan_process(many.pid)
     many.do("new = socket.socket()")
     with monkeypatch.context() as patch:
         patch.delattr(os, "listdir")  # They are not listed.
@@ -216,7 +217,7 @@ def test_a_new_one_among_many_is_found_with_a_few_reads(
 
 @needs_counts
 def test_one_closed_and_two_opened_among_many(walker: ProcessScanner, many: Many) -> None:
-    look = walker.look(many.pid)
+    look = walker.scan_process(many.pid)
     many.do("os.close(500); one = socket.socket(); two = socket.socket()")
     found = check(walker, again(look, [500]))
     assert len(found.changes) == 2
@@ -227,7 +228,7 @@ def test_one_closed_and_two_opened_among_many(walker: ProcessScanner, many: Many
 
 @needs_counts
 def test_one_closed_unsuspected_among_many(walker: ProcessScanner, many: Many) -> None:
-    look = walker.look(many.pid)
+    look = walker.scan_process(many.pid)
     many.do("os.close(500)")
     assert check(walker, again(look)).changes == {500: None}
 
@@ -235,7 +236,7 @@ def test_one_closed_unsuspected_among_many(walker: ProcessScanner, many: Many) -
 @needs_counts
 def test_a_high_number_among_many_is_found_in_the_list(walker: ProcessScanner, many: Many) -> None:
     many.do("[os.close(fd) for fd in many[::50]]")  # Free numbers that are guessed in vain.
-    look = walker.look(many.pid)
+    look = walker.scan_process(many.pid)
     many.do("one = socket.socket(); os.dup2(one.fileno(), 1300)")
     found = check(walker, again(look)).changes
     assert len(found) == 2
@@ -246,11 +247,11 @@ def test_a_high_number_among_many_is_found_in_the_list(walker: ProcessScanner, m
 def test_of_many_that_the_kernel_does_not_count_all_are_listed(
     walker: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = walker.look(many.pid)
+    look = walker.scan_process(many.pid)
     monkeypatch.setattr(
         walker_module,
-        "rechecked",
-        lambda fd, fds, fds_of, _count: rechecked(fd, fds, fds_of, 0),
+        "recheck_fds",
+        lambda fd, fds, fds_of, _count: recheck_fds(fd, fds, fds_of, 0),
     )
     many.do("os.close(500); os.close(501); one = socket.socket()")
     assert check(walker, again(look)).changes == {501: None}  # That 500 is another is not seen.
@@ -281,7 +282,7 @@ def test_changes_lead_to_what_is(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(descriptors_module, "_MANY", most)
         count = len(after) if counted else 0
-        changes, _reads = rechecked(directory, dict(before), list(before), count)
+        changes, _reads = recheck_fds(directory, dict(before), list(before), count)
     os.close(directory)
     folded = {**before, **changes}
     assert {fd: inode for fd, inode in folded.items() if inode is not None} == after

@@ -15,7 +15,7 @@ from ...unshared import in_new_netns
 CAPTURED = tuple(capture(f"counters/{name}") for name in sockstat.FILES)
 
 
-def sockets(counted: sockstat.Counted) -> tuple[object, ...]:
+def sockets(counted: sockstat.SocketCounters) -> tuple[object, ...]:
     """What counts sockets, without what counts segments."""
     return counted._replace(segments=None)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.procfs.kcmp import may_share
+from agent.kernel.procfs.kcmp import may_share_fds
 from agent.kernel.procfs.mount import ProcFS
-from agent.kernel.procfs.scanner import FdCheck, ProcessScanner
+from agent.kernel.procfs.scan import FdCheck
+from agent.kernel.procfs.scanner import ProcessScanner
 from agent.kernel.procfs.schedstat import RunMonitor
-from agent.kernel.procfs.sockprotoname import protocols
+from agent.kernel.procfs.sockprotoname import read_protocols
 
 from ...unanswering import (
     GETATTR,
@@ -53,7 +54,7 @@ def test_a_descriptor_that_leads_to_a_file_by_now_names_no_protocol(mounted: Una
     file = os.open(mounted.file, os.O_RDWR)
     with socket.socket() as one:
         asked = (os.getpid(), file, os.fstat(one.fileno()).st_ino)
-        assert done(mounted, lambda: protocols("/proc", [asked]))
+        assert done(mounted, lambda: read_protocols("/proc", [asked]))
     with suppress(OSError):  # Its file system is gone.
         os.close(file)
 
@@ -72,13 +73,13 @@ def test_a_process_that_is_all_on_the_file_system_is_looked_at(mounted: Unanswer
 
         def look() -> None:
             walker = ProcessScanner(ProcFS(), cmdline=True)
-            (seen,) = walker.walk([pid]).looks
-            walker.check([FdCheck(pid, seen.directory, seen.fds, seen.fds, facts=True)])
-            walker.evidence([pid])
-            walker.glance([pid])
+            (seen,) = walker.scan([pid]).scans
+            walker.check([FdCheck(pid, seen.fd_dir_inode, seen.fds, seen.fds, with_facts=True)])
+            walker.summaries([pid])
+            walker.fingerprints([pid])
             RunMonitor("/proc", 0).have_run([(pid, 10)])
-            may_share("/proc", pid, os.getpid())
-            walker.procfs.tables(seen.netns, [pid], ["tcp"])
+            may_share_fds("/proc", pid, os.getpid())
+            walker.procfs.read_tables(seen.netns, [pid], ["tcp"])
 
         assert done(mounted, look)
         process.kill()
