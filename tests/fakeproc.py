@@ -71,11 +71,11 @@ class FakeProc:
     def procfs(self) -> ProcFS:
         return ProcFS(str(self.root))
 
-    def walker(self) -> ProcessScanner:
+    def scanner(self) -> ProcessScanner:
         return ProcessScanner(self.procfs())
 
     def poller(self) -> Poller:
-        walker = self.walker()
+        walker = self.scanner()
         return Poller(walker, *sources_of(walker.procfs, None), clock=lambda: 1_700_000_100.0)
 
     def process(

@@ -47,7 +47,7 @@ class Follower:
 
     def __init__(self, fake: FakeProc, walker: ProcessScanner | None = None) -> None:
         self.parts = 0
-        walker = walker or fake.walker()
+        walker = walker or fake.scanner()
         self.poller = Poller(
             walker, *sources_of(walker.procfs, None), sweep=SWEEP, on_progress=self._count,
             clock=lambda: 1_700_000_100.0,
@@ -675,7 +675,7 @@ async def test_who_may_be_read_keeps_what_it_shares_with_one_who_may_not(
 async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_is_published(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walker = fake.walker()
+    walker = fake.scanner()
     follower = Follower(fake, walker)
     fake.table("tcp", inet_row(22))
     fake.process(7)
@@ -702,7 +702,7 @@ async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_soc
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(hops, "HANG_SECONDS", 0.1)
-    walker = fake.walker()
+    walker = fake.scanner()
     follower = Follower(fake, walker)
     fake.table("tcp", inet_row(11))
     fake.process(7, {3: 11})

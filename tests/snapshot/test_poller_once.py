@@ -49,7 +49,7 @@ async def test_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
 def test_one_snapshot_with_a_forked_walk_is_the_same(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
-    walk = ForkedScan(fake.walker)
+    walk = ForkedScan(fake.scanner)
     forked = asyncio.run(once(fake.poller(), walk))
     assert sorted(map(repr, forked)) == sorted(map(repr, asyncio.run(once(fake.poller()))))
 
@@ -60,7 +60,7 @@ def test_whom_a_killed_walk_left_out_is_walked_here(fake: FakeProc) -> None:
     stat = fake.root / "1" / "stat"
     stat.rename(stat.with_name("stat.kept"))
     os.mkfifo(stat)  # The forked walk waits here.
-    walk = ForkedScan(fake.walker)
+    walk = ForkedScan(fake.scanner)
     walk.stop()
     stat.unlink()
     stat.with_name("stat.kept").rename(stat)
@@ -99,7 +99,7 @@ def nowhere(found: Iterable[Holding]) -> set[Holding]:
 def paired(fake: FakeProc) -> Poller:
     """Unix sockets with their peers, over netlink; and what is in no table, or has no holder."""
     netlink = Answers(unix=["31/32", "32/31", "33/34", "34/33", "35/99", "36", "37/38", "38/37"])
-    walker = fake.walker()
+    walker = fake.scanner()
     sources = sources_of(walker.procfs, netlink.reader())
     return Poller(walker, *sources, clock=lambda: 1_700_000_100.0)
 
@@ -126,7 +126,7 @@ async def test_with_peers_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> N
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_with_peers_a_forked_walk_shows_the_same(fake: FakeProc) -> None:
     pair(fake)
-    walk = ForkedScan(fake.walker)
+    walk = ForkedScan(fake.scanner)
     forked = asyncio.run(once(paired(fake), walk))
     assert told(forked) == told(asyncio.run(once(paired(fake))))
 

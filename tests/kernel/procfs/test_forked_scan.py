@@ -28,7 +28,7 @@ def pid_of(look: SocketHolder) -> int:
 def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
     for pid in range(100, 200):
         fake.process(pid, {3: pid, 4: 5000}, comm=f"näme) {pid}", start=pid)
-    walker = fake.walker()
+    walker = fake.scanner()
     looks, failed = walked(ForkedScan(lambda: walker))
     assert sorted(looks, key=pid_of) == sorted(
         scan_batch(walker.scan(walker.procfs.pids())).holders, key=pid_of
@@ -38,27 +38,27 @@ def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
 
 def test_namespaces_come_by_their_names(fake: FakeProc) -> None:
     fake.process(7, nameable=False)  # In the namespace of process 1, which tells its name.
-    looks, _failed = walked(ForkedScan(fake.walker))
+    looks, _failed = walked(ForkedScan(fake.scanner))
     assert {netns for _process, _held, _readable, netns, _directory in looks} == {NETNS}
 
 
 def test_it_tells_why_looks_failed(fake: FakeProc) -> None:
     fake.process(7)
     fake.break_descriptors(7)
-    looks, failed = walked(ForkedScan(fake.walker))
+    looks, failed = walked(ForkedScan(fake.scanner))
     assert [pid_of(look) for look in looks] == [1]
     assert failed.keys() == {7}
 
 
 def test_without_a_procfs_it_shows_nothing(fake: FakeProc) -> None:
-    walker = fake.walker()
+    walker = fake.scanner()
     fake.end(1)
     assert walked(ForkedScan(lambda: walker)) == ([], {})
 
 
 def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProcessScanner, "scan", lambda *_: time.sleep(600))
-    walk = ForkedScan(fake.walker)
+    walk = ForkedScan(fake.scanner)
     walk.stop()
     assert walk.next_batch() is None
     walk.stop()  # Once it ended its pid may be another's.
@@ -66,7 +66,7 @@ def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.Monkey
 
 def test_it_leaves_no_descriptor_and_no_zombie(fake: FakeProc) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    walked(ForkedScan(fake.walker))
+    walked(ForkedScan(fake.scanner))
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -74,7 +74,7 @@ def test_it_leaves_no_descriptor_and_no_zombie(fake: FakeProc) -> None:
 
 def test_what_is_found_is_the_descriptors_by_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 5: 11, 4: 12, 6: "/dev/null"})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     (found,) = scan_batch(walker.scan([7])).holders
     assert found == (look.process, {11: (3, 5), 12: (4,)}, True, look.netns, look.fd_dir_inode)

@@ -84,7 +84,7 @@ def test_a_look_at_a_process(fake: FakeProc) -> None:
 
 
 def test_command_lines_are_not_read_unless_asked_for(fake: FakeProc) -> None:
-    assert fake.walker().scan_process(1).process.cmdline is None
+    assert fake.scanner().scan_process(1).process.cmdline is None
 
 
 def test_all_descriptors_on_a_socket_are_found(
@@ -104,7 +104,7 @@ def test_from_inside_each_directory_the_same_is_seen(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.process(7, {3: 11, 4: "pipe:[5]"})
-    inside, outside = fake.walker(), fake.walker()
+    inside, outside = fake.scanner(), fake.scanner()
     inside.may_chdir = True
     monkeypatch.chdir(".")  # So that we are back here at the end.
     assert inside.scan_process(7) == outside.scan_process(7)
@@ -134,7 +134,7 @@ def test_names_that_are_no_utf8_are_told_as_escapes(fake: FakeProc) -> None:
     os.symlink(b"/bin/caf\xe9", bytes(directory / "exe"))
     line = stat_line(7, comm="?", ppid=1, start=1, threads=1, image=1).encode()
     (directory / "stat").write_bytes(line.replace(b"?", b"caf\xe9\n"))
-    found = fake.walker().scan_process(7).process
+    found = fake.scanner().scan_process(7).process
     assert (found.exe, found.comm) == ("/bin/caf\\xe9", "caf\\xe9\n")
 
 
@@ -142,21 +142,21 @@ def test_what_may_not_be_read_of_a_process_is_unknown(fake: FakeProc) -> None:
     directory = fake.process(7)
     for name in ("exe", "cgroup"):
         (directory / name).unlink()
-    found = fake.walker().scan_process(7).process
+    found = fake.scanner().scan_process(7).process
     assert (found.exe, found.cgroup, found.unit) == (None, None, None)
 
 
 def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11}) / "fd"
     directory.chmod(0)
-    look = as_nobody(lambda: open_fake.walker().scan_process(7))
+    look = as_nobody(lambda: open_fake.scanner().scan_process(7))
     assert (look.fds, look.thread_fds, look.readable) == ({}, (), False)
     assert look.fd_dir_inode == directory.stat().st_ino
 
 
 def test_a_process_that_may_not_be_looked_at_is_told(open_fake: FakeProc) -> None:
     open_fake.process(7).chmod(0)
-    walked = as_nobody(lambda: open_fake.walker().scan([1, 7]))
+    walked = as_nobody(lambda: open_fake.scanner().scan([1, 7]))
     assert [look.process.pid for look in walked.scans] == [1]
     assert walked.failed == {7: os.strerror(errno.EACCES)}
 
@@ -172,7 +172,7 @@ def test_a_process_of_another_user_still_shows_its_name() -> None:
 
 def test_a_process_that_is_gone(fake: FakeProc) -> None:
     with pytest.raises(ProcessGone):
-        fake.walker().scan_process(7)
+        fake.scanner().scan_process(7)
 
 
 @pytest.mark.parametrize("name", ["stat", "fd"])
@@ -180,7 +180,7 @@ def test_a_process_that_went_while_it_was_read(fake: FakeProc, name: str) -> Non
     path = fake.process(7) / name
     path.rename(path.with_name("gone"))
     with pytest.raises(ProcessGone):
-        fake.walker().scan_process(7)
+        fake.scanner().scan_process(7)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_process_that_went_while_it_was_read(fake: FakeProc, name: str) -> Non
 )
 def test_a_process_whose_stat_is_none_is_told_of(fake: FakeProc, stat: str) -> None:
     (fake.process(7) / "stat").write_text(stat)
-    assert fake.walker().scan([7]) == ([], {7: "its stat is malformed"})
+    assert fake.scanner().scan([7]) == ([], {7: "its stat is malformed"})
 
 
 @pytest.mark.parametrize("name", ["9" * 20, "x", "-1", "1_", str(2**31)])
 def test_a_descriptor_that_is_none_is_skipped_and_counted(fake: FakeProc, name: str) -> None:
     directory = fake.process(7, {3: 11})
     (directory / "fd" / name).symlink_to("socket:[12]")
-    walked = fake.walker().scan([7])
+    walked = fake.scanner().scan([7])
     assert walked.scans[0].fds == {3: 11}
     assert walked.failed == {7: "1 malformed descriptors skipped"}
 
@@ -211,7 +211,7 @@ def test_a_descriptor_that_is_none_is_skipped_and_counted(fake: FakeProc, name: 
 @pytest.mark.parametrize("target", ["socket:[abc]", "socket:[", "socket:[-1]", f"socket:[{2**63}]"])
 def test_a_link_that_leads_nowhere_is_skipped_and_counted(fake: FakeProc, target: str) -> None:
     fake.process(7, {3: 11, 4: target})
-    walked = fake.walker().scan([7])
+    walked = fake.scanner().scan([7])
     assert walked.scans[0].fds == {3: 11}
     assert walked.failed == {7: "1 malformed descriptors skipped"}
 
@@ -220,7 +220,7 @@ def test_a_fifo_in_place_of_a_file_does_not_make_it_wait(fake: FakeProc) -> None
     directory = fake.process(7)
     (directory / "stat").unlink()
     os.mkfifo(directory / "stat")
-    assert fake.walker().scan([7]).failed == {7: "its stat is malformed"}
+    assert fake.scanner().scan([7]).failed == {7: "its stat is malformed"}
 
 
 LEADERLESS = """
@@ -271,7 +271,7 @@ def exiting_line(pid: int, threads: int = 1) -> str:
 def test_a_process_that_exits_is_gone_once_its_descriptors_are(fake: FakeProc) -> None:
     (fake.process(7) / "stat").write_text(exiting_line(7))
     with pytest.raises(ProcessGone):
-        fake.walker().scan_process(7)
+        fake.scanner().scan_process(7)
 
 
 def test_a_thread_that_lives_shows_the_descriptors_of_a_main_thread_that_exits(
@@ -285,10 +285,10 @@ def test_a_thread_that_lives_shows_the_descriptors_of_a_main_thread_that_exits(
     (other / "fd" / "3").symlink_to("socket:[11]")
     (other / "net").symlink_to(directory / "net", target_is_directory=True)
     (other / "stat").write_text(stat_line(8, comm="app", ppid=1, start=1, threads=2, image=1))
-    assert fake.walker().scan_process(7).fds == {3: 11}
+    assert fake.scanner().scan_process(7).fds == {3: 11}
     (other / "stat").write_text(exiting_line(8, threads=2))
     with pytest.raises(ProcessGone):
-        fake.walker().scan_process(7)
+        fake.scanner().scan_process(7)
 
 
 LISTENERS = """
@@ -330,7 +330,7 @@ def test_a_zombie_holds_nothing(walker: ProcessScanner) -> None:
 
 def test_a_walk_leaves_out_what_is_gone(fake: FakeProc) -> None:
     fake.process(7)
-    walked = fake.walker().scan([1, 6, 7])
+    walked = fake.scanner().scan([1, 6, 7])
     assert [look.process.pid for look in walked.scans] == [1, 7]
     assert walked.failed == {}
 
@@ -338,7 +338,7 @@ def test_a_walk_leaves_out_what_is_gone(fake: FakeProc) -> None:
 def test_a_walk_tells_why_a_look_failed(fake: FakeProc) -> None:
     fake.process(7)
     fake.break_descriptors(7)
-    walked = fake.walker().scan([1, 7])
+    walked = fake.scanner().scan([1, 7])
     assert [look.process.pid for look in walked.scans] == [1]
     assert walked.failed == {7: os.strerror(errno.ELOOP)}
 
@@ -354,7 +354,7 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
         return read_fds(directory, name, **options)
 
     monkeypatch.setattr(walker_module, "read_fds", listed_late)
-    look = fake.walker().scan_process(7)
+    look = fake.scanner().scan_process(7)
     assert (look.process.start_ticks, look.process.comm) == (100, "old")
     assert look.fds == {3: 11}
 
@@ -362,7 +362,7 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
 def test_a_descriptor_that_closes_while_it_is_read_is_left_out(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11})
     (directory / "fd" / "4").write_text("")  # No link: reading it fails as for one that is gone.
-    assert fake.walker().scan_process(7).fds == {3: 11}
+    assert fake.scanner().scan_process(7).fds == {3: 11}
 
 
 # What is cheap to see.
@@ -393,12 +393,12 @@ def test_one_closed_and_one_opened_leave_no_evidence(walker: ProcessScanner) -> 
 
 
 def test_there_is_no_evidence_of_what_is_gone(fake: FakeProc) -> None:
-    assert fake.walker().summaries([1, 6]).keys() == {1}
+    assert fake.scanner().summaries([1, 6]).keys() == {1}
 
 
 def test_a_reused_pid_is_evident(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     before = walker.summaries([7])[7]
     fake.end(7)
     fake.process(7, {3: 11})
@@ -410,13 +410,13 @@ def test_a_reused_pid_is_evident(fake: FakeProc) -> None:
 def test_before_linux_6_2_descriptors_are_counted(fake: FakeProc) -> None:
     # There is no self whose directory's size counts.
     fake.process(7, {3: 11, 4: "pipe:[5]"})
-    assert fake.walker().summaries([7])[7].fd_count == 2
+    assert fake.scanner().summaries([7])[7].fd_count == 2
 
 
 def test_where_descriptors_may_not_be_counted_there_is_no_evidence(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11}) / "fd"
     directory.chmod(0)
-    seen = as_nobody(lambda: open_fake.walker().summaries([7]))
+    seen = as_nobody(lambda: open_fake.scanner().summaries([7]))
     assert seen == {7: FdSummary(directory.stat().st_ino, -1)}
 
 
@@ -449,7 +449,7 @@ def test_a_glance_shows_what_a_look_shows(
 
 def test_at_a_glance_an_exec_shows(fake: FakeProc) -> None:
     directory = fake.process(7, image=5)
-    before = fake.walker().fingerprints([7])
+    before = fake.scanner().fingerprints([7])
     for line in (
         stat_line(7, comm="app", ppid=1, start=100, threads=1, image=6),
         stat_line(7, comm="new", ppid=1, start=100, threads=1, image=5),
@@ -457,14 +457,14 @@ def test_at_a_glance_an_exec_shows(fake: FakeProc) -> None:
         stat_line(7, comm="app", ppid=1, start=100, threads=2, image=5),
     ):
         (directory / "stat").write_text(line)
-        assert fake.walker().fingerprints([7]) != before
+        assert fake.scanner().fingerprints([7]) != before
 
 
 def test_at_a_glance_what_is_gone_or_a_zombie_is_nothing(fake: FakeProc) -> None:
     line = stat_line(7, comm="app", ppid=1, start=100, threads=1, image=1)
     (fake.process(7) / "stat").write_text(line.replace(") S ", ") Z "))
     (fake.process(8) / "stat").write_text("")
-    assert fake.walker().fingerprints([6, 7, 8]) == {6: None, 7: None, 8: None}
+    assert fake.scanner().fingerprints([6, 7, 8]) == {6: None, 7: None, 8: None}
 
 
 # The protocol that a descriptor names.

@@ -43,7 +43,7 @@ def check(walker: ProcessScanner, wanted: FdCheck) -> FdCheckResult:
 
 def test_what_is_as_it_was_is_not_told(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: "pipe:[5]"})
-    walker = fake.walker()
+    walker = fake.scanner()
     found = check(walker, again(walker.scan_process(7), [3, 4]))
     assert (found.pid, found.changes, found.process, found.netns) == (7, {}, None, None)
     assert found.reads == 2
@@ -51,7 +51,7 @@ def test_what_is_as_it_was_is_not_told(fake: FakeProc) -> None:
 
 def test_a_suspect_that_is_closed(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.close(7, 3)
     assert check(walker, again(look, [3])).changes == {3: None}
@@ -59,7 +59,7 @@ def test_a_suspect_that_is_closed(fake: FakeProc) -> None:
 
 def test_a_suspect_that_leads_to_another_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: 12})
@@ -68,7 +68,7 @@ def test_a_suspect_that_leads_to_another_socket(fake: FakeProc) -> None:
 
 def test_a_suspect_that_is_no_socket_any_longer(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: "/dev/null"})
@@ -77,7 +77,7 @@ def test_a_suspect_that_is_no_socket_any_longer(fake: FakeProc) -> None:
 
 def test_only_suspects_and_what_is_new_are_read(fake: FakeProc) -> None:
     fake.process(7, {fd: fd for fd in range(100)})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.hold(7, {200: 200})
     found = check(walker, again(look, [5]))
@@ -86,7 +86,7 @@ def test_only_suspects_and_what_is_new_are_read(fake: FakeProc) -> None:
 
 def test_a_list_shows_what_was_closed_without_suspicion(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.close(7, 4)
     assert check(walker, again(look)).changes == {4: None}
@@ -94,13 +94,13 @@ def test_a_list_shows_what_was_closed_without_suspicion(fake: FakeProc) -> None:
 
 def test_a_suspect_that_never_was_known_and_is_closed_is_no_change(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     assert check(walker, again(walker.scan_process(7), [9])).changes == {}
 
 
 def test_facts_are_read_only_if_asked_for(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     (directory / "cgroup").write_text("0::/system.slice/moved.service\n")
     found = check(walker, again(look, facts=True))
@@ -116,7 +116,7 @@ def test_facts_are_read_only_if_asked_for(fake: FakeProc) -> None:
 def test_a_process_that_is_gone_is_lost(fake: FakeProc) -> None:
     fake.process(7)
     fake.process(8, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     checks = [again(walker.scan_process(pid)) for pid in (7, 8)]
     fake.end(7)
     checked, lost = walker.check(checks)
@@ -125,7 +125,7 @@ def test_a_process_that_is_gone_is_lost(fake: FakeProc) -> None:
 
 def test_a_reused_pid_is_lost(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.walker()
+    walker = fake.scanner()
     look = walker.scan_process(7)
     fake.end(7)
     fake.process(7, {3: 11})
@@ -134,9 +134,9 @@ def test_a_reused_pid_is_lost(fake: FakeProc) -> None:
 
 def test_a_process_that_may_not_be_read_any_longer_is_lost(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11})
-    look = open_fake.walker().scan_process(7)
+    look = open_fake.scanner().scan_process(7)
     (directory / "fd").chmod(0)
-    assert as_nobody(lambda: open_fake.walker().check([again(look, [3])])) == ([], [7])
+    assert as_nobody(lambda: open_fake.scanner().check([again(look, [3])])) == ([], [7])
 
 
 def test_a_zombie_is_lost(walker: ProcessScanner) -> None:
