@@ -100,23 +100,23 @@ class BlockingCalls:
         self,
         function: Callable[[Sequence[I], Progress], T],
         items: Sequence[I],
-        cgroup_info_of: Callable[[I], Hashable],
+        place_of: Callable[[I], Hashable],
     ) -> T:
         """Call the function in a thread with the items whose places are not avoided.
 
-        The function sets ``Progress.at`` to the place that it reads. If the call hangs there, the
-        function is called again without that item. Raise CallTimeout only if no further call may be
-        made.
+        The function iterates with ``Progress.each``, which records the place that is read. If the
+        call hangs there, the function is called again without that item. Raise CallTimeout only if
+        no further call may be made.
         """
         while True:
             remaining = items
             if self._hung:
-                remaining = [item for item in items if not self.avoids(cgroup_info_of(item))]
+                remaining = [item for item in items if not self.avoids(place_of(item))]
             progress = Progress(self.avoids)
             try:
                 return await self._run(None, progress, partial(function, remaining, progress), 0.0)
             except CallTimeout:
-                if progress.at is None:
+                if progress.place is None:
                     raise
 
     async def _run(
@@ -141,7 +141,7 @@ class BlockingCalls:
                 call.unwatch()
         progress.stop()
         # A call without a place cannot be avoided, but it counts.
-        self._hung[progress.at or place or call] = call
+        self._hung[progress.place or place or call] = call
         raise CallTimeout
 
 

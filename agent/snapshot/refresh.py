@@ -53,6 +53,10 @@ def reserved_fds(descriptors: int) -> int:
     return descriptors // _KEPT_SHARE
 
 
+def _place_of_pair(pair: tuple[int, int]) -> tuple[str, int]:
+    return SHARED, pair[0]
+
+
 class HolderRefresher:
     """Keeps ``holders`` up to date.
 
@@ -264,16 +268,14 @@ class HolderRefresher:
             if state and parent and state.fds and len(state.fds) == len(parent.fds):
                 pairs.append((pid, parent.process.pid))
         if pairs:
-            found = await self._calls.batch(self._shared, pairs, lambda pair: (SHARED, pair[0]))
+            found = await self._calls.batch(self._shared, pairs, _place_of_pair)
             for pid in found:
                 self._holders.mark_shared(pid)
 
     def _shared(self, pairs: Iterable[tuple[int, int]], progress: Progress) -> list[int]:
         """Return the first process of each pair that may share the other's table. Blocking."""
         found = []
-        for pid, parent in pairs:
-            if not progress.begin((SHARED, pid)):
-                break
+        for pid, parent in progress.each(pairs, _place_of_pair):
             if may_share_fds(self._procfs.root, pid, parent):
                 found.append(pid)
         return found

@@ -32,6 +32,10 @@ TableKey = tuple[int, TableName]
 _ALL_NAMES: tuple[TableName, ...] = (*GROUP_OF, *DUMPED_TABLES)
 
 
+def _place_of_counters(namespace: tuple[int, object]) -> tuple[str, int]:
+    return COUNTERS, namespace[0]
+
+
 class TablePlan(NamedTuple):
     """The groups of tables to read, by namespace; the namespaces whose processes are gone; and
     processes that are in another namespace than expected."""
@@ -107,7 +111,7 @@ class TableReader:
         active = namespaces.keys() if ran is None else ran
         chosen = self._schedule.to_count(namespaces, active, forced, time.monotonic())
         asked = [(netns, namespaces[netns]) for netns in chosen]
-        counted, moved = await self._calls.batch(self._count, asked, lambda one: (COUNTERS, one[0]))
+        counted, moved = await self._calls.batch(self._count, asked, _place_of_counters)
         for netns in chosen:
             if self._calls.hangs((COUNTERS, netns)):
                 counted[netns] = sockstat.UNREADABLE
@@ -141,9 +145,7 @@ class TableReader:
         """
         counted: dict[int, sockstat.SocketCounters] = {}
         moved: set[int] = set()
-        for netns, ways in namespaces:
-            if not progress.begin((COUNTERS, netns)):
-                break
+        for netns, ways in progress.each(namespaces, _place_of_counters):
             read, moved_pids = self._procfs.read_tables(netns, ways, sockstat.FILES)
             moved |= moved_pids
             if read is None:

@@ -28,10 +28,7 @@ class Hanging:
 
     def batch(self, items: Sequence[int], progress: Progress) -> list[int]:
         """Read items, of which the negative ones hang."""
-        for item in items:
-            if progress.stopped:
-                break
-            progress.at = item
+        for item in progress.each(items):
             self.read.append(item)
             if item < 0:
                 self.wait()

@@ -179,10 +179,7 @@ class ProcFS:
         """Return the network namespaces that threads of these processes are in, each with the way
         to a thread; those that are gone, or may not be read, are left out."""
         found: dict[int, NetnsMember] = {}
-        for pid in pids:
-            if progress.stopped:
-                break
-            progress.at = pid
+        for pid in progress.each(pids):
             with suppress(OSError), opened(f"{self.root}/{pid}") as directory:
                 for tid in os.listdir(f"{self.root}/{pid}/task"):
                     with suppress(OSError):

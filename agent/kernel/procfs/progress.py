@@ -1,8 +1,11 @@
-"""The progress of a batch of reads, for the thread that waits for it."""
+"""The place that a batch of blocking reads has reached, for the one that waits for the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def _never(_place: Hashable) -> bool:
@@ -10,26 +13,36 @@ def _never(_place: Hashable) -> bool:
 
 
 class Progress:
-    """Shared by the thread that reads a batch and the thread that waits for it.
+    """Shared by the thread that reads a batch and by the event loop, which waits for it.
 
-    ``at`` is what is being read. ``avoids`` returns whether something must not be read because an
-    earlier read of it hangs.
+    ``place`` is what is being read, None before the first item. ``avoids`` returns whether a place
+    must not be read because an earlier read of it hangs.
     """
 
-    __slots__ = ("at", "avoids", "stopped")
+    __slots__ = ("_stopped", "avoids", "place")
 
     def __init__(self, avoids: Callable[[Hashable], bool] = _never) -> None:
-        self.at: Hashable = None
-        self.stopped = False
+        self.place: Hashable = None
         self.avoids = avoids
+        self._stopped = False
 
-    def begin(self, place: Hashable) -> bool:
-        """Record that ``place`` is read next; return False if the batch is to end instead."""
-        if self.stopped:
-            return False
-        self.at = place
-        return True
+    def each(
+        self, items: Iterable[T], place_of: Callable[[T], Hashable] | None = None
+    ) -> Iterator[T]:
+        """Yield the items until ``stop`` is called; ``place`` is then that of the item yielded.
+
+        Without ``place_of`` an item is its own place and must be hashable.
+        """
+        for item in items:
+            if self._stopped:
+                return
+            self.place = place_of(item) if place_of else item
+            yield item
+
+    def enter(self, place: Hashable) -> None:
+        """Set the place, where it changes within an item."""
+        self.place = place
 
     def stop(self) -> None:
         """End the batch before its next item."""
-        self.stopped = True
+        self._stopped = True

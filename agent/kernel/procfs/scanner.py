@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from ...model import Process, StatFingerprint
@@ -70,10 +71,7 @@ class ProcessScanner:
         """Look at these processes; those that are gone are left out."""
         walked = ScanResult([], {})
         progress = progress or Progress()
-        for pid in pids:
-            if progress.stopped:
-                break
-            progress.at = pid
+        for pid in progress.each(pids):
             try:
                 look = self.scan_process(pid, progress)
             except ProcessGone:
@@ -181,10 +179,7 @@ class ProcessScanner:
         seen = {}
         root, stat, counts = self._root, os.stat, self.counts
         progress = progress or Progress()
-        for pid in pids:
-            if progress.stopped:
-                break
-            progress.at = pid
+        for pid in progress.each(pids):
             path = f"{root}/{pid}/fd"
             try:
                 directory = stat(path)
@@ -208,10 +203,7 @@ class ProcessScanner:
         shows root as the owner of everything in there.
         """
         owners = {}
-        for pid in pids:
-            if progress.stopped:
-                break
-            progress.at = pid
+        for pid in progress.each(pids):
             with suppress(OSError):
                 owners[pid] = os.stat(f"{self._root}/{pid}").st_uid
         return owners
@@ -222,10 +214,7 @@ class ProcessScanner:
         """What one read shows of each process; None of one that is gone, or a zombie."""
         seen: dict[int, StatFingerprint | None] = {}
         progress = progress or Progress()
-        for pid in pids:
-            if progress.stopped:
-                break
-            progress.at = pid
+        for pid in progress.each(pids):
             try:
                 seen[pid] = _glance(_living(read(f"{self._root}/{pid}/stat")))
             except (ProcessGone, OSError, ValueError):
@@ -238,10 +227,7 @@ class ProcessScanner:
         """Check these processes; and those that are gone, or may no longer be read."""
         checked, lost = [], []
         progress = progress or Progress()
-        for one in checks:
-            if progress.stopped:
-                break
-            progress.at = one.pid
+        for one in progress.each(checks, attrgetter("pid")):
             try:
                 checked.append(self._check(one, progress))
             except (ProcessGone, OSError, ValueError):  # A whole look tells which.
@@ -286,9 +272,9 @@ class ProcessScanner:
         if self._cmdline and not progress.avoids((CMDLINE, pid)):
             # The kernel takes the lock of the process's memory to read it. A process holds that
             # lock for as long as a FUSE file system of its user does not answer its mmap(2).
-            progress.at = (CMDLINE, pid)
+            progress.enter((CMDLINE, pid))
             cmdline = read_or_empty(f"{by}cmdline", directory)
-            progress.at = pid
+            progress.enter(pid)
         return Process(
             pid=pid,
             start_ticks=stat.start_ticks,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from operator import itemgetter
 
 from ...model import Socket
 from ...text import decode
@@ -30,10 +31,7 @@ def read_protocols(
     """
     names = {}
     progress = progress or Progress()
-    for descriptor in descriptors:
-        if progress.stopped:
-            break
-        progress.at = descriptor[0]
+    for descriptor in progress.each(descriptors, itemgetter(0)):
         names[descriptor] = _protocol(root, *descriptor)
     return names
 
