@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.kernel.netlink import client as reader_module
+from agent.kernel.netlink import client as client_module
 from agent.kernel.netlink import messages
 from agent.kernel.netlink.client import (
     DUMPED_TABLES,
@@ -37,134 +37,135 @@ UNSUPPORTED = Dump(
 
 
 @pytest.fixture
-def reader() -> Iterator[NetlinkClient]:
+def client() -> Iterator[NetlinkClient]:
     made = NetlinkClient(OWN)
     yield made
     made.close_except([])
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The tables of the dumps that were asked for."""
-    told: list[tuple[str, ...]] = []
-    ask = _Link.request
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Return a list to which the tables of each requested dump are added."""
+    tables: list[tuple[str, ...]] = []
+    request = _Link.request
 
-    def noting(link: _Link, dump: Dump) -> list[bytes]:
-        told.append(dump.tables)
-        return ask(link, dump)
+    def recording_request(link: _Link, dump: Dump) -> list[bytes]:
+        tables.append(dump.tables)
+        return request(link, dump)
 
-    monkeypatch.setattr(_Link, "request", noting)
-    return told
+    monkeypatch.setattr(_Link, "request", recording_request)
+    return tables
 
 
 def inode_of(opened: socket.socket) -> int:
     return os.fstat(opened.fileno()).st_ino
 
 
-def names_of(reader: NetlinkClient, *names: str) -> list[tuple[str, ...]]:
-    return [dump.tables for dump, _rows in reader.read_dumps(OWN, "", names)]
+def dump_own(client: NetlinkClient, *names: str) -> list[tuple[str, ...]]:
+    """Dump tables of the own namespace and return the tables of the dumps."""
+    return [dump.tables for dump, _rows in client.read_dumps(OWN, "", names)]
 
 
-def inodes(reader: NetlinkClient, netns: int, path: str, *names: str) -> set[int]:
+def inodes(client: NetlinkClient, netns: int, path: str, *names: str) -> set[int]:
     found: set[int] = set()
-    for dump, rows in reader.read_dumps(netns, path, names):
+    for dump, rows in client.read_dumps(netns, path, names):
         found |= dump.read(rows, SCOPE, EMPTY).sockets().keys()
     return found
 
 
-def descriptors() -> int:
+def count_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-# Our own namespace.
+# The own namespace.
 
 
-def test_it_works_here(reader: NetlinkClient) -> None:
-    assert reader.is_available()
+def test_sock_diag_is_available(client: NetlinkClient) -> None:
+    assert client.is_available()
 
 
-def test_what_is_asked_for_is_dumped_and_nothing_else(
-    reader: NetlinkClient, asked: list[tuple[str, ...]]
+def test_only_dumps_of_the_named_tables_are_requested(
+    client: NetlinkClient, requested: list[tuple[str, ...]]
 ) -> None:
-    assert names_of(reader, "tcp6", "unix", "raw") == [("tcp", "tcp6"), ("unix",)]
-    assert asked == [("tcp", "tcp6"), ("unix",)]
+    assert dump_own(client, "tcp6", "unix", "raw") == [("tcp", "tcp6"), ("unix",)]
+    assert requested == [("tcp", "tcp6"), ("unix",)]
 
 
-def test_it_works_for_anybody() -> None:
-    def works() -> bool:
-        reader = NetlinkClient(OWN)
+def test_sock_diag_is_available_without_privileges() -> None:
+    def is_available() -> bool:
+        client = NetlinkClient(OWN)
         try:
-            return reader.is_available()
+            return client.is_available()
         finally:
-            reader.close_except([])
+            client.close_except([])
 
-    assert as_nobody(works)
+    assert as_nobody(is_available)
 
 
-def test_a_dump_that_the_kernel_has_not_is_left_out_and_remembered(
-    reader: NetlinkClient, asked: list[tuple[str, ...]]
+def test_an_unsupported_dump_is_left_out_and_not_requested_again(
+    client: NetlinkClient, requested: list[tuple[str, ...]]
 ) -> None:
-    reader._dumps = (UNSUPPORTED, *reader._dumps)
-    assert names_of(reader, "none", "udp") == [("udp", "udp6")]
-    assert names_of(reader, "none", "udp") == [("udp", "udp6")]
-    assert asked == [("none",), ("udp", "udp6"), ("udp", "udp6")]
+    client._dumps = (UNSUPPORTED, *client._dumps)
+    assert dump_own(client, "none", "udp") == [("udp", "udp6")]
+    assert dump_own(client, "none", "udp") == [("udp", "udp6")]
+    assert requested == [("none",), ("udp", "udp6"), ("udp", "udp6")]
 
 
 def test_an_unsupported_dump_is_requested_again_after_a_while(
-    reader: NetlinkClient, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+    client: NetlinkClient, requested: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader._dumps = (UNSUPPORTED,)
-    monkeypatch.setattr(reader_module, "UNSUPPORTED_SECONDS", 0.0)
-    assert [names_of(reader, "none") for _ in range(2)] == [[], []]
-    assert asked == [("none",)] * 2
+    client._dumps = (UNSUPPORTED,)
+    monkeypatch.setattr(client_module, "UNSUPPORTED_SECONDS", 0.0)
+    assert [dump_own(client, "none") for _ in range(2)] == [[], []]
+    assert requested == [("none",)] * 2
 
 
-def test_a_dump_that_fails_once_is_tried_again(
-    reader: NetlinkClient, monkeypatch: pytest.MonkeyPatch
+def test_a_dump_that_failed_once_is_requested_again(
+    client: NetlinkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done_with_eintr = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, -errno.EINTR)
     with monkeypatch.context() as patch:
         patch.setattr(_Link, "request", lambda _link, _dump: [done_with_eintr])
-        assert names_of(reader, "udp") == []
-    assert names_of(reader, "udp") == [("udp", "udp6")]
+        assert dump_own(client, "udp") == []
+    assert dump_own(client, "udp") == [("udp", "udp6")]
 
 
-def test_after_a_dump_that_stood_still_another_socket_asks(
-    reader: NetlinkClient, monkeypatch: pytest.MonkeyPatch
+def test_after_a_timeout_another_socket_is_opened(
+    client: NetlinkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert names_of(reader, "udp")
-    first = reader._links[OWN]
+    assert dump_own(client, "udp")
+    first = client._links[OWN]
     assert first
-    first.dumps.settimeout(0.0)  # The answer is not there at once, and comes later.
+    first.dumps.settimeout(0.0)  # The answer arrives later.
     first.dumps.send(inet_dump("udp").requests[0])
     with monkeypatch.context() as patch:
         patch.setattr(_Link, "request", raising(TimeoutError))
-        assert names_of(reader, "udp") == []
-    assert names_of(reader, "udp") == [("udp", "udp6")]
-    assert reader._links[OWN] is not first
-    assert first.dumps.fileno() != -1  # Somebody may be listening to its other socket still.
-    reader.close_except([OWN])
+        assert dump_own(client, "udp") == []
+    assert dump_own(client, "udp") == [("udp", "udp6")]
+    assert client._links[OWN] is not first
+    assert first.dumps.fileno() != -1  # Its destroy notices may still be read.
+    client.close_except([OWN])
     assert first.dumps.fileno() == -1
-    assert names_of(reader, "udp") == [("udp", "udp6")]
+    assert dump_own(client, "udp") == [("udp", "udp6")]
 
 
 def raising(error: type[OSError]) -> Callable[..., list[bytes]]:
-    def ask(_link: _Link, _dump: Dump) -> list[bytes]:
+    def request(_link: _Link, _dump: Dump) -> list[bytes]:
         raise error
 
-    return ask
+    return request
 
 
-def test_dumps_of_several_threads_do_not_mix(reader: NetlinkClient) -> None:
+def test_dumps_of_several_threads_do_not_mix(client: NetlinkClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         outcomes: list[bool] = []
 
-        def ask(name: str, wanted: int) -> None:
-            outcomes.extend(wanted in inodes(reader, OWN, "", name) for _ in range(5))
+        def dump(name: str, inode: int) -> None:
+            outcomes.extend(inode in inodes(client, OWN, "", name) for _ in range(5))
 
         threads = [
-            threading.Thread(target=ask, args=("tcp", inode_of(tcp))),
-            threading.Thread(target=ask, args=("unix", inode_of(unix))),
+            threading.Thread(target=dump, args=("tcp", inode_of(tcp))),
+            threading.Thread(target=dump, args=("unix", inode_of(unix))),
         ]
         for thread in threads:
             thread.start()
@@ -173,50 +174,60 @@ def test_dumps_of_several_threads_do_not_mix(reader: NetlinkClient) -> None:
     assert outcomes == [True] * 10
 
 
-def test_without_netlink_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> socket.socket:
+def test_without_netlink_sock_diag_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> socket.socket:
         raise PermissionError(errno.EPERM, "no netlink here")
 
-    monkeypatch.setattr(reader_module, "_open_dump_socket", refused)
+    monkeypatch.setattr(client_module, "_open_dump_socket", refuse)
     assert not NetlinkClient(OWN).is_available()
 
 
-def test_it_hears_only_if_it_is_to() -> None:
-    for hear in (True, False):
-        reader = NetlinkClient(OWN, subscribe_destroy=hear)
-        assert reader.destroy_socket(OWN) is None  # Nothing was asked for yet.
-        names_of(reader, "udp")
-        assert (reader.destroy_socket(OWN) is not None) is hear
-        reader.close_except([])
-        assert reader.destroy_socket(OWN) is None
+@pytest.mark.parametrize("subscribe", [True, False])
+def test_a_destroy_socket_is_opened_with_the_dump_socket_if_subscribed(subscribe: bool) -> None:
+    client = NetlinkClient(OWN, subscribe_destroy=subscribe)
+    assert client.destroy_socket(OWN) is None  # No dump has been requested yet.
+    dump_own(client, "udp")
+    assert (client.destroy_socket(OWN) is not None) is subscribe
+    client.close_except([])
+    assert client.destroy_socket(OWN) is None
 
 
-def test_of_other_namespaces_only_so_many_are_entered() -> None:
-    reader = NetlinkClient(OWN, max_namespaces=1)
-    with elsewhere() as (netns, path, inode):
-        assert inode in inodes(reader, netns, path, "tcp")
-        assert names_of(reader, "udp")  # Our own always is.
-        assert inodes(reader, netns + 1, path, "tcp") == set()
-        reader.close_except([OWN])
-    reader.close_except([])
+def test_the_dumps_replace_the_dumped_tables() -> None:
+    assert tuple(dump.tables for dump in NetlinkClient(OWN)._dumps) == DUMPED_TABLES
+
+
+def test_an_answer_of_many_buffers_is_complete() -> None:
+    link = _Link(_open_dump_socket(), None)
+    pairs = [socket.socketpair() for _ in range(200)]  # Each hundred takes about 16 KiB.
+    try:
+        buffers = link.request(NetlinkClient(OWN)._dumps[3])
+        found = {int.from_bytes(row[4:8], sys.byteorder) for row in split_rows(buffers)}
+        assert {inode_of(end) for pair in pairs for end in pair} <= found
+        assert len(buffers) > 1
+    finally:
+        for pair in pairs:
+            for end in pair:
+                end.close()
+        link.close()
 
 
 # Other namespaces.
 
 
 @contextmanager
-def elsewhere() -> Iterator[tuple[int, str, int]]:
-    """Another namespace, where somebody listens: its inode, the path to it, and the socket's."""
+def other_namespace() -> Iterator[tuple[int, str, int]]:
+    """Create a network namespace with a listener; yield its inode, a path to it, and the inode of
+    the listener."""
     need_root()
     ready, end = threading.Event(), threading.Event()
-    told: list[tuple[int, str, int]] = []
+    created: list[tuple[int, str, int]] = []
 
     def run() -> None:
         try:
             new_netns()
             path = f"/proc/self/task/{threading.get_native_id()}/ns/net"
             with socket.create_server(("127.0.0.1", 0)) as server:
-                told.append((os.stat(path).st_ino, path, inode_of(server)))
+                created.append((os.stat(path).st_ino, path, inode_of(server)))
                 ready.set()
                 end.wait()
         finally:
@@ -226,89 +237,111 @@ def elsewhere() -> Iterator[tuple[int, str, int]]:
     thread.start()
     try:
         ready.wait()
-        yield told[0]
+        yield created[0]
     finally:
         end.set()
         thread.join()
 
 
-def test_another_namespace_is_entered_by_a_thread(reader: NetlinkClient) -> None:
-    with elsewhere() as (netns, path, inode):
-        assert inode in inodes(reader, netns, path, "tcp")
-        assert inode not in inodes(reader, OWN, "", "tcp")
-        # We are where we were.
+def test_another_namespace_is_entered_by_another_thread(client: NetlinkClient) -> None:
+    with other_namespace() as (netns, path, inode):
+        assert inode in inodes(client, netns, path, "tcp")
+        assert inode not in inodes(client, OWN, "", "tcp")
         assert os.stat("/proc/thread-self/ns/net").st_ino == OWN
 
 
-def test_another_namespace_is_entered_once(reader: NetlinkClient) -> None:
-    with elsewhere() as (netns, path, inode):
-        inodes(reader, netns, path, "tcp")
-        assert inode in inodes(reader, netns, "/nowhere", "tcp")
+def test_another_namespace_is_entered_once(client: NetlinkClient) -> None:
+    with other_namespace() as (netns, path, inode):
+        inodes(client, netns, path, "tcp")
+        assert inode in inodes(client, netns, "/nowhere", "tcp")
 
 
-def test_a_path_that_leads_elsewhere_by_now_is_not_followed(reader: NetlinkClient) -> None:
-    with elsewhere() as (netns, _path, _inode):
-        assert inodes(reader, netns, "/proc/self/ns/net", "tcp") == set()
-        assert inodes(reader, netns + 1, "/nowhere", "tcp") == set()
+def test_a_path_to_another_namespace_by_now_is_not_followed(client: NetlinkClient) -> None:
+    with other_namespace() as (netns, _path, _inode):
+        assert inodes(client, netns, "/proc/self/ns/net", "tcp") == set()
+        assert inodes(client, netns + 1, "/nowhere", "tcp") == set()
 
 
-def test_a_namespace_whose_process_just_went_is_entered_through_another(
-    reader: NetlinkClient,
+def test_after_the_process_of_a_path_has_ended_another_path_is_used(
+    client: NetlinkClient,
 ) -> None:
-    with elsewhere() as (netns, path, inode):
-        assert inodes(reader, netns, "/proc/self/task/0/ns/net", "tcp") == set()
-        assert inode in inodes(reader, netns, path, "tcp")
+    with other_namespace() as (netns, path, inode):
+        assert inodes(client, netns, "/proc/self/task/0/ns/net", "tcp") == set()
+        assert inode in inodes(client, netns, path, "tcp")
+
+
+def test_where_no_thread_can_be_started_there_are_no_dumps(
+    client: NetlinkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with other_namespace() as (netns, path, inode):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert inodes(client, netns, path, "tcp") == set()
+        assert inode in inodes(client, netns, path, "tcp")
 
 
 def test_a_namespace_that_may_not_be_entered_has_no_dumps() -> None:
-    with elsewhere() as (netns, path, _inode):
-        entered = path.replace("self", str(os.getpid()))
+    with other_namespace() as (netns, path, _inode):
+        path_for_others = path.replace("self", str(os.getpid()))
 
-        def dumped() -> set[int]:
-            return inodes(NetlinkClient(OWN), netns, entered, "tcp")  # It could open nothing.
+        def dump() -> set[int]:
+            return inodes(NetlinkClient(OWN), netns, path_for_others, "tcp")
 
-        assert as_nobody(dumped) == set()
+        assert as_nobody(dump) == set()
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_that_netlink_was_required_and_is_refused_is_worth_telling(required: bool) -> None:
-    with elsewhere() as (netns, path, _inode):
-        entered = path.replace("self", str(os.getpid()))
+def test_refused_namespaces_are_reported_if_netlink_is_required(required: bool) -> None:
+    with other_namespace() as (netns, path, _inode):
+        path_for_others = path.replace("self", str(os.getpid()))
 
         def refused() -> set[int]:
-            reader = NetlinkClient(OWN, required=required)
-            inodes(reader, netns, entered, "tcp")
-            return set(reader.refused_namespaces())
+            client = NetlinkClient(OWN, required=required)
+            inodes(client, netns, path_for_others, "tcp")
+            return set(client.refused_namespaces())
 
         assert as_nobody(refused) == ({netns} if required else set())
 
 
-def test_leaving_a_namespace_closes_what_keeps_it_alive() -> None:
+def test_a_limited_number_of_other_namespaces_is_entered() -> None:
+    client = NetlinkClient(OWN, max_namespaces=1)
+    with other_namespace() as (netns, path, inode):
+        assert inode in inodes(client, netns, path, "tcp")
+        assert dump_own(client, "udp")  # The own namespace is always read.
+        assert inodes(client, netns + 1, path, "tcp") == set()
+        client.close_except([OWN])
+    client.close_except([])
+
+
+def test_closing_the_sockets_of_a_namespace_releases_it() -> None:
     need_root()
-    reader = NetlinkClient(OWN, subscribe_destroy=True)
-    names_of(reader, "udp")
-    before = descriptors()
-    with elsewhere() as (netns, path, _inode):
-        inodes(reader, netns, path, "udp")
-        hearing = reader.destroy_socket(netns)
-        assert hearing
-        reader.close_except([OWN, netns])
-        assert hearing.fileno() != -1
-        reader.close_except([OWN])
-        assert hearing.fileno() == -1
-        assert reader.destroy_socket(netns) is None
-    assert descriptors() == before
-    reader.close_except([])
+    client = NetlinkClient(OWN, subscribe_destroy=True)
+    dump_own(client, "udp")
+    before = count_descriptors()
+    with other_namespace() as (netns, path, _inode):
+        inodes(client, netns, path, "udp")
+        subscribed = client.destroy_socket(netns)
+        assert subscribed
+        client.close_except([OWN, netns])
+        assert subscribed.fileno() != -1
+        client.close_except([OWN])
+        assert subscribed.fileno() == -1
+        assert client.destroy_socket(netns) is None
+    assert count_descriptors() == before
+    client.close_except([])
 
 
-def test_a_namespace_tells_of_its_own_ends_only() -> None:
-    reader = NetlinkClient(OWN, subscribe_destroy=True)
-    with elsewhere() as (netns, path, _inode):
-        inodes(reader, netns, path, "udp")
-        there = reader.destroy_socket(netns)
+def test_destroy_notices_stay_in_their_namespace() -> None:
+    client = NetlinkClient(OWN, subscribe_destroy=True)
+    with other_namespace() as (netns, path, _inode):
+        inodes(client, netns, path, "udp")
+        there = client.destroy_socket(netns)
         assert there
-        names_of(reader, "udp")
-        here = reader.destroy_socket(OWN)
+        dump_own(client, "udp")
+        here = client.destroy_socket(OWN)
         assert here
         here.settimeout(10)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
@@ -319,28 +352,28 @@ def test_a_namespace_tells_of_its_own_ends_only() -> None:
         with pytest.raises(BlockingIOError):
             while cookie not in there.recv(65536):
                 pass
-    reader.close_except([])
+    client.close_except([])
 
 
-def test_a_dump_that_one_namespace_refuses_is_requested_in_others(
-    reader: NetlinkClient, monkeypatch: pytest.MonkeyPatch
+def test_a_dump_unsupported_in_one_namespace_is_requested_in_others(
+    client: NetlinkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with elsewhere() as (netns, path, inode):
+    with other_namespace() as (netns, path, inode):
         with monkeypatch.context() as patch:
             patch.setattr(_Link, "request", lambda _link, _dump: [error(errno.EPERM)])
-            assert inodes(reader, netns, path, "tcp") == set()
-        assert inodes(reader, netns, path, "tcp") == set()
+            assert inodes(client, netns, path, "tcp") == set()
+        assert inodes(client, netns, path, "tcp") == set()
         with socket.create_server(("127.0.0.1", 0)) as here:
-            assert inode_of(here) in inodes(reader, OWN, "", "tcp")
-        assert inode not in inodes(reader, OWN, "", "tcp")
+            assert inode_of(here) in inodes(client, OWN, "", "tcp")
+        assert inode not in inodes(client, OWN, "", "tcp")
 
 
-# What other processes send.
+# Messages of other processes.
 
 
 @pytest.fixture
 def sender() -> Iterator[socket.socket]:
-    """A netlink socket of another process, as far as the kernel tells them apart."""
+    """A netlink socket that is to the kernel like one of another process."""
     need_root()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as opened:
         opened.bind((0, 0))
@@ -351,39 +384,39 @@ def error(code: int, sequence: int = 1) -> bytes:
     return struct.pack("=IHHIIi", 20, 2, 0, sequence, 0, -code)
 
 
-def unconnected() -> socket.socket:
-    """A socket like ``_open_dump_socket`` makes, to which others can send."""
+def open_unconnected() -> socket.socket:
+    """Open a socket for dumps to which other processes can send."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)
     opened.bind((0, 0))
     return opened
 
 
-@pytest.mark.parametrize("make", [_open_dump_socket, _open_destroy_socket])
-def test_the_kernel_refuses_what_another_process_sends(
-    make: Callable[[], socket.socket], sender: socket.socket
+@pytest.mark.parametrize("open_socket", [_open_dump_socket, _open_destroy_socket])
+def test_the_kernel_refuses_messages_of_another_process(
+    open_socket: Callable[[], socket.socket], sender: socket.socket
 ) -> None:
-    with make() as ours, pytest.raises(ConnectionRefusedError):
-        sender.sendto(error(errno.ENOENT), ours.getsockname())
+    with open_socket() as opened, pytest.raises(ConnectionRefusedError):
+        sender.sendto(error(errno.ENOENT), opened.getsockname())
 
 
 def test_forged_answers_are_ignored_and_counted(
-    reader: NetlinkClient, sender: socket.socket, monkeypatch: pytest.MonkeyPatch
+    client: NetlinkClient, sender: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "_open_dump_socket", unconnected)
-    assert names_of(reader, "udp")
-    link = reader._links[OWN]
+    monkeypatch.setattr(client_module, "_open_dump_socket", open_unconnected)
+    assert dump_own(client, "udp")
+    link = client._links[OWN]
     assert link
     for sequence in range(10):
         sender.sendto(error(errno.EPERM, sequence), link.dumps.getsockname())
-    assert names_of(reader, "udp") == [("udp", "udp6")]
-    assert reader._links[OWN] is link
-    assert reader.take_ignored() == {OWN: 10}
-    assert reader.take_ignored() == {}
+    assert dump_own(client, "udp") == [("udp", "udp6")]
+    assert client._links[OWN] is link
+    assert client.take_ignored() == {OWN: 10}
+    assert client.take_ignored() == {}
 
 
 def test_an_answer_to_an_older_request_is_skipped() -> None:
     link = _Link(_open_dump_socket(), None)
-    # Of sockets in no state: its whole answer is there before the next request.
+    # A dump of sockets in no state: the whole answer is queued before the next request.
     link.dumps.send(make_request(struct.pack("=BBBBI48x", 2, 17, 0, 0, 0)))
     with socket.create_server(("127.0.0.1", 0)) as server:
         table = inet_dump("tcp").read(split_rows(link.request(inet_dump("tcp"))), SCOPE, EMPTY)
@@ -391,35 +424,13 @@ def test_an_answer_to_an_older_request_is_skipped() -> None:
     link.close()
 
 
-def test_a_truncated_answer_is_not_read(
-    reader: NetlinkClient, monkeypatch: pytest.MonkeyPatch
+def test_a_truncated_answer_is_not_parsed(
+    client: NetlinkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def truncate(link: socket.socket) -> messages.Datagram:
-        return messages.receive(link)._replace(truncated=True)  # Behind a whole message.
+        return messages.receive(link)._replace(truncated=True)  # After a whole message.
 
     with monkeypatch.context() as patch:
-        patch.setattr(reader_module, "receive", truncate)
-        assert names_of(reader, "netlink") == []
-    assert names_of(reader, "netlink") == [("netlink",)]
-
-
-# Long answers.
-
-
-def test_an_answer_of_many_buffers_is_whole() -> None:
-    link = _Link(_open_dump_socket(), None)
-    pairs = [socket.socketpair() for _ in range(200)]  # About 16 KiB each hundred.
-    try:
-        buffers = link.request(NetlinkClient(OWN)._dumps[3])
-        found = {int.from_bytes(row[4:8], sys.byteorder) for row in split_rows(buffers)}
-        assert {inode_of(one) for pair in pairs for one in pair} <= found
-        assert len(buffers) > 1
-    finally:
-        for pair in pairs:
-            for one in pair:
-                one.close()
-        link.close()
-
-
-def test_every_dump_stands_for_the_tables_that_are_known_to_be_dumped() -> None:
-    assert tuple(dump.tables for dump in NetlinkClient(OWN)._dumps) == DUMPED_TABLES
+        patch.setattr(client_module, "receive", truncate)
+        assert dump_own(client, "netlink") == []
+    assert dump_own(client, "netlink") == [("netlink",)]
