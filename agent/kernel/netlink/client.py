@@ -69,15 +69,15 @@ class _Link:
         dumps.settimeout(_TIMEOUT_SECONDS)
         self.dumps = dumps
         self.notices = notices
-        self.lock = threading.Lock()
-        self.ignored = 0  # Datagrams of other processes.
+        self._lock = threading.Lock()
+        self._ignored = 0
         self._sequence = 0  # Of the last request.
         self._unsupported: dict[tuple[str, ...], float] = {}  # Until when, by the dump's tables.
 
     def request(self, dump: Dump) -> list[bytes]:
         """Return the answer to a dump as a list of buffers. Raises OSError."""
         buffers: list[bytes] = []
-        with self.lock:
+        with self._lock:
             for request in dump.requests:
                 self._sequence = self._sequence % _MAX_SEQUENCE + 1
                 self.dumps.send(number_request(request, self._sequence))
@@ -95,7 +95,7 @@ class _Link:
         while True:
             datagram = receive(self.dumps)
             if not datagram.from_kernel:
-                self.ignored += 1
+                self._ignored += 1
             elif datagram.truncated:
                 raise OSError(errno.EMSGSIZE, "a netlink message is larger than the buffer")
             else:
@@ -108,6 +108,11 @@ class _Link:
     def mark_unsupported(self, dump: Dump) -> None:
         """Do not request this dump here for UNSUPPORTED_SECONDS."""
         self._unsupported[dump.tables] = time.monotonic() + UNSUPPORTED_SECONDS
+
+    def take_ignored(self) -> int:
+        """Return how many datagrams of other processes were ignored since the last call."""
+        ignored, self._ignored = self._ignored, 0
+        return ignored
 
     def close(self) -> None:
         """Close the sockets."""
@@ -203,11 +208,8 @@ class NetlinkClient:
     def take_ignored(self) -> Counter[int]:
         """Return how many datagrams of other processes were ignored since the last call, by
         namespace."""
-        ignored: Counter[int] = Counter()
-        for netns, link in list(self._links.items()):
-            if link is not None and link.ignored:
-                ignored[netns], link.ignored = link.ignored, 0
-        return ignored
+        links = list(self._links.items())
+        return +Counter({netns: link.take_ignored() for netns, link in links if link is not None})
 
     def _link(self, netns: int, path: str) -> _Link | None:
         with self._links_lock:
