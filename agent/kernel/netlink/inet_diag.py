@@ -26,7 +26,7 @@ _TCP_STATES = dict(enumerate(TCP_STATES, 1))
 _DATAGRAM_STATES = dict(zip((1, 7), DATAGRAM_STATES, strict=True))
 _ANY_ADDRESS = bytes(16)
 _FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
-# Family, lengths of two prefixes, extensions; socket id; states, a cookie of the request.
+# Family, lengths of two prefixes, extensions; socket id; states, tables (unused).
 _OLD_REQUEST = Struct("=BBBB48xII")
 # Family, protocol, extensions, padding; states; socket id.
 _REQUEST = Struct("=BBBBI48x")
