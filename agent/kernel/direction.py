@@ -48,9 +48,7 @@ def make_direction_finder(
 
 def listening_paths(sockets: Iterable[Socket]) -> set[str]:
     """Return the paths on which unix sockets listen."""
-    return {
-        socket.path for socket in sockets if socket.path is not None and socket.state == "LISTEN"
-    }
+    return {row.path for row in sockets if row.path is not None and row.state == "LISTEN"}
 
 
 def mark_inbound(socket: Socket, listening: AbstractSet[str]) -> Socket:

@@ -94,9 +94,8 @@ def short_lived(notices: Sequence[DestroyNotice], tcp: Table, scope: Scope) -> l
     for notice, ends in parsed:
         direction = None
         if notice.proto == "tcp" and ends.remote_addr is not None:
-            direction = find_direction(
-                ends.raw_local, ends.local_port, ends.raw_remote, "ESTABLISHED"
-            )
+            key = (ends.raw_local, ends.local_port, ends.raw_remote)
+            direction = find_direction(*key, "ESTABLISHED")
         sockets.append(
             Socket(
                 inode=0,

@@ -85,10 +85,8 @@ def _read(
         if proto == "tcp":
             # The directions of listeners do not depend on other listeners.
             new = list(new)
-            candidates = new if all(map(_is_listener, new)) else rows
-            find_direction = make_direction_finder(
-                *find_listeners(candidates), scope.ephemeral_ports
-            )
+            among = new if all(map(_is_listener, new)) else rows
+            find_direction = make_direction_finder(*find_listeners(among), scope.ephemeral_ports)
         decoded = _decode(new, proto, scope, find_direction)
         return _add_cgroups(decoded) if include_cgroups else decoded
 
@@ -119,11 +117,9 @@ def _decode(
             remote_addr: str | None = address(family, remote)
         else:
             remote_addr = remote_port = None
-        direction = (
-            find_direction((local, port), local_port, (remote, peer_port), state)
-            if find_direction
-            else None
-        )
+        direction = None
+        if find_direction:
+            direction = find_direction((local, port), local_port, (remote, peer_port), state)
         yield (
             row,
             make((
