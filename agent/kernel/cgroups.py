@@ -23,7 +23,7 @@ class Cgroups:
     def __init__(self, mounts: tuple[str, ...] = MOUNTS) -> None:
         unified = [path for path in mounts if os.path.exists(f"{path}/cgroup.controllers")]
         self._root = unified[-1] if unified else None
-        # Beside v1 all processes may be in the root, which therefore says nothing.
+        # Beside v1 every process may be in the root of v2, which therefore means nothing.
         self._is_beside_v1 = len(mounts) > 1 and self._root == mounts[1]
         self._paths: dict[int, str] = {}  # By inode.
         self._walked = -MIN_WALK_INTERVAL_SECONDS

@@ -38,7 +38,7 @@ EMPTY = Table({})
 
 
 class Scope(NamedTuple):
-    """What decoding needs to know of a network namespace.
+    """What decoding the rows of a network namespace requires.
 
     ``ephemeral_ports`` are those that the kernel chooses from; ``interface_name`` returns the name
     of the interface with an index.

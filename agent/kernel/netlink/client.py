@@ -1,4 +1,4 @@
-"""Reads socket tables over netlink(7), in every network namespace. Blocking: for executors.
+"""Socket tables of every network namespace over netlink(7). Blocking: for executors.
 
 A netlink socket belongs to the network namespace in which it was opened. For another namespace a
 thread enters it, opens the socket there and ends, which takes CAP_SYS_ADMIN.
@@ -163,7 +163,7 @@ class NetlinkClient:
     ) -> Iterator[tuple[Dump, list[bytes]]]:
         """Yield each dump that replaces one of the named tables of a namespace, with its rows.
 
-        Dumps that cannot be had there are left out. ``path`` leads to the namespace
+        Dumps that fail or are not supported there are left out. ``path`` leads to the namespace
         (``/proc/PID/ns/net``).
         """
         for dump in self._dumps:
@@ -192,7 +192,7 @@ class NetlinkClient:
     def close_except(self, namespaces: Collection[int]) -> None:
         """Close the sockets in all other namespaces, which they would keep alive.
 
-        Nobody may be reading their destroy notices any longer.
+        Their destroy sockets must not be read any longer.
         """
         with self._links_lock:
             for netns in self._links.keys() - set(namespaces):

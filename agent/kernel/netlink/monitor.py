@@ -1,4 +1,4 @@
-"""Collects destroy notices between polls, with the readers of the asyncio event loop."""
+"""Destroy notices received between polls, read in the asyncio event loop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import NamedTuple
 from .destroy import PROTOCOLS, DestroyNotice, parse_notices
 from .messages import receive
 
-# Notices kept of a namespace between two reports; further ones are lost. Each takes about 250
-# bytes.
+# Notices kept of a namespace between two reports, about 250 bytes each; further ones are lost.
 MAX_NOTICES = 100_000
 # Datagrams read from a socket in one turn of the event loop.
 _MAX_READS = 256
 # After notices were read in a namespace, the next ones are read after a pause, or at the next poll:
-# each by itself would wake the event loop. The kernel queues some 4,000 in the meantime; while
-# more than _MAX_READS arrive in a turn there is no pause, as the queue might overflow.
+# each by itself would wake the event loop. The kernel queues some 4,000 in the meantime; there is
+# no pause while _MAX_READS or more arrive in a turn, as the queue might overflow.
 _PAUSE_SECONDS = 0.2
 # After this many messages of other processes in a namespace the pause there is longer, so that
 # flooding one namespace does not delay the others.
