@@ -94,7 +94,7 @@ async def test_after_a_socket_is_dropped_notices_are_read_from_the_next_one() ->
         assert dropped.fileno() == -1
         await tables.read(namespaces, everything)
         not_shown = connect()
-        port = not_shown.netns.getsockname()[1]
+        port = not_shown[0].getsockname()[1]
         reset(*not_shown)
         await short_lived_until(tables, namespaces, {port})
     tables.take_ended({})
