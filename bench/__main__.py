@@ -9,6 +9,7 @@ SUBJECTS = {
     "compare": "a snapshot against ss, netstat, lsof and psutil, or against another checkout",
     "polls": "the CPU time of a poll against ss, or against another checkout; growth; soak",
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
+    "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",
     "shared": "processes with very many descriptors",
     "fuzz_tables": "mutated netlink messages and rows of text",

@@ -1,0 +1,1 @@
+"""Micro-benchmarks: each measures an optimisation against its alternative."""

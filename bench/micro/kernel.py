@@ -1,0 +1,199 @@
+"""Reading the kernel: rows of tables, descriptors, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import pickle
+import struct
+import threading
+from random import Random
+from socket import ntohs
+
+from agent.kernel.netlink.inet_diag import inet_dump
+from agent.kernel.netlink.messages import split_rows
+from agent.kernel.rows import EMPTY
+from tests.captures import capture
+
+from ..fuzz_tables import SCOPE
+from .timing import Pair
+from .values import COUNT, holdings
+
+DESCRIPTORS = 200
+# Offsets in inet_diag_msg, linux/inet_diag.h.
+_PORTS, _INODE = 4, 68
+
+
+def tcp_rows(count: int = COUNT) -> list[bytes]:
+    """Return rows of an answer of inet_diag with ports and inodes of their own."""
+    row = bytearray(split_rows([capture("netlink/tcp")])[0])
+    rows = []
+    for number in range(count):
+        struct.pack_into("!HH", row, _PORTS, 1024 + number, 80)
+        struct.pack_into("=I", row, _INODE, 100_000 + number)
+        rows.append(bytes(row))
+    return rows
+
+
+def row_reuse() -> Pair:
+    """Reuse the sockets of unchanged rows; decode all rows."""
+    dump, rows = inet_dump("tcp"), tcp_rows()
+    before = dump.read(rows, SCOPE, EMPTY)
+    return Pair(
+        lambda: dump.read(rows, SCOPE, before), lambda: dump.read(rows, SCOPE, EMPTY), COUNT
+    )
+
+
+def byte_order() -> Pair:
+    """Ports to host order by socket.ntohs; by shifts."""
+    ports = [Random(1).randrange(65_536) for _ in range(COUNT)]
+    return Pair(
+        lambda: [ntohs(port) for port in ports],
+        lambda: [(port & 0xFF) << 8 | port >> 8 for port in ports],
+        COUNT,
+    )
+
+
+def two_comparisons() -> Pair:
+    """Compare a state with two literals; look it up in a tuple of them."""
+    states = ["ESTABLISHED", "LISTEN", "TIME_WAIT", "CLOSE"] * (COUNT // 4)
+    return Pair(
+        lambda: [state != "SYN_SENT" and state != "CLOSE" for state in states],
+        lambda: [state not in ("SYN_SENT", "CLOSE") for state in states],
+        COUNT,
+    )
+
+
+class _Descriptors:
+    """Descriptors of this process, and their directory."""
+
+    def __init__(self) -> None:
+        self.all = [os.open("/dev/null", os.O_RDONLY) for _ in range(DESCRIPTORS)]
+        self.names = list(map(str, self.all))
+        self.directory = os.open("/proc/self/fd", os.O_RDONLY)
+
+    def __del__(self) -> None:
+        for descriptor in (*self.all, self.directory):
+            os.close(descriptor)
+
+    def read(self) -> list[str]:
+        """Return where they lead."""
+        return [os.readlink(name, dir_fd=self.directory) for name in self.names]
+
+
+def descriptor_links() -> Pair:
+    """Read the link of a descriptor relative to its directory; by its path."""
+    descriptors = _Descriptors()
+    paths = [f"/proc/{os.getpid()}/fd/{name}" for name in descriptors.names]
+    return Pair(descriptors.read, lambda: [os.readlink(path) for path in paths], DESCRIPTORS)
+
+
+def working_directory() -> Pair:
+    """Read the link of a descriptor in the working directory; relative to a descriptor."""
+    descriptors = _Descriptors()
+
+    def inside() -> list[str]:
+        back = os.open(".", os.O_RDONLY)
+        os.fchdir(descriptors.directory)
+        try:
+            return [os.readlink(name) for name in descriptors.names]
+        finally:
+            os.fchdir(back)
+            os.close(back)
+
+    return Pair(inside, descriptors.read, DESCRIPTORS)
+
+
+def lowest_descriptors() -> Pair:
+    """Try the lowest numbers as descriptors; list the directory first."""
+    descriptors = _Descriptors()
+    names = list(map(str, range(len(os.listdir(descriptors.directory)))))
+
+    def lowest() -> list[str | None]:
+        return [_link(name, descriptors.directory) for name in names]
+
+    def listed() -> list[str | None]:
+        directory = descriptors.directory
+        return [_link(name, directory) for name in os.listdir(directory)]
+
+    return Pair(lowest, listed, len(names))
+
+
+def _link(name: str, directory: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return None
+
+
+def executor_batches() -> Pair:
+    """One executor call for many descriptors; one for each."""
+    descriptors = _Descriptors()
+
+    async def batch() -> None:
+        await asyncio.to_thread(descriptors.read)
+
+    async def each() -> None:
+        for name in descriptors.names:
+            await asyncio.to_thread(_link, name, descriptors.directory)
+
+    return Pair(lambda: asyncio.run(batch()), lambda: asyncio.run(each()), DESCRIPTORS)
+
+
+def thread_namespaces() -> Pair:
+    """Read the network namespace of a thread; of its process."""
+    thread = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+    return Pair(lambda: os.readlink(thread), lambda: os.readlink("/proc/self/ns/net"))
+
+
+class _Kept:
+    """A file that is open for as long as the pair exists."""
+
+    def __init__(self, path: str) -> None:
+        self.file = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
+def open_schedstat() -> Pair:
+    """Read schedstat of a thread through an open descriptor; open it each time."""
+    path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
+    kept = _Kept(path)
+
+    def opened() -> bytes:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 64)
+        finally:
+            os.close(file)
+
+    return Pair(lambda: os.pread(kept.file, 64, 0), opened)
+
+
+def marshalled_scans() -> Pair:
+    """Pass plain tuples through marshal; named tuples through pickle."""
+    processes = [holding.process for holding in holdings() if holding.process is not None]
+
+    def chosen() -> object:
+        return marshal.loads(marshal.dumps([tuple(process) for process in processes]))
+
+    def instead() -> object:
+        return pickle.loads(pickle.dumps([process._replace() for process in processes]))
+
+    return Pair(chosen, instead, COUNT)
+
+
+BENCHMARKS = (
+    row_reuse,
+    byte_order,
+    two_comparisons,
+    descriptor_links,
+    working_directory,
+    lowest_descriptors,
+    executor_batches,
+    thread_namespaces,
+    open_schedstat,
+    marshalled_scans,
+)
