@@ -38,7 +38,6 @@ from .text import decode
 if TYPE_CHECKING:
     from .follow import Follower
     from .publish.websocket.server import Server
-    from .secrets import Serving
     from .service.handover import SavedState
     from .service.status import ServiceStatus
 
@@ -167,6 +166,7 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
         on_progress=progressed,
     )
     server: Server | None = None
+    service: ServiceStatus | None = None
     async with asyncio.TaskGroup() as group:
         if config.polls:
             # Only here: what following takes need not be loaded for a snapshot.
@@ -176,10 +176,8 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
             progress.append(following.progress)
             feed, tasks = following.feed, [group.create_task(work) for work in following.work()]
             if config.network.listen:
-                serving, service = await _serve(config, following, handed)
-                server = serving.server
+                server, service = _serve(config, following, handed)
                 tasks.append(group.create_task(server.run()))
-                server.stopped = lambda: service.store_state(following.left(), machine)
             printing = group.create_task(
                 StdoutPublisher(feed, config.filter).run()
                 if config.follow
@@ -196,8 +194,10 @@ async def _main(config: Config, walk: ForkedScan | None) -> None:
             task.cancel()
         if feed is not None:
             feed.stop()
-            if server is not None:
+            if server is not None and service is not None:
+                service.report_stopping()
                 await server.stop()
+                service.store_state(following.left(), machine)
             await asyncio.wait((printing,), timeout=GRACE_SECONDS)
         printing.cancel()
         stopping.cancel()
@@ -282,20 +282,19 @@ def _handed(
     return handed, left
 
 
-async def _serve(
+def _serve(
     config: Config, following: Follower, handed: dict[str, list[int]]
-) -> tuple[Serving, ServiceStatus]:
+) -> tuple[Server, ServiceStatus]:
     """Begin to serve subscribers, and to tell systemd of it where that started us."""
     from .secrets import Serving
     from .service.sd_notify import Notifier
     from .service.status import ServiceStatus
 
-    serving = Serving(config, following.feed)
-    await serving.listen(handed)
+    serving = Serving(config, following.feed, handed)
     service = ServiceStatus(
         Notifier(os.environ),
         following.feed,
-        lambda: serving.server.subscribers,
+        lambda: serving.registry.subscriber_count,
         config.interval,
     )
     following.polled, following.progressed = service.report_poll, service.report_progress
@@ -313,8 +312,7 @@ async def _serve(
 
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
-    serving.server.stopping = service.report_stopping
-    return serving, service
+    return serving.server, service
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:

@@ -17,11 +17,13 @@ from .address import ListenAddress
 from .config import Config, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.health import PLAIN, health
+from .publish.http.health import health
+from .publish.http.page import PLAIN, Page, Reply
 from .publish.websocket.access import Access, parse_tokens
 from .publish.websocket.limits import Limits
-from .publish.websocket.listen import Listener, opened
-from .publish.websocket.server import Answer, Server
+from .publish.websocket.listen import Listener, open_listeners
+from .publish.websocket.registry import Registry
+from .publish.websocket.server import Rules, Server
 from .remote.client import RemoteAgent
 from .service.credentials import CredentialPaths, current_paths, is_world_readable, original_path
 from .stream.feed import Feed
@@ -40,40 +42,34 @@ SHORTEST_TOKEN = 16
 class Serving:
     """A server with the rules that it was given, which may be read again."""
 
-    def __init__(self, config: Config, feed: Feed) -> None:
-        """Raises ConfigFailure."""
-        self._config = config
-        network = config.network
-        self._tls = tls_of(network)
-        limits = Limits(
-            network.max_clients, network.max_clients_per_address, network.max_handshakes
-        )
-        answers: dict[str, Answer] = {"/healthz": partial(health, feed, config.interval)}
-        self.server = Server(
-            feed, access_of(network), limits, answers, narrowed=config.filter & filter_of(network)
-        )
-        try:
-            from .publish.http.metrics import metrics
-
-            answers["/metrics"] = metrics(feed, self.server)
-        except ImportError:
-            answers["/metrics"] = lambda: (
-                501,
-                PLAIN,
-                b"metrics take the extra: pip install '.[metrics]'\n",
-            )
-
-    async def listen(self, handed: Mapping[str, Sequence[int]]) -> None:
-        """Begin to serve; ``handed`` are the descriptors that systemd handed over, by name.
+    def __init__(
+        self, config: Config, feed: Feed, handed: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """``handed`` are the descriptors that systemd handed over, by name.
 
         Raises RuntimeFailure and ConfigFailure.
         """
-        network, tls = self._config.network, self._tls
-        listeners = listeners_of(network, tls, handed)
-        await self.server.listen(listeners, tls)
+        self._config = config
+        network = config.network
+        self._tls = tls = tls_of(network)
+        rules = rules_of(config, network)
+        self.registry = Registry(
+            Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
+        )
+        pages: dict[str, Page] = {"/healthz": partial(health, feed, config.interval)}
+        try:
+            from .publish.http.metrics import metrics
+
+            pages["/metrics"] = metrics(feed, self.registry)
+        except ImportError:
+            pages["/metrics"] = lambda: Reply(
+                501, PLAIN, b"metrics are not installed; run pip install '.[metrics]'\n"
+            )
+        listeners = listeners_of(network, tls, handed or {})
+        self.server = Server(feed, listeners, rules, self.registry, pages)
         for listener in listeners:
             address = listener.address
-            asked = "asks for a token" if self.server.access.tokens else "asks for no token"
+            asked = "asks for a token" if rules.access.tokens else "asks for no token"
             if address.path is not None:
                 log(f"listening on {address}, {asked}")
             else:
@@ -91,12 +87,16 @@ class Serving:
             CredentialPaths(network.token_file, network.tls_cert, network.tls_key, network.tls_ca)
         )
         network = replace(network, **paths._asdict())
-        access, narrowed = access_of(network), filter_of(network)
+        rules = rules_of(self._config, network)
         if self._tls is not None:
             tls_of(network)  # First into another one, lest half of it counts.
             load(self._tls, network)
-        self.server.access = access
-        self.server.narrow(self._config.filter & narrowed)
+        self.server.set_rules(rules)
+
+
+def rules_of(config: Config, network: Network) -> Rules:
+    """The rules of the server. Raises ConfigFailure."""
+    return Rules(access_of(network), config.filter & filter_of(network))
 
 
 def filter_of(network: Network) -> Filter:
@@ -144,10 +144,12 @@ def listeners_of(
     try:
         for listen in network.listen:
             if listen.name is None:
-                listeners += opened(listen, network.socket_mode)
+                listeners += open_listeners(listen, network.socket_mode, tls)
             elif listen.name in handed:
+                sockets = [socket.socket(fileno=one) for one in handed[listen.name]]
                 listeners += (
-                    Listener(listen, socket.socket(fileno=one)) for one in handed[listen.name]
+                    Listener(listen, one, None if one.family == socket.AF_UNIX else tls)
+                    for one in sockets
                 )
             else:
                 raise ConfigFailure(

@@ -26,14 +26,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from agent.address import parse_address
 from agent.model import Coverage as Sight
 from agent.model import Holding, Key, Process, Snapshot, Socket
-from agent.publish.websocket.access import Access
 from agent.publish.websocket.limits import Limits
-from agent.publish.websocket.listen import opened
-from agent.publish.websocket.server import Server
+from agent.publish.websocket.listen import open_listeners
+from agent.publish.websocket.registry import Registry
+from agent.publish.websocket.server import Rules, Server
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
-from agent.stream.filters import FILTERS, Filter
+from agent.stream.filters import FILTERS
 
 # Processor time of the event loop between two of its turns: the clock of a busy machine says less.
 MAX_STALL_SECONDS = 0.1
@@ -181,9 +181,8 @@ class Target:
         loop.set_exception_handler(lambda _loop, context: self.wrong.append(str(context)))
         handler = _Log(self.wrong)
         logging.getLogger().addHandler(handler)
-        server = Server(self._feed, Access(), Limits(), {}, narrowed=Filter())
-        listeners = opened(parse_address("127.0.0.1:0"), 0o600)
-        await server.listen(listeners, None)
+        listeners = open_listeners(parse_address("127.0.0.1:0"), 0o600)
+        server = Server(self._feed, listeners, Rules(), Registry(Limits()), {})
         port = listeners[0].socket.getsockname()[1]
         self._poll()
         tasks = [asyncio.create_task(work) for work in (server.run(), self._watch())]

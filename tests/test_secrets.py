@@ -21,6 +21,12 @@ TOKEN = "0123456789abcdef"
 LISTEN = (parse_address("127.0.0.1:0"),)
 
 
+@pytest.fixture(autouse=True)
+def no_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not open sockets to listen on."""
+    monkeypatch.setattr("agent.secrets.listeners_of", lambda *_: [])
+
+
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
@@ -198,13 +204,13 @@ async def test_new_tokens_count_for_who_comes(tmp_path: Path, said: list[str]) -
     path.write_text(TOKEN)
     one = Serving(Config(network=Network(listen=LISTEN, token_file=str(path))), Feed(AGENT))
     path.write_text(ANOTHER)
-    assert one.server.access.tokens == (TOKEN,)
+    assert one.server.rules.access.tokens == (TOKEN,)
     one.reload()
-    assert one.server.access.tokens == (ANOTHER,)
+    assert one.server.rules.access.tokens == (ANOTHER,)
     path.write_text("short")
     with pytest.raises(ConfigFailure):
         one.reload()
-    assert one.server.access.tokens == (ANOTHER,)
+    assert one.server.rules.access.tokens == (ANOTHER,)
 
 
 def test_filters_of_a_file(tmp_path: Path) -> None:

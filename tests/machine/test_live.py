@@ -390,4 +390,4 @@ def test_connect_that_is_refused_says_why_and_ends(token_file: str) -> None:
     with Agent("--token-file", token_file) as agent:
         done = run("--connect", agent.url)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"sockagent: {agent.url}: 401 a token is needed\n"
+        assert done.stderr == f"sockagent: {agent.url}: 401 token required\n"

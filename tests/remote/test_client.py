@@ -14,7 +14,7 @@ from websockets.server import ServerProtocol
 
 from agent.errors import RuntimeFailure
 from agent.publish.websocket.access import Access
-from agent.publish.websocket.connection import Client
+from agent.publish.websocket.connection import Connection
 from agent.publish.websocket.limits import Limits
 from agent.remote import client as client_module
 from agent.remote.client import RemoteAgent, follow_all
@@ -65,7 +65,7 @@ def remote(there: Serving, **more: object) -> RemoteAgent:
 
 def cut(there: Serving) -> None:
     """Break all connections of a server."""
-    for client in list(there.server._clients):
+    for client in there.registry.connections():
         client.abort()
 
 
@@ -143,7 +143,7 @@ async def test_a_restarted_agent_starts_a_new_epoch(capfd: pytest.CaptureFixture
     url = f"ws://127.0.0.1:{port}"
     lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
     assert lines == [
-        f"sockagent: {url}: connection closed by the server: 1001 the agent stops; retrying",
+        f"sockagent: {url}: connection closed by the server: 1001 the agent is stopping; retrying",
         f"sockagent: {url}: connected again",
     ]
 
@@ -185,7 +185,7 @@ async def test_filters_and_the_token_are_passed_on() -> None:
         new = await stream.until("snapshot_end")
         assert [one["inode"] for one in new if one["event"] == "snapshot"] == [2]
         await stream.close()
-        assert await Records(RemoteAgent(url, ())).failure() == f"{url}: 401 a token is needed"
+        assert await Records(RemoteAgent(url, ())).failure() == f"{url}: 401 token required"
         wrong = RemoteAgent(url, (("port", "x"),), TOKEN)
         assert (await Records(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
 
@@ -302,14 +302,14 @@ async def test_tls_handshakes_are_limited_like_others(certificate: tuple[str, st
         idle = [there.raw() for _ in range(30)]  # Without a byte of a handshake.
         stream = Records(RemoteAgent(f"wss://127.0.0.1:{there.port}", (), None, trusting))
         await stream.until("snapshot_end")
-        assert len(there.server._clients) <= 6
+        assert len(there.registry.connections()) <= 6
         plain = there.raw("GET /events HTTP/1.1\r\n\r\n")
         async with asyncio.timeout(HANGS_SECONDS):
             loop = asyncio.get_running_loop()
             while await loop.sock_recv(plain, 100):  # Perhaps an alert, then the end.
                 pass
-        assert there.server.tally.refusals == {"tls": 1}
-        assert there.server.tally.evictions["handshake"] >= 25
+        assert there.registry.rejections.refusals == {"tls": 1}
+        assert there.registry.rejections.evictions["handshake"] >= 25
         await stream.close()
         for one in (*idle, plain):
             one.close()
@@ -333,10 +333,10 @@ async def test_a_failed_tls_handshake_leaves_nothing_in_memory(
                     await asyncio.wait_for(reader.read(), HANGS_SECONDS)
                 writer.close()
             async with asyncio.timeout(HANGS_SECONDS):
-                while there.server._clients:  # noqa: ASYNC110 (no event to wait for)
+                while there.registry.connections():  # noqa: ASYNC110 (no event to wait for)
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0)
-            kinds = (SSLProtocol, Client, ServerProtocol)
+            kinds = (SSLProtocol, Connection, ServerProtocol)
             assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
         finally:
             gc.enable()

@@ -49,6 +49,12 @@ class Directories:
         )
 
 
+@pytest.fixture(autouse=True)
+def no_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not open sockets to listen on."""
+    monkeypatch.setattr("agent.secrets.listeners_of", lambda *_: [])
+
+
 @pytest.fixture
 def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directories:
     made = Directories(tmp_path)
@@ -111,7 +117,7 @@ def test_permissions_of_the_original_decide(directories: Directories) -> None:
 
 
 def tokens(one: Serving) -> tuple[str, ...]:
-    return one.server.access.tokens
+    return one.server.rules.access.tokens
 
 
 async def test_a_reload_reads_the_originals(directories: Directories) -> None:

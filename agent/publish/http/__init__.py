@@ -1,1 +1,1 @@
-"""Plain HTTP answers of the WebSocket server."""
+"""Pages of the WebSocket server: health and metrics."""

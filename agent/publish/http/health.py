@@ -1,20 +1,19 @@
-"""Whether the agent is well, for those who ask over HTTP. It knows the feed, and nothing of
-connections and procfs."""
+"""The page /healthz: whether polls complete on time."""
 
 from __future__ import annotations
 
 from ...stream.feed import Feed
+from .page import PLAIN, Reply
 
-# A poll is late when it comes so many intervals, and so many seconds, behind the last one.
+# A poll is late when it takes longer than this many intervals and this many seconds together.
 LATE_INTERVALS, LATE_SECONDS = 2.0, 1.0
-PLAIN = "text/plain; charset=utf-8"
 
 
-def health(feed: Feed, interval: float) -> tuple[int, str, bytes]:
-    """200 while polls complete on time, else 503 with the reason."""
+def health(feed: Feed, interval: float) -> Reply:
+    """Return status 200 while polls, one every ``interval`` seconds, complete on time, else 503."""
     if feed.snapshot is None:
-        return 503, PLAIN, b"the first poll is not through\n"
+        return Reply(503, PLAIN, b"the first poll has not completed\n")
     age = feed.age()
     if age > LATE_INTERVALS * interval + LATE_SECONDS:
-        return 503, PLAIN, f"the last poll was {age:.1f} s ago\n".encode()
-    return 200, PLAIN, b"ok\n"
+        return Reply(503, PLAIN, f"the last poll completed {age:.1f} s ago\n".encode())
+    return Reply(200, PLAIN, b"ok\n")

@@ -1,7 +1,4 @@
-"""What the agent counts, as Prometheus text by the official client library (the extra ``metrics``).
-
-It knows the feed and the server, and nothing of connections and procfs.
-"""
+"""The page /metrics: Prometheus text by the official client library (the extra ``metrics``)."""
 
 from __future__ import annotations
 
@@ -14,41 +11,43 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ...model import Snapshot
 from ...stream.feed import Feed
-from ..websocket.server import Answer, Server
+from ..websocket.registry import Registry
+from .page import Page, Reply
 
 
-def metrics(feed: Feed, server: Server) -> Answer:
-    """Answers with everything that is counted, as Prometheus text."""
+def metrics(feed: Feed, clients: Registry) -> Page:
+    """Return the page with all metrics of the feed, of its clients and of this process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Collector(feed, server))
-    return lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry))
+    registry.register(_Collector(feed, clients))
+    return lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 class _Collector:
-    """What is counted, when it is asked for."""
+    """Reads the metrics when the page is requested."""
 
-    def __init__(self, feed: Feed, server: Server) -> None:
+    def __init__(self, feed: Feed, clients: Registry) -> None:
         self._feed = feed
-        self._server = server
+        self._clients = clients
+        # The sockets by protocol and family, with the snapshot in which they were counted.
         self._counted: tuple[Snapshot | None, Counter[tuple[str | None, str | None]]]
         self._counted = None, Counter()
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics."""
-        yield from self._polls()
-        yield from self._sight()
-        yield from self._clients()
+        """Yield the metrics."""
+        yield from self._poll_metrics()
+        yield from self._feed_metrics()
+        yield from self._client_metrics()
 
-    def _polls(self) -> Iterator[Metric]:
+    def _poll_metrics(self) -> Iterator[Metric]:
         figures = self._feed.stats.figures()
         yield CounterMetricFamily("sockagent_polls", "Polls.", value=figures.polls)
         yield CounterMetricFamily(
-            "sockagent_late_polls", "Polls that ended too late.", value=figures.late_polls
+            "sockagent_late_polls", "Polls that completed late.", value=figures.late_polls
         )
         took = GaugeMetricFamily(
             "sockagent_poll_duration_seconds",
-            "How long one of the newest 600 polls takes.",
+            "Duration of a poll, of the last 600.",
             labels=["quantile"],
         )
         took.add_metric(["0.5"], figures.poll_ms / 1000)
@@ -56,18 +55,18 @@ class _Collector:
         yield took
         yield GaugeMetricFamily(
             "sockagent_poll_cpu_seconds",
-            "Processor time of one of the newest 600 polls, on average.",
+            "Average CPU time of a poll, of the last 600.",
             value=figures.poll_cpu_ms / 1000,
         )
 
-    def _sight(self) -> Iterator[Metric]:
+    def _feed_metrics(self) -> Iterator[Metric]:
         feed = self._feed
         sockets = GaugeMetricFamily(
             "sockagent_sockets",
-            "Sockets that processes hold, once for each process.",
+            "Sockets held by processes, counted once per process.",
             labels=["proto", "family"],
         )
-        if self._counted[0] is not feed.snapshot:  # Once a poll, however often it is asked for.
+        if self._counted[0] is not feed.snapshot:  # At most once per poll.
             kinds = Counter((one.socket.proto, one.socket.family) for one in feed.holdings())
             self._counted = feed.snapshot, kinds
         for (proto, family), count in self._counted[1].items():
@@ -77,7 +76,7 @@ class _Collector:
             coverage = feed.snapshot.coverage
             processes = GaugeMetricFamily(
                 "sockagent_processes",
-                "Processes, by whether their descriptors may be read.",
+                "Processes, by whether their descriptors are readable.",
                 labels=["readable"],
             )
             processes.add_metric(["true"], coverage.processes - coverage.unreadable)
@@ -86,30 +85,31 @@ class _Collector:
             yield GaugeMetricFamily(
                 "sockagent_network_namespaces", "Network namespaces.", value=coverage.netns
             )
-        records = CounterMetricFamily("sockagent_records", "Records of changes.", labels=["event"])
+        records = CounterMetricFamily(
+            "sockagent_records", "Records of changes, by event.", labels=["event"]
+        )
         for event, count in feed.records.items():
             records.add_metric([event], count)
         yield records
 
-    def _clients(self) -> Iterator[Metric]:
-        server = self._server
+    def _client_metrics(self) -> Iterator[Metric]:
+        rejections = self._clients.rejections
         yield GaugeMetricFamily(
-            "sockagent_subscribers", "WebSocket subscribers.", value=server.subscribers
+            "sockagent_subscribers", "WebSocket subscribers.", value=self._clients.subscriber_count
         )
         yield CounterMetricFamily(
-            "sockagent_lost", "Times a subscriber was told that it lost records.",
-            value=self._feed.lost,
-        )  # fmt: skip
-        evictions = CounterMetricFamily(
-            "sockagent_evictions", "Clients that were cut off.", labels=["kind"]
+            "sockagent_lost", "Times that a subscriber lost records.", value=self._feed.lost
         )
-        for kind, count in server.tally.evictions.items():
+        evictions = CounterMetricFamily(
+            "sockagent_evictions", "Clients disconnected by the server.", labels=["kind"]
+        )
+        for kind, count in rejections.evictions.items():
             evictions.add_metric([kind], count)
         yield evictions
         refusals = CounterMetricFamily(
-            "sockagent_refusals", "Clients not let in, by HTTP status, close code or word.",
+            "sockagent_refusals", "Refused clients, by HTTP status, close code or cause.",
             labels=["reason"],
         )  # fmt: skip
-        for reason, count in server.tally.refusals.items():
+        for reason, count in rejections.refusals.items():
             refusals.add_metric([reason], count)
         yield refusals

@@ -1,8 +1,8 @@
-"""Who may read the feed: tokens, and the ``Host`` and ``Origin`` that browsers send. Pure.
+"""Access rules of the feed: tokens, and the ``Host`` and ``Origin`` headers that browsers send.
 
-A page of a foreign site can make its visitor's browser connect to this machine; its origin gives it
-away. A name that leads here only since it was resolved anew (DNS rebinding) is none that we know.
-It knows headers and nothing of connections.
+A web page of another site can make a visitor's browser connect to this machine: its origin is not
+among the allowed ones. A host name that an attacker points to this machine (DNS rebinding) is not
+among the known host names. Pure: headers in, a refusal out.
 """
 
 from __future__ import annotations
@@ -11,77 +11,80 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from .rejections import Refusal
 
 PROTOCOL = "sockagent.v1"
-TOKEN_PROTOCOL = "sockagent.token."  # noqa: S105 (what comes before the token)
+TOKEN_PROTOCOL = "sockagent.token."  # noqa: S105 (the prefix of a token)
 _BEARER = "bearer "
-# Tokens in one request: each is compared with all that are known, 0.5 µs each.
+# Tokens accepted in one request: each is compared with every known token, 0.5 µs each.
 MAX_TOKENS = 4
 
 
 class Headers(Protocol):
-    """What is needed of a request's headers."""
+    """The headers of a request."""
 
     def get_all(self, key: str) -> list[str]:
-        """The values of one name, in their order."""
-
-
-class Refusal(NamedTuple):
-    """Why a request is refused: HTTP status and a sentence."""
-
-    status: int
-    sentence: str
+        """Return the values of one name, in the order of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules. No ``tokens``: everybody who reaches the socket may."""
+    """Tokens, allowed origins and known host names. Without tokens none is required."""
 
     tokens: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset({"localhost"})
 
-    def refusal(
-        self, headers: Headers, *, local: bool, trusted: bool, free: bool
+    def check(
+        self, headers: Headers, *, is_local: bool, is_trusted: bool, is_public: bool
     ) -> Refusal | None:
-        """Why a request is refused; None when it is not.
+        """Return why a request is refused, or None.
 
-        ``local``: it came over a unix socket, which no browser reaches. ``trusted``: from a user
-        who needs no token. ``free``: what it asks for is for everybody.
+        ``is_local``: it came over a unix socket, which browsers cannot reach. ``is_trusted``: its
+        user needs no token. ``is_public``: the path needs no token.
         """
-        if not local and (refusal := self._host(headers.get_all("Host"))):
+        if not is_local and (refusal := self._check_host(headers.get_all("Host"))):
             return refusal
         origins = headers.get_all("Origin")
         if any(origin.lower() not in self.origins for origin in origins):
-            return Refusal(403, "this origin may not read the feed; --allow-origin lets it")
-        if free or trusted or not self.tokens:
+            return _refusal(403, "origin not allowed; allow it with --allow-origin")
+        if is_public or is_trusted or not self.tokens:
             return None
-        given = tokens(headers)
-        if not given:
-            return Refusal(401, "a token is needed")
-        if len(given) > MAX_TOKENS:
-            return Refusal(400, f"there are more than {MAX_TOKENS} tokens in the request")
-        if not any(self._is_known(token) for token in given):
-            return Refusal(401, "the token is wrong")
+        tokens = request_tokens(headers)
+        if not tokens:
+            return _unauthorized("token required")
+        if len(tokens) > MAX_TOKENS:
+            return _refusal(400, f"too many tokens in the request; the limit is {MAX_TOKENS}")
+        if not any(self._is_known(token) for token in tokens):
+            return _unauthorized("invalid token")
         return None
 
-    def _host(self, given: Sequence[str]) -> Refusal | None:
-        if len(given) != 1:
-            return Refusal(400, "one Host header is needed")
-        host = host_of(given[0])
+    def _check_host(self, values: Sequence[str]) -> Refusal | None:
+        if len(values) != 1:
+            return _refusal(400, "expected one Host header")
+        host = parse_host(values[0])
         if host in self.hosts or is_address(host):
             return None
-        return Refusal(403, "this agent is not known by that name; --allow-host adds one")
+        return _refusal(403, "unknown host name in the Host header; allow it with --allow-host")
 
-    def _is_known(self, given: str) -> bool:
-        # Every one is compared, whatever the first ones gave.
-        encoded = given.encode(errors="surrogateescape")
-        return sum(compare_digest(encoded, token.encode()) for token in self.tokens) > 0
+    def _is_known(self, token: str) -> bool:
+        # All known tokens are compared, so that the time does not depend on which one matches.
+        encoded = token.encode(errors="surrogateescape")
+        return sum(compare_digest(encoded, known.encode()) for known in self.tokens) > 0
 
 
-def host_of(header: str) -> str:
-    """The host in a Host header, without port and brackets, in lower case."""
+def _refusal(status: int, message: str) -> Refusal:
+    return Refusal(status, message, is_logged=True)
+
+
+def _unauthorized(message: str) -> Refusal:
+    return Refusal(401, message, is_logged=True, headers=(("WWW-Authenticate", "Bearer"),))
+
+
+def parse_host(header: str) -> str:
+    """Return the host of a Host header, without port and brackets, in lower case."""
     host = header.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]
@@ -89,7 +92,7 @@ def host_of(header: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an address: that cannot be made to lead anywhere else."""
+    """Return whether a host is an IP address, which DNS rebinding cannot redirect."""
     try:
         ip_address(host)
     except ValueError:
@@ -97,27 +100,25 @@ def is_address(host: str) -> bool:
     return True
 
 
-def tokens(headers: Headers) -> list[str]:
-    """The tokens that a request carries."""
-    found = [
+def request_tokens(headers: Headers) -> list[str]:
+    """Return the tokens of a request."""
+    bearers = [
         value[len(_BEARER) :].strip()
         for value in headers.get_all("Authorization")
         if value.lower().startswith(_BEARER)
     ]
-    found += [
+    return bearers + [
         name.removeprefix(TOKEN_PROTOCOL)
-        for name in offered(headers.get_all("Sec-WebSocket-Protocol"))
+        for name in _subprotocols(headers.get_all("Sec-WebSocket-Protocol"))
         if name.startswith(TOKEN_PROTOCOL)
     ]
-    return found
 
 
-def offered(values: Iterable[str]) -> list[str]:
-    """The subprotocols in these headers."""
+def _subprotocols(values: Iterable[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",")]
 
 
 def parse_tokens(content: str) -> tuple[str, ...]:
-    """The tokens of a file: one a line; empty lines and those that begin with # are none."""
+    """Return the tokens of a file: one per line; # begins a comment line."""
     lines = (line.strip() for line in content.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))

@@ -1,13 +1,11 @@
-"""Where to listen: ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``, and the sockets for it.
-
-It knows nothing of who connects and what for.
-"""
+"""Listening sockets for ``HOST:PORT``, ``[V6]:PORT`` and ``unix:PATH``."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+import ssl
 import stat
 from contextlib import suppress
 from typing import NamedTuple
@@ -15,124 +13,141 @@ from typing import NamedTuple
 from ...address import ListenAddress
 from ...errors import ConfigFailure, RuntimeFailure
 
-# Connections that may wait to be accepted: a whole fleet that comes back at once.
+# Connections that may wait to be accepted: all clients of a fleet may reconnect at once.
 BACKLOG = 4096
-# What the kernel keeps for a client that reads nothing; it doubles that.
+# What the kernel buffers for a client that does not read; the kernel doubles this value.
 SEND_BUFFER_BYTES = 64 * 1024
-# A connection whose peer acknowledges nothing for so long is dead.
+# A connection whose peer acknowledges nothing for this long is ended by the kernel.
 USER_TIMEOUT_MS = 30_000
 
 
 class Listener(NamedTuple):
-    """A listening socket; ``file`` is the identity of a unix socket's file: device, inode,
-    and when it was made, as inodes are used again."""
+    """A listening socket for the configured address ``listen``, with TLS if there is a context.
+
+    ``file`` identifies the file of a unix socket: device, inode, and modification time, since inode
+    numbers are reused.
+    """
 
     listen: ListenAddress
     socket: socket.socket
+    tls: ssl.SSLContext | None = None
     file: tuple[int, int, int] | None = None
 
     @property
     def address(self) -> ListenAddress:
-        """Where a client finds it."""
+        """The address that clients connect to."""
         if self.socket.family == socket.AF_UNIX:
             return ListenAddress("", 0, self.socket.getsockname())
         host, port = self.socket.getsockname()[:2]
         return ListenAddress(host, port)
 
+    def close(self) -> None:
+        """Close the socket, and remove its file unless another socket has replaced it."""
+        self.socket.close()
+        self.remove()
+
     def remove(self) -> None:
-        """Remove the file of a unix socket, unless another has taken its place."""
+        """Remove the file of a unix socket unless another socket has replaced it."""
         if self.listen.path is not None and self.file is not None:
             with suppress(OSError):
                 if _identity(self.listen.path) == self.file:
                     os.unlink(self.listen.path)
 
 
-def opened(listen: ListenAddress, mode: int) -> list[Listener]:
-    """The listening sockets of an address; ``mode`` is that of a unix socket's file.
+def open_listeners(
+    listen: ListenAddress, mode: int, tls: ssl.SSLContext | None = None
+) -> list[Listener]:
+    """Return the listening sockets of an address: several where a host name has several addresses.
 
-    Raises RuntimeFailure; ConfigFailure where there are no such sockets.
+    ``mode`` is that of a unix socket's file; ``tls`` is used for TCP. Raises RuntimeFailure, and
+    ConfigFailure where the address family is not available.
     """
     try:
         if listen.path is not None:
-            made = _unix(listen.path, mode)
-            return [Listener(listen, made, _identity(listen.path))]
-        return [Listener(listen, made) for made in _tcp(listen)]
+            return [Listener(listen, _open_unix(listen.path, mode), None, _identity(listen.path))]
+        return [Listener(listen, opened, tls) for opened in _open_tcp(listen)]
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno == errno.EAFNOSUPPORT:  # So it is in the service's sandbox.
+        if (
+            error.errno == errno.EAFNOSUPPORT
+        ):  # The sandbox of the service allows unix sockets only.
             raise ConfigFailure(
-                f"cannot listen on {listen}: {reason}; as a service, change sockagent.socket"
+                f"cannot listen on {listen}: {reason}; for the service, set ListenStream= in "
+                "sockagent.socket"
             ) from error
         raise RuntimeFailure(f"cannot listen on {listen}: {reason}") from error
 
 
 def _identity(path: str) -> tuple[int, int, int]:
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _tcp(listen: ListenAddress) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    found = socket.getaddrinfo(
+def _open_tcp(listen: ListenAddress) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    addresses = socket.getaddrinfo(
         listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     try:
-        for family, kind, proto, _name, address in dict.fromkeys(found):
-            made = socket.socket(family, kind, proto)
-            sockets.append(made)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for family, kind, proto, _name, address in dict.fromkeys(addresses):
+            listening = socket.socket(family, kind, proto)
+            opened.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            made.bind(address)
-            _bounded(made)
-            made.listen(BACKLOG)
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            _set_limits(listening)
+            listening.listen(BACKLOG)
     except OSError:
-        for made in sockets:
-            made.close()
+        for listening in opened:
+            listening.close()
         raise
-    return sockets
+    return opened
 
 
-def _bounded(made: socket.socket) -> None:
-    """Bound what the kernel does for a client that does not read; accepted sockets inherit it."""
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if made.family != socket.AF_UNIX:
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+def _set_limits(listening: socket.socket) -> None:
+    """Limit what the kernel does for a client that does not read; accepted sockets inherit it."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if listening.family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
-def _unix(path: str, mode: int) -> socket.socket:
-    """A unix socket under its name, taking the place of one that nobody listens on any more."""
-    made = socket.socket(socket.AF_UNIX)
+def _open_unix(path: str, mode: int) -> socket.socket:
+    """Return a unix socket bound to a path, replacing a stale socket there."""
+    listening = socket.socket(socket.AF_UNIX)
     try:
         _remove_stale(path)
-        # Bound with the narrowest mode: between bind() and chmod() anyone might connect.
+        # Bound with the narrowest mode: between bind() and chmod() any user could connect.
         umask = os.umask(0o177)
         try:
-            made.bind(path)
+            listening.bind(path)
         finally:
             os.umask(umask)
         os.chmod(path, mode)
-        _bounded(made)
-        made.listen(BACKLOG)
+        _set_limits(listening)
+        listening.listen(BACKLOG)
     except OSError:
-        made.close()
+        listening.close()
         raise
-    return made
+    return listening
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket's file that nobody listens on. Raises OSError when somebody does."""
+    """Remove the file of a unix socket on which no process listens. Raises OSError for other files.
+
+    A socket on which a process listens is left: bind() then fails with EADDRINUSE.
+    """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "it is there, and no socket")
+            raise FileExistsError(errno.EEXIST, "the file exists and is not a socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
-            asking.connect(path)
+            probe.connect(path)
         except ConnectionRefusedError:
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        except BlockingIOError:  # Its backlog is full: it is listened on.
+        except BlockingIOError:  # The backlog is full: a process listens.
             pass

@@ -1,4 +1,4 @@
-"""What a subscriber asks for: the query string of ``/events``. Pure."""
+"""The query string of ``/events``. Pure."""
 
 from __future__ import annotations
 
@@ -8,56 +8,58 @@ from urllib.parse import parse_qsl
 from ...errors import UsageError
 from ...stream.filters import FILTERS, Filter
 
-MOST_PARAMETERS = 100
-# Values of all filters together: each costs a little of every record.
-MOST_VALUES = 100
-_OWN = ("epoch", "since", "snapshot")
+MAX_PARAMETERS = 100
+# Values of all filters together: each one costs a little time per record.
+MAX_VALUES = 100
+_STREAM_PARAMETERS = ("epoch", "since", "snapshot")
 
 
-class Wanted(NamedTuple):
-    """A subscription. ``resume`` is the (epoch, seq) to go on behind; ``snapshot`` whether one is
-    wanted where that cannot be."""
+class SubscriptionQuery(NamedTuple):
+    """A requested subscription. ``resume`` is the (epoch, seq) after which to resume; ``snapshot``
+    is whether a snapshot is sent where the stream cannot resume."""
 
     filter: Filter
     resume: tuple[str, int] | None = None
     snapshot: bool = True
 
 
-def parse(query: str) -> Wanted:
-    """What a query string asks for. Raises UsageError, naming the parameter."""
+def parse(query: str) -> SubscriptionQuery:
+    """Parse a query string. Raises UsageError, which names the parameter."""
     try:
         pairs = parse_qsl(
             query,
             keep_blank_values=True,
             strict_parsing=bool(query),
             errors="strict",
-            max_num_fields=MOST_PARAMETERS,
+            max_num_fields=MAX_PARAMETERS,
         )
-    except ValueError as error:  # Of what it says nothing that helps.
-        raise UsageError("query", "it is no query string") from error
-    given: dict[str, list[str]] = {}
+    except ValueError as error:  # Its message does not help.
+        raise UsageError(
+            "query", "malformed query string; expected for example proto=tcp&port=443"
+        ) from error
+    values: dict[str, list[str]] = {}
     for name, value in pairs:
-        if name not in FILTERS and name not in _OWN:
-            raise UsageError(name, "there is no such parameter")
-        given.setdefault(name, []).append(value)
-    for name in _OWN:
-        if len(given.get(name, [])) > 1:
-            raise UsageError(name, "it may be given once")
-    resume = _resume(*(given.pop(name, [None])[0] for name in ("epoch", "since")))
-    snapshot = given.pop("snapshot", ["1"])[0]
+        if name not in FILTERS and name not in _STREAM_PARAMETERS:
+            raise UsageError(name, "unknown parameter")
+        values.setdefault(name, []).append(value)
+    for name in _STREAM_PARAMETERS:
+        if len(values.get(name, [])) > 1:
+            raise UsageError(name, "given more than once")
+    resume = _parse_resume(*(values.pop(name, [None])[0] for name in ("epoch", "since")))
+    snapshot = values.pop("snapshot", ["1"])[0]
     if snapshot not in ("0", "1"):
-        raise UsageError("snapshot", "it is 0 or 1")
-    if sum(value.count(",") + 1 for values in given.values() for value in values) > MOST_VALUES:
-        raise UsageError("query", f"there are more than {MOST_VALUES} values in it")
-    return Wanted(Filter(given), resume, snapshot == "1")
+        raise UsageError("snapshot", "expected 0 or 1")
+    if sum(value.count(",") + 1 for given in values.values() for value in given) > MAX_VALUES:
+        raise UsageError("query", f"too many filter values; the limit is {MAX_VALUES}")
+    return SubscriptionQuery(Filter(values), resume, snapshot == "1")
 
 
-def _resume(epoch: str | None, since: str | None) -> tuple[str, int] | None:
+def _parse_resume(epoch: str | None, since: str | None) -> tuple[str, int] | None:
     if epoch is None and since is None:
         return None
     if epoch is None or since is None:
-        missing = "epoch" if epoch is None else "since"
-        raise UsageError(missing, "epoch and since are given together")
+        missing, given = ("epoch", "since") if epoch is None else ("since", "epoch")
+        raise UsageError(missing, f"required together with {given}")
     if not (since.isascii() and since.isdigit() and len(since) <= 18):
-        raise UsageError("since", f"{since!r} is no number")
+        raise UsageError("since", f"invalid number {since!r}; expected the seq of a record")
     return epoch, int(since)

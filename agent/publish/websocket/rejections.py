@@ -1,56 +1,77 @@
-"""Who was refused and who was cut off: counted by reason, and said.
-
-Of clients only so much is said that a hostile one does not drown the rest. It knows nothing of
-connections.
-"""
+"""Refused requests and evicted clients: the reasons, their counters and log lines."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import Counter
 from typing import NamedTuple
 
 from websockets.frames import CloseCode
 
 from ...log import LineLimit
+from .limits import HANDSHAKE_SECONDS, INBOUND_BYTES_PER_SECOND, STALL_SECONDS
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused: the HTTP status, the message in the reply, whether it is logged
+    too, and further headers of the reply."""
+
+    status: int
+    message: str
+    is_logged: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Overload(NamedTuple):
+    """Why a subscription is closed as soon as it is made, with code 1013."""
+
+    message: str
 
 
 class Eviction(NamedTuple):
-    """Why a client is cut off: the ``kind`` that is counted, the code it is closed with, None where
-    there is nobody to close it, and a sentence."""
+    """Why a client is disconnected: the label of the counter, the WebSocket close code (None before
+    the WebSocket handshake is complete), and the reason in the close frame and the log."""
 
     kind: str
     code: CloseCode | None
-    sentence: str
+    message: str
 
 
-SLOW = Eviction("slow", CloseCode.TRY_AGAIN_LATER, "too slow: it took nothing of a message in time")
-FLOOD = Eviction("flood", CloseCode.POLICY_VIOLATION, "it sends too much")
-LATE = Eviction("handshake", None, "its request did not come in time")
-CROWDED = Eviction("handshake", None, "too many handshakes are under way")
+TOO_SLOW = Eviction(
+    "slow", CloseCode.TRY_AGAIN_LATER, f"too slow: no data read for {STALL_SECONDS:.0f} s"
+)
+FLOODING = Eviction(
+    "flood",
+    CloseCode.POLICY_VIOLATION,
+    f"too much data sent; the limit is {INBOUND_BYTES_PER_SECOND} bytes/s",
+)
+HANDSHAKE_TIMEOUT = Eviction(
+    "handshake", None, f"no complete request within {HANDSHAKE_SECONDS:.0f} s"
+)
+TOO_MANY_HANDSHAKES = Eviction("handshake", None, "too many handshakes in progress")
 
-# Refusals without an HTTP status.
+# Labels of refusals without an HTTP status: no HTTP request, no TLS handshake.
 MALFORMED, NO_TLS = "malformed", "tls"
 
 
-class Tally:
-    """``refusals`` by HTTP status, close code or word; ``evictions`` by kind."""
+class RejectionLog:
+    """Counters of refusals and evictions, and their log lines, which are limited in number."""
 
     def __init__(self) -> None:
-        self.refusals: Counter[str] = Counter()
-        self.evictions: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()  # By HTTP status, close code or label.
+        self.evictions: Counter[str] = Counter()  # By kind.
         self._limit = LineLimit("about clients")
 
-    def refused(self, name: str, reason: str, sentence: str | None = None) -> None:
-        """A client was refused; where there is a sentence it is said."""
-        self.refusals[reason] += 1
-        if sentence is not None:
-            self._say(f"{name} is refused: {sentence}")
+    def refused(self, client: str, label: str, message: str | None = None) -> None:
+        """Count a refused client; log the message, if any."""
+        self.refusals[label] += 1
+        if message is not None:
+            self._log(f"refused {client}: {message}")
 
-    def evicted(self, name: str, why: Eviction) -> None:
-        """A client is cut off."""
-        self.evictions[why.kind] += 1
-        self._say(f"{name} is cut off: {why.sentence}")
+    def evicted(self, client: str, eviction: Eviction) -> None:
+        """Count and log an evicted client."""
+        self.evictions[eviction.kind] += 1
+        self._log(f"disconnected {client}: {eviction.message}")
 
-    def _say(self, message: str) -> None:
-        self._limit.log(message, asyncio.get_running_loop().time())
+    def _log(self, message: str) -> None:
+        self._limit.log(message, time.monotonic())

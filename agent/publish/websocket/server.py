@@ -1,372 +1,211 @@
-"""The WebSocket server: who connects, how many, and what is sent to whom when.
-
-One task serves all subscribers: it sends what is new to those that are through with what came
-before; the others go on by themselves as they take what was sent. It knows the feed, and nothing
-of procfs and the tracker.
-"""
+"""The WebSocket server: accepts connections, subscribes them to the feed, and ends them."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import ssl
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
-from websockets.datastructures import Headers
 from websockets.frames import CloseCode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 
-from ...errors import UsageError
 from ...stream.feed import Feed
 from ...stream.filters import Filter
 from ...stream.ndjson import NdjsonSubscription
-from ...stream.view import View
-from . import query
+from ..http.page import Page, Reply
+from . import limits
+from .accept import Acceptor
 from .access import Access
-from .connection import Client, frame
-from .limits import Limits
+from .connection import Connection
 from .listen import BACKLOG, Listener
-from .peers import tcp_peer, unix_peer
-from .rejections import CROWDED, LATE, SLOW, Eviction, Tally
-from .tls import Handshake
+from .peers import Peer, tcp_peer, unix_peer
+from .protocol import frame
+from .pump import Pump
+from .query import SubscriptionQuery
+from .registry import Registry
+from .rejections import TOO_MANY_HANDSHAKES, Overload, Refusal, RejectionLog
+from .router import route
 
-# Pages of a snapshot: what the kernel takes at a time from one that reads, and what one costs that
-# does not.
+# Pages of a snapshot: what the kernel takes at once of a client that reads, and what a client that
+# does not read costs.
 PAGE_BYTES = 64 * 1024
-# How long a request may take to come, and a message to be taken.
-HANDSHAKE_SECONDS = 10.0
-STALL_SECONDS = 30.0
-# How long a client that is told to go may take; an end of the agent waits for no more.
-CLOSE_SECONDS = 1.0
-# How often deadlines are looked at.
+# How often deadlines are checked.
 _SWEEP_SECONDS = 0.5
-# How long clients are served in one turn of the event loop, while others wait.
-_TURN_SECONDS = 0.003
-# Clients whose deadlines are looked at in one turn.
-_LOOKED_AT = 1000
+# Connections whose deadlines are checked in one turn of the event loop.
+_SWEPT_PER_TURN = 1000
 # Connections that are accepted in one turn.
-_ACCEPTED = 64
+_ACCEPTED_PER_TURN = 64
 
-# Served without a token.
-FREE = frozenset({"/healthz"})
-Answer = Callable[[], tuple[int, str, bytes]]  # Status, content type, content.
+
+class Rules(NamedTuple):
+    """What clients may do: make requests (``access``), see what passes ``limit_filter``."""
+
+    access: Access = Access()
+    limit_filter: Filter = Filter()
 
 
 class Server:
-    """Serves subscribers of one feed. ``answers`` are what is to be had besides it, by path;
-    those in ``FREE`` without a token. ``narrowed``: nobody sees more than this."""
+    """A publisher that serves subscribers of a feed, and pages by path, on listening sockets."""
 
     def __init__(
         self,
         feed: Feed,
-        access: Access,
-        limits: Limits,
-        answers: dict[str, Answer],
-        narrowed: Filter,
+        listeners: Sequence[Listener],
+        rules: Rules,
+        registry: Registry,
+        pages: Mapping[str, Page],
     ) -> None:
-        self.access = access
-        self.stopping: Callable[[], None] = _nothing  # Called as it begins to stop,
-        self.stopped: Callable[[], None] = _nothing  # and once all are gone.
-        self.tally = Tally()
         self._feed = feed
-        self._limits = limits
-        self._answers = answers
-        self._narrowed = narrowed
-        self._clients: set[Client] = set()
-        # All that are no subscribers, by origin and in the order in which they came: handshakes,
-        # and those that were answered or refused and are not gone yet.
-        self._strangers: dict[str, dict[Client, None]] = {}
-        self._handshakes: set[Client] = set()
-        self._origins: Counter[str] = Counter()  # Subscribers.
-        self._subscribers: dict[View, set[Client]] = {}
+        self._listeners = listeners
+        self._rules = rules
+        self._registry = registry
+        self._pages = pages
+        self._pump = Pump()
         self._servers: list[asyncio.Server] = []
-        self._listeners: list[Listener] = []
-        self._behind: dict[Client, None] = {}  # Who is to be pumped, in the order of their turns.
-        self._work = asyncio.Event()  # That there is somebody.
-        self._empty = asyncio.Event()
+        self._all_closed = asyncio.Event()
 
     @property
-    def subscribers(self) -> int:
-        """How many there are."""
-        return sum(map(len, self._subscribers.values()))
-
-    async def listen(self, listeners: Sequence[Listener], tls: ssl.SSLContext | None) -> None:
-        """Begin to accept connections, over TCP with TLS if there is any."""
-        loop = asyncio.get_running_loop()
-        for listener in listeners:
-            self._listeners.append(listener)
-            local = listener.socket.family == socket.AF_UNIX
-            factory: Callable[[], asyncio.Protocol] = partial(
-                Client, self, unix_peer if local else tcp_peer
-            )
-            if tls is not None and not local:
-                factory = partial(Handshake, self, tls, HANDSHAKE_SECONDS)
-            self._servers.append(
-                await loop.create_server(factory, sock=listener.socket, backlog=_ACCEPTED)
-            )
-            # asyncio accepts as many in one turn as may wait: fewer of the one, more of the other.
-            listener.socket.listen(BACKLOG)
+    def rules(self) -> Rules:
+        """The rules in force."""
+        return self._rules
 
     async def run(self) -> None:
-        """Serve, until it is cancelled."""
-        loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(work) for work in (self._sweep_for_ever(), self._catch_up())]
-        seen = self._feed.generation
-        try:
-            while True:
-                newest = await self._feed.wait(seen, _SWEEP_SECONDS)
-                if newest != seen:
-                    seen = newest
-                    await self._pump()
-        finally:
+        """Accept and serve clients until the feed stops."""
+        feed = self._feed
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._sweep_forever()), group.create_task(self._pump.run())]
+            await self._listen()
+            seen = feed.generation
+            while not feed.stopped:
+                generation = await feed.wait(seen, _SWEEP_SECONDS)
+                if generation != seen:
+                    seen = generation
+                    self._pump.schedule(self._registry.subscribers())
             for task in tasks:
                 task.cancel()
 
     async def stop(self) -> None:
-        """End all, the stalled ones too; those that read are told that the agent stops."""
-        self.stopping()
+        """Send what is left, close all connections, and wait CLOSE_SECONDS at most for it."""
         for server in self._servers:
             server.close()
         for listener in self._listeners:
-            listener.remove()
-        until = asyncio.get_running_loop().time() + CLOSE_SECONDS
+            listener.close()
+        registry = self._registry
+        end = asyncio.get_running_loop().time() + limits.CLOSE_SECONDS
+        self._pump.schedule(registry.subscribers())
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(until - CLOSE_SECONDS / 2):
-                await self._pump()
-        for client in list(self._clients):
-            client.close(CloseCode.GOING_AWAY, "the agent stops")
-        if self._clients:
+            async with asyncio.timeout_at(end - limits.CLOSE_SECONDS / 2):
+                await self._pump.drain()
+        for connection in registry.connections():
+            connection.close(CloseCode.GOING_AWAY, "the agent is stopping")
+        if len(registry):
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._empty.wait()
-        for client in list(self._clients):
-            client.abort()
-        await asyncio.sleep(0)
-        self.stopped()
+                async with asyncio.timeout_at(end):
+                    await self._all_closed.wait()
+        for connection in registry.connections():
+            connection.abort()
+        await asyncio.sleep(0)  # For connection_lost.
 
-    def narrow(self, narrowed: Filter) -> None:
-        """Let nobody see more than this from now on: subscribers begin anew."""
-        if narrowed == self._narrowed:
+    def set_rules(self, rules: Rules) -> None:
+        """Use other rules: access for new requests, the filter for all subscribers.
+
+        Where the filter differs, subscriptions restart.
+        """
+        is_same_filter = rules.limit_filter == self._rules.limit_filter
+        self._rules = rules
+        if is_same_filter:
             return
-        self._narrowed = narrowed
-        for client in list(self._clients):
-            if client.subscription is not None and client.wanted is not None:
-                self._unsubscribe(client)
-                chosen = client.wanted & narrowed
-                client.subscription.change_view(self._feed.view(chosen, frame, PAGE_BYTES))
-                self._subscribe(client)
-                self.has_more(client)
+        connections = self._registry.subscribers()
+        for connection in connections:
+            chosen = connection.limit_filter(rules.limit_filter)
+            if chosen is not None:
+                view = self._feed.view(chosen, frame, PAGE_BYTES)
+                connection.change_view(view)
+                self._registry.change_view(connection, view)
+        self._pump.schedule(connections)
 
-    async def _pump(self) -> None:
-        """Send what is new to all who are through with what came before."""
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        for clients in list(self._subscribers.values()):
-            for served, client in enumerate(list(clients)):
-                client.pump()
-                if not served % 16 and clock() - begun >= _TURN_SECONDS:
-                    await asyncio.sleep(0)
-                    begun = clock()
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            peer_of = unix_peer if listener.socket.family == socket.AF_UNIX else tcp_peer
+            factory = partial(Acceptor, self, self._add, peer_of, listener.tls)
+            self._servers.append(
+                await loop.create_server(factory, sock=listener.socket, backlog=_ACCEPTED_PER_TURN)
+            )
+            # asyncio accepts up to `backlog` connections per turn and passes the same number to
+            # listen(2): restore the larger one there.
+            listener.socket.listen(BACKLOG)
 
-    def has_more(self, client: Client) -> None:
-        """It is to be pumped, when there is time."""
-        self._behind[client] = None
-        self._work.set()
-
-    async def _catch_up(self) -> None:
-        """Send the rest to those for whom one turn was not enough, each in its turn, for ever."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            await self._work.wait()
-            begun = clock()
-            while self._behind:
-                client = next(iter(self._behind))
-                del self._behind[client]
-                client.pump()
-                if clock() - begun >= _TURN_SECONDS:
-                    await asyncio.sleep(0)
-                    begun = clock()
-            self._work.clear()
-
-    async def _sweep_for_ever(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self._sweep()
 
     async def _sweep(self) -> None:
-        """See to deadlines and heartbeats."""
+        """Act on deadlines, and send heartbeats."""
         now = asyncio.get_running_loop().time()
-        quiet = now - self._feed.heartbeat_seconds
-        beats: dict[int, bytes] = {}
-        for served, client in enumerate(list(self._clients), 1):
-            subscription = client.subscription
-            if client.ends is not None:
-                if now >= client.ends:
-                    client.abort()
-            elif not client.is_open and (client.closing or client not in self._handshakes):
-                client.ends = now + CLOSE_SECONDS
-            elif client in self._handshakes:
-                if now - client.arrived >= HANDSHAKE_SECONDS:
-                    self.evict(client, LATE)
-            elif client.stalled is not None:
-                if not client.progresses() and now - client.stalled >= STALL_SECONDS:
-                    self.evict(client, SLOW)
-            elif client.said <= quiet and subscription is not None and self._feed.snapshot:
-                beat = beats.get(subscription.seq)
-                if beat is None:
-                    beat = beats[subscription.seq] = subscription.heartbeat()
-                client.send(beat)
-            if served % _LOOKED_AT == 0:
+        heartbeats: dict[int, bytes] = {}  # By seq: encoded once for all subscribers.
+        for number, connection in enumerate(self._registry.connections(), 1):
+            connection.expire(now)
+            subscription = connection.idle_subscription(now - self._feed.heartbeat_seconds)
+            if subscription is not None:
+                heartbeat = heartbeats.get(subscription.seq)
+                if heartbeat is None:
+                    heartbeat = heartbeats[subscription.seq] = subscription.heartbeat()
+                connection.send(heartbeat)
+            if number % _SWEPT_PER_TURN == 0:
                 await asyncio.sleep(0)
 
-    # What a client calls.
+    # Called by connections.
 
-    def evict(self, client: Client, why: Eviction) -> None:
-        """Cut it off."""
-        self.tally.evicted(client.peer.name, why)
-        self._handshakes.discard(client)
-        if why.code is None:
-            client.abort()
-        else:
-            client.close(why.code, why.sentence)
+    @property
+    def rejections(self) -> RejectionLog:
+        """The counters and the log of refusals and evictions."""
+        return self._registry.rejections
 
-    def refused(self, client: Client, reason: str, sentence: str | None = None) -> None:
-        """It is not let in."""
-        self.tally.refused(client.peer.name, reason, sentence)
+    def respond(
+        self, request: Request, peer: Peer
+    ) -> Reply | SubscriptionQuery | Refusal | Overload:
+        """Return the response to a request."""
+        response = route(request, peer, self._rules.access, self._pages)
+        if isinstance(response, SubscriptionQuery):
+            overload = self._registry.overload(peer.group)
+            if overload is not None:
+                return Overload(overload)
+        return response
 
-    def arrived(self, client: Client) -> None:
-        """Take it in. Where there are too many strangers, the oldest one of the origin that has
-        the most of them makes room: they never take the place of a subscriber or of a newcomer."""
-        self._clients.add(client)
-        self._empty.clear()
-        self._handshakes.add(client)
-        self._strangers.setdefault(client.peer.origin, {})[client] = None
-        if sum(map(len, self._strangers.values())) <= self._limits.handshakes:
-            return
-        most: dict[Client, None] = max(self._strangers.values(), key=len)
-        oldest = next(iter(most))
-        self._no_stranger(oldest)
-        if oldest in self._handshakes:
-            self.evict(oldest, CROWDED)
-        else:
-            oldest.abort()
-
-    def gone(self, client: Client) -> None:
-        """Forget it."""
-        if client not in self._clients:
-            return
-        self._clients.discard(client)
-        self._handshakes.discard(client)
-        self._no_stranger(client)
-        self._behind.pop(client, None)
-        if not self._clients:
-            self._empty.set()
-        if client.subscription is not None:
-            origin = client.peer.origin
-            self._origins[origin] -= 1
-            if not self._origins[origin]:
-                del self._origins[origin]
-            self._unsubscribe(client)
-
-    def _no_stranger(self, client: Client) -> None:
-        origin = client.peer.origin
-        strangers = self._strangers.get(origin, {})
-        strangers.pop(client, None)
-        if not strangers:
-            self._strangers.pop(origin, None)
-
-    def _unsubscribe(self, client: Client) -> None:
-        if client.subscription is None:
-            return
-        view = client.subscription.view
-        clients = self._subscribers.get(view)
-        if clients is not None:
-            clients.discard(client)
-            if not clients:
-                del self._subscribers[view]
-
-    def subscribed(self, client: Client) -> None:
-        """It is a subscriber from now on."""
-        self._no_stranger(client)
-        self._origins[client.peer.origin] += 1
-        self._subscribe(client)
-
-    def _subscribe(self, client: Client) -> None:
-        assert client.subscription is not None
-        self._subscribers.setdefault(client.subscription.view, set()).add(client)
-
-    def asked(
-        self, client: Client, request: Request
-    ) -> Response | NdjsonSubscription | tuple[int, str]:
-        """Answer a request."""
-        self._handshakes.discard(client)
-        path, _, parameters = request.path.partition("?")
-        response = self._refusal(client, request, path)
-        if response is not None:
-            return response
-        if path in self._answers:
-            status, kind, content = self._answers[path]()
-            response = client.reject(status, "")
-            response.headers = _headers(kind, len(content))
-            response.body = content
-            return response
-        try:
-            wanted = query.parse(parameters)
-        except UsageError as error:
-            return self._reject(client, 400, f"{error.argument}: {error}", said=False)
-        if self._origins[client.peer.origin] >= self._limits.clients_per_address:
-            return self._full(client, f"{self._limits.clients_per_address} clients of one address")
-        if self.subscribers >= self._limits.clients:
-            return self._full(client, f"{self._limits.clients} clients")
-        client.wanted = wanted.filter
-        return self._feed.subscribe(
-            wanted.filter & self._narrowed,
-            resume=wanted.resume,
-            snapshot=wanted.snapshot,
+    def subscribe(self, connection: Connection, query: SubscriptionQuery) -> NdjsonSubscription:
+        """Register a connection as a subscriber; return its subscription."""
+        subscription = self._feed.subscribe(
+            query.filter & self._rules.limit_filter,
+            resume=query.resume,
+            snapshot=query.snapshot,
             wrap=frame,
             page_bytes=PAGE_BYTES,
         )
+        self._registry.subscribe(connection, subscription.view)
+        self.schedule(connection)
+        return subscription
 
-    def _full(self, client: Client, what: str) -> tuple[int, str]:
-        reason = f"full: there are {what} already"
-        self.refused(client, str(int(CloseCode.TRY_AGAIN_LATER)), reason)
-        return CloseCode.TRY_AGAIN_LATER, reason
+    def schedule(self, connection: Connection) -> None:
+        """Call ``pump`` of a connection soon."""
+        self._pump.schedule((connection,))
 
-    def _reject(self, client: Client, status: int, sentence: str, *, said: bool) -> Response:
-        """Refuse a request; ``said``: it is worth a line."""
-        self.refused(client, str(status), sentence if said else None)
-        return client.reject(status, sentence)
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is lost."""
+        self._registry.remove(connection)
+        if not len(self._registry):
+            self._all_closed.set()
 
-    def _refusal(self, client: Client, request: Request, path: str) -> Response | None:
-        if request.method != "GET":
-            response = self._reject(client, 405, "only GET is to be had here", said=False)
-            response.headers["Allow"] = "GET"
-            return response
-        uid = client.peer.uid
-        refusal = self.access.refusal(
-            request.headers,
-            local=uid is not None,
-            trusted=uid in (0, os.geteuid()),
-            free=path in FREE,
-        )
-        if refusal is None:
-            if path == "/events" or path in self._answers:
-                return None
-            there = "there is /events, " + ", ".join(sorted(self._answers))
-            return self._reject(client, 404, there, said=False)
-        response = self._reject(client, refusal.status, refusal.sentence, said=True)
-        if refusal.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-
-
-def _nothing() -> None:
-    pass
-
-
-def _headers(kind: str, size: int) -> Headers:
-    return Headers([("Connection", "close"), ("Content-Length", str(size)), ("Content-Type", kind)])
+    def _add(self, connection: Connection) -> None:
+        self._all_closed.clear()
+        displaced = self._registry.add(connection)
+        if displaced is None:
+            return
+        if displaced.is_handshaking:
+            displaced.evict(TOO_MANY_HANDSHAKES)
+        else:
+            displaced.abort()

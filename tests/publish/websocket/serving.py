@@ -1,22 +1,26 @@
-"""A server on loopback over a feed that a test drives, and clients of it."""
+"""A server on loopback, whose feed a test publishes to, and clients of it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from agent.address import parse_address
 from agent.model import Coverage, Holding
+from agent.publish.http.page import Page
 from agent.publish.websocket.access import Access
 from agent.publish.websocket.limits import Limits
-from agent.publish.websocket.listen import Listener, opened
-from agent.publish.websocket.server import Answer, Server
+from agent.publish.websocket.listen import Listener, open_listeners
+from agent.publish.websocket.registry import Registry
+from agent.publish.websocket.server import Rules, Server
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
@@ -25,15 +29,17 @@ from agent.stream.filters import Filter
 from ...feeding import AGENT
 from ...make import (
     SIGHT,
-    Fold,
     Record,
-    fold,
+    holding,
     records,
     snapshot,
+    tcp,
 )
 
-# Nothing here takes so long, unless it hangs.
+# A test that waits longer than this hangs.
 HANGS_SECONDS = 20.0
+TOKEN = "0123456789abcdef"
+MANY = [holding(tcp(inode, local_port=inode)) for inode in range(1, 1001)]
 UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -41,11 +47,14 @@ UPGRADE = (
 
 
 class Serving:
-    """The server, its feed, and where it is."""
+    """The server, the feed that it serves, its connections and its listening sockets."""
 
-    def __init__(self, server: Server, feed: Feed, listeners: list[Listener]) -> None:
+    def __init__(
+        self, server: Server, feed: Feed, registry: Registry, listeners: list[Listener]
+    ) -> None:
         self.server = server
         self.feed = feed
+        self.registry = registry
         self.listeners = listeners
         self._tracker = DeltaTracker()
 
@@ -73,7 +82,7 @@ class Serving:
         return unix_connect(path, uri=f"ws://localhost/events{query}", **options)
 
     def raw(self, request: str | None = None) -> socket.socket:
-        """A connection of which nothing is read; ``request`` is sent on it."""
+        """Return a connection that is not read from, after sending a request."""
         made = socket.create_connection(("127.0.0.1", self.port))
         if request is not None:
             made.sendall(request.encode())
@@ -81,7 +90,7 @@ class Serving:
         return made
 
     async def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, str]:
-        """The status and the body of a plain request."""
+        """Return the status and the body of the response to a plain request."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         lines = [f"{method} {path} HTTP/1.1", *(headers or ("Host: localhost",)), "", ""]
         writer.write("\r\n".join(lines).encode())
@@ -91,9 +100,9 @@ class Serving:
         return int(head.split()[1]), body
 
     async def subscribed(self, count: int) -> None:
-        """Wait until there are so many subscribers."""
+        """Wait until there are ``count`` subscribers."""
         async with asyncio.timeout(HANGS_SECONDS):
-            while self.server.subscribers != count:  # noqa: ASYNC110 (nothing tells of it)
+            while self.registry.subscriber_count != count:  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.005)
 
 
@@ -103,57 +112,61 @@ async def serving(
     access: Access | None = None,
     limits: Limits | None = None,
     tls: SSLContext | None = None,
-    answers: dict[str, Answer] | None = None,
-    narrowed: Filter | None = None,
+    limit_filter: Filter | None = None,
+    pages: Callable[[Feed, Registry], dict[str, Page]] = lambda _feed, _registry: {},
     agent: AgentInfo = AGENT,
-    **feed: Any,
+    **feed_options: Any,
 ) -> AsyncIterator[Serving]:
-    """A server at these addresses, by default at one of loopback."""
-    made = Feed(agent, **feed)
-    server = Server(
-        made,
-        access or Access(),
-        limits or Limits(),
-        answers or {},
-        narrowed=narrowed or Filter(),
-    )
+    """Run a server at these addresses, by default at one of loopback."""
+    feed = Feed(agent, **feed_options)
+    registry = Registry(limits or Limits())
     listeners = [
         listener
         for address in addresses or ("127.0.0.1:0",)
-        for listener in opened(parse_address(address), 0o600)
+        for listener in open_listeners(parse_address(address), 0o600, tls)
     ]
-    await server.listen(listeners, tls)
+    rules = Rules(access or Access(), limit_filter or Filter())
+    server = Server(feed, listeners, rules, registry, pages(feed, registry))
     running = asyncio.create_task(server.run())
     try:
-        yield Serving(server, made, listeners)
+        yield Serving(server, feed, registry, listeners)
     finally:
-        running.cancel()
         await server.stop()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def message(connection: ClientConnection) -> list[Record]:
-    """The records of the next message."""
+    """Return the records of the next message."""
     async with asyncio.timeout(HANGS_SECONDS):
         text = await connection.recv()
     assert isinstance(text, str)
     return records(text.encode())
 
 
-async def told(connection: ClientConnection, until: str) -> list[Record]:
-    """Everything up to a record of this event."""
-    found: list[Record] = []
-    while not found or found[-1]["event"] != until:
-        found += await message(connection)
-    return found
+async def read_until(connection: ClientConnection, event: str) -> list[Record]:
+    """Return all records up to one of this event."""
+    received: list[Record] = []
+    while not received or received[-1]["event"] != event:
+        received += await message(connection)
+    return received
 
 
-async def folded(connection: ClientConnection, seq: int, state: Fold | None = None) -> Fold:
-    """What a client holds once it has seen this delta."""
-    state = state or {}
-    whole = False
-    while True:
-        got = await message(connection)
-        state = fold(state, got)
-        whole = whole or any(one["event"] == "snapshot_end" for one in got)
-        if whole and got[-1]["seq"] >= seq:
-            return state
+async def status_of(connecting: connect) -> tuple[int, str]:
+    """Return the status and the body with which a WebSocket handshake is refused."""
+    with pytest.raises(InvalidStatus) as raised:
+        async with connecting:
+            pass
+    response = raised.value.response
+    return response.status_code, (response.body or b"").decode()
+
+
+async def end_of(connection: ClientConnection) -> tuple[int, str]:
+    """Return the code and the reason with which the server closes a connection."""
+    async with asyncio.timeout(HANGS_SECONDS):
+        with pytest.raises(ConnectionClosed) as raised:
+            while True:
+                await connection.recv()
+    closed = raised.value.rcvd
+    assert closed
+    return closed.code, closed.reason

@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.publish.websocket.access import Access, Refusal, host_of, parse_tokens, tokens
+from agent.publish.websocket.access import Access, parse_host, parse_tokens, request_tokens
+from agent.publish.websocket.rejections import Refusal
 
 
 class Headers(list[tuple[str, str]]):
-    """Whatever a client may send, undecodable bytes included."""
+    """Headers as a client may send them, undecodable bytes included."""
 
     def get_all(self, key: str) -> list[str]:
         return [value for name, value in self if name == key]
@@ -16,14 +17,14 @@ TOKEN = "0123456789abcdef"
 LOCAL = ("Host", "localhost:8765")
 
 
-def refusal(access: Access, *headers: tuple[str, str], **of: bool) -> Refusal | None:
-    facts = {"local": False, "trusted": False, "free": False, **of}
-    return access.refusal(Headers(headers), **facts)
+def check(access: Access, *headers: tuple[str, str], **facts: bool) -> Refusal | None:
+    facts = {"is_local": False, "is_trusted": False, "is_public": False, **facts}
+    return access.check(Headers(headers), **facts)
 
 
-def status(access: Access, *headers: tuple[str, str], **of: bool) -> int | None:
-    refused = refusal(access, *headers, **of)
-    return refused.status if refused else None
+def status(access: Access, *headers: tuple[str, str], **facts: bool) -> int | None:
+    refusal = check(access, *headers, **facts)
+    return refusal.status if refusal else None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def status(access: Access, *headers: tuple[str, str], **of: bool) -> int | None:
         ("LOCALHOST.:8765", None),
         ("127.0.0.1:8765", None),
         ("[::1]:8765", None),
-        ("192.0.2.7", None),  # An address cannot be made to lead elsewhere.
+        ("192.0.2.7", None),  # DNS cannot redirect an address.
         ("agent.example:8765", None),
         ("evil.example:8765", 403),
         ("localhost.evil.example", 403),
@@ -43,21 +44,21 @@ def status(access: Access, *headers: tuple[str, str], **of: bool) -> int | None:
         ("[", 403),
     ],
 )
-def test_a_name_that_is_not_known_is_refused(host: str, expected: int | None) -> None:
+def test_unknown_host_names_are_refused(host: str, expected: int | None) -> None:
     access = Access(hosts=frozenset({"localhost", "agent.example"}))
     assert status(access, ("Host", host)) == expected
 
 
-def test_one_host_is_needed() -> None:
+def test_exactly_one_host_header_is_required() -> None:
     assert status(Access()) == 400
     assert status(Access(), LOCAL, LOCAL) == 400
 
 
-def test_over_a_unix_socket_any_name_will_do() -> None:
-    assert status(Access(), ("Host", "whatever"), local=True) is None
+def test_the_host_is_not_checked_for_unix_sockets() -> None:
+    assert status(Access(), ("Host", "whatever"), is_local=True) is None
 
 
-@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("is_local", [False, True])
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [
@@ -70,12 +71,14 @@ def test_over_a_unix_socket_any_name_will_do() -> None:
         ("http://localhost:8765", 403),
     ],
 )
-def test_a_foreign_page_is_refused(origin: str, expected: int | None, local: bool) -> None:
+def test_origins_that_are_not_allowed_are_refused(
+    origin: str, expected: int | None, is_local: bool
+) -> None:
     access = Access(origins=frozenset({"https://dash.example"}))
-    assert status(access, LOCAL, ("Origin", origin), local=local) == expected
+    assert status(access, LOCAL, ("Origin", origin), is_local=is_local) == expected
 
 
-def test_one_foreign_origin_among_others_is_enough() -> None:
+def test_one_origin_that_is_not_allowed_refuses_the_request() -> None:
     access = Access(origins=frozenset({"https://a.example"}))
     both = (("Origin", "https://a.example"), ("Origin", "https://b.example"))
     assert status(access, LOCAL, *both) == 403
@@ -98,48 +101,48 @@ def test_one_foreign_origin_among_others_is_enough() -> None:
         (("X-Token", TOKEN), 401),
     ],
 )
-def test_it_takes_the_token(header: tuple[str, str], expected: int | None) -> None:
+def test_tokens_are_checked(header: tuple[str, str], expected: int | None) -> None:
     assert status(Access(tokens=(TOKEN, "another-token-of-16")), LOCAL, header) == expected
 
 
-def test_every_token_will_do() -> None:
+def test_each_known_token_is_accepted() -> None:
     access = Access(tokens=(TOKEN, "another-token-of-16"))
     assert status(access, LOCAL, ("Authorization", "Bearer another-token-of-16")) is None
 
 
-def test_no_refusal_tells_the_token() -> None:
-    refused = refusal(Access(tokens=(TOKEN,)), LOCAL, ("Authorization", "Bearer guess"))
-    assert refused
-    assert TOKEN not in refused.sentence
-    assert "guess" not in refused.sentence
+def test_a_refusal_contains_no_token() -> None:
+    refusal = check(Access(tokens=(TOKEN,)), LOCAL, ("Authorization", "Bearer guess"))
+    assert refusal
+    assert TOKEN not in refusal.message
+    assert "guess" not in refusal.message
 
 
-@pytest.mark.parametrize("of", ["trusted", "free"])
-def test_some_need_no_token(of: str) -> None:
+@pytest.mark.parametrize("fact", ["is_trusted", "is_public"])
+def test_trusted_users_and_public_paths_need_no_token(fact: str) -> None:
     access = Access(tokens=(TOKEN,))
-    assert status(access, LOCAL, **{of: True}) is None
-    assert status(access, ("Host", "evil.example"), **{of: True}) == 403
-    assert status(access, LOCAL, ("Origin", "https://evil.example"), **{of: True}) == 403
+    assert status(access, LOCAL, **{fact: True}) is None
+    assert status(access, ("Host", "evil.example"), **{fact: True}) == 403
+    assert status(access, LOCAL, ("Origin", "https://evil.example"), **{fact: True}) == 403
 
 
-def test_the_host_in_a_header() -> None:
-    assert host_of("[2001:DB8::1]:443") == "2001:db8::1"
-    assert host_of(" Name.Example. ") == "name.example"
+def test_parse_host() -> None:
+    assert parse_host("[2001:DB8::1]:443") == "2001:db8::1"
+    assert parse_host(" Name.Example. ") == "name.example"
 
 
-def test_a_file_of_tokens() -> None:
+def test_parse_tokens() -> None:
     assert parse_tokens("# ours\n\n one \ntwo\r\n#three\n") == ("one", "two")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["Host", "Origin", "Authorization"]), st.text())))
-def test_no_headers_raise(headers: list[tuple[str, str]]) -> None:
-    tokens(Headers(headers))
-    assert refusal(Access(tokens=(TOKEN,)), *headers) is not None
+def test_arbitrary_headers_are_refused_without_an_error(headers: list[tuple[str, str]]) -> None:
+    request_tokens(Headers(headers))
+    assert check(Access(tokens=(TOKEN,)), *headers) is not None
 
 
-def test_a_request_with_many_tokens_is_refused_without_comparing_them() -> None:
+def test_a_request_with_too_many_tokens_is_refused() -> None:
     access = Access(tokens=(TOKEN,))
-    given = [("Authorization", f"Bearer {number}") for number in range(3)]
-    assert status(access, LOCAL, *given, ("Authorization", f"Bearer {TOKEN}")) is None
-    given.append(("Sec-WebSocket-Protocol", f"sockagent.token.x, sockagent.token.{TOKEN}"))
-    assert status(access, LOCAL, *given) == 400
+    headers = [("Authorization", f"Bearer {number}") for number in range(3)]
+    assert status(access, LOCAL, *headers, ("Authorization", f"Bearer {TOKEN}")) is None
+    headers.append(("Sec-WebSocket-Protocol", f"sockagent.token.x, sockagent.token.{TOKEN}"))
+    assert status(access, LOCAL, *headers) == 400

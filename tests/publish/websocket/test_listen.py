@@ -7,7 +7,7 @@ import pytest
 
 from agent.address import ListenAddress, parse_address
 from agent.errors import RuntimeFailure, UsageError
-from agent.publish.websocket.listen import opened
+from agent.publish.websocket.listen import open_listeners
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from agent.publish.websocket.listen import opened
         ("systemd:feed", ListenAddress("", 0, name="feed"), True),
     ],
 )
-def test_an_address(text: str, expected: ListenAddress, local: bool) -> None:
+def test_parse_and_format_an_address(text: str, expected: ListenAddress, local: bool) -> None:
     listen = parse_address(text)
     assert (listen, listen.is_local) == (expected, local)
     assert parse_address(str(listen)) == listen
@@ -38,35 +38,35 @@ def test_an_address(text: str, expected: ListenAddress, local: bool) -> None:
     ["", "8765", ":8765", "systemd:", "127.0.0.1", "127.0.0.1:", "h:65536", "h:-1", "h:x",
      "::1:8765", "unix:", "unix:" + "x" * 108, "unix:a\0b", "h:²"],
 )  # fmt: skip
-def test_what_is_no_address(text: str) -> None:
+def test_an_invalid_address(text: str) -> None:
     with pytest.raises(UsageError):
         parse_address(text)
 
 
-def test_a_port_of_ones_own_choice_is_told() -> None:
-    (listener,) = opened(parse_address("127.0.0.1:0"), 0o600)
+def test_the_address_contains_the_assigned_port() -> None:
+    (listener,) = open_listeners(parse_address("127.0.0.1:0"), 0o600)
     with listener.socket:
         assert str(listener.address) == f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
 
-def test_an_address_that_is_taken() -> None:
-    (listener,) = opened(parse_address("[::1]:0"), 0o600)
+def test_an_address_in_use() -> None:
+    (listener,) = open_listeners(parse_address("[::1]:0"), 0o600)
     with (
         listener.socket,
         pytest.raises(RuntimeFailure, match=r"cannot listen on \[::1\]:\d+: "),
     ):
-        opened(listener.address, 0o600)
+        open_listeners(listener.address, 0o600)
 
 
-def test_a_name_that_leads_nowhere() -> None:
+def test_an_unknown_host_name() -> None:
     with pytest.raises(RuntimeFailure, match="cannot listen on nowhere"):
-        opened(parse_address("nowhere.invalid:1"), 0o600)
+        open_listeners(parse_address("nowhere.invalid:1"), 0o600)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
-def test_a_unix_socket_has_its_mode_and_goes(tmp_path: Path, mode: int) -> None:
+def test_a_unix_socket_has_its_mode_and_is_removed(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse_address(f"unix:{path}"), mode)
+    (listener,) = open_listeners(parse_address(f"unix:{path}"), mode)
     with listener.socket:
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert str(listener.address) == f"unix:{path}"
@@ -75,52 +75,52 @@ def test_a_unix_socket_has_its_mode_and_goes(tmp_path: Path, mode: int) -> None:
         listener.remove()
 
 
-def test_a_stale_one_is_replaced(tmp_path: Path) -> None:
+def test_a_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
-    (stale,) = opened(parse_address(f"unix:{path}"), 0o600)
+    (stale,) = open_listeners(parse_address(f"unix:{path}"), 0o600)
     stale.socket.close()
-    (listener,) = opened(parse_address(f"unix:{path}"), 0o600)
+    (listener,) = open_listeners(parse_address(f"unix:{path}"), 0o600)
     with listener.socket:
-        stale.remove()  # It is another's by now.
+        stale.remove()  # The file is that of the second socket by now.
         assert path.exists()
 
 
-def test_one_that_is_listened_on_is_not(tmp_path: Path) -> None:
+def test_a_unix_socket_in_use_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse_address(f"unix:{path}"), 0o600)
+    (listener,) = open_listeners(parse_address(f"unix:{path}"), 0o600)
     with listener.socket:
         with pytest.raises(RuntimeFailure, match="Address already in use"):
-            opened(parse_address(f"unix:{path}"), 0o600)
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.connect(str(path))
+            open_listeners(parse_address(f"unix:{path}"), 0o600)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
-def test_what_is_no_socket_stays(tmp_path: Path, make: object) -> None:
+def test_a_file_that_is_not_a_socket_is_not_removed(tmp_path: Path, make: object) -> None:
     path = tmp_path / "feed.sock"
     make(path)  # type: ignore[operator]
-    with pytest.raises(RuntimeFailure, match="it is there, and no socket"):
-        opened(parse_address(f"unix:{path}"), 0o600)
+    with pytest.raises(RuntimeFailure, match="the file exists and is not a socket"):
+        open_listeners(parse_address(f"unix:{path}"), 0o600)
     assert path.exists()
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match="No such file or directory"):
-        opened(parse_address(f"unix:{tmp_path}/no/feed.sock"), 0o600)
+        open_listeners(parse_address(f"unix:{tmp_path}/no/feed.sock"), 0o600)
 
 
-def test_nobody_can_connect_before_the_mode_is_set(
+def test_the_mode_is_restricted_until_chmod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[int] = []
     chmod = os.chmod
 
-    def looked(path: str, mode: int) -> None:
+    def record_mode(path: str, mode: int) -> None:
         modes.append(stat.S_IMODE(os.stat(path).st_mode))
         chmod(path, mode)
 
-    monkeypatch.setattr(os, "chmod", looked)
+    monkeypatch.setattr(os, "chmod", record_mode)
     path = tmp_path / "feed.sock"
-    (listener,) = opened(parse_address(f"unix:{path}"), 0o660)
+    (listener,) = open_listeners(parse_address(f"unix:{path}"), 0o660)
     listener.socket.close()
     assert modes == [0o600]

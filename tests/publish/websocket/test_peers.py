@@ -4,7 +4,7 @@ from agent.publish.websocket.peers import tcp_peer
 
 
 class Transport:
-    """A connection from an address."""
+    """The transport of a connection from an address."""
 
     def __init__(self, *peername: object) -> None:
         self._peername = peername or None
@@ -14,7 +14,7 @@ class Transport:
 
 
 @pytest.mark.parametrize(
-    ("host", "name", "origin"),
+    ("host", "name", "group"),
     [
         ("192.0.2.1", "192.0.2.1:9", "192.0.2.1"),
         ("127.0.0.1", "127.0.0.1:9", "loopback"),
@@ -26,10 +26,10 @@ class Transport:
         ("fe80::1%eth0", "[fe80::1%eth0]:9", "fe80::/64"),
     ],
 )
-def test_what_those_of_one_place_have_in_common(host: str, name: str, origin: str) -> None:
+def test_tcp_peer_names_and_groups(host: str, name: str, group: str) -> None:
     peer = tcp_peer(Transport(host, 9))  # type: ignore[arg-type]
-    assert (peer.name, peer.origin, peer.uid) == (name, origin, None)
+    assert (peer.name, peer.group, peer.uid) == (name, group, None)
 
 
-def test_one_that_is_gone_already() -> None:
-    assert tcp_peer(Transport()).origin == ""  # type: ignore[arg-type]
+def test_the_peer_of_a_closed_connection() -> None:
+    assert tcp_peer(Transport()).group == ""  # type: ignore[arg-type]

@@ -5,26 +5,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.publish.websocket.query import Wanted, parse
+from agent.publish.websocket.query import SubscriptionQuery, parse
 from agent.stream.filters import Filter
 
 
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("", Wanted(Filter())),
-        ("proto=tcp", Wanted(Filter({"proto": ["tcp"]}))),
-        ("proto=tcp,udp&port=80", Wanted(Filter({"proto": ["udp", "tcp"], "port": ["80"]}))),
-        ("proto=tcp&proto=udp", Wanted(Filter({"proto": ["tcp", "udp"]}))),
-        ("comm=nginx%2A", Wanted(Filter({"comm": ["nginx*"]}))),
-        ("addr=10.0.0.0%2F8", Wanted(Filter({"addr": ["10.0.0.0/8"]}))),
-        ("comm=a+b", Wanted(Filter({"comm": ["a b"]}))),
-        ("epoch=e&since=12", Wanted(Filter(), ("e", 12))),
-        ("snapshot=0", Wanted(Filter(), None, snapshot=False)),
-        ("snapshot=1", Wanted(Filter())),
+        ("", SubscriptionQuery(Filter())),
+        ("proto=tcp", SubscriptionQuery(Filter({"proto": ["tcp"]}))),
+        (
+            "proto=tcp,udp&port=80",
+            SubscriptionQuery(Filter({"proto": ["udp", "tcp"], "port": ["80"]})),
+        ),
+        ("proto=tcp&proto=udp", SubscriptionQuery(Filter({"proto": ["tcp", "udp"]}))),
+        ("comm=nginx%2A", SubscriptionQuery(Filter({"comm": ["nginx*"]}))),
+        ("addr=10.0.0.0%2F8", SubscriptionQuery(Filter({"addr": ["10.0.0.0/8"]}))),
+        ("comm=a+b", SubscriptionQuery(Filter({"comm": ["a b"]}))),
+        ("epoch=e&since=12", SubscriptionQuery(Filter(), ("e", 12))),
+        ("snapshot=0", SubscriptionQuery(Filter(), None, snapshot=False)),
+        ("snapshot=1", SubscriptionQuery(Filter())),
     ],
 )
-def test_what_is_wanted(query: str, expected: Wanted) -> None:
+def test_parse(query: str, expected: SubscriptionQuery) -> None:
     assert parse(query) == expected
 
 
@@ -52,7 +55,7 @@ def test_what_is_wanted(query: str, expected: Wanted) -> None:
         ("addr=" + ",".join(["10.0.0.1"] * 60) + "&pid=" + ",".join(["1"] * 60), "query"),
     ],
 )
-def test_what_is_not_understood_is_named(query: str, argument: str) -> None:
+def test_an_error_names_the_parameter(query: str, argument: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(query)
     assert raised.value.argument == argument
@@ -60,6 +63,6 @@ def test_what_is_not_understood_is_named(query: str, argument: str) -> None:
 
 
 @given(st.text())
-def test_no_query_raises_anything_else(query: str) -> None:
+def test_arbitrary_text_raises_usage_errors_only(query: str) -> None:
     with suppress(UsageError):
         parse(query)

@@ -1,0 +1,67 @@
+import asyncio
+
+import pytest
+
+from agent.model import Holding
+from agent.publish.http.metrics import metrics
+from agent.publish.websocket.rejections import TOO_SLOW
+
+from ...feeding import ONE, TWO
+from ...make import SIGHT
+from ..websocket.serving import serving
+
+
+async def test_metrics_over_http() -> None:
+    async with serving(
+        history_records=2, pages=lambda feed, registry: {"/metrics": metrics(feed, registry)}
+    ) as there:
+        there.poll(ONE, coverage=SIGHT._replace(processes=5, unreadable=2))
+        async with there.client():
+            await there.subscribed(1)
+            there.poll(TWO)
+            await there.get("/nowhere")
+            there.registry.rejections.evicted("a client", TOO_SLOW)
+            status, text = await there.get("/metrics")
+            await asyncio.sleep(0)
+    assert status == 200
+    lines = text.splitlines()
+    for line in (
+        'sockagent_sockets{family="inet",proto="tcp"} 1.0',
+        'sockagent_processes{readable="true"} 1.0',
+        "sockagent_network_namespaces 1.0",
+        'sockagent_records_total{event="open"} 1.0',
+        'sockagent_records_total{event="close"} 1.0',
+        'sockagent_records_total{event="coverage"} 1.0',
+        "sockagent_subscribers 1.0",
+        "sockagent_lost_total 0.0",
+        'sockagent_refusals_total{reason="404"} 1.0',
+        'sockagent_evictions_total{kind="slow"} 1.0',
+        "sockagent_polls_total 0.0",
+    ):
+        assert line in lines, line
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes",
+                 'sockagent_poll_duration_seconds{quantile="0.99"}', "sockagent_poll_cpu_seconds",
+                 "sockagent_late_polls_total"):  # fmt: skip
+        assert any(line.startswith(f"{name} ") for line in lines), name
+
+
+async def test_sockets_are_counted_once_per_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as there:
+        page = metrics(there.feed, there.registry)
+        holdings = there.feed.holdings
+        counted = 0
+
+        def count() -> tuple[Holding, ...]:
+            nonlocal counted
+            counted += 1
+            return holdings()
+
+        monkeypatch.setattr(there.feed, "holdings", count)
+        for held in ((ONE,), (ONE, TWO), ()):
+            there.poll(*held)
+            counted = 0
+            for _ in range(3):
+                lines = page().body.decode().splitlines()
+                line = f'sockagent_sockets{{family="inet",proto="tcp"}} {len(held)}.0'
+                assert (line in lines) is bool(held)
+            assert counted == 1
