@@ -76,7 +76,6 @@ class Connection(asyncio.Protocol):
         "_opened_at",
         "_protocol",
         "_raw",
-        "_requested",
         "_sent_at",
         "_stalled_at",
         "_subscription",
@@ -84,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_written",
         "peer",
+        "requested_filter",
     )
 
     def __init__(
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._abort_at: float | None = None
         self._closing = False
         self._subscription: NdjsonSubscription | None = None
-        self._requested: Filter | None = None
+        self.requested_filter = Filter()
         self._use(transport)
 
     def _use(self, transport: asyncio.Transport) -> None:
@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._host.rejections.refused(self.peer.name, str(int(code)), response.message)
             self.close(code, response.message)
         else:
-            self._requested = response.filter
+            self.requested_filter = response.filter
             self._subscription = self._host.subscribe(self, response)
 
     # Called by the server.
@@ -260,10 +260,6 @@ class Connection(asyncio.Protocol):
         if self._sent_at > since or self._stalled_at is not None or not self.is_open:
             return None
         return self._subscription
-
-    def limit_filter(self, limit: Filter) -> Filter | None:
-        """Return the requested filter and ``limit`` combined; None without a subscription."""
-        return None if self._requested is None else self._requested & limit
 
     def change_view(self, view: View) -> None:
         """Restart the subscription with another view."""

@@ -120,11 +120,10 @@ class Server:
             return
         connections = self._registry.subscribers()
         for connection in connections:
-            chosen = connection.limit_filter(rules.limit_filter)
-            if chosen is not None:
-                view = self._feed.view(chosen, frame, PAGE_BYTES)
-                connection.change_view(view)
-                self._registry.change_view(connection, view)
+            chosen = connection.requested_filter & rules.limit_filter
+            view = self._feed.view(chosen, frame, PAGE_BYTES)
+            connection.change_view(view)
+            self._registry.change_view(connection, view)
         self._pump.schedule(connections)
 
     async def _listen(self) -> None:

@@ -20,9 +20,9 @@ def test_status_503_before_the_first_poll() -> None:
 async def test_status_200_while_polls_complete() -> None:
     async with serving(
         pages=lambda feed, _registry: {"/healthz": partial(health, feed, INTERVAL)}
-    ) as there:
-        there.poll(ONE)
-        assert await there.get("/healthz") == (200, "ok\n")
+    ) as running:
+        running.poll(ONE)
+        assert await running.get("/healthz") == (200, "ok\n")
 
 
 def test_status_503_when_the_last_poll_is_old(monkeypatch: pytest.MonkeyPatch) -> None:

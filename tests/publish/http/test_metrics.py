@@ -14,14 +14,14 @@ from ..websocket.serving import serving
 async def test_metrics_over_http() -> None:
     async with serving(
         history_records=2, pages=lambda feed, registry: {"/metrics": metrics(feed, registry)}
-    ) as there:
-        there.poll(ONE, coverage=SIGHT._replace(processes=5, unreadable=2))
-        async with there.client():
-            await there.subscribed(1)
-            there.poll(TWO)
-            await there.get("/nowhere")
-            there.registry.rejections.evicted("a client", TOO_SLOW)
-            status, text = await there.get("/metrics")
+    ) as running:
+        running.poll(ONE, coverage=SIGHT._replace(processes=5, unreadable=2))
+        async with running.client():
+            await running.subscribed(1)
+            running.poll(TWO)
+            await running.get("/nowhere")
+            running.registry.rejections.evicted("a client", TOO_SLOW)
+            status, text = await running.get("/metrics")
             await asyncio.sleep(0)
     assert status == 200
     lines = text.splitlines()
@@ -46,9 +46,9 @@ async def test_metrics_over_http() -> None:
 
 
 async def test_sockets_are_counted_once_per_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving() as there:
-        page = metrics(there.feed, there.registry)
-        holdings = there.feed.holdings
+    async with serving() as running:
+        page = metrics(running.feed, running.registry)
+        holdings = running.feed.holdings
         counted = 0
 
         def count() -> tuple[Holding, ...]:
@@ -56,9 +56,9 @@ async def test_sockets_are_counted_once_per_poll(monkeypatch: pytest.MonkeyPatch
             counted += 1
             return holdings()
 
-        monkeypatch.setattr(there.feed, "holdings", count)
+        monkeypatch.setattr(running.feed, "holdings", count)
         for held in ((ONE,), (ONE, TWO), ()):
-            there.poll(*held)
+            running.poll(*held)
             counted = 0
             for _ in range(3):
                 lines = page().body.decode().splitlines()

@@ -1,4 +1,4 @@
-"""Clients that do not behave, over real connections."""
+"""Clients that break rules, read slowly or leave, over real connections."""
 
 import asyncio
 import gc
@@ -26,15 +26,15 @@ def alive(kind: type) -> int:
     "request_", ["\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\x02\x00", "GET / HTTP/0.9\r\n\r\n"]
 )
 async def test_a_malformed_request_is_counted(request_: str) -> None:
-    async with serving() as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(request_.encode("latin-1"))
         writer.write_eof()
         await asyncio.wait_for(reader.read(), HANGS_SECONDS)
         writer.close()
-        assert there.registry.rejections.refusals == {"malformed": 1}
-        there.poll(ONE)
-        async with there.client() as connection:
+        assert running.registry.rejections.refusals == {"malformed": 1}
+        running.poll(ONE)
+        async with running.client() as connection:
             assert events(await message(connection)) == ["hello"]
 
 
@@ -43,37 +43,37 @@ async def test_a_malformed_request_is_counted(request_: str) -> None:
 async def test_data_after_a_request_causes_no_error(
     more: str, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving() as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         plain = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         writer.write((plain + more).encode())
         answer = await asyncio.wait_for(reader.read(), HANGS_SECONDS)
         writer.close()
         if path == "/nowhere":
             assert answer.startswith(b"HTTP/1.1 404 ")
-        upgrade = there.raw(UPGRADE.format(path="/events") + more)
+        upgrade = running.raw(UPGRADE.format(path="/events") + more)
         with suppress(ConnectionError):
             async with asyncio.timeout(HANGS_SECONDS):
                 while await asyncio.get_running_loop().sock_recv(upgrade, 65536):
                     pass
         upgrade.close()
-        await there.subscribed(0)
+        await running.subscribed(0)
     await asyncio.sleep(0.1)
     assert "rror" not in capfd.readouterr().err
 
 
 async def test_a_request_with_large_headers_is_refused() -> None:
-    async with serving() as there:
-        there.poll(ONE)
+    async with serving() as running:
+        running.poll(ONE)
         large = [f"X-{number}: {'x' * 4000}" for number in range(5)]
-        assert (await there.get("/events", "Host: localhost", *large))[0] == 431
-        assert there.registry.rejections.refusals == {"431": 1}
-        assert (await there.get("/events", "Host: localhost", *large[:3]))[0] == 426
+        assert (await running.get("/events", "Host: localhost", *large))[0] == 431
+        assert running.registry.rejections.refusals == {"431": 1}
+        assert (await running.get("/events", "Host: localhost", *large[:3]))[0] == 426
 
 
 async def test_an_endless_request_line_is_disconnected() -> None:
-    async with serving() as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         with pytest.raises(ConnectionError):
             async with asyncio.timeout(HANGS_SECONDS):
                 while True:
@@ -86,11 +86,11 @@ async def test_an_endless_request_line_is_disconnected() -> None:
 
 async def test_an_incomplete_handshake_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.2)
-    async with serving() as there:
-        stuck = there.raw("GET /events HTTP/1.1\r\nHost: loc")
+    async with serving() as running:
+        stuck = running.raw("GET /events HTTP/1.1\r\nHost: loc")
         async with asyncio.timeout(HANGS_SECONDS):
             assert await asyncio.get_running_loop().sock_recv(stuck, 1) == b""
-        assert there.registry.rejections.evictions == {"handshake": 1}
+        assert running.registry.rejections.evictions == {"handshake": 1}
         stuck.close()
 
 
@@ -98,8 +98,8 @@ async def test_a_request_sent_byte_by_byte_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.3)
-    async with serving() as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         with pytest.raises(ConnectionError):
             async with asyncio.timeout(HANGS_SECONDS):
                 while True:
@@ -107,7 +107,7 @@ async def test_a_request_sent_byte_by_byte_times_out(
                     await writer.drain()
                     await asyncio.sleep(0.02)
         writer.close()
-        assert there.registry.rejections.evictions == {"handshake": 1}
+        assert running.registry.rejections.evictions == {"handshake": 1}
         del reader
 
 
@@ -115,22 +115,22 @@ async def test_a_client_that_does_not_read_delays_no_other_and_is_evicted(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
-    async with serving() as there:
-        there.poll(*MANY)
-        there.feed.history._most_bytes = 10**9
-        stuck = there.raw(UPGRADE.format(path="/events"))
+    async with serving() as running:
+        running.poll(*MANY)
+        running.feed.history._most_bytes = 10**9
+        stuck = running.raw(UPGRADE.format(path="/events"))
         name = "{}:{}".format(*stuck.getsockname())
-        async with there.client() as connection:
+        async with running.client() as connection:
             await read_until(connection, "snapshot_end")
-            await there.subscribed(2)
+            await running.subscribed(2)
             for turn in range(1, 20):
-                there.poll(*MANY[turn * 50 :])
+                running.poll(*MANY[turn * 50 :])
                 got: list[int] = []
                 while len(got) < 50:
                     got += seqs(await message(connection))
                 assert got == list(range(turn * 50 - 49, turn * 50 + 1))
-            await there.subscribed(1)
-        assert there.registry.rejections.evictions == {"slow": 1}
+            await running.subscribed(1)
+        assert running.registry.rejections.evictions == {"slow": 1}
         stuck.close()
     await asyncio.sleep(0.1)
     lines = [line for line in capfd.readouterr().err.splitlines() if name in line]
@@ -138,18 +138,18 @@ async def test_a_client_that_does_not_read_delays_no_other_and_is_evicted(
 
 
 async def test_a_slow_reader_is_kept_and_a_stalled_one_evicted() -> None:
-    async with serving(history_bytes=10**9) as there:
-        there.poll(*MANY)
+    async with serving(history_bytes=10**9) as running:
+        running.poll(*MANY)
         slow = socket.socket()
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        # Loopback's segments of 64 KiB would let the kernel acknowledge as much at a time.
+        # With the segments of 64 KiB of loopback, the kernel acknowledges 64 KiB at once.
         slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-        slow.connect(("127.0.0.1", there.port))
+        slow.connect(("127.0.0.1", running.port))
         slow.sendall(UPGRADE.format(path="/events?snapshot=0").encode())
         slow.setblocking(False)
-        await there.subscribed(1)
-        there.poll()  # A message of 256 KiB, of which the kernel takes 128.
-        (connection,) = there.registry.connections()
+        await running.subscribed(1)
+        running.poll()  # A message of 256 KiB, of which the kernel takes 128.
+        (connection,) = running.registry.connections()
         async with asyncio.timeout(HANGS_SECONDS):
             while connection._stalled_at is None:  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
@@ -169,18 +169,18 @@ async def test_a_slow_reader_is_kept_and_a_stalled_one_evicted() -> None:
         assert total < 128 * 1024  # It is still the same message.
         connection.expire(now + 2 * limits.STALL_SECONDS)
         assert not connection.is_open
-        assert there.registry.rejections.evictions == {"slow": 1}
+        assert running.registry.rejections.evictions == {"slow": 1}
         slow.close()
 
 
 async def test_a_client_that_falls_behind_gets_lost_and_a_snapshot() -> None:
-    async with serving(history_records=100) as there:
-        there.poll(*MANY)
-        slow = there.raw(UPGRADE.format(path="/events"))
-        await there.subscribed(1)
+    async with serving(history_records=100) as running:
+        running.poll(*MANY)
+        slow = running.raw(UPGRADE.format(path="/events"))
+        await running.subscribed(1)
         await asyncio.sleep(0.2)
         for turn in range(1, 40):
-            there.poll(*MANY[turn * 20 :])
+            running.poll(*MANY[turn * 20 :])
             await asyncio.sleep(0.01)
         got = b""
         loop = asyncio.get_running_loop()
@@ -189,22 +189,22 @@ async def test_a_client_that_falls_behind_gets_lost_and_a_snapshot() -> None:
                 got += await loop.sock_recv(slow, 65536)
         slow.close()
         assert got.count(b'"event":"lost"') >= 1
-        assert there.feed.lost >= 1
-        assert not there.registry.rejections.evictions
+        assert running.feed.lost >= 1
+        assert not running.registry.rejections.evictions
 
 
 async def test_a_large_message_ends_the_connection() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        async with there.client() as connection:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client() as connection:
             await connection.send(b"x" * 50_000)
             assert (await end_of(connection))[0] == 1009
 
 
 async def test_a_flooding_client_is_evicted() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        async with there.client() as connection, there.client() as other:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client() as connection, running.client() as other:
             await read_until(other, "snapshot_end")
             with pytest.raises(ConnectionClosed) as raised:
                 while True:
@@ -215,21 +215,21 @@ async def test_a_flooding_client_is_evicted() -> None:
                 1008,
                 "too much data sent; the limit is 4096 bytes/s",
             )
-            assert there.registry.rejections.evictions == {"flood": 1}
-            there.poll()
+            assert running.registry.rejections.evictions == {"flood": 1}
+            running.poll()
             assert events(await message(other)) == ["close"]
 
 
 async def test_a_client_flooding_with_small_frames_is_evicted() -> None:
     ping = b"\x89\x80\0\0\0\0"
-    async with serving() as there:
-        there.poll(ONE)
-        flooding = there.raw(UPGRADE.format(path="/events"))
-        await there.subscribed(1)
+    async with serving() as running:
+        running.poll(ONE)
+        flooding = running.raw(UPGRADE.format(path="/events"))
+        await running.subscribed(1)
         flooding.setblocking(True)
-        flooding.sendall(ping * 5000)  # Fewer bytes than may come at once, but a lot of work.
-        await there.subscribed(0)
-        assert there.registry.rejections.evictions == {"flood": 1}
+        flooding.sendall(ping * 5000)  # Fewer bytes than the budget, but much work.
+        await running.subscribed(0)
+        assert running.registry.rejections.evictions == {"flood": 1}
         flooding.close()
 
 
@@ -237,27 +237,27 @@ async def test_nothing_is_written_to_a_reset_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ping = b"\x89\x80\0\0\0\0"
-    async with serving() as there:
-        there.poll(ONE)
+    async with serving() as running:
+        running.poll(ONE)
         for _ in range(10):
-            gone = there.raw(UPGRADE.format(path="/events"))
-            await there.subscribed(1)
+            gone = running.raw(UPGRADE.format(path="/events"))
+            await running.subscribed(1)
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             gone.setblocking(True)
             gone.sendall(ping * 500)
             gone.close()
-            await there.subscribed(0)
+            await running.subscribed(0)
     assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_client_messages_are_discarded_and_pings_answered() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        async with there.client() as connection:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client() as connection:
             for _ in range(100):
                 await connection.send("hello")
             await (await connection.ping())
-            there.poll()
+            running.poll()
             assert "close" in events(await read_until(connection, "close"))
 
 
@@ -270,18 +270,18 @@ async def test_client_messages_are_discarded_and_pings_answered() -> None:
     ],
 )
 async def test_a_closed_connection_leaves_no_reference_cycle(request_: str) -> None:
-    async with serving() as there:
-        there.poll(ONE)
+    async with serving() as running:
+        running.poll(ONE)
         gc.collect()
         gc.disable()
         try:
             for _ in range(5):
-                reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
                 writer.write(request_.encode())
                 await asyncio.wait_for(reader.read(12), HANGS_SECONDS)
                 writer.close()
             async with asyncio.timeout(HANGS_SECONDS):
-                while there.registry.connections():  # noqa: ASYNC110 (there is no event)
+                while running.registry.connections():  # noqa: ASYNC110 (there is no event)
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0)
             # A local variable may still refer to the last one.
@@ -292,10 +292,10 @@ async def test_a_closed_connection_leaves_no_reference_cycle(request_: str) -> N
 
 
 async def test_a_half_closed_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        half = there.raw(UPGRADE.format(path="/events"))
-        await there.subscribed(1)
+    async with serving() as running:
+        running.poll(ONE)
+        half = running.raw(UPGRADE.format(path="/events"))
+        await running.subscribed(1)
         half.shutdown(socket.SHUT_WR)
-        await there.subscribed(0)
+        await running.subscribed(0)
         half.close()

@@ -13,16 +13,16 @@ async def test_no_publication_is_lost_while_clients_are_served(
 ) -> None:
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 3600.0)
     monkeypatch.setattr(pump, "_TURN_SECONDS", 0.0)  # One client per turn.
-    async with serving() as there, there.client() as one, there.client() as two:
-        there.poll()
+    async with serving() as running, running.client() as one, running.client() as two:
+        running.poll()
         both = [one, two]
         for connection in both:
             await read_until(connection, "snapshot_end")
         for turn in range(0, 600, 2):
-            there.poll(ONE)
+            running.poll(ONE)
             for _ in range(turn % 5):
                 await asyncio.sleep(0)
-            there.poll()
+            running.poll()
             for connection in both:
                 got: list[int] = []
                 while len(got) < 2:

@@ -12,9 +12,9 @@ from .serving import TOKEN, serving, status_of
 async def test_an_invalid_token_is_logged_without_its_value(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    async with serving(access=Access(tokens=(TOKEN,))) as there:
+    async with serving(access=Access(tokens=(TOKEN,))) as running:
         wrong = {"Authorization": "Bearer wrong-token-0123456"}
-        assert await status_of(there.client(additional_headers=wrong)) == (
+        assert await status_of(running.client(additional_headers=wrong)) == (
             401, "invalid token\n"
         )  # fmt: skip
     await asyncio.sleep(0.1)

@@ -15,14 +15,14 @@ from .serving import TOKEN, message, serving, status_of
 
 
 @pytest.mark.parametrize(
-    ("query", "sentence"),
+    ("query", "message_"),
     [("?what=1", "what: unknown parameter\n"), ("?port=x", "port: 'x' is no port or ")],
 )
-async def test_an_invalid_query_is_refused_with_the_reason(query: str, sentence: str) -> None:
-    async with serving() as there:
-        status, body = await status_of(there.client(query))
-        assert (status, body[: len(sentence)]) == (400, sentence)
-        assert there.registry.rejections.refusals == {"400": 1}
+async def test_an_invalid_query_is_refused_with_the_reason(query: str, message_: str) -> None:
+    async with serving() as running:
+        status, body = await status_of(running.client(query))
+        assert (status, body[: len(message_)]) == (400, message_)
+        assert running.registry.rejections.refusals == {"400": 1}
 
 
 @pytest.mark.parametrize(
@@ -37,46 +37,46 @@ async def test_an_invalid_query_is_refused_with_the_reason(query: str, sentence:
     ],
 )
 async def test_other_requests_are_refused(path: str, method: str, expected: int) -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        view = there.feed.view(Filter(), frame, PAGE_BYTES)
-        status, body = await there.get(path, method=method)
+    async with serving() as running:
+        running.poll(ONE)
+        view = running.feed.view(Filter(), frame, PAGE_BYTES)
+        status, body = await running.get(path, method=method)
         assert status == expected
         assert body.endswith("\n")
-        assert there.registry.rejections.refusals == {str(expected): 1}
+        assert running.registry.rejections.refusals == {str(expected): 1}
         assert view.readers == 0
 
 
 async def test_a_token_is_read_from_the_header_or_the_subprotocols() -> None:
-    async with serving(access=Access(tokens=(TOKEN,))) as there:
-        there.poll(ONE)
-        assert await status_of(there.client()) == (401, "token required\n")
+    async with serving(access=Access(tokens=(TOKEN,))) as running:
+        running.poll(ONE)
+        assert await status_of(running.client()) == (401, "token required\n")
         bearer = {"Authorization": f"Bearer {TOKEN}"}
-        async with there.client(additional_headers=bearer) as connection:
+        async with running.client(additional_headers=bearer) as connection:
             assert connection.subprotocol is None
             assert events(await message(connection)) == ["hello"]
         offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{TOKEN}")]
-        async with there.client(subprotocols=offered) as connection:
+        async with running.client(subprotocols=offered) as connection:
             assert connection.subprotocol == "sockagent.v1"
             assert connection.response
             assert TOKEN not in str(connection.response.headers)
-        assert (await there.get("/healthz"))[0] == 404  # No token is needed; it is not there.
+        assert (await running.get("/healthz"))[0] == 404  # Public, but there is no such page.
 
 
 async def test_foreign_origins_and_unknown_hosts_are_refused() -> None:
-    async with serving(access=Access(origins=frozenset({"https://dash.example"}))) as there:
-        there.poll(ONE)
-        status, _ = await status_of(there.client(origin="https://evil.example"))
+    async with serving(access=Access(origins=frozenset({"https://dash.example"}))) as running:
+        running.poll(ONE)
+        status, _ = await status_of(running.client(origin="https://evil.example"))
         assert status == 403
-        async with there.client(origin="https://dash.example") as connection:
+        async with running.client(origin="https://dash.example") as connection:
             assert events(await message(connection)) == ["hello"]
         for path in ("/events", "/healthz"):
-            assert (await there.get(path, "Host: evil.example"))[0] == 403
+            assert (await running.get(path, "Host: evil.example"))[0] == 403
 
 
 async def test_the_user_of_the_agent_needs_no_token_over_a_unix_socket(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/feed.sock"
-    async with serving(address, access=Access(tokens=(TOKEN,))) as there:
-        there.poll(ONE)
-        async with there.unix() as connection:
+    async with serving(address, access=Access(tokens=(TOKEN,))) as running:
+        running.poll(ONE)
+        async with running.unix() as connection:
             assert events(await message(connection)) == ["hello"]

@@ -17,15 +17,15 @@ from .serving import HANGS_SECONDS, MANY, UPGRADE, end_of, message, read_until, 
 
 
 async def test_a_subscriber_receives_the_snapshot_and_then_changes() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        async with there.client() as connection:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client() as connection:
             assert events(await read_until(connection, "snapshot_end")) == [
                 "hello", "snapshot", "snapshot_end"
             ]  # fmt: skip
-            there.poll(TWO, THREE)
+            running.poll(TWO, THREE)
             assert events(await message(connection)) == ["close", "open", "open"]
-            there.poll(TWO)
+            running.poll(TWO)
             assert seqs(await message(connection)) == [4]
 
 
@@ -34,28 +34,28 @@ async def test_no_publication_is_lost_when_it_coincides_with_a_timeout(
 ) -> None:
     # With no time to wait, each turn of the event loop ends a wait or begins one.
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.0)
-    async with serving() as there:
-        there.poll()
-        async with there.client() as connection:
+    async with serving() as running:
+        running.poll()
+        async with running.client() as connection:
             await read_until(connection, "snapshot_end")
             for turn in range(3000):
                 for _ in range(turn % 7):
                     await asyncio.sleep(0)
-                there.poll(*([] if turn % 2 else [ONE]))
+                running.poll(*([] if turn % 2 else [ONE]))
                 assert seqs(await message(connection)) == [turn + 1]
 
 
 async def test_a_subscriber_before_the_first_poll_waits_for_it() -> None:
-    async with serving() as there, there.client() as connection:
+    async with serving() as running, running.client() as connection:
         await asyncio.sleep(0.05)
-        there.poll(ONE)
+        running.poll(ONE)
         assert events(await read_until(connection, "snapshot_end"))[0] == "hello"
 
 
 async def test_messages_are_limited_in_size_and_contain_whole_records() -> None:
-    async with serving() as there:
-        there.poll(*MANY)
-        async with there.client() as connection:
+    async with serving() as running:
+        running.poll(*MANY)
+        async with running.client() as connection:
 
             async def sizes(until: tuple[str, int]) -> list[int]:
                 found = []
@@ -69,115 +69,115 @@ async def test_messages_are_limited_in_size_and_contain_whole_records() -> None:
                 return found
 
             assert max(await sizes(("snapshot_end", 0))) <= PAGE_BYTES
-            there.poll()
-            # A poll's deltas go in as few messages as there may be.
+            running.poll()
+            # The changes of a poll are sent in the fewest messages possible.
             closes = await sizes(("close", len(MANY)))
             assert max(closes) <= CHUNK_BYTES
             assert len(closes) <= sum(closes) // CHUNK_BYTES + 2
 
 
 async def test_the_limit_filter_applies_besides_the_requested_one() -> None:
-    async with serving(limit_filter=Filter({"port": ["1,2"]})) as there:
-        there.poll(ONE, TWO, THREE)
-        async with there.client("?port=2,3") as connection:
+    async with serving(limit_filter=Filter({"port": ["1,2"]})) as running:
+        running.poll(ONE, TWO, THREE)
+        async with running.client("?port=2,3") as connection:
             got = await read_until(connection, "snapshot_end")
             assert [one["inode"] for one in got if one["event"] == "snapshot"] == [2]
 
 
 async def test_a_changed_limit_filter_restarts_subscriptions() -> None:
-    async with serving() as there:
-        there.poll(ONE, TWO, THREE)
-        async with there.client("?port=1,2") as connection:
+    async with serving() as running:
+        running.poll(ONE, TWO, THREE)
+        async with running.client("?port=1,2") as connection:
             got = await read_until(connection, "snapshot_end")
             assert [one["inode"] for one in got if one["event"] == "snapshot"] == [1, 2]
             rules = Rules(limit_filter=Filter({"port": ["2-3"]}))
-            there.server.set_rules(rules)
+            running.server.set_rules(rules)
             got = await read_until(connection, "snapshot_end")
             assert (events(got)[0], got[0]["resumed"]) == ("hello", False)
             assert [one["inode"] for one in got if one["event"] == "snapshot"] == [2]
-            there.server.set_rules(rules)  # The same again: no restart.
-            there.poll()
+            running.server.set_rules(rules)  # No restart: the rules are the same.
+            running.poll()
             assert [one.get("inode") for one in await message(connection)] == [2]
-        await there.subscribed(0)
-        assert there.registry.subscriber_count == 0
+        await running.subscribed(0)
+        assert running.registry.subscriber_count == 0
 
 
 async def test_a_stream_resumes_after_a_known_seq() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        there.poll(ONE, TWO)
-        there.poll(TWO)
-        async with there.client("?epoch=epoch&since=1") as connection:
+    async with serving() as running:
+        running.poll(ONE)
+        running.poll(ONE, TWO)
+        running.poll(TWO)
+        async with running.client("?epoch=epoch&since=1") as connection:
             hello, close = await message(connection) + await message(connection)
             assert (hello["resumed"], hello["seq"]) == (True, 1)
             assert (close["event"], close["seq"]) == ("close", 2)
-        async with there.client("?epoch=other&since=1") as connection:
+        async with running.client("?epoch=other&since=1") as connection:
             got = await read_until(connection, "snapshot_end")
             assert (got[0]["resumed"], got[0]["seq"]) == (False, 2)
 
 
 async def test_a_subscription_without_snapshot() -> None:
-    async with serving() as there:
-        there.poll(ONE)
-        async with there.client("?snapshot=0") as connection:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client("?snapshot=0") as connection:
             assert events(await message(connection)) == ["hello"]
-            there.poll()
+            running.poll()
             assert events(await message(connection)) == ["close"]
 
 
 async def test_heartbeats_are_sent_while_idle() -> None:
-    async with serving(heartbeat_seconds=0.1) as there:
-        there.poll(ONE)
-        async with there.client() as connection:
+    async with serving(heartbeat_seconds=0.1) as running:
+        running.poll(ONE)
+        async with running.client() as connection:
             got = await read_until(connection, "heartbeat")
             assert (events(got)[-2:], got[-1]["seq"]) == (["snapshot_end", "heartbeat"], 0)
             assert events(await message(connection)) == ["heartbeat"]
 
 
 async def test_no_heartbeat_precedes_hello(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(heartbeat_seconds=0.01) as there:
-        there.poll(ONE)
+    async with serving(heartbeat_seconds=0.01) as running:
+        running.poll(ONE)
         waiting: list[Connection] = []
-        monkeypatch.setattr(there.server, "schedule", waiting.append)
-        async with there.client() as connection:
+        monkeypatch.setattr(running.server, "schedule", waiting.append)
+        async with running.client() as connection:
             while not waiting:  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
-            await there.server._sweep()
+            await running.server._sweep()
             waiting.pop().pump()
             assert events(await message(connection)) == ["hello"]
 
 
 async def test_ipv4_ipv6_and_unix_sockets_are_served(tmp_path: Path) -> None:
     addresses = ("127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/feed.sock")
-    async with serving(*addresses) as there:
-        there.poll(ONE)
-        for listener in there.listeners:
+    async with serving(*addresses) as running:
+        running.poll(ONE)
+        for listener in running.listeners:
             if listener.listen.path is not None:
-                async with there.unix() as connection:
+                async with running.unix() as connection:
                     assert events(await message(connection)) == ["hello"]
                 continue
             port = listener.socket.getsockname()[1]
-            async with there.client(host=listener.listen.host, port=port) as connection:
+            async with running.client(host=listener.listen.host, port=port) as connection:
                 assert events(await message(connection)) == ["hello"]
     assert not (tmp_path / "feed.sock").exists()
 
 
 async def test_stop_sends_close_frames_and_waits_a_limited_time() -> None:
     loop = asyncio.get_running_loop()
-    async with serving() as there:
-        there.poll(*(holding(tcp(inode), process(comm="x" * 900)) for inode in range(5000)))
-        stuck = [there.raw(UPGRADE.format(path="/events")) for _ in range(5)]
-        midway = there.raw("GET /events HTTP/1.1\r\n")
-        async with there.client("?snapshot=0") as connection:
-            await there.subscribed(6)
-            there.feed.stop()
-            stopping = asyncio.create_task(there.server.stop())
+    async with serving() as running:
+        running.poll(*(holding(tcp(inode), process(comm="x" * 900)) for inode in range(5000)))
+        stuck = [running.raw(UPGRADE.format(path="/events")) for _ in range(5)]
+        midway = running.raw("GET /events HTTP/1.1\r\n")
+        async with running.client("?snapshot=0") as connection:
+            await running.subscribed(6)
+            running.feed.stop()
+            stopping = asyncio.create_task(running.server.stop())
             assert await end_of(connection) == (1001, "the agent is stopping")
             begun = loop.time()
             await asyncio.wait_for(stopping, HANGS_SECONDS)
-        assert not there.registry.connections()
+        assert not running.registry.connections()
         assert loop.time() - begun < HANGS_SECONDS
         with pytest.raises(OSError):
-            there.raw()
+            running.raw()
         for one in (*stuck, midway):
             one.close()
