@@ -32,7 +32,7 @@ from .snapshot.poller import Poller
 from .snapshot.refresh import reserved_fds
 from .snapshot.table_sources import sources_of
 from .stream.encoder import AgentInfo, Encoder
-from .stream.lines import chunks, snapshot_lines
+from .stream.lines import snapshot_chunks
 from .text import decode
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from .service.handover import SavedState
     from .service.status import ServiceStatus
 
-# What is written of a one-shot snapshot at a time: nobody else waits for the event loop.
-SNAPSHOT_CHUNK_BYTES = 1 << 20
 # What an agent needs at the least: the event loop's, and a few to read with.
 DESCRIPTORS = 12
 # Signals that are taken note of at a time, a byte each.
@@ -257,8 +255,7 @@ async def _snapshot(
             if isinstance(part, Coverage):
                 warn(part)
                 break
-            lines = snapshot_lines(encoder, part, config.filter, 0, now)
-            for chunk in chunks(lines, SNAPSHOT_CHUNK_BYTES):
+            for chunk in snapshot_chunks(encoder, part, config.filter, now):
                 yield chunk
     except OSError as error:
         raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""A feed as its subscribers see it."""
+"""A feed that tests drive, and subscribers that fold what they read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.model import Coverage, Holding, Snapshot
 from agent.stream.diff import DeltaTracker
-from agent.stream.encoder import AgentInfo
+from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 from agent.stream.ndjson import NdjsonSubscription
@@ -24,73 +24,83 @@ from .make import (
 )
 
 AGENT = AgentInfo("host", "boot", "epoch", 1.0)
-# What moves without an update, and what is a record's own.
-UNTOLD = {"recv_q", "send_q", "cmdline", "peer_pid", "event", "seq", "time", "previous"}
+# Fields that change without an update, and those that differ from record to record.
+UNTRACKED = {"recv_q", "send_q", "cmdline", "peer_pid", "event", "seq", "time", "previous"}
 
 
 class Source:
-    """A feed, and the tracker before it. With no heartbeat to wait for, an idle one says so."""
+    """A feed with a tracker before it. Without a wait for heartbeats, an idle feed sends one."""
 
     def __init__(self, **bounds: Any) -> None:
         self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat_seconds=0.0, **bounds)
         self._tracker = DeltaTracker()
 
     def poll(self, *holdings: Holding, coverage: Coverage = SIGHT) -> None:
-        self.show(snapshot(*holdings, coverage=coverage))
+        """Publish a poll with these holdings."""
+        self.publish(snapshot(*holdings, coverage=coverage))
 
-    def show(self, current: Snapshot) -> None:
+    def publish(self, current: Snapshot) -> None:
+        """Publish a snapshot, and the deltas that lead to it."""
         self.feed.publish(current, self._tracker.advance(current))
 
     def subscribe(self, chosen: Filter | None = None, **options: Any) -> Subscriber:
+        """Return a new subscriber, which folds the records if it gets all of them."""
         wanted = chosen or Filter()
         whole = not options and "event" not in dict(wanted.values)
         return Subscriber(self.feed.subscribe(wanted, **options), folds=whole)
 
     def state(self, chosen: Filter | None = None) -> Fold:
-        """What a subscriber should have folded to, but for what is told by the way."""
+        """Return what a subscriber should have folded, but for untracked fields."""
         assert self.feed.snapshot
-        held = self.feed.snapshot.holdings
-        head = self.feed.encoder.head("snapshot", 0, 0.0)
-        found = [one for one in held.values() if chosen is None or chosen.matches(one)]
-        return fold({}, [records(line)[0] for line in self.feed.encoder.holdings(head, found)])
+        encoder = Encoder(AGENT)
+        holdings = self.feed.snapshot.holdings.values()
+        found = [one for one in holdings if chosen is None or chosen.matches(one)]
+        lines = encoder.holdings(encoder.head("snapshot", 0, 0.0), found)
+        return fold({}, [records(line)[0] for line in lines])
 
 
 class Subscriber:
+    """A reader of a subscription, which parses the records and folds them."""
+
     def __init__(self, subscription: NdjsonSubscription, *, folds: bool = True) -> None:
         self._chunks: AsyncIterator[bytes] = aiter(subscription)
         self._folds = folds
         self.fold: Fold = {}
 
     async def read_chunk(self) -> list[Record]:
-        told = records(await anext(self._chunks))
+        """Return the records of the next chunk."""
+        found = records(await anext(self._chunks))
         if self._folds:
-            self.fold = fold(self.fold, told)
-        return told
+            self.fold = fold(self.fold, found)
+        return found
 
     async def read(self) -> list[Record]:
-        """Everything up to the heartbeat that an idle feed sends."""
-        told: list[Record] = []
-        while not told or told[-1]["event"] != "heartbeat":
-            told += await self.read_chunk()
-        return told[:-1]
+        """Return all records before the heartbeat that an idle feed sends."""
+        found: list[Record] = []
+        while not found or found[-1]["event"] != "heartbeat":
+            found += await self.read_chunk()
+        return found[:-1]
 
     async def read_to_end(self) -> list[Record]:
-        """Everything up to the end of the stream."""
+        """Return all records up to the end of the stream."""
         return [record async for chunk in self._chunks for record in records(chunk)]
 
 
-def events(told: Iterable[Record]) -> list[str]:
-    return [record["event"] for record in told]
+def events(found: Iterable[Record]) -> list[str]:
+    """Return the event of each record."""
+    return [record["event"] for record in found]
 
 
-def seqs(told: Iterable[Record]) -> list[int]:
-    return [record["seq"] for record in told]
+def seqs(found: Iterable[Record]) -> list[int]:
+    """Return the number of each record."""
+    return [record["seq"] for record in found]
 
 
 def tracked(state: Fold) -> Fold:
+    """Return a fold without untracked fields."""
     return {
-        at: {name: value for name, value in record.items() if name not in UNTOLD}
-        for at, record in state.items()
+        key: {name: value for name, value in record.items() if name not in UNTRACKED}
+        for key, record in state.items()
     }
 
 

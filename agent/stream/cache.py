@@ -1,37 +1,42 @@
-"""What has been encoded and may be asked for again: bounded in bytes, the least used goes first.
-
-It knows nothing of what it keeps.
-"""
+"""A cache bounded in bytes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+# What an entry takes besides its bytes: empty ones must not be kept without bounds.
+ENTRY_BYTES = 300
 
 
-class ChunkCache(Generic[K]):
-    """Chunks by key, at most ``size`` bytes of them."""
+class ChunkCache(Generic[K, V]):
+    """The newest values by key, at most ``max_bytes`` of them; ``size_of`` returns a value's size.
 
-    def __init__(self, size: int) -> None:
-        self._most = size
-        self._chunks: OrderedDict[K, bytes] = OrderedDict()
+    The oldest entries are dropped, whether they were used or not: what is encoded of a stream is
+    wanted for a short time, and to keep the order of use takes longer than the rest of ``get``.
+    """
+
+    def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._entries: OrderedDict[K, V] = OrderedDict()
         self.size = 0
 
-    def get(self, key: K) -> bytes | None:
-        """The chunk of this key; None when it is not kept."""
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-        return chunk
+    def get(self, key: K) -> V | None:
+        """Return the value of a key; None where there is none."""
+        return self._entries.get(key)
 
-    def put(self, key: K, chunk: bytes) -> None:
-        """Keep it; others make room."""
-        self.size -= len(self._chunks.pop(key, b""))
-        self._chunks[key] = chunk
-        self.size += len(chunk)
-        while self.size > self._most:
-            _, oldest = self._chunks.popitem(last=False)
-            self.size -= len(oldest)
+    def put(self, key: K, value: V) -> None:
+        """Keep a value; drop the oldest ones where there are too many bytes."""
+        replaced = self._entries.pop(key, None)
+        if replaced is not None:
+            self.size -= self._size_of(replaced) + ENTRY_BYTES
+        self._entries[key] = value
+        self.size += self._size_of(value) + ENTRY_BYTES
+        while self.size > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self.size -= self._size_of(oldest) + ENTRY_BYTES

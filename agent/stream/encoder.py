@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from orjson import dumps
+from orjson import OPT_APPEND_NEWLINE, dumps
 
 from .. import __version__
 from ..model import (
@@ -92,8 +92,19 @@ class Encoder:
         return self._record("heartbeat", seq, time, figures._asdict())
 
     def _record(self, event: str, seq: int, time: float, fields: dict[str, object]) -> bytes:
-        record = {"event": event, "seq": seq, "time": timestamp(time), "host": self._agent.host}
-        return f"{_json({**record, **fields})}\n".encode()
+        line = dumps(
+            {
+                "event": event,
+                "seq": seq,
+                "time": timestamp(time),
+                "host": self._agent.host,
+                **fields,
+            },
+            option=OPT_APPEND_NEWLINE,
+        )
+        if line.isascii() and b"\x7f" not in line:
+            return line
+        return escape_controls(line.decode()).encode()
 
     # Socket records.
 
@@ -224,7 +235,7 @@ class Encoder:
         self._processes[process.pid] = (process, encoded)
         return encoded
 
-    def forget_all_but(self, pids: AbstractSet[int]) -> None:
+    def forget_processes_except(self, pids: AbstractSet[int]) -> None:
         """Drop what is kept of processes that are gone."""
         for pid in self._processes.keys() - pids:
             del self._processes[pid]

@@ -1,9 +1,4 @@
-"""The live feed: one stream of records, numbered, with a bounded history; and its subscriptions.
-
-A subscription is a cursor into the history. It costs nothing while it lags; when it lags behind
-the history it is told what it lost and gets a fresh snapshot. The feed knows neither sockets nor
-transports.
-"""
+"""The feed: one stream of numbered deltas with a bounded history, and its subscriptions."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from weakref import WeakValueDictionary
 
 from ..model import (
     Closed,
@@ -23,19 +17,19 @@ from ..model import (
     Snapshot,
     Updated,
 )
-from ..snapshot.stats import PollStats
-from .cache import ChunkCache
+from ..snapshot.stats import PollStats, PollSummary
 from .encoder import AgentInfo, Encoder
 from .filters import Filter
 from .history import Batch, History
-from .lines import CHUNK_BYTES
+from .lines import MAX_CHUNK_BYTES
 from .ndjson import NdjsonSubscription
-from .view import KEPT_BYTES, Key, View, Wrap, as_is
+from .subscription import FullSnapshot
+from .view import View, Views, Wrap, unchanged
 
-# The history is bounded in both: minutes of a busy machine.
+# Both bound the history: minutes of a busy machine.
 HISTORY_RECORDS = 10_000
 HISTORY_BYTES = 24 * 1024 * 1024
-# Of a storm of connections the changes of so many seconds are held: a reader may be late.
+# The deltas of so many seconds are held in a storm of connections: a reader may be late.
 HISTORY_BURST_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
 
@@ -46,7 +40,7 @@ _EVENTS: dict[type, str] = {
 
 
 class Feed:
-    """The stream of one agent run. ``publish`` is called with each poll's outcome."""
+    """The stream of one run of the agent. ``publish`` is called with the outcome of each poll."""
 
     def __init__(
         self,
@@ -59,52 +53,52 @@ class Feed:
         history_burst: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
+        """``stats`` are what heartbeats report of the polls; ``history_burst`` is in seconds."""
         self.epoch = agent.epoch
         self.stats = stats or PollStats()
-        self.encoder = Encoder(agent)
         self.clock = clock
         self.heartbeat_seconds = heartbeat_seconds
         self.history = History(history_records, history_bytes, history_burst)
+        self.views = Views(Encoder(agent))
         self.seq = 0
         self.snapshot: Snapshot | None = None
         self.stopped = False
-        self.records: Counter[str] = Counter()  # Changes since the start, by event.
-        self.lost = 0  # How often a subscriber was told that it lost records.
+        self.records: Counter[str] = Counter()  # Deltas since the start, by event.
+        self.lost = 0  # ``lost`` records that subscribers got.
+        self._polls = 0
         self._holdings: tuple[Holding, ...] | None = None  # Of the snapshot, once asked for.
-        self._kept = ChunkCache[Key](KEPT_BYTES)
-        self._views: WeakValueDictionary[tuple[Filter, Wrap, int], View] = WeakValueDictionary()
-        # Counts publications with something new, and the end. A waiter compares it with the count
-        # that it has seen: an event alone may be set in the very turn in which a wait times out.
+        # Counts polls with deltas, and the end. A waiter compares it with the count that it has
+        # seen: an event alone may be set in the very turn in which a wait times out.
         self.generation = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._published = time.monotonic()
 
     def restore(self, seq: int, batches: Sequence[Batch]) -> None:
-        """Go on behind ``seq``, with the history of an earlier run of the same epoch."""
+        """Continue after ``seq``, with the history of an earlier run of the same epoch."""
         self.seq = seq
         self.history.restore(batches, seq)
 
     def age(self) -> float:
-        """Seconds since the last publication, or the start."""
+        """Return the seconds since the last poll was published, or since the start."""
         return time.monotonic() - self._published
 
     def publish(self, snapshot: Snapshot, deltas: Sequence[Delta]) -> None:
         """Make ``snapshot`` the newest state, which ``deltas`` lead to from the one before."""
-        self.encoder.forget_all_but(snapshot.processes.keys())
+        self.views.encoder.forget_processes_except(snapshot.processes.keys())
         if deltas:
             batch = Batch(snapshot.time, deltas, self.seq + 1)
             self.seq = batch.last
             self.history.append(batch)
             for kind, count in Counter(map(type, deltas)).items():
                 self.records[_EVENTS[kind]] += count
-        first = self.snapshot is None
+        self._polls += 1
         self._published = time.monotonic()
         self.snapshot, self._holdings = snapshot, None
-        if deltas or first:
+        if deltas or self._polls == 1:
             self._wake()
 
     def stop(self) -> None:
-        """End every subscription once it has got what is there."""
+        """End every subscription once it has taken all that there is."""
         self.stopped = True
         self._wake()
 
@@ -114,41 +108,52 @@ class Feed:
         *,
         resume: tuple[str, int] | None = None,
         snapshot: bool = True,
-        wrap: Wrap = as_is,
-        page_bytes: int = CHUNK_BYTES,
+        wrap: Wrap = unchanged,
+        page_bytes: int = MAX_CHUNK_BYTES,
     ) -> NdjsonSubscription:
-        """A new subscription. ``resume`` is the (epoch, seq) to go on behind; ``snapshot`` whether
-        one is wanted where that cannot be.
+        """Return a new subscription that gives NDJSON; for one that gives values, see
+        ``Subscription``.
 
-        ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
-        ``page_bytes``. What is equal in all these is encoded once for all subscriptions.
+        ``resume`` is the (epoch, seq) to continue after; ``snapshot``: whether one is wanted where
+        that cannot be. ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages
+        of at most ``page_bytes``. Subscriptions equal in all these share what is encoded.
         """
-        return NdjsonSubscription(self, self.view(chosen, wrap, page_bytes), resume, snapshot)
+        view = self.view(chosen, wrap, page_bytes)
+        return NdjsonSubscription(self, view, resume, snapshot=snapshot)
 
     def view(self, chosen: Filter, wrap: Wrap, page_bytes: int) -> View:
-        """The view through this filter, which all share who want the same."""
-        key = (chosen, wrap, page_bytes)
-        view = self._views.get(key)
-        if view is None:
-            view = View(chosen, self.encoder, self._kept, wrap, page_bytes)
-            self._views[key] = view
-        return view
+        """Return the view through a filter, for ``NdjsonSubscription.change_view``."""
+        return self.views.get(chosen, wrap, page_bytes)
 
     def holdings(self) -> tuple[Holding, ...]:
-        """Those of the newest snapshot, in a row."""
+        """Return the holdings of the newest snapshot."""
         if self._holdings is None:
             self._holdings = () if self.snapshot is None else tuple(self.snapshot.holdings.values())
         return self._holdings
+
+    def full_snapshot(self) -> FullSnapshot:
+        """Return the newest snapshot. Raises RuntimeError before the first poll."""
+        if self.snapshot is None:
+            raise RuntimeError("no poll was published yet")
+        return FullSnapshot(self._polls, self.seq, self.snapshot.time, self.holdings())
+
+    def poll_summary(self) -> PollSummary:
+        """Return what the newest polls cost."""
+        return self.stats.figures()
+
+    def count_loss(self) -> None:
+        """Count a ``lost`` record."""
+        self.lost += 1
 
     async def wait(self, seen: int, seconds: float) -> int:
         """Wait until ``generation`` differs from ``seen``, at most ``seconds``; return it."""
         if self.generation == seen:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(seconds, 0)):
-                    await self._news.wait()
+                    await self._changed.wait()
         return self.generation
 
     def _wake(self) -> None:
         self.generation += 1
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -20,8 +20,12 @@ from ..model import (
     TCP_STATES,
     UNIX_STATES,
     CgroupInfo,
+    Closed,
+    Delta,
     Holding,
+    Opened,
     Process,
+    Updated,
 )
 from .globs import Globs
 
@@ -91,6 +95,28 @@ class Filter:
             if not test(holding):
                 return False
         return True
+
+    def apply(self, delta: Delta) -> Delta | None:
+        """Return a delta as the subscriber sees it; None where it is hidden.
+
+        What an update brings into the filter opens, what it takes out closes, for the reason
+        ``filtered``: so a fold of the deltas stays right.
+        """
+        match delta:
+            case Opened(holding):
+                return delta if "open" in self.events and self.matches(holding) else None
+            case Closed(holding):
+                return delta if "close" in self.events and self.matches(holding) else None
+            case Updated(holding, before, seconds):
+                after, passed = self.matches(holding), self.matches(before)
+                if after and passed:
+                    return delta if "update" in self.events else None
+                if after:
+                    return Opened(holding) if "open" in self.events else None
+                if passed and "close" in self.events:
+                    return Closed(before, "filtered", seconds)
+                return None
+        return delta
 
 
 def is_glob(value: str) -> bool:

@@ -30,11 +30,10 @@ MAX_BURST = 10
 class Batch:
     """The deltas of one poll, at ``time``, never empty: numbered ``first`` to ``last``.
 
-    ``size`` is an upper bound of the bytes that they keep alive. ``lines`` are the records of some,
-    by index, as long as the batch is the newest one.
+    ``size`` is an upper bound of the bytes that they keep alive.
     """
 
-    __slots__ = ("_old", "_size", "deltas", "first", "last", "lines", "size", "time")
+    __slots__ = ("deltas", "first", "last", "size", "time")
 
     def __init__(self, time: float, deltas: Sequence[Delta], first: int) -> None:
         self.time = time
@@ -42,19 +41,6 @@ class Batch:
         self.first = first
         self.last = first + len(deltas) - 1
         self.size = _size(deltas)
-        self.lines: dict[int, bytes] = {}
-        self._size, self._old = 0, False  # Of the lines.
-
-    def keep(self, index: int, line: bytes, most: int) -> None:
-        """Keep the record of a delta, for other subscribers, if all are at most so many bytes."""
-        if not self._old and self._size + len(line) <= most:
-            self._size += len(line)
-            self.lines[index] = line
-
-    def retire(self) -> None:
-        """It is not the newest any more: few will ask for it."""
-        self._old = True
-        self.lines.clear()
 
 
 def _size(deltas: Sequence[Delta]) -> int:
@@ -128,8 +114,6 @@ class History:
 
     def append(self, batch: Batch) -> None:
         """Add the newest batch; the oldest ones make room."""
-        if self._batches:
-            self._batches[-1].retire()
         self._batches.append(batch)
         self._records += len(batch.deltas)
         self._bytes += batch.size
@@ -165,6 +149,8 @@ class History:
 
     def after(self, seq: int) -> Batch | None:
         """The oldest batch with something behind ``seq``; None when there is none."""
+        if self._batches and seq + 1 >= self._batches[-1].first:  # The usual case.
+            return self._batches[-1] if seq < self._batches[-1].last else None
         at = bisect_right(self._batches, seq, key=_last)
         return self._batches[at] if at < len(self._batches) else None
 

@@ -1,7 +1,4 @@
-"""Records as a subscriber takes them: those that its filter lets through, joined to chunks.
-
-It knows records and filters, and nothing of history, subscriptions and transports.
-"""
+"""Records as lines, joined to chunks of bounded size."""
 
 from __future__ import annotations
 
@@ -12,45 +9,36 @@ from ..model import Holding
 from .encoder import Encoder
 from .filters import Filter
 
-# A chunk is at most this many bytes, unless a single record is longer: what one WebSocket message
-# may carry, and what is encoded between two turns of the event loop.
-CHUNK_BYTES = 256 * 1024
-# Lines that are joined at first: of usual length they stay well below that.
-_BLOCK = 256
+# Size of a chunk, unless a single record is longer: what one WebSocket message may carry, and what
+# is encoded between two turns of the event loop.
+MAX_CHUNK_BYTES = 256 * 1024
+# Records of a one-shot snapshot that are written at a time, about 300 KiB.
+SNAPSHOT_CHUNK_LINES = 512
 
 
-def snapshot_lines(
-    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, seq: int, now: float
+def snapshot_chunks(
+    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, now: float
 ) -> Iterator[bytes]:
-    """The ``snapshot`` records that a filter lets through."""
+    """Yield the records of a one-shot snapshot that pass a filter, many at a time."""
     if "snapshot" not in chosen.events:
-        return iter(())
+        return
     if not chosen.passes_all:
         holdings = filter(chosen.matches, holdings)
-    return encoder.holdings(encoder.head("snapshot", seq, now), holdings)
+    lines = encoder.holdings(encoder.head("snapshot", 0, now), holdings)
+    while chunk := b"".join(islice(lines, SNAPSHOT_CHUNK_LINES)):
+        yield chunk
 
 
-def chunks(lines: Iterable[bytes], most: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Lines joined to chunks of at most so many bytes; a longer line is a chunk of its own."""
-    rest = iter(lines)
-    count = _BLOCK
-    while block := list(islice(rest, count)):
-        joined = b"".join(block)
-        if len(joined) <= most:
-            yield joined
-        else:
-            yield from _split(block, most)
-        # As many of this length as fit, nearly.
-        count = max(_BLOCK // 4, most * len(block) * 9 // (len(joined) * 10))
+def gather(lines: Iterable[tuple[int, bytes]], max_bytes: int) -> tuple[list[bytes], int | None]:
+    """Take pairs of index and line up to a size of the lines, at least one.
 
-
-def _split(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
+    Return the lines, and the index of the first line that did not fit, None where all did.
+    """
     gathered: list[bytes] = []
     size = 0
-    for line in lines:
-        if size + len(line) > most and gathered:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-        gathered.append(line)
+    for index, line in lines:
         size += len(line)
-    yield b"".join(gathered)
+        if size > max_bytes and gathered:
+            return gathered, index
+        gathered.append(line)
+    return gathered, None

@@ -1,121 +1,94 @@
-"""Subscriptions that give the stream as NDJSON, encoded once for all that want the same."""
+"""Subscriptions that give the stream as NDJSON, filtered, in chunks of whole records."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
-from itertools import repeat
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
+from .subscription import (
+    DeltaBatch,
+    FullSnapshot,
+    Stream,
+    Subscription,
+    wait_for_each,
+)
 from .view import View
-
-if TYPE_CHECKING:
-    from .feed import Feed
 
 
 class NdjsonSubscription:
-    """One subscriber's cursor. ``take`` gives what is to be sent, chunk by chunk, each of whole
-    records; iterated over, it waits for more, and says so when there is nothing to say."""
+    """One subscriber of a view.
+
+    ``take`` returns chunk after chunk; asynchronous iteration waits for them. What they contain is
+    encoded once for all subscribers of the view.
+    """
+
+    __slots__ = ("_begin", "_closed", "_pages_of", "_snapshot", "_stream", "_subscription", "view")
 
     def __init__(
-        self, feed: Feed, view: View, resume: tuple[str, int] | None, snapshot: bool
+        self, stream: Stream, view: View, resume: tuple[str, int] | None, *, snapshot: bool
     ) -> None:
         self.view = view
-        self.seq = 0  # The newest delta that was sent, or that the snapshot sent included.
-        view.enter()
-        self._feed = feed
-        self._resume = resume
-        self._wants_snapshot = snapshot
-        self._chunks: Iterator[bytes | None] = self._stream()
+        self._stream = stream
+        self._snapshot = snapshot
+        self._subscription = Subscription(
+            stream, resume=resume, snapshot=snapshot and view.has_snapshots
+        )
+        self._pages_of: DeltaBatch | FullSnapshot | None = None  # What the next page is of,
+        self._begin = (0, 0)  # and where it begins: see View.page.
+        self._closed = False
+        view.add_reader()
+
+    @property
+    def seq(self) -> int:
+        """The newest delta that the chunks taken include, or begin to include."""
+        return self._subscription.seq
 
     def take(self) -> bytes | None:
-        """The next chunk; empty when it takes another turn to find it; None when there is none."""
-        return next(self._chunks)
+        """Return the next chunk; None while there is none.
+
+        Return b"" after comparing many records with the filter, none of which passed: there may be
+        more, but others should get their turn first.
+        """
+        pages_of = self._pages_of
+        if pages_of is None:
+            if self._closed:
+                return None
+            message = self._subscription.take()
+            if isinstance(message, FullSnapshot) and not self.view.has_snapshots:
+                message = self._subscription.take()
+            if isinstance(message, DeltaBatch):
+                self._begin = (message.begin, 0)
+            elif isinstance(message, FullSnapshot):
+                self._begin = (0, 0)
+            else:
+                return None if message is None else self.view.encode(message)
+            pages_of = message
+        page = self.view.page(pages_of, self._begin)
+        if page.next is None:
+            self._pages_of = None
+        else:
+            self._pages_of, self._begin = pages_of, page.next
+        return page.chunk
 
     def close(self) -> None:
-        """Let go of everything: there is nobody to send to any more."""
-        chunks, self._chunks = self._chunks, repeat(None)
-        if isinstance(chunks, Generator):
-            chunks.close()
-            self.view.leave()
+        """Release everything; ``take`` returns None from now on."""
+        if not self._closed:
+            self._closed = True
+            self._pages_of = None
+            self.view.remove_reader()
 
     def change_view(self, view: View) -> None:
         """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
         self.close()
-        view.enter()
+        view.add_reader()
         self.view = view
-        self._resume = None
-        self._chunks = self._stream()
+        self._subscription = Subscription(
+            self._stream, snapshot=self._snapshot and view.has_snapshots
+        )
+        self._closed = False
 
     def heartbeat(self) -> bytes:
-        """The record to say that there is nothing to say."""
-        feed = self._feed
-        return self.view.wrap(feed.encoder.heartbeat(self.seq, feed.clock(), feed.stats.figures()))
+        """Return a heartbeat of now."""
+        return self.view.encode(self._subscription.heartbeat())
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        feed = self._feed
-        clock = asyncio.get_running_loop().time
-        said = clock()
-        while True:
-            seen = feed.generation
-            chunk = self.take()
-            if chunk:
-                yield chunk
-                said = clock()
-            elif chunk is not None:
-                await asyncio.sleep(0)
-            elif feed.stopped:
-                return
-            elif (
-                await feed.wait(seen, said + feed.heartbeat_seconds - clock()) == seen
-                and feed.snapshot
-            ):
-                yield self.heartbeat()
-                said = clock()
-
-    def _stream(self) -> Generator[bytes | None, None, None]:
-        """What ``take`` gives, for ever."""
-        feed, wrap = self._feed, self.view.wrap
-        while (snapshot := feed.snapshot) is None:
-            yield None
-        # Sequence and snapshot are taken together: at each yield newer ones may be published.
-        resumed = self._can_resume()
-        # A snapshot that follows is no older.
-        now = feed.clock() if resumed else snapshot.time
-        pages = None
-        if not resumed and self._wants_snapshot:
-            pages = self.view.snapshot(snapshot, feed.holdings(), self.seq)
-        yield wrap(feed.encoder.hello(self.seq, now, snapshot.coverage, resumed=resumed))
-        if pages is not None:
-            yield from pages
-        while True:
-            if not feed.history.holds(self.seq):
-                yield from self._lost()
-            elif (batch := feed.history.after(self.seq)) is not None:
-                first, self.seq = self.seq + 1, batch.last
-                yield from self.view.deltas(batch, first)
-            else:
-                yield None
-
-    def _can_resume(self) -> bool:
-        """Settle where the subscription begins; whether that is where it asked to resume."""
-        self.seq = self._feed.seq
-        if self._resume is None:
-            return False
-        epoch, seq = self._resume
-        if epoch != self._feed.epoch or seq > self.seq or not self._feed.history.holds(seq):
-            return False
-        self.seq = seq
-        return True
-
-    def _lost(self) -> Iterator[bytes]:
-        """What was lost, and a fresh snapshot."""
-        feed = self._feed
-        assert feed.snapshot is not None  # Nothing is lost before the first.
-        feed.lost += 1
-        first, self.seq = self.seq + 1, feed.seq
-        now = feed.snapshot.time
-        pages = self.view.snapshot(feed.snapshot, feed.holdings(), self.seq)
-        yield self.view.wrap(feed.encoder.lost(self.seq, now, first, self.seq))
-        if pages is not None:
-            yield from pages
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return wait_for_each(self._stream, self.take, self.heartbeat)

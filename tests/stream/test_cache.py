@@ -1,43 +1,45 @@
-from agent.bounded import drop_oldest
-from agent.stream.cache import ChunkCache
+from agent.stream.cache import ENTRY_BYTES, ChunkCache
 
 
-def test_what_was_put_is_kept() -> None:
-    kept = ChunkCache[str](10)
-    kept.put("a", b"123")
-    assert kept.get("a") == b"123"
-    assert kept.get("b") is None
-    assert kept.size == 3
+def cache_of(entries: int, size: int) -> ChunkCache[str, bytes]:
+    """A cache for so many entries of so many bytes."""
+    return ChunkCache(entries * (size + ENTRY_BYTES), len)
 
 
-def test_the_least_used_makes_room() -> None:
-    kept = ChunkCache[str](10)
+def test_returns_what_was_put() -> None:
+    cache = cache_of(3, 3)
+    cache.put("a", b"123")
+    assert cache.get("a") == b"123"
+    assert cache.get("b") is None
+    assert cache.size == 3 + ENTRY_BYTES
+
+
+def test_drops_the_oldest_entry() -> None:
+    cache = cache_of(3, 3)
     for name in "abc":
-        kept.put(name, b"123")
-    kept.get("a")
-    kept.put("d", b"1234")
-    assert [name for name in "abcd" if kept.get(name)] == ["a", "c", "d"]
-    assert kept.size == 10
+        cache.put(name, b"123")
+    cache.get("a")
+    cache.put("d", b"123")
+    assert [name for name in "abcd" if cache.get(name)] == ["b", "c", "d"]
+    assert cache.size == 3 * (3 + ENTRY_BYTES)
 
 
-def test_what_is_put_again_counts_once() -> None:
-    kept = ChunkCache[str](10)
-    kept.put("a", b"12345678")
-    kept.put("a", b"1234")
-    assert (kept.get("a"), kept.size) == (b"1234", 4)
+def test_counts_a_replaced_value_once() -> None:
+    cache = cache_of(2, 8)
+    cache.put("a", b"12345678")
+    cache.put("a", b"1234")
+    assert (cache.get("a"), cache.size) == (b"1234", 4 + ENTRY_BYTES)
 
 
-def test_what_is_too_large_is_not_kept() -> None:
-    kept = ChunkCache[str](10)
-    kept.put("a", b"1")
-    kept.put("b", b"01234567890")
-    assert (kept.get("b"), kept.size) == (None, 0)
+def test_does_not_keep_a_value_larger_than_the_bound() -> None:
+    cache = cache_of(1, 10)
+    cache.put("a", b"1")
+    cache.put("b", b"01234567890")
+    assert (cache.get("b"), cache.size) == (None, 0)
 
 
-def test_of_a_mapping_that_is_too_large_the_oldest_items_are_dropped() -> None:
-    mapping = dict.fromkeys(range(32))
-    drop_oldest(mapping, 32)
-    assert list(mapping) == list(range(32))
-    mapping[32] = None
-    drop_oldest(mapping, 32)
-    assert list(mapping) == list(range(3, 33))
+def test_bounds_the_number_of_empty_values() -> None:
+    cache = cache_of(10, 0)
+    for number in range(1000):
+        cache.put(str(number), b"")
+    assert sum(cache.get(str(number)) is not None for number in range(1000)) == 10

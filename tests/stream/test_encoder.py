@@ -324,5 +324,5 @@ def test_facts_are_those_of_the_process_that_has_the_pid_now(encoder: Encoder) -
 def test_facts_are_the_same_once_they_were_forgotten(encoder: Encoder) -> None:
     one = Opened(holding())
     told = encoder.delta(one, 1, TIME)
-    encoder.forget_all_but({8})
+    encoder.forget_processes_except({8})
     assert encoder.delta(one, 1, TIME) == told

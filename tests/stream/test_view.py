@@ -1,14 +1,12 @@
-"""A view: what a filter shows, encoded once."""
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Holding
+from agent.model import Delta, Holding
 from agent.stream import view as views
+from agent.stream.encoder import Encoder
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
-from agent.stream.view import _Holdings
 
 from ..feeding import (
     AGENT,
@@ -24,25 +22,28 @@ MANY = [holding(tcp(inode, local_port=inode)) for inode in range(1, 51)]
 
 
 def drain(source: Source, **options: object) -> list[bytes]:
+    """Return the chunks that a new subscription gets."""
     subscription = source.feed.subscribe(**options)  # type: ignore[arg-type]
-    chunks = []
-    while (chunk := subscription.take()) is not None:
-        chunks.append(chunk)
-    return chunks
+    return list(iter(subscription.take, None))
 
 
-def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many holdings are encoded by each call from here on."""
-    counts: list[int] = []
-    encode = _Holdings._encode
+def count_encodings(monkeypatch: pytest.MonkeyPatch) -> list[Holding | Delta]:
+    """Return a list of what is encoded from now on, holdings and deltas."""
+    encoded: list[Holding | Delta] = []
+    encode_holdings, encode_delta = Encoder.holdings, Encoder.delta
 
-    def counted(pages: _Holdings, begin: int, before: int) -> object:
-        lines, end = encode(pages, begin, before)
-        counts.append(len(lines))
-        return lines, end
+    def holdings(encoder: Encoder, head: str, found: list[Holding]) -> object:
+        taken = list(found)
+        encoded.extend(taken)
+        return encode_holdings(encoder, head, taken)
 
-    monkeypatch.setattr(_Holdings, "_encode", counted)
-    return counts
+    def delta(encoder: Encoder, one: Delta, seq: int, time: float) -> bytes:
+        encoded.append(one)
+        return encode_delta(encoder, one, seq, time)
+
+    monkeypatch.setattr(Encoder, "holdings", holdings)
+    monkeypatch.setattr(Encoder, "delta", delta)
+    return encoded
 
 
 def test_a_snapshot_comes_in_pages_of_whole_records() -> None:
@@ -50,33 +51,47 @@ def test_a_snapshot_comes_in_pages_of_whole_records() -> None:
     source.poll(*MANY)
     chunks = drain(source, page_bytes=2000)
     assert all(len(chunk) <= 2000 for chunk in chunks)
-    told = [record for chunk in chunks for record in records(chunk)]
-    assert events(told) == ["hello", *["snapshot"] * 50, "snapshot_end"]
-    assert [record["inode"] for record in told[1:-1]] == list(range(1, 51))
-    assert told[-1]["count"] == 50
+    got = [record for chunk in chunks for record in records(chunk)]
+    assert events(got) == ["hello", *["snapshot"] * 50, "snapshot_end"]
+    assert [record["inode"] for record in got[1:-1]] == list(range(1, 51))
+    assert got[-1]["count"] == 50
 
 
 def test_a_record_larger_than_a_page_is_a_page() -> None:
     source = Source()
     source.poll(holding(tcp(1), process(comm="x" * 5000)), TWO)
-    told = [record for chunk in drain(source, page_bytes=1000) for record in records(chunk)]
-    assert events(told) == ["hello", "snapshot", "snapshot", "snapshot_end"]
+    got = [record for chunk in drain(source, page_bytes=1000) for record in records(chunk)]
+    assert events(got) == ["hello", "snapshot", "snapshot", "snapshot_end"]
 
 
-def test_a_snapshot_is_encoded_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_is_encoded_once_for_all_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     source.poll(*MANY)
-    counts = encodings(monkeypatch)
-    all_of_them = [source.feed.subscribe(page_bytes=2000) for _ in range(20)]
-    told: list[list[bytes]] = [[] for _ in all_of_them]
+    encoded = count_encodings(monkeypatch)
+    drain(source, page_bytes=2000)
+    alone = len(encoded)
+    encoded.clear()
+    subscriptions = [source.feed.subscribe(page_bytes=2000) for _ in range(20)]
+    got: list[list[bytes]] = [[] for _ in subscriptions]
     for _ in range(100):
-        for subscription, chunks in zip(all_of_them, told, strict=True):
+        for subscription, chunks in zip(subscriptions, got, strict=True):
             chunks.extend(filter(None, [subscription.take()]))
-    assert all(chunks == told[0] for chunks in told)
-    assert sum(counts) == len(MANY) + 1
+    assert all(chunks == got[0] for chunks in got)
+    assert b"".join(got[0]).count(b'"event":"snapshot"') == len(MANY)
+    assert len(encoded) == alone
 
 
-def test_filters_that_are_equal_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_poll_without_deltas_is_another_snapshot() -> None:
+    source = Source()
+    source.poll(ONE)
+    first, second = source.feed.subscribe(), source.feed.subscribe()
+    assert b'"recv_q":0,' in b"".join(iter(first.take, None))
+    source.poll(ONE._replace(socket=ONE.socket._replace(recv_q=5)))
+    assert b'"recv_q":5,' in b"".join(iter(second.take, None))
+    assert first.seq == second.seq == 0
+
+
+def test_equal_filters_share_a_view() -> None:
     source = Source()
     source.poll(*MANY)
     first = source.feed.subscribe(Filter({"port": ["1-9", "20"]}))
@@ -86,14 +101,16 @@ def test_filters_that_are_equal_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.view is not other.view
 
 
-def test_what_one_alone_asks_for_is_not_kept() -> None:
+def test_pages_of_a_single_subscriber_are_not_kept() -> None:
     source = Source()
     source.poll(*MANY)
     drain(source)
-    assert source.feed._kept.size == 0
+    assert source.feed.views.pages.size == 0
+    source.poll(ONE)
+    assert source.feed.views.lines.size == 0
 
 
-def test_one_who_comes_while_another_reads_gets_the_whole() -> None:
+def test_a_subscriber_that_comes_while_another_reads_gets_all() -> None:
     source = Source()
     source.poll(*MANY)
     first = source.feed.subscribe(page_bytes=2000)
@@ -103,53 +120,70 @@ def test_one_who_comes_while_another_reads_gets_the_whole() -> None:
 
 
 def test_the_deltas_of_a_poll_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    through = views.filtered_record
-
-    def counted(*arguments: object) -> bytes | bool | None:
-        asked.append(1)
-        return through(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(views, "filtered_record", counted)
     source = Source()
     source.poll()
-    chosen = Filter({"port": ["1,2"]})
-    all_of_them = [source.feed.subscribe(chosen) for _ in range(20)]
-    for subscription in all_of_them:
-        while subscription.take() is not None:
-            pass
+    subscriptions = [source.feed.subscribe(Filter({"port": ["1,2"]})) for _ in range(20)]
+    for subscription in subscriptions:
+        assert list(iter(subscription.take, None))
+    encoded = count_encodings(monkeypatch)
+    compared: list[Delta] = []
+    apply = Filter.apply
+
+    def counted(chosen: Filter, delta: Delta) -> Delta | None:
+        compared.append(delta)
+        return apply(chosen, delta)
+
+    monkeypatch.setattr(Filter, "apply", counted)
     source.poll(ONE, TWO, THREE)
-    chunks = {subscription.take() for subscription in all_of_them}
+    chunks = {subscription.take() for subscription in subscriptions}
     assert len(chunks) == 1
-    assert len(asked) == 3
+    assert len(compared) == 3
+    assert len([one for one in encoded if not isinstance(one, Holding)]) == 2
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_a_delta_that_several_filters_let_through_is_encoded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Source()
+    source.poll()
+    subscriptions = [
+        source.feed.subscribe(Filter({"port": ["1", str(port)]})) for port in range(2, 22)
+    ]
+    for subscription in subscriptions:
+        assert list(iter(subscription.take, None))
+    encoded = count_encodings(monkeypatch)
+    source.poll(ONE, TWO)
+    got = [records(subscription.take() or b"") for subscription in subscriptions]
+    assert {tuple(record["inode"] for record in chunk) for chunk in got} == {(1,), (1, 2)}
+    assert len([one for one in encoded if not isinstance(one, Holding)]) == 2
+
+
+def test_the_cache_of_pages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "CACHE_BYTES", 5000)
     source = Source()
     source.poll(*MANY)
-    source.feed._kept._most = 5000
     for _ in range(3):
         together = [source.feed.subscribe(page_bytes=2000) for _ in range(3)]
         for subscription in together:
             while subscription.take() is not None:
-                assert source.feed._kept.size <= 5000
+                assert source.feed.views.pages.size <= 5000
 
 
 def test_a_filter_that_hides_nearly_everything_takes_several_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(views, "PAGE_HOLDINGS", 10)
+    monkeypatch.setattr(views, "MAX_PAGE_ITEMS", 10)
     source = Source()
     source.poll(*MANY)
     chunks = drain(source, chosen=Filter({"port": ["45"]}))
     assert chunks.count(b"") == 4
-    told = [record for chunk in chunks if chunk for record in records(chunk)]
-    assert events(told) == ["hello", "snapshot", "snapshot_end"]
-    assert told[-1]["count"] == 1
+    got = [record for chunk in chunks if chunk for record in records(chunk)]
+    assert events(got) == ["hello", "snapshot", "snapshot_end"]
+    assert got[-1]["count"] == 1
 
 
 @pytest.mark.parametrize("turns", [(), ((ONE, TWO), ())])
-def test_a_view_that_nobody_looks_through_is_forgotten(turns: tuple[tuple[Holding, ...]]) -> None:
+def test_a_view_without_subscriptions_is_dropped(turns: tuple[tuple[Holding, ...]]) -> None:
     source = Source()
     source.poll(ONE)
     subscription = source.feed.subscribe(Filter({"port": ["1"]}))
@@ -157,14 +191,14 @@ def test_a_view_that_nobody_looks_through_is_forgotten(turns: tuple[tuple[Holdin
         while subscription.take() is not None:
             pass
         source.poll(*held)
-    assert len(source.feed._views) == 1
+    assert len(source.feed.views) == 1
     subscription.close()
     subscription.close()
     del subscription
-    assert len(source.feed._views) == 0
+    assert len(source.feed.views) == 0
 
 
-def test_what_a_transport_sends_is_wrapped() -> None:
+def test_chunks_are_wrapped_for_the_transport() -> None:
     def bracketed(chunk: bytes) -> bytes:
         return b"<" + chunk + b">"
 
@@ -174,7 +208,7 @@ def test_what_a_transport_sends_is_wrapped() -> None:
     assert all(chunk.startswith(b"<{") and chunk.endswith(b"}\n>") for chunk in chunks)
 
 
-def test_before_the_first_poll_there_is_nothing_to_take() -> None:
+def test_there_is_nothing_to_take_before_the_first_poll() -> None:
     assert Feed(AGENT).subscribe().take() is None
 
 
@@ -184,20 +218,20 @@ def test_before_the_first_poll_there_is_nothing_to_take() -> None:
     st.integers(1, 15),
     st.sampled_from([{}, {"port": ["1-10"]}, {"port": ["39"]}, {"event": ["open"]}]),
 )
-def test_pages_hold_what_passes_and_count_it(
-    inodes: list[int], page_bytes: int, scan: int, values: dict[str, list[str]]
+def test_pages_have_the_holdings_that_pass_and_count_them(
+    inodes: list[int], page_bytes: int, items: int, values: dict[str, list[str]]
 ) -> None:
     source = Source()
     held: list[Holding] = [holding(tcp(inode, local_port=inode)) for inode in inodes]
     source.feed.publish(snapshot(*held), [])
     chosen = Filter(values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views, "PAGE_HOLDINGS", scan)
+        patch.setattr(views, "MAX_PAGE_ITEMS", items)
         chunks = drain(source, chosen=chosen, page_bytes=page_bytes)
-    told = [record for chunk in chunks if chunk for record in records(chunk)][1:]
+    got = [record for chunk in chunks if chunk for record in records(chunk)][1:]
     if "snapshot" not in chosen.events:
-        assert told == []
+        assert got == []
         return
     passing = [one.socket.inode for one in held if chosen.matches(one)]
-    assert [record["inode"] for record in told[:-1]] == passing
-    assert told[-1]["count"] == len(passing)
+    assert [record["inode"] for record in got[:-1]] == passing
+    assert got[-1]["count"] == len(passing)

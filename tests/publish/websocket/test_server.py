@@ -9,7 +9,7 @@ from agent.publish.websocket import server
 from agent.publish.websocket.connection import Connection
 from agent.publish.websocket.server import PAGE_BYTES, Rules
 from agent.stream.filters import Filter
-from agent.stream.lines import CHUNK_BYTES
+from agent.stream.lines import MAX_CHUNK_BYTES
 
 from ...feeding import ONE, THREE, TWO, events, seqs
 from ...make import holding, process, records, tcp
@@ -72,8 +72,8 @@ async def test_messages_are_limited_in_size_and_contain_whole_records() -> None:
             running.poll()
             # The changes of a poll are sent in the fewest messages possible.
             closes = await sizes(("close", len(MANY)))
-            assert max(closes) <= CHUNK_BYTES
-            assert len(closes) <= sum(closes) // CHUNK_BYTES + 2
+            assert max(closes) <= MAX_CHUNK_BYTES
+            assert len(closes) <= sum(closes) // MAX_CHUNK_BYTES + 2
 
 
 async def test_the_limit_filter_applies_besides_the_requested_one() -> None:
