@@ -1,10 +1,12 @@
-"""(previous snapshot, current snapshot) → deltas. Pure: no clock, no I/O, no asyncio, no JSON.
+"""The deltas between two snapshots. Pure: no clock, no I/O, no asyncio, no JSON.
 
-Coverage comes first, then closes, updates and opens: a reused key is closed before it opens. What
-came and went unseen comes last, each with its open and its close.
+Coverage comes first, then closes, updates and opens: a reused key closes before it opens. Sockets
+that opened and closed between the polls come last, each with its open and its close.
 """
 
 from __future__ import annotations
+
+from operator import attrgetter
 
 from ..model import (
     Closed,
@@ -18,52 +20,65 @@ from ..model import (
     Updated,
 )
 
+# What never changes in a socket; what an update reports of a socket; and of a process: all but the
+# command line, which some programs rewrite all the time.
+_socket_kind = attrgetter("proto", "family", "type")
+_socket_fields = attrgetter(
+    "state", "local_addr", "local_port", "remote_addr", "remote_port", "path", "direction", "netns",
+    "peer_inode", "backlog", "interface",
+)  # fmt: skip
+_process_fields = attrgetter(*(name for name in Process._fields if name != "cmdline"))
+
 
 class DeltaTracker:
-    """The deltas from one snapshot to the next. The first snapshot has none."""
+    """Computes the deltas from each snapshot to the next. The first snapshot has none.
+
+    ``opened_at`` is when holdings opened, in seconds since the Unix epoch, by key; without those
+    that were open at the first poll.
+    """
 
     def __init__(
         self, last: Snapshot | None = None, opened_at: dict[Key, float] | None = None
     ) -> None:
-        """``last`` is the newest snapshot of an earlier run, if the stream goes on from that."""
+        """``last`` and ``opened_at`` are those of an earlier run whose stream continues."""
         self._last = last
         self._restored = last is not None
-        self.opened_at = dict(opened_at or {})  # Only of what opened under our eyes.
+        self.opened_at = dict(opened_at or {})
 
     def advance(self, current: Snapshot) -> list[Delta]:
-        """What changed since the snapshot before, in the order in which it is to be told."""
+        """Return the deltas from the snapshot before to this one, in the order of the stream."""
         last, self._last = self._last, current
         if last is None:
             return []
         before, after = last.holdings, current.holdings
+        # A new run does not know what changed since the earlier one.
+        compare_all, self._restored = self._restored or current.changed is None, False
+        keys = before.keys() | after.keys() if compare_all else current.changed or ()
         ended: list[tuple[Key, Holding]] = []
         begun: list[tuple[Key, Holding]] = []
-        deltas: list[Delta] = []
         updated: list[Delta] = []
-        # What differs from an earlier run nobody knows yet.
-        whole, self._restored = self._restored or current.changed is None, False
-        keys = before.keys() | after.keys() if whole else current.changed or ()
         for key in keys:
-            was, holding = before.get(key), after.get(key)
-            if was is holding:
+            was, now = before.get(key), after.get(key)
+            if was is now:
                 continue
-            if holding is None:
-                if was is not None:
-                    ended.append((key, was))
-            elif was is None:
-                begun.append((key, holding))
-            elif not is_same(was, holding):
+            if was is None:
+                if now is not None:
+                    begun.append((key, now))
+            elif now is None:
                 ended.append((key, was))
-                begun.append((key, holding))
-            elif is_changed(was, holding):
-                updated.append(Updated(holding, was, self._seconds(key, current.time)))
-        if is_other_sight(last.coverage, current.coverage):
+            elif not is_same(was, now):
+                ended.append((key, was))
+                begun.append((key, now))
+            elif is_changed(was, now):
+                updated.append(Updated(now, was, self._seconds(key, current.time)))
+        deltas: list[Delta] = []
+        if is_coverage_changed(last.coverage, current.coverage):
             deltas.append(current.coverage)
         deltas += self._closes(ended, current)
         deltas += updated
-        for key, holding in begun:
+        for key, now in begun:
             self.opened_at[key] = current.time
-            deltas.append(Opened(holding))
+            deltas.append(Opened(now))
         for holding in current.short_lived:
             deltas += (Opened(holding), Closed(holding, _reason(holding.process, current), None))
         return deltas
@@ -73,25 +88,25 @@ class DeltaTracker:
         return None if opened_at is None else now - opened_at
 
     def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
+        held = _held_inodes({key[1] for key, was in ended if was.process is None}, current)
         closes = []
-        nameless = {key[1] for key, was in ended if was.process is None}
-        held: set[int] = set()
-        if 4 * len(nameless) * len(current.processes) < len(current.holdings):
-            # Few: to look for each with each process is less than to look through all.
-            pids = current.processes
-            held = {one for one in nameless if any((pid, one) in current.holdings for pid in pids)}
-        elif nameless:
-            held = {inode for pid, inode in current.holdings if pid is not None}
         for key, was in ended:
-            process = was.process
-            if process is None:
+            if was.process is None:
                 reason = "attributed" if key[1] in held else "closed"
             else:
-                reason = _reason(process, current)
-            seconds = self._seconds(key, current.time)
+                reason = _reason(was.process, current)
+            closes.append(Closed(was, reason, self._seconds(key, current.time)))
             self.opened_at.pop(key, None)
-            closes.append(Closed(was, reason, seconds))
         return closes
+
+
+def _held_inodes(inodes: set[int], current: Snapshot) -> set[int]:
+    """Return which of the inodes are held by a known process; others may be among them."""
+    holdings, processes = current.holdings, current.processes
+    # Few are looked up with each process, which takes less time than all holdings.
+    if 4 * len(inodes) * len(processes) < len(holdings):
+        return {inode for inode in inodes if any((pid, inode) in holdings for pid in processes)}
+    return {inode for pid, inode in holdings if pid is not None} if inodes else set()
 
 
 def _reason(process: Process | None, current: Snapshot) -> str:
@@ -101,29 +116,27 @@ def _reason(process: Process | None, current: Snapshot) -> str:
 
 
 def is_same(was: Holding, now: Holding) -> bool:
-    """Whether two holdings under one key are the same process on the same socket.
+    """Return whether two holdings with one key are the same process on the same socket.
 
-    Inodes and pids are used again: what never changes in one socket and one process tells.
+    Inodes and pids are reused. A field that is unknown in one of them is no difference.
     """
-    return identity(was.process) == identity(now.process) and all(
-        # What is not known of one is no difference.
-        one == other or one is None or other is None
-        for one, other in zip(was.socket[1:4], now.socket[1:4], strict=True)
+    if was.process is not now.process and _identity(was.process) != _identity(now.process):
+        return False
+    old, new = _socket_kind(was.socket), _socket_kind(now.socket)
+    return old == new or all(
+        one == other or one is None or other is None for one, other in zip(old, new, strict=True)
     )
 
 
-def identity(process: Process | None) -> tuple[int, int] | None:
-    """What no other process of this boot has."""
+def _identity(process: Process | None) -> tuple[int, int] | None:
     return None if process is None else (process.pid, process.start_ticks)
 
 
 def is_changed(was: Holding, now: Holding) -> bool:
-    """Whether anything changed that an `update` tells of: all but the queues, which move all the
-    time, and the command line, which some programs rewrite all the time."""
+    """Return whether anything differs that an ``update`` reports: not queues and command lines,
+    which change all the time."""
     return (
-        was.socket[4:11] != now.socket[4:11]  # State, endpoints, path, direction.
-        or was.socket[14] != now.socket[14]  # Namespace.
-        or was.socket[16:19] != now.socket[16:19]  # Peer, backlog, interface.
+        (was.socket is not now.socket and _socket_fields(was.socket) != _socket_fields(now.socket))
         or was.fds != now.fds
         or was.omitted_fds != now.omitted_fds
         or was.owner != now.owner
@@ -131,14 +144,14 @@ def is_changed(was: Holding, now: Holding) -> bool:
             was.process is not now.process
             and was.process is not None
             and now.process is not None
-            and was.process[:-1] != now.process[:-1]
+            and _process_fields(was.process) != _process_fields(now.process)
         )
     )
 
 
-def is_other_sight(was: Coverage, now: Coverage) -> bool:
-    """Whether the agent sees more or less than before; that processes come and go is no news, be
-    they readable or not."""
+def is_coverage_changed(was: Coverage, now: Coverage) -> bool:
+    """Return whether the agent sees more or less than before. That processes start and end does
+    not count, be they readable or not."""
     return (bool(was.unreadable), was.netns, was.missing) != (
         bool(now.unreadable),
         now.netns,

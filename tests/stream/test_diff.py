@@ -27,23 +27,23 @@ from ..strategies import runs
 
 
 def deltas(*polls: Snapshot) -> list[Delta]:
-    """Of the last of these polls."""
+    """Return the deltas of the last of these polls."""
     tracker = DeltaTracker()
-    told: list[Delta] = []
+    found: list[Delta] = []
     for poll in polls:
-        told = tracker.advance(poll)
-    return told
+        found = tracker.advance(poll)
+    return found
 
 
 def test_the_first_snapshot_has_no_deltas() -> None:
     assert deltas(snapshot(holding())) == []
 
 
-def test_nothing_changed() -> None:
+def test_equal_snapshots_have_no_deltas() -> None:
     assert deltas(snapshot(holding()), snapshot(holding())) == []
 
 
-def test_a_process_came_to_hold_a_socket() -> None:
+def test_a_new_holding_opens() -> None:
     one, two = holding(tcp(1)), holding(tcp(2))
     assert deltas(snapshot(one), snapshot(one, two)) == [Opened(two)]
 
@@ -53,41 +53,41 @@ def test_a_socket_shared_by_two_processes_opens_once_each() -> None:
     assert deltas(snapshot(one), snapshot(one, two)) == [Opened(two)]
 
 
-def test_a_process_closed_a_socket() -> None:
+def test_a_closed_socket_closes() -> None:
     one = holding()
     assert deltas(snapshot(one), snapshot(others=[process()])) == [Closed(one, "closed", None)]
 
 
-def test_a_descriptor_more_than_are_listed_is_an_update() -> None:
+def test_another_omitted_descriptor_is_an_update() -> None:
     one = holding(fds=tuple(range(64)))._replace(omitted_fds=1)
     more = one._replace(omitted_fds=2)
     assert deltas(snapshot(one), snapshot(more)) == [Updated(more, one)]
 
 
-def test_a_process_exited() -> None:
+def test_the_sockets_of_an_exited_process_close_as_exited() -> None:
     one = holding()
     assert deltas(snapshot(one), snapshot()) == [Closed(one, "exited", None)]
 
 
-def test_a_process_with_the_pid_of_one_that_exited_inherits_nothing() -> None:
+def test_a_process_with_a_reused_pid_inherits_nothing() -> None:
     old, new = holding(by=process(7, 100)), holding(by=process(7, 200))
     assert deltas(snapshot(old), snapshot(new)) == [Closed(old, "exited", None), Opened(new)]
 
 
-def test_a_pid_used_again_without_sockets() -> None:
+def test_a_reused_pid_without_sockets_closes_as_exited() -> None:
     old = holding(by=process(7, 100))
     assert deltas(snapshot(old), snapshot(others=[process(7, 200)])) == [
         Closed(old, "exited", None)
     ]
 
 
-def test_an_inode_used_again_is_closed_before_it_opens() -> None:
+def test_a_reused_inode_closes_before_it_opens() -> None:
     old = holding(tcp(11))
     new = holding(tcp(11)._replace(proto="udp", state="UNCONNECTED"))
     assert deltas(snapshot(old), snapshot(new)) == [Closed(old, "closed", None), Opened(new)]
 
 
-def test_a_state_changed() -> None:
+def test_another_state_is_an_update() -> None:
     old, new = holding(tcp(state="SYN_SENT")), holding(tcp(state="ESTABLISHED"))
     assert deltas(snapshot(old), snapshot(new)) == [Updated(new, old)]
 
@@ -107,37 +107,37 @@ def test_a_state_changed() -> None:
         holding(by=process(exe="/bin/true")),
     ],
 )
-def test_what_an_update_tells_of(now: Holding) -> None:
+def test_an_update_reports_changed_fields(now: Holding) -> None:
     assert deltas(snapshot(holding()), snapshot(now)) == [Updated(now, holding())]
 
 
-def test_queues_and_command_lines_are_no_news() -> None:
+def test_queues_and_command_lines_are_not_updates() -> None:
     one = holding()
     for now in (holding(tcp(recv_q=9, send_q=9)), holding(by=process(cmdline=("x",)))):
         assert deltas(snapshot(one), snapshot(now)) == []
 
 
-def test_news_behind_a_moved_queue_is_told_with_the_state_before_it() -> None:
+def test_an_update_after_another_queue_has_the_state_of_the_poll_before() -> None:
     first, second = holding(), holding(tcp(recv_q=9))
     third = holding(tcp(state="CLOSE"))
     assert deltas(snapshot(first), snapshot(second), snapshot(third)) == [Updated(third, second)]
 
 
-def test_how_long_a_socket_was_open() -> None:
+def test_a_close_has_the_seconds_since_the_open() -> None:
     one = holding()
-    told = deltas(
+    found = deltas(
         snapshot(time=10), snapshot(one, time=12), snapshot(time=15.5, others=[process()])
     )
-    assert told == [Closed(one, "closed", 3.5)]
+    assert found == [Closed(one, "closed", 3.5)]
 
 
-def test_a_socket_that_opens_again_starts_its_time_again() -> None:
+def test_the_seconds_of_a_reopened_socket_begin_again() -> None:
     one = holding()
     polls = [snapshot(time=1), snapshot(one, time=2), snapshot(time=3), snapshot(one, time=10)]
     assert deltas(*polls, snapshot(time=11)) == [Closed(one, "exited", 1)]
 
 
-def test_a_nameless_socket_whose_holder_turns_up_is_attributed() -> None:
+def test_a_socket_whose_holder_becomes_known_is_attributed() -> None:
     unknown, known = nameless(tcp(11)), holding(tcp(11))
     assert deltas(snapshot(unknown), snapshot(known)) == [
         Closed(unknown, "attributed", None),
@@ -145,7 +145,7 @@ def test_a_nameless_socket_whose_holder_turns_up_is_attributed() -> None:
     ]
 
 
-def test_a_nameless_socket_that_goes_was_closed() -> None:
+def test_a_socket_without_a_known_holder_closes_as_closed() -> None:
     unknown = nameless(tcp(11))
     assert deltas(snapshot(unknown), snapshot(holding(tcp(12)))) == [
         Closed(unknown, "closed", None),
@@ -153,33 +153,33 @@ def test_a_nameless_socket_that_goes_was_closed() -> None:
     ]
 
 
-def test_what_becomes_known_of_a_socket_closes_nothing() -> None:
-    # Of a socket that is in no table its descriptor tells the protocol, but not the type.
+def test_a_field_that_becomes_known_closes_nothing() -> None:
+    # The descriptor of a socket that is in no table has the protocol, but not the type.
     unknown = tcp()._replace(proto="unix", family="unix", type=None)
-    told = deltas(snapshot(holding(unknown)), snapshot(holding(unknown._replace(type="stream"))))
-    assert not [delta for delta in told if isinstance(delta, Closed)]
+    found = deltas(snapshot(holding(unknown)), snapshot(holding(unknown._replace(type="stream"))))
+    assert not [delta for delta in found if isinstance(delta, Closed)]
 
 
-def test_only_what_a_snapshot_says_is_changed_is_compared() -> None:
+def test_only_the_changed_keys_of_a_snapshot_are_compared() -> None:
     one, two, three = (holding(tcp(inode)) for inode in (1, 2, 3))
     now = snapshot(two, three)._replace(changed=frozenset({(7, 1), (7, 3)}))
     assert set(deltas(snapshot(one, two), now)) == {Closed(one, "closed", None), Opened(three)}
 
 
-def test_what_came_and_went_is_opened_and_closed() -> None:
+def test_a_short_lived_socket_opens_and_closes() -> None:
     one, short_lived = holding(), nameless(tcp(12))
-    told = deltas(snapshot(), snapshot(one, short_lived=(short_lived,)))
-    assert told == [Opened(one), Opened(short_lived), Closed(short_lived, "closed", None)]
+    found = deltas(snapshot(), snapshot(one, short_lived=(short_lived,)))
+    assert found == [Opened(one), Opened(short_lived), Closed(short_lived, "closed", None)]
 
 
-def test_what_came_and_went_with_its_process_is_exited() -> None:
+def test_a_short_lived_socket_of_an_exited_process_closes_as_exited() -> None:
     short_lived = holding(tcp(12), by=process(8))
     for others, reason in ([process(8)], "closed"), ([process(8, 200)], "exited"), ([], "exited"):
         found = deltas(snapshot(), snapshot(others=others, short_lived=(short_lived,)))
         assert found == [Opened(short_lived), Closed(short_lived, reason, None)]
 
 
-def test_another_namespace_is_told() -> None:
+def test_another_namespace_is_an_update() -> None:
     was, now = holding(tcp(netns=None)), holding(tcp(netns=5))
     assert deltas(snapshot(was), snapshot(now)) == [Updated(now, was)]
 
@@ -189,19 +189,19 @@ def test_coverage_comes_first() -> None:
     assert deltas(snapshot(), snapshot(holding(), coverage=sight)) == [sight, Opened(holding())]
 
 
-def test_that_processes_come_and_go_is_no_coverage() -> None:
+def test_the_number_of_processes_is_not_coverage() -> None:
     assert deltas(snapshot(), snapshot(coverage=SIGHT._replace(processes=9))) == []
 
 
 def test_closes_come_before_updates_and_opens() -> None:
     gone, old, new = holding(tcp(1)), holding(tcp(2)), holding(tcp(2, state="CLOSE"))
     begun = holding(tcp(3))
-    told = deltas(snapshot(old, gone), snapshot(begun, new))
-    assert [type(delta) for delta in told] == [Closed, Updated, Opened]
+    found = deltas(snapshot(old, gone), snapshot(begun, new))
+    assert [type(delta) for delta in found] == [Closed, Updated, Opened]
 
 
 @given(runs())
-def test_deltas_folded_over_the_first_snapshot_are_the_newest(polls: list[Snapshot]) -> None:
+def test_deltas_folded_over_the_first_snapshot_are_the_newest_one(polls: list[Snapshot]) -> None:
     tracker = DeltaTracker()
     assert tracker.advance(polls[0]) == []
     state: dict[Key, Holding] = dict(polls[0].holdings)
@@ -228,7 +228,7 @@ def test_deltas_folded_over_the_first_snapshot_are_the_newest(polls: list[Snapsh
 
 
 @given(runs(least=2, most=4))
-def test_an_update_always_tells_of_a_change(polls: list[Snapshot]) -> None:
+def test_an_update_always_has_a_change(polls: list[Snapshot]) -> None:
     tracker = DeltaTracker()
     for poll in polls:
         for delta in tracker.advance(poll):
