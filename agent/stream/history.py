@@ -1,17 +1,15 @@
-"""The newest deltas of the stream, numbered: what a subscriber may go on from.
-
-It knows neither subscribers nor transports, and nothing of how deltas are told.
-"""
+"""The newest deltas of the stream, numbered: what a subscriber can resume from."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from sys import getsizeof
 
 from ..model import INET_FAMILIES, Coverage, Delta, Holding, Updated
 
-# What the values of the model take with all their numbers and addresses, but without texts of any
+# What values of the model take with all their numbers and addresses, but without texts of variable
 # length. A test compares the sums with what deltas really keep alive.
 _DELTA_BYTES = 128
 _COVERAGE_BYTES = 256
@@ -22,13 +20,12 @@ _OWNER_BYTES = 112
 _PLACE_BYTES = 80
 _POINTER_BYTES, _NUMBER_BYTES = 8, 32
 
-
-# Times the bounds that a burst may take: 240 MiB with the agent's, for as long as it lasts.
+# Times the bounds that a burst may take: 240 MiB with those of the agent, for as long as it lasts.
 MAX_BURST = 10
 
 
 class Batch:
-    """The deltas of one poll, at ``time``, never empty: numbered ``first`` to ``last``.
+    """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``.
 
     ``size`` is an upper bound of the bytes that they keep alive.
     """
@@ -44,8 +41,8 @@ class Batch:
 
 
 def _size(deltas: Sequence[Delta]) -> int:
-    """Return an upper bound of the bytes that deltas keep alive; what they share counts once."""
-    counted: set[int] = set()  # The ids of what is counted; the deltas keep it alive.
+    """Return an upper bound of the bytes that deltas keep alive; shared values count once."""
+    counted: set[int] = set()  # Ids of counted values, which the deltas keep alive.
     size = 0
     for delta in deltas:
         size += _DELTA_BYTES
@@ -59,7 +56,7 @@ def _size(deltas: Sequence[Delta]) -> int:
 
 
 def _holding(holding: Holding, counted: set[int]) -> int:
-    socket, process, fds, owner, _peer_pid, place, _omitted = holding
+    socket, process, fds, owner, _peer_pid, place, _omitted_fds = holding
     size = _HOLDING_BYTES  # With one descriptor.
     if len(fds) > 1:
         numbers = {id(fd) for fd in fds} - counted
@@ -92,68 +89,65 @@ def _texts(texts: Iterable[str | None], counted: set[int]) -> int:
             continue
         counted.add(id(text))
         size += _POINTER_BYTES + getsizeof(text)
-        if not text.isascii():  # To encode it may keep its UTF-8 beside it.
+        if not text.isascii():  # Python may keep its UTF-8, once encoded.
             size += 4 * len(text) + 1
     return size
 
 
 class History:
-    """The newest batches, bounded in records and in bytes; but the newest one is always held.
+    """The newest batches, bounded in records and in bytes; the newest one is always held.
 
-    A poll may change more than is held at other times: who keeps up is told all of it. Batches of
-    the last ``burst`` seconds are held up to MAX_BURST times the bounds: a storm of connections
+    A poll may change more than the bounds allow: a subscriber that keeps up gets all of it. Batches
+    of the last ``burst`` seconds are held up to MAX_BURST times the bounds: a storm of connections
     makes several such polls in a row, faster than a reader is served.
     """
 
     def __init__(self, records: int, size: int, burst: float = 0.0) -> None:
-        self._most_records, self._most_bytes = records, size
+        self._max_records, self._max_bytes = records, size
         self._burst = burst
         self._batches: list[Batch] = []
         self._records = self._bytes = 0
         self._dropped = 0  # The newest seq that is no longer held.
 
     def append(self, batch: Batch) -> None:
-        """Add the newest batch; the oldest ones make room."""
+        """Add the newest batch; drop the oldest ones that exceed the bounds."""
         self._batches.append(batch)
         self._records += len(batch.deltas)
         self._bytes += batch.size
-        gone = 0
-        while self._is_over(1) and gone < len(self._batches) - 1:
-            oldest = self._batches[gone]
+        dropped = 0
+        while self._is_over(1) and dropped < len(self._batches) - 1:
+            oldest = self._batches[dropped]
             if 0 <= batch.time - oldest.time < self._burst and not self._is_over(MAX_BURST):
                 break
-            gone += 1
+            dropped += 1
             self._records -= len(oldest.deltas)
             self._bytes -= oldest.size
             self._dropped = oldest.last
-        del self._batches[:gone]
+        del self._batches[:dropped]
 
     def _is_over(self, times: int) -> bool:
         """Return whether more is held than so many times the bounds."""
-        return self._records > times * self._most_records or self._bytes > times * self._most_bytes
+        return self._records > times * self._max_records or self._bytes > times * self._max_bytes
 
     @property
     def batches(self) -> list[Batch]:
-        """Those that are held, the oldest first."""
+        """The batches held, the oldest first."""
         return list(self._batches)
 
     def restore(self, batches: Sequence[Batch], seq: int) -> None:
-        """Hold what an earlier run held, whose newest delta is ``seq``."""
+        """Add the batches that an earlier run held, whose newest delta was ``seq``."""
         for batch in batches:
             self.append(batch)
         self._dropped = max(self._dropped, batches[0].first - 1 if batches else seq)
 
     def holds(self, seq: int) -> bool:
-        """Whether everything behind ``seq`` is still held."""
+        """Return whether all deltas after ``seq`` are held."""
         return seq >= self._dropped
 
     def after(self, seq: int) -> Batch | None:
-        """The oldest batch with something behind ``seq``; None when there is none."""
-        if self._batches and seq + 1 >= self._batches[-1].first:  # The usual case.
-            return self._batches[-1] if seq < self._batches[-1].last else None
-        at = bisect_right(self._batches, seq, key=_last)
-        return self._batches[at] if at < len(self._batches) else None
-
-
-def _last(batch: Batch) -> int:
-    return batch.last
+        """Return the oldest batch with a delta after ``seq``; None when there is none."""
+        batches = self._batches
+        if batches and seq + 1 >= batches[-1].first:  # The usual case.
+            return batches[-1] if seq < batches[-1].last else None
+        index = bisect_right(batches, seq, key=attrgetter("last"))
+        return batches[index] if index < len(batches) else None

@@ -33,7 +33,7 @@ from ..make import SIGHT, holding, process, snapshot, tcp
 from ..strategies import changes, coverages
 
 MIB = 1024 * 1024
-# Words that all sockets share, whatever holds them.
+# Words that all sockets share.
 WORDS = {
     *TCP_STATES, *DATAGRAM_STATES, *UNIX_STATES, *INET_PROTOS, "inet", "inet6", "unix", "netlink",
     "packet", "stream", "dgram", "seqpacket", "inbound", "outbound", "listen", "procfs", "closed",
@@ -42,13 +42,13 @@ WORDS = {
 
 
 def kept_alive(value: object, seen: set[int]) -> int:
-    """The bytes that a value keeps alive, but for what was seen before."""
+    """Return the bytes that a value keeps alive, without those of values seen before."""
     if value is None or id(value) in seen or (isinstance(value, str) and value in WORDS):
         return 0
     seen.add(id(value))
     size = sys.getsizeof(value)
     if isinstance(value, str) and not value.isascii():
-        size += len(value.encode()) + 1  # Encoding it may keep that beside it.
+        size += len(value.encode()) + 1  # Python may keep its UTF-8, once encoded.
     if isinstance(value, tuple):
         size += sum(kept_alive(item, seen) for item in value)
     return size
@@ -59,7 +59,7 @@ def batch(*deltas: Delta, first: int = 1) -> Batch:
 
 
 def long(kind: str) -> Holding:
-    """A holding of which one thing is as long as it can be."""
+    """Return a holding with one value of great length."""
     name = f"/{kind}" * 1000
     match kind:
         case "path":
@@ -84,7 +84,7 @@ LONG = ["path", "fds", "user", "place", "cmdline", "exe", "cgroup", "unit", "con
 
 @settings(max_examples=200)
 @given(st.lists(changes(), min_size=1, max_size=3), coverages)
-def test_a_batch_counts_no_less_than_it_keeps_alive(
+def test_the_size_of_a_batch_is_at_least_what_it_keeps_alive(
     pairs: list[tuple[Holding, Holding]], sight: Coverage
 ) -> None:
     deltas: list[Delta] = [sight]
@@ -96,30 +96,30 @@ def test_a_batch_counts_no_less_than_it_keeps_alive(
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_what_is_long_is_counted_at_its_true_length(kind: str) -> None:
+def test_long_values_count_with_their_length(kind: str) -> None:
     usual, one = holding(), long(kind)
     for delta in (Opened(one), Updated(one, usual, 1.0), Updated(usual, one, 1.0)):
         assert batch(delta).size >= kept_alive(delta, set())
 
 
-def test_both_holdings_of_an_update_are_counted() -> None:
+def test_both_holdings_of_an_update_count() -> None:
     one, other = (holding(tcp()._replace(family="unix", path=at * 100)) for at in "xy")
     more = batch(Updated(one, other)).size - batch(Opened(one)).size
     assert more >= kept_alive(other.socket, set())
 
 
-def test_what_deltas_of_a_batch_share_is_counted_once() -> None:
+def test_values_that_deltas_share_count_once() -> None:
     by = process(cmdline=("x" * 100_000,))
     opened = [Opened(holding(tcp(inode), by)) for inode in range(1, 101)]
     assert batch(*opened).size < 3 * 100_000
 
 
-def test_missing_sentences_are_counted() -> None:
+def test_missing_sentences_count() -> None:
     sight = Coverage(1, 0, 1, ("x" * 10_000, "y" * 10_000))
     assert batch(sight).size > 20_000
 
 
-def test_a_usual_change_counts_about_what_it_keeps_alive() -> None:
+def test_the_size_of_a_usual_delta_is_near_what_it_keeps_alive() -> None:
     by = process(1_000, 123_456, exe="/usr/sbin/server", cgroup="/a.service", unit="a.service")
     now = tcp(1_000_000, "ESTABLISHED", remote_addr="192.168.100.200", remote_port=50_000)
     opened, updated = holding(now, by), holding(now._replace(state="CLOSE_WAIT"), by)
@@ -127,7 +127,7 @@ def test_a_usual_change_counts_about_what_it_keeps_alive() -> None:
         assert batch(delta).size <= 3 * kept_alive(delta, set())
 
 
-def test_as_many_usual_changes_as_the_history_has_records_fit_its_bytes() -> None:
+def test_the_bounds_in_bytes_and_in_records_are_reached_together() -> None:
     by = process(1_000, 123_456, exe="/usr/sbin/server", cgroup="/a.service", unit="a.service")
     now = tcp(1_000_000, "ESTABLISHED", remote_addr="192.168.100.200", remote_port=50_000)
     was, one = holding(now._replace(state="SYN_SENT"), by), holding(now, by)
@@ -153,7 +153,7 @@ def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None
             holdings=join.holdings, processes={7: 100}, coverage=SIGHT, changed=changed
         )
         deltas = tracker.advance(state)
-        assert len(deltas) == min(poll, 1)  # Each time one more or one less.
+        assert len(deltas) == min(poll, 1)  # Each poll adds or removes a descriptor.
         if deltas:
             seq += 1
             history.append(Batch(1.0, deltas, seq))
@@ -162,7 +162,7 @@ def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None
     assert sum(kept_alive(one.deltas, seen) for one in history.batches) <= MIB
 
 
-def test_the_newest_batch_is_kept_whatever_its_size() -> None:
+def test_the_newest_batch_is_held_whatever_its_size() -> None:
     history = History(10, 100)
     history.append(batch(Opened(long("cmdline"))))
     assert history.after(0) is not None
@@ -170,7 +170,7 @@ def test_the_newest_batch_is_kept_whatever_its_size() -> None:
     assert [one.first for one in history.batches] == [2]
 
 
-def test_a_burst_is_held_for_a_while_though_it_is_above_the_bounds() -> None:
+def test_a_burst_above_the_bounds_is_held_for_a_while() -> None:
     history = History(10, MIB, burst=5.0)
     for poll in range(4):  # A second apart.
         deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
@@ -181,7 +181,7 @@ def test_a_burst_is_held_for_a_while_though_it_is_above_the_bounds() -> None:
     assert history.holds(30)
 
 
-def test_a_burst_is_bounded_too() -> None:
+def test_a_burst_is_bounded() -> None:
     history = History(10, MIB, burst=5.0)
     for poll in range(3 * MAX_BURST):
         deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
@@ -189,7 +189,7 @@ def test_a_burst_is_bounded_too() -> None:
     assert sum(len(one.deltas) for one in history.batches) == 10 * MAX_BURST
 
 
-def test_a_clock_that_was_set_back_makes_no_burst() -> None:
+def test_a_clock_that_was_set_back_is_not_a_burst() -> None:
     history = History(10, MIB, burst=5.0)
     for poll in range(4):
         deltas = [Opened(holding(tcp(100 * poll + at))) for at in range(10)]
