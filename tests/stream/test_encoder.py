@@ -21,8 +21,8 @@ from agent.stream.encoder import (
     AgentInfo,
     Encoder,
     coverage_fields,
-    flat,
     process_fields,
+    record_fields,
     socket_fields,
     timestamp,
 )
@@ -31,7 +31,7 @@ from ..make import holding, nameless, process, records, tcp
 from ..strategies import changes, coverages, holdings, unix_sockets
 
 TIME = 1_700_000_000.25
-FIGURES = PollSummary(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1)
+STATS = PollSummary(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1)
 AT = "2023-11-14T22:13:20.250000Z"
 HEAD = {"event": "open", "seq": 5, "time": AT, "host": "host"}
 
@@ -42,7 +42,7 @@ def encoder() -> Encoder:
 
 
 def plain(fields: dict[str, object]) -> Any:
-    """As JSON has it."""
+    """Return fields as JSON has them."""
     return json.loads(json.dumps(fields))
 
 
@@ -105,7 +105,7 @@ def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encode
     }
 
 
-def test_a_row_that_no_process_can_hold_has_no_inode(encoder: Encoder) -> None:
+def test_a_row_that_no_process_can_hold_has_a_null_inode(encoder: Encoder) -> None:
     record = only(encoder.delta(Opened(nameless(tcp(0, "TIME_WAIT", uid=None))), 5, TIME))
     assert record["inode"] is None
 
@@ -118,14 +118,14 @@ def test_unix_sockets_have_a_path_and_no_ports() -> None:
     assert not socket_fields(holding()).keys() & {"path", "type"}
 
 
-def test_a_listener_has_a_backlog_though_it_is_unknown(encoder: Encoder) -> None:
+def test_only_a_listener_has_a_backlog_and_it_may_be_null(encoder: Encoder) -> None:
     for socket in (tcp(), tcp()._replace(proto="unix", family="unix", type="stream")):
         assert only(encoder.delta(Opened(holding(socket)), 5, TIME))["backlog"] is None
         connected = holding(socket._replace(state="ESTABLISHED"))
         assert "backlog" not in only(encoder.delta(Opened(connected), 5, TIME))
 
 
-def test_a_hidden_socket_tells_where_it_is_accounted(encoder: Encoder) -> None:
+def test_a_socket_without_a_holder_has_its_cgroup(encoder: Encoder) -> None:
     hidden = nameless()._replace(place=CgroupInfo("/a.service", "a.service", None))
     record = only(encoder.delta(Opened(hidden), 5, TIME))
     assert (record["cgroup"], record["unit"], record["container"]) == (
@@ -133,17 +133,22 @@ def test_a_hidden_socket_tells_where_it_is_accounted(encoder: Encoder) -> None:
     )  # fmt: skip
 
 
-def test_command_lines_are_told_only_where_they_were_read() -> None:
+def test_a_command_line_that_was_not_read_is_absent() -> None:
     assert "cmdline" not in process_fields(process())
     assert process_fields(process(cmdline=("a", "b")))["cmdline"] == ("a", "b")
 
 
-def test_an_update_tells_what_was_different(encoder: Encoder) -> None:
+def test_an_update_has_the_previous_values(encoder: Encoder) -> None:
     was = holding(tcp(state="SYN_SENT", recv_q=5), process(comm="old"), (3,))
     now = holding(tcp(state="ESTABLISHED"), process(comm="new"), (3, 4))
     record = only(encoder.delta(Updated(now, was), 5, TIME))
     assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3], "fd_count": 1}
-    assert record == {**plain(flat(now)), **HEAD, "event": "update", "previous": record["previous"]}
+    assert record == {
+        **plain(record_fields(now)),
+        **HEAD,
+        "event": "update",
+        "previous": record["previous"],
+    }
 
 
 def test_every_record_with_descriptors_counts_them(encoder: Encoder) -> None:
@@ -156,7 +161,7 @@ def test_every_record_with_descriptors_counts_them(encoder: Encoder) -> None:
             assert (record["fds"], record["fd_count"]) == (list(one.fds), count)
 
 
-def test_an_update_tells_how_many_descriptors_there_were(encoder: Encoder) -> None:
+def test_an_update_has_the_previous_number_of_descriptors(encoder: Encoder) -> None:
     one = holding(fds=tuple(range(3, 67)))._replace(omitted_fds=9)
     record = only(encoder.delta(Updated(one, one._replace(omitted_fds=8)), 5, TIME))
     assert (record["fd_count"], record["previous"]) == (73, {"fd_count": 72})
@@ -174,12 +179,12 @@ def test_a_socket_that_begins_to_listen_is_an_update(encoder: Encoder) -> None:
 @pytest.mark.parametrize(
     ("seconds", "duration"), [(None, None), (0.0, 0), (1.2345, 1234), (-3.0, 0)]
 )
-def test_a_close_tells_how_long_it_was_open(
+def test_a_close_has_a_duration(
     encoder: Encoder, seconds: float | None, duration: int | None
 ) -> None:
     record = only(encoder.delta(Closed(holding(), "exited", seconds), 5, TIME))
     assert record == {
-        **plain(flat(holding())), **HEAD, "event": "close", "reason": "exited",
+        **plain(record_fields(holding())), **HEAD, "event": "close", "reason": "exited",
         "duration_ms": duration,
     }  # fmt: skip
 
@@ -206,38 +211,38 @@ def test_hello(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "fields"),
+    ("encode", "fields"),
     [
         (lambda e: e.snapshot_end(5, TIME, 9), {"event": "snapshot_end", "count": 9}),
         (lambda e: e.lost(5, TIME, 2, 5), {"event": "lost", "from": 2, "to": 5}),
-        (lambda e: e.heartbeat(5, TIME, FIGURES), {"event": "heartbeat", **FIGURES._asdict()}),
+        (lambda e: e.heartbeat(5, TIME, STATS), {"event": "heartbeat", **STATS._asdict()}),
     ],
 )
-def test_the_streams_own_records(
-    encoder: Encoder, told: Callable[[Encoder], bytes], fields: dict[str, Any]
+def test_records_of_the_stream_itself(
+    encoder: Encoder, encode: Callable[[Encoder], bytes], fields: dict[str, Any]
 ) -> None:
-    assert only(told(encoder)) == {**HEAD, **fields}
+    assert only(encode(encoder)) == {**HEAD, **fields}
 
 
 def test_the_first_keys_of_every_record_are_the_same(encoder: Encoder) -> None:
     for line in (
-        encoder.heartbeat(5, TIME, FIGURES),
+        encoder.heartbeat(5, TIME, STATS),
         encoder.delta(Opened(holding()), 5, TIME),
         encoder.delta(Coverage(1, 0, 1), 5, TIME),
     ):
         assert list(only(line))[:4] == ["event", "seq", "time", "host"]
 
 
-# However a record is put together, it says the same.
+# Templates and the general way give the same records.
 
 
 @given(st.lists(holdings, min_size=1, max_size=4))
-def test_records_are_what_the_fields_say(found: list[Holding]) -> None:
+def test_socket_records_have_the_fields_of_the_holding(found: list[Holding]) -> None:
     encoder = Encoder(AgentInfo('ho"st', None, "epoch", 1.0))
     head = encoder.head("snapshot", 5, TIME)
-    told = [only(line) for line in encoder.holdings(head, found)]
+    encoded = [only(line) for line in encoder.holdings(head, found)]
     about = {"event": "snapshot", "seq": 5, "time": AT, "host": 'ho"st'}
-    assert told == [{**about, **plain(flat(one))} for one in found]
+    assert encoded == [{**about, **plain(record_fields(one))} for one in found]
 
 
 @given(unix_sockets)
@@ -248,24 +253,24 @@ def test_a_unix_path_may_be_any_text(socket: Any) -> None:
 
 
 @given(changes())
-def test_updates_and_closes_are_what_the_fields_say(pair: tuple[Holding, Holding]) -> None:
+def test_updates_and_closes_have_the_fields_of_the_holding(pair: tuple[Holding, Holding]) -> None:
     now, was = pair
     encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     updated = only(encoder.delta(Updated(now, was), 5, TIME))
     previous = updated.pop("previous")
-    assert updated == {**HEAD, "event": "update", **plain(flat(now))}
+    assert updated == {**HEAD, "event": "update", **plain(record_fields(now))}
     assert all(updated[name] != value for name, value in previous.items())
     closed = only(encoder.delta(Closed(was, "closed", 1.5), 5, TIME))
     ending = {"reason": "closed", "duration_ms": 1500}
-    assert closed == {**HEAD, "event": "close", **plain(flat(was)), **ending}
+    assert closed == {**HEAD, "event": "close", **plain(record_fields(was)), **ending}
 
 
-# Characters that terminals obey, which JSON would let through as they are.
+# Control characters of terminals, which JSON allows unescaped.
 controls = st.text(st.sampled_from("a\x00\x1b\x7f\x80\x9b\x9f\xa0é\u2028"), max_size=6)
 
 
 def raw_controls(line: bytes) -> list[str]:
-    """The control characters of a line, but for the newline that ends it."""
+    """Return the control characters of a line without its newline."""
     assert line.endswith(b"\n")
     return [char for char in line[:-1].decode() if ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F]
 
@@ -298,31 +303,31 @@ def test_no_record_has_a_raw_control_character(names: list[str], kind: str, stat
         encoder.hello(5, TIME, sight, resumed=False),
         encoder.snapshot_end(5, TIME, 1),
         encoder.lost(5, TIME, 1, 5),
-        encoder.heartbeat(5, TIME, FIGURES),
+        encoder.heartbeat(5, TIME, STATS),
     ]
     assert [raw_controls(line) for line in lines] == [[]] * len(lines)
     for line in lines[:2]:
-        assert only(line) == {**only(line), **plain(flat(one)), "host": host}
+        assert only(line) == {**only(line), **plain(record_fields(one)), "host": host}
     assert only(lines[2])["user"] == user
     assert only(lines[4])["missing"] == [missing]
 
 
 @given(coverages)
-def test_coverage_is_what_the_fields_say(sight: Coverage) -> None:
-    told = only(Encoder(AgentInfo("host", None, "e", 1.0)).delta(sight, 5, TIME))
-    assert told == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
-    assert told["complete"] == (not sight.missing and not sight.unreadable)
+def test_coverage_records_have_the_coverage_fields(sight: Coverage) -> None:
+    record = only(Encoder(AgentInfo("host", None, "e", 1.0)).delta(sight, 5, TIME))
+    assert record == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
+    assert record["complete"] == (not sight.missing and not sight.unreadable)
 
 
-def test_facts_are_those_of_the_process_that_has_the_pid_now(encoder: Encoder) -> None:
+def test_a_reused_pid_has_the_fields_of_the_new_process(encoder: Encoder) -> None:
     encoder.delta(Opened(holding(by=process(7, 1, comm="old"))), 1, TIME)
     assert (
         only(encoder.delta(Opened(holding(by=process(7, 2, comm="new"))), 2, TIME))["comm"] == "new"
     )
 
 
-def test_facts_are_the_same_once_they_were_forgotten(encoder: Encoder) -> None:
+def test_a_forgotten_process_is_encoded_again(encoder: Encoder) -> None:
     one = Opened(holding())
-    told = encoder.delta(one, 1, TIME)
+    line = encoder.delta(one, 1, TIME)
     encoder.forget_processes_except({8})
-    assert encoder.delta(one, 1, TIME) == told
+    assert encoder.delta(one, 1, TIME) == line

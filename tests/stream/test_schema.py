@@ -24,7 +24,7 @@ from ..make import holding, nameless, process, records, tcp
 from ..strategies import changes, coverages, names
 
 TIME = 1_700_000_000.0
-FIGURES = PollStats().figures()
+STATS = PollStats().figures()
 
 
 @cache
@@ -45,7 +45,7 @@ def encoder() -> Encoder:
 
 @settings(max_examples=50)
 @given(changes(), st.sampled_from(["closed", "exited", "attributed", "filtered"]))
-def test_every_socket_record_fits(pair: tuple[Holding, Holding], reason: str) -> None:
+def test_every_socket_record_is_valid(pair: tuple[Holding, Holding], reason: str) -> None:
     now, was = pair
     deltas: list[Delta] = [Opened(now), Updated(now, was), Closed(was, reason, None)]
     check(
@@ -55,7 +55,7 @@ def test_every_socket_record_fits(pair: tuple[Holding, Holding], reason: str) ->
 
 
 @given(coverages, st.booleans(), st.none() | names)
-def test_every_record_of_the_stream_itself_fits(
+def test_every_record_of_the_stream_itself_is_valid(
     sight: Coverage, resumed: bool, boot_id: str | None
 ) -> None:
     encoder = Encoder(AgentInfo("host", boot_id, "epoch", 0.05))
@@ -64,11 +64,11 @@ def test_every_record_of_the_stream_itself_fits(
         encoder.delta(sight, 1, TIME),
         encoder.snapshot_end(1, TIME, 0),
         encoder.lost(9, TIME, 2, 9),
-        encoder.heartbeat(9, TIME, FIGURES),
+        encoder.heartbeat(9, TIME, STATS),
     )
 
 
-def test_no_field_is_told_that_no_record_has() -> None:
+def test_records_have_all_fields_of_the_schema_and_no_others() -> None:
     unix = tcp()._replace(proto="unix", family="unix", type="stream", path="/x")
     packet = tcp(state="UNCONNECTED")._replace(proto="packet", family="packet")
     by, place = process(cmdline=("app",)), CgroupInfo("/a.service", "a.service", None)
@@ -84,18 +84,18 @@ def test_no_field_is_told_that_no_record_has() -> None:
         encoder().delta(sight, 1, TIME),
         encoder().snapshot_end(1, TIME, 0),
         encoder().lost(9, TIME, 2, 9),
-        encoder().heartbeat(9, TIME, FIGURES),
+        encoder().heartbeat(9, TIME, STATS),
     ]
     check(*lines)
-    told: dict[str, set[str]] = {}
+    encoded: dict[str, set[str]] = {}
     for line in lines:
         for record in records(line):
-            told.setdefault(record["event"], set()).update(record)
+            encoded.setdefault(record["event"], set()).update(record)
     described: dict[str, set[str]] = {}
     for form in schema()["oneOf"]:
         event = form["properties"]["event"]["const"]
         described.setdefault(event, set()).update(form["properties"])
-    assert told == described
+    assert encoded == described
 
 
 RECORD: dict[str, Any] = records(encoder().delta(Opened(holding()), 5, TIME))[0]
@@ -116,17 +116,17 @@ RECORD: dict[str, Any] = records(encoder().delta(Opened(holding()), 5, TIME))[0]
         {"surprise": 1},
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, Any]) -> None:
+def test_an_invalid_value_is_rejected(change: dict[str, Any]) -> None:
     validator().validate(RECORD)
     assert not validator().is_valid({**RECORD, **change})
 
 
 @pytest.mark.parametrize("name", sorted(RECORD.keys() - {"backlog"}))
-def test_every_key_must_be_there(name: str) -> None:
+def test_every_field_is_required(name: str) -> None:
     assert not validator().is_valid({key: RECORD[key] for key in RECORD if key != name})
 
 
-def test_every_field_is_described() -> None:
+def test_every_field_has_a_description() -> None:
     described = {
         name
         for form in schema()["oneOf"]
@@ -139,5 +139,5 @@ def test_every_field_is_described() -> None:
     }
 
 
-def test_it_is_printed_as_json() -> None:
+def test_the_text_of_the_schema_is_json() -> None:
     assert json.loads(schema_text()) == schema()
