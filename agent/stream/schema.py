@@ -1,7 +1,6 @@
-"""The JSON Schema of every record, and the type of every field.
+"""The JSON Schema of every record.
 
-The tests hold what the agent prints against it, both ways: every record fits, and no field is
-told here that none has.
+Tests compare it with the records both ways: every record is valid, and every field occurs.
 """
 
 from __future__ import annotations
@@ -25,116 +24,152 @@ def _port(text: str) -> Schema:
     return _nullable("integer", text, minimum=0, maximum=2**32 - 1)
 
 
+def _count(text: str) -> Schema:
+    return {"type": "integer", "minimum": 0, "description": text}
+
+
 def _amount(text: str) -> Schema:
     return {"type": "number", "minimum": 0, "description": text}
 
 
-_TIME = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-.*\.\d{6}Z$"}
-_COUNT = {"type": "integer", "minimum": 0}
+def _time(text: str) -> Schema:
+    pattern = r"^\d{4}-.*\.\d{6}Z$"
+    return {"type": "string", "format": "date-time", "pattern": pattern, "description": text}
+
 
 _COMMON: Schema = {
-    "event": {"type": "string", "description": "What the record tells."},
-    "seq": {**_COUNT, "description": "Number of the delta, or of the newest one included."},
-    "time": {**_TIME, "description": "When the agent saw it; RFC 3339, UTC."},
-    "host": {"type": "string", "description": "The machine's host name."},
+    "event": {"type": "string", "description": "Kind of record."},
+    "seq": _count("Number of the change; in other records, of the newest change included."),
+    "time": _time("When the agent saw it; RFC 3339, UTC."),
+    "host": {"type": "string", "description": "Host name of the machine."},
 }
 _COVERAGE: Schema = {
-    "complete": {"type": "boolean", "description": "Whether nothing was out of sight."},
-    "processes": {**_COUNT, "description": "Processes looked at."},
-    "unreadable": {**_COUNT, "description": "Processes whose descriptors may not be read."},
-    "netns": {**_COUNT, "description": "Network namespaces read."},
+    "complete": {"type": "boolean", "description": "Whether the agent could read everything."},
+    "processes": _count("Number of processes."),
+    "unreadable": _count("Processes whose descriptors the agent may not read."),
+    "netns": _count("Network namespaces whose sockets were read."),
     "missing": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "One sentence for each thing that was not seen.",
+        "description": "One sentence for each thing that could not be read.",
     },
 }
 _SOCKET: Schema = {
-    "proto": _nullable("string", "tcp, udp, udplite, raw, icmp, unix, netlink, packet, ..."),
-    "family": _nullable("string", "inet, inet6, unix, netlink, packet, ..."),
-    "state": _nullable("string", "The state as the kernel names it.", enum=[*STATES, None]),
-    "direction": _nullable("string", "Which side began the connection.", enum=[*DIRECTIONS, None]),
-    "recv_q": _nullable("integer", "Bytes not yet read; of a listener, connections waiting."),
-    "send_q": _nullable("integer", "Bytes not yet acknowledged."),
-    "inode": _nullable("integer", "The socket's inode; null where no process can hold it."),
-    "netns": _nullable("integer", "Inode of the network namespace."),
-    "uid": _nullable("integer", "User id of the socket's owner."),
-    "user": _nullable("string", "The owner's name."),
-    "source": {"type": "string", "description": "The reader that saw it."},
-    "pid": _nullable("integer", "The holder; null when it cannot be seen."),
+    "proto": _nullable(
+        "string", "Protocol: tcp, udp, udplite, raw, icmp, unix, netlink, packet, ..."
+    ),
+    "family": _nullable("string", "Address family: inet, inet6, unix, netlink, packet, ..."),
+    "state": _nullable(
+        "string", "State of the socket, as the kernel names it.", enum=[*STATES, None]
+    ),
+    "direction": _nullable(
+        "string",
+        "Whether this end accepted the connection, began it, or listens.",
+        enum=[*DIRECTIONS, None],
+    ),
+    "recv_q": _nullable(
+        "integer", "Bytes received and not read yet; of a listener, connections not accepted yet."
+    ),
+    "send_q": _nullable("integer", "Bytes sent and not acknowledged yet."),
+    "inode": _nullable("integer", "Inode of the socket; null if no process can hold it."),
+    "netns": _nullable("integer", "Inode of the network namespace of the socket."),
+    "uid": _nullable("integer", "User id of the owner of the socket."),
+    "user": _nullable("string", "User name of the owner of the socket."),
+    "source": {"type": "string", "description": "Where the socket was read: netlink or procfs."},
+    "pid": _nullable("integer", "Process that holds the socket; null if it is not known."),
 }
 _ENDPOINTS: Schema = {
-    "local_addr": _nullable("string", "Local address; canonical text."),
+    "local_addr": _nullable("string", "Local address, in canonical form."),
     "local_port": _port("Local port."),
-    "remote_addr": _nullable("string", "Remote address; null without a peer."),
-    "remote_port": _port("Remote port; null without a peer."),
+    "remote_addr": _nullable("string", "Remote address; null if not connected."),
+    "remote_port": _port("Remote port; null if not connected."),
 }
 _INET: Schema = {
     **_ENDPOINTS,
-    "interface": _nullable("string", "The interface that it is bound to."),
+    "interface": _nullable("string", "Network interface to which the socket is bound."),
 }
 _LISTENER: Schema = {
-    "backlog": _nullable("integer", "Of a listener: connections that it lets wait.", minimum=0),
+    "backlog": _nullable(
+        "integer", "Of a listener: how many connections may wait to be accepted.", minimum=0
+    ),
 }
 _PLACE: Schema = {
-    "cgroup": _nullable("string", "Path of its cgroup."),
-    "unit": _nullable("string", "Its systemd unit."),
-    "container": _nullable("string", "Id or name of its container."),
+    "cgroup": _nullable("string", "Path of the cgroup."),
+    "unit": _nullable("string", "systemd unit."),
+    "container": _nullable("string", "Id or name of the container."),
 }
 _UNIX: Schema = {
-    "path": _nullable("string", "Path; @... for an abstract name."),
-    "type": _nullable("string", "Kind of socket.", enum=["stream", "dgram", "seqpacket", None]),
+    "path": _nullable(
+        "string", "Path to which the socket is bound; @... if abstract, null if unnamed."
+    ),
+    "type": _nullable("string", "Type of socket.", enum=["stream", "dgram", "seqpacket", None]),
     "peer_inode": _nullable("integer", "Inode of the socket at the other end."),
-    "peer_pid": _nullable("integer", "A holder of that, when known; changes make no update."),
+    "peer_pid": _nullable(
+        "integer", "A process that holds the other end; its change alone is not an update."
+    ),
 }
 _PROCESS: Schema = {
     "fds": {
         "type": "array",
-        "items": _COUNT,
+        "items": {"type": "integer", "minimum": 0},
         "maxItems": MAX_LISTED_FDS,
-        "description": f"Its lowest descriptors on the socket, at most {MAX_LISTED_FDS}.",
+        "description": f"Descriptors of the process on the socket, the {MAX_LISTED_FDS} lowest.",
     },
-    "fd_count": {**_COUNT, "description": "How many descriptors it has on the socket."},
-    "comm": {"type": "string", "description": "The process's name."},
-    "exe": _nullable("string", "Path of its program."),
-    "ppid": {**_COUNT, "description": "Its parent."},
-    "start_time": {**_TIME, "description": "When it started; with the pid its identity."},
+    "fd_count": _count("Number of descriptors of the process on the socket."),
+    "comm": {"type": "string", "description": "Name of the process."},
+    "exe": _nullable("string", "Path of the program."),
+    "ppid": _count("Process id of the parent."),
+    "start_time": _time("When the process started; identifies it together with the pid."),
     **_PLACE,
 }
 _OPTIONAL: Schema = {
     "cmdline": {
         "type": ["array", "null"],
         "items": {"type": "string"},
-        "description": "Its command line, with --cmdline.",
+        "description": "Command line of the process, with --cmdline.",
     },
 }
 _CHANGED: Schema = {
-    "previous": {"type": "object", "description": "The old values of what changed."},
+    "previous": {"type": "object", "description": "Previous values of the fields that changed."},
 }
 _ENDED: Schema = {
-    "reason": {"enum": ["closed", "exited", "attributed", "filtered"], "description": "Why."},
+    "reason": {
+        "enum": ["closed", "exited", "attributed", "filtered"],
+        "description": "closed; exited: the process exited; attributed: the holder is now known; "
+        "filtered: no longer matches the filter.",
+    },
     "duration_ms": _nullable(
-        "integer", "How long it was open; null when it was before the agent looked.", minimum=0
+        "integer", "How long the socket was open; null if the agent did not see it open.", minimum=0
     ),
 }
 _HELLO: Schema = {
     "schema": {"const": SCHEMA_VERSION, "description": "Version of this schema."},
-    "version": {"type": "string", "description": "The agent's version."},
-    "boot_id": _nullable("string", "The kernel's id of this boot."),
-    "epoch": {"type": "string", "description": "Random id of this run of the agent."},
+    "version": {"type": "string", "description": "Version of the agent."},
+    "boot_id": _nullable("string", "Boot id of the kernel."),
+    "epoch": {"type": "string", "description": "Random id of this stream of numbers."},
     "interval": {"type": "number", "description": "Seconds between polls."},
-    "resumed": {"type": "boolean", "description": "Whether the stream goes on where it was."},
+    "resumed": {
+        "type": "boolean",
+        "description": "Whether the stream continues an earlier one; then no snapshot follows.",
+    },
     **_COVERAGE,
 }
-_FIGURES: Schema = {
-    "polls": {**_COUNT, "description": "Polls since the agent started."},
-    "poll_ms": _amount("Median duration of a poll; of the newest 600, as all that follows."),
-    "poll_p99_ms": _amount("99th percentile of that."),
-    "poll_cpu_ms": _amount("The agent's CPU time, per poll."),
-    "processes_walked": _amount("Processes looked at, per poll."),
-    "descriptors_read": _amount("Descriptors read, per poll."),
-    "rows_decoded": _amount("Rows of tables decoded, per poll."),
-    "late_polls": {**_COUNT, "description": "Polls that ended too late, since the start."},
+_LOST: Schema = {
+    "from": _count("Number of the first change that was dropped."),
+    "to": {
+        **_count("Number of the last one; null after a remote agent was restarted."),
+        "type": ["integer", "null"],
+    },
+}
+_STATS: Schema = {
+    "polls": _count("Polls since the agent started."),
+    "poll_ms": _amount("Median duration of the newest 600 polls."),
+    "poll_p99_ms": _amount("99th percentile of the duration of the newest 600 polls."),
+    "poll_cpu_ms": _amount("CPU time of the agent per poll; mean of the newest 600."),
+    "processes_walked": _amount("Processes examined per poll; mean of the newest 600."),
+    "descriptors_read": _amount("Descriptors read per poll; mean of the newest 600."),
+    "rows_decoded": _amount("Socket table rows decoded per poll; mean of the newest 600."),
+    "late_polls": _count("Polls since the agent started that ended after the next one was due."),
 }
 
 
@@ -149,7 +184,7 @@ def _record(event: str, fields: Schema, *, optional: Schema | None = None) -> Sc
 
 
 def _sockets(event: str, more: Schema) -> list[Schema]:
-    """A socket record's forms: with addresses or a path, with a holder or without."""
+    """Return the forms of a socket record: by family, with a holder and without."""
     kinds = (
         (_INET, {"enum": sorted(INET_FAMILIES)}),
         (_ENDPOINTS, {"not": {"enum": [*sorted(INET_FAMILIES), "unix"]}}),
@@ -159,7 +194,7 @@ def _sockets(event: str, more: Schema) -> list[Schema]:
     for names, family in kinds:
         socket = {**_SOCKET, **names, **more}
         socket["family"] = {**socket["family"], **family}
-        held = {**socket, "pid": {**_COUNT, "description": _SOCKET["pid"]["description"]}}
+        held = {**socket, "pid": _count(_SOCKET["pid"]["description"])}
         nameless = {**socket, "pid": {"type": "null"}}
         forms.append(_record(event, {**held, **_PROCESS}, optional={**_OPTIONAL, **_LISTENER}))
         forms.append(_record(event, nameless, optional={**_PLACE, **_LISTENER}))
@@ -167,24 +202,24 @@ def _sockets(event: str, more: Schema) -> list[Schema]:
 
 
 def schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of one record."""
+    """Return the JSON Schema (draft 2020-12) of a record."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sockagent record",
         "oneOf": [
             _record("hello", _HELLO),
             *_sockets("snapshot", {}),
-            _record("snapshot_end", {"count": {**_COUNT, "description": "Records before it."}}),
+            _record("snapshot_end", {"count": _count("Records of the snapshot.")}),
             *_sockets("open", {}),
             *_sockets("update", _CHANGED),
             *_sockets("close", _ENDED),
             _record("coverage", _COVERAGE),
-            _record("lost", {"from": _COUNT, "to": {**_COUNT, "type": ["integer", "null"]}}),
-            _record("heartbeat", _FIGURES),
+            _record("lost", _LOST),
+            _record("heartbeat", _STATS),
         ],
     }
 
 
 def schema_text() -> str:
-    """The schema as text."""
+    """Return the schema as JSON text."""
     return json.dumps(schema(), indent=2) + "\n"
