@@ -224,10 +224,13 @@ def test_filters_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"port=x\n", ": port: 'x' is no port or range of ports"),
+        (
+            b"port=x\n",
+            ": port: 'x' is not a port or range of ports; expected for example 443 or 8000-8100",
+        ),
         (b"# ours\n0123456789abcdef=1\n", ", line 2: it is no filter, as proto=tcp is"),
         (b"proto unix\n", ", line 1: it is no filter, as proto=tcp is"),
-        (b"proto=\n", ": proto: an empty value matches nothing"),
+        (b"proto=\n", ": proto: empty value; expected for example tcp"),
         (b"", ": there is no filter in it"),
         (b"# none\n\n", ": there is no filter in it"),
         (b"#" * 65536 + b"\nproto=tcp", ": it is longer than 65536 bytes"),

@@ -1,8 +1,6 @@
-"""The filter language, parsed once and used by every subscriber: the same names and values on the
-command line and in a query string.
+"""The filter language: the same names and values on the command line and in query strings.
 
-Values of one filter, comma-separated or repeated, are OR-ed; different filters are AND-ed. It knows
-holdings, and nothing of transports.
+Values of one filter, comma-separated or repeated, are OR-ed; different filters are AND-ed.
 """
 
 from __future__ import annotations
@@ -29,41 +27,45 @@ from ..model import (
 )
 from .globs import Globs
 
-Test = Callable[[Holding], bool]
+Predicate = Callable[[Holding], bool]
+# Compiles the values of the filter of this name. Raises FilterError.
+Compiler = Callable[[str, list[str]], Predicate]
 
 STATES = tuple(dict.fromkeys((*TCP_STATES, *DATAGRAM_STATES, *UNIX_STATES)))
 DIRECTIONS = ("inbound", "outbound", "listen")
-# The socket records; every other record always comes.
+# The socket records; other records pass every filter.
 EVENTS = ("snapshot", "open", "update", "close")
 _MAX_PORT = 65_535
+_MAX_UID = 2**32 - 1
+_MAX_DIGITS = 20  # Longer numbers are none of these, and int() limits their length.
 _GLOB = re.compile(r"[*?\[]")
-# Longer than any name that a glob is compared with.
+# More than any name has that a glob is compared with.
 MAX_GLOB_CHARS = 256
-# Addresses as numbers: IPv6 from 0 on, and IPv4 behind all of IPv6.
+# Addresses as numbers: IPv6 from 0 on, IPv4 after all of IPv6.
 _IPV4 = 1 << 128
 _IPV4_BITS = 32
 _IPV4_MAPPED = 0xFFFF << _IPV4_BITS  # ::ffff:0:0/96
-# Addresses whose numbers are kept, 200 bytes each: those of the newest records, for all filters.
+# Addresses whose numbers are cached for all filters, 200 bytes each.
 _MAX_ADDRESSES = 8192
 
 
 class Filter:
-    """Which holdings, and which socket records, a subscriber wants.
+    """The holdings, and the kinds of socket records, that a subscriber wants.
 
-    Filters made from the same values are equal, so that subscribers can share what is encoded.
+    Filters of the same values are equal, so that subscribers can share what is encoded.
     """
 
-    __slots__ = ("_tests", "events", "values")
+    __slots__ = ("_predicates", "events", "values")
 
     def __init__(self, values: Mapping[str, Iterable[str]] | None = None) -> None:
-        """``values`` maps names to values, each possibly comma-separated. Raises FilterError."""
+        """``values`` maps names to values, which may be comma-separated. Raises FilterError."""
         split = {name: _split(name, given) for name, given in (values or {}).items()}
         unknown = split.keys() - FILTERS.keys()
         if unknown:
             name = min(unknown)
-            raise FilterError(name, f"there is no filter named {name!r}")
+            raise FilterError(name, f"unknown filter; expected one of {', '.join(FILTERS)}")
         self.values = frozenset((name, frozenset(given)) for name, given in split.items())
-        self._tests: tuple[Test, ...] = tuple(
+        self._predicates: tuple[Predicate, ...] = tuple(
             FILTERS[name](name, given) for name, given in split.items() if name != "event"
         )
         self.events = frozenset(
@@ -77,30 +79,30 @@ class Filter:
         return hash(self.values)
 
     def __and__(self, other: Filter) -> Filter:
-        """What both let through."""
+        """Return a filter that lets through what both do."""
         both = Filter()
         both.values = self.values | other.values
-        both._tests = self._tests + other._tests
+        both._predicates = self._predicates + other._predicates
         both.events = self.events & other.events
         return both
 
     @property
     def passes_all(self) -> bool:
-        """Whether every holding matches, so that asking is needless."""
-        return not self._tests
+        """Return whether every holding matches."""
+        return not self._predicates
 
     def matches(self, holding: Holding) -> bool:
-        """Whether the holding is one that the subscriber wants."""
-        for test in self._tests:  # noqa: SIM110 (a generator for all() takes 0.3 µs more)
-            if not test(holding):
+        """Return whether the subscriber wants a holding."""
+        for matches in self._predicates:  # noqa: SIM110 (a generator for all() takes 0.3 µs more)
+            if not matches(holding):
                 return False
         return True
 
     def apply(self, delta: Delta) -> Delta | None:
-        """Return a delta as the subscriber sees it; None where it is hidden.
+        """Return a delta as the subscriber gets it; None where it is hidden.
 
-        What an update brings into the filter opens, what it takes out closes, for the reason
-        ``filtered``: so a fold of the deltas stays right.
+        A holding that an update brings into the filter opens, and one that it takes out closes for
+        the reason ``filtered``, so that folding the deltas gives the right state.
         """
         match delta:
             case Opened(holding):
@@ -120,26 +122,26 @@ class Filter:
 
 
 def is_glob(value: str) -> bool:
-    """Whether a value stands for many."""
+    """Return whether a value is a shell glob."""
     return bool(_GLOB.search(value))
 
 
 def _split(name: str, given: Iterable[str]) -> list[str]:
     values = [value.strip() for text in given for value in text.split(",")]
     if not values or not all(values):
-        raise FilterError(name, "an empty value matches nothing")
+        raise FilterError(name, "empty value" + _example(name))
     return values
 
 
 def _words(name: str, values: Iterable[str], known: Iterable[str]) -> set[str]:
-    """Which of the known words the values, which may be globs, choose; in any case."""
+    """Return the known words that match the values, which may be globs, in any letter case."""
     chosen: set[str] = set()
     for value in values:
         lower = value.lower()
         matches = _globs(name, [lower]).match if is_glob(value) else lower.__eq__
         found = {word for word in known if matches(word.lower())}
         if not found:
-            raise FilterError(name, f"{value!r} is none of {', '.join(known)}")
+            raise FilterError(name, f"{value!r} is not one of {', '.join(known)}")
         chosen |= found
     return chosen
 
@@ -147,74 +149,77 @@ def _words(name: str, values: Iterable[str], known: Iterable[str]) -> set[str]:
 def _globs(name: str, values: list[str]) -> Globs:
     """Compile globs. Raises FilterError."""
     if any(len(value) > MAX_GLOB_CHARS for value in values):
-        raise FilterError(name, f"a pattern is longer than {MAX_GLOB_CHARS} characters")
+        raise FilterError(name, f"a pattern has more than {MAX_GLOB_CHARS} characters")
     return Globs(values)
 
 
-def _fixed(known: tuple[str, ...], field: Callable[[Holding], str | None]) -> Callable[..., Test]:
-    def parse(name: str, values: list[str]) -> Test:
+def _word(known: tuple[str, ...], field: Callable[[Holding], str | None]) -> Compiler:
+    """Return the compiler of a field with known values."""
+
+    def compile_values(name: str, values: list[str]) -> Predicate:
         chosen = _words(name, values, known)
         return lambda holding: field(holding) in chosen
 
-    return parse
+    return compile_values
 
 
-def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Callable[..., Test]:
-    """A text field: exact, a shell glob, or, with ``prefix``, its beginning."""
+def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Compiler:
+    """Return the compiler of a text field: values are exact, globs, or with ``prefix`` prefixes."""
 
-    def parse(name: str, values: list[str]) -> Test:
+    def compile_values(name: str, values: list[str]) -> Predicate:
         exact = frozenset(values)
         globs = [value for value in values if is_glob(value)]
         matches = _globs(name, globs).match if globs else None
-        beginnings = tuple(value for value in values if not is_glob(value)) if prefix else ()
+        prefixes = tuple(value for value in values if not is_glob(value)) if prefix else ()
 
         @lru_cache(maxsize=512)  # A few hundred names recur for thousands of sockets.
         def chosen(text: str) -> bool:
             return (
                 text in exact
-                or (bool(beginnings) and text.startswith(beginnings))
+                or (bool(prefixes) and text.startswith(prefixes))
                 or (matches is not None and matches(text))
             )
 
-        def test(holding: Holding) -> bool:
+        def matches_text(holding: Holding) -> bool:
             text = field(holding)
             return text is not None and chosen(text)
 
-        return test
+        return matches_text
 
-    return parse
-
-
-def _lower(parse: Callable[..., Test]) -> Callable[..., Test]:
-    """The same for names that the records have in lower case: in any case."""
-    return lambda name, values: parse(name, [value.lower() for value in values])
+    return compile_values
 
 
-def _number(name: str, value: str, low: int, high: int, what: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 20 and low <= int(value) <= high):
-        raise FilterError(name, f"{value!r} is no {what}")
-    return int(value)
+def _lower(compiler: Compiler) -> Compiler:
+    """Return a compiler that takes values in any letter case, for fields in lower case."""
+    return lambda name, values: compiler(name, [value.lower() for value in values])
 
 
-def _numbers(field: Callable[[Holding], int | None], what: str) -> Callable[..., Test]:
-    def parse(name: str, values: list[str]) -> Test:
-        chosen = {_number(name, value, 0, 2**63, what) for value in values}
+def _number(value: str, high: int) -> int | None:
+    """Return a number from 0 to ``high``; None where the value is none."""
+    digits = value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS
+    return int(value) if digits and int(value) <= high else None
+
+
+def _numbers(field: Callable[[Holding], int | None], what: str) -> Compiler:
+    """Return the compiler of a field with numbers; ``what`` is what a number is."""
+
+    def compile_values(name: str, values: list[str]) -> Predicate:
+        chosen = {_number(value, 2**63): value for value in values}
+        if None in chosen:
+            raise FilterError(name, f"{chosen[None]!r} is not {what}" + _example(name))
         return lambda holding: field(holding) in chosen
 
-    return parse
+    return compile_values
 
 
-def _ports(name: str, values: list[str]) -> Test:
+def _ports(name: str, values: list[str]) -> Predicate:
     ranges: list[tuple[int, int]] = []
     for value in values:
-        low_text, dash, high_text = value.partition("-")
-        try:
-            low = _number(name, low_text, 0, _MAX_PORT, "port")
-            high = _number(name, high_text, 0, _MAX_PORT, "port") if dash else low
-        except FilterError:
-            raise FilterError(name, f"{value!r} is no port or range of ports") from None
-        if high < low:
-            raise FilterError(name, f"{value!r} is an empty range")
+        first, dash, last = value.partition("-")
+        low = _number(first, _MAX_PORT)
+        high = _number(last, _MAX_PORT) if dash else low
+        if low is None or high is None or high < low:
+            raise FilterError(name, f"{value!r} is not a port or range of ports" + _example(name))
         ranges.append((low, high))
     firsts, lasts = _merged(ranges)
 
@@ -224,21 +229,21 @@ def _ports(name: str, values: list[str]) -> Test:
         at = bisect_right(firsts, port)
         return at > 0 and port <= lasts[at - 1]
 
-    def test(holding: Holding) -> bool:
+    def matches_port(holding: Holding) -> bool:
         socket = holding.socket
-        # What raw sockets have there is no port but an IP protocol.
+        # The port of a raw socket is an IP protocol.
         return (
             socket.family in INET_FAMILIES
             and socket.proto != "raw"
             and (chosen(socket.local_port) or chosen(socket.remote_port))
         )
 
-    return test
+    return matches_port
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Return the first numbers of all ranges, ascending, and the last ones; those that overlap
-    become one, so that a number is found by bisection."""
+    """Return the first numbers of the ranges, ascending, and the last ones, for bisection; ranges
+    that overlap are merged."""
     firsts: list[int] = []
     lasts: list[int] = []
     for low, high in sorted(ranges):
@@ -250,8 +255,8 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return firsts, lasts
 
 
-def _addresses(name: str, values: list[str]) -> Test:
-    # Only here: few ask for addresses, and everybody would wait for it.
+def _addresses(name: str, values: list[str]) -> Predicate:
+    # Imported only here: few filters have addresses, and it takes milliseconds.
     from ipaddress import ip_network
 
     ranges: list[tuple[int, int]] = []
@@ -259,7 +264,8 @@ def _addresses(name: str, values: list[str]) -> Test:
         try:
             network = ip_network(value.strip("[]"), strict=False)
         except ValueError:
-            raise FilterError(name, f"{value!r} is no address and no CIDR") from None
+            what = f"{value!r} is not an address or CIDR"
+            raise FilterError(name, what + _example(name)) from None
         first = int(network.network_address) + (_IPV4 if network.version == 4 else 0)
         ranges.append((first, first + network.num_addresses - 1))
     firsts, lasts = _merged(ranges)
@@ -271,25 +277,25 @@ def _addresses(name: str, values: list[str]) -> Test:
                 return True
         return False
 
-    def test(holding: Holding) -> bool:
+    def matches_address(holding: Holding) -> bool:
         socket = holding.socket
         if socket.family not in INET_FAMILIES:
             return False
         local, remote = socket.local_addr, socket.remote_addr
         return (local is not None and chosen(local)) or (remote is not None and chosen(remote))
 
-    return test
+    return matches_address
 
 
 @lru_cache(maxsize=_MAX_ADDRESSES)
 def _numbers_of(address: str) -> tuple[int, ...]:
-    """Return an address as a number: two of a v4-mapped one, which IPv4 networks have too; none of
-    what is no address."""
+    """Return the number of an address; two for a v4-mapped one, which IPv4 networks contain too;
+    none for other text."""
     try:
         if ":" not in address:
             return (_IPV4 + int.from_bytes(sockets.inet_pton(sockets.AF_INET, address), "big"),)
         packed = sockets.inet_pton(sockets.AF_INET6, address.partition("%")[0])
-    except (OSError, ValueError):  # ValueError: a NUL in it, or no ASCII.
+    except (OSError, ValueError):  # ValueError: a NUL, or not ASCII.
         return ()
     number = int.from_bytes(packed, "big")
     if number >> _IPV4_BITS == _IPV4_MAPPED >> _IPV4_BITS:
@@ -297,12 +303,9 @@ def _numbers_of(address: str) -> tuple[int, ...]:
     return (number,)
 
 
-def _user(name: str, values: list[str]) -> Test:
+def _user(name: str, values: list[str]) -> Predicate:
     by_name = _text(lambda holding: holding.owner.user if holding.owner else None)(name, values)
-    # A longer number is no user id, and none that int() takes.
-    ids = {
-        int(value) for value in values if value.isascii() and value.isdigit() and len(value) < 20
-    }
+    ids = {_number(value, _MAX_UID) for value in values} - {None}
     return lambda holding: (
         by_name(holding) or (holding.owner is not None and holding.owner.uid in ids)
     )
@@ -312,20 +315,31 @@ def _place(holding: Holding) -> Process | CgroupInfo | None:
     return holding.process or holding.place
 
 
-FILTERS: dict[str, Callable[[str, list[str]], Test]] = {
-    "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "pid"),
+FILTERS: dict[str, Compiler] = {
+    "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "a pid"),
     "comm": _text(lambda holding: holding.process.comm if holding.process else None),
     "user": _user,
     "proto": _lower(_text(lambda holding: holding.socket.proto)),
     "family": _lower(_text(lambda holding: holding.socket.family)),
-    "state": _fixed(STATES, lambda holding: holding.socket.state),
+    "state": _word(STATES, lambda holding: holding.socket.state),
     "port": _ports,
     "addr": _addresses,
     "unit": _text(lambda holding: place.unit if (place := _place(holding)) else None),
     "container": _text(
         lambda holding: place.container if (place := _place(holding)) else None, prefix=True
     ),
-    "netns": _numbers(lambda holding: holding.socket.netns, "network namespace's inode"),
-    "direction": _fixed(DIRECTIONS, lambda holding: holding.socket.direction),
-    "event": _fixed(EVENTS, lambda _holding: None),
+    "netns": _numbers(lambda holding: holding.socket.netns, "the inode of a network namespace"),
+    "direction": _word(DIRECTIONS, lambda holding: holding.socket.direction),
+    "event": _word(EVENTS, lambda _holding: None),
 }
+
+_EXAMPLES = {
+    "pid": "1234", "comm": "nginx*", "user": "www-data or 33", "proto": "tcp", "family": "inet6",
+    "state": "LISTEN", "port": "443 or 8000-8100", "addr": "192.0.2.1 or 10.0.0.0/8",
+    "unit": "nginx.service", "container": "3f4a9c07d2b1", "netns": "4026531840",
+    "direction": "inbound", "event": "open,close",
+}  # fmt: skip
+
+
+def _example(name: str) -> str:
+    return f"; expected for example {_EXAMPLES[name]}"

@@ -187,7 +187,7 @@ async def test_filters_and_the_token_are_passed_on() -> None:
         await stream.close()
         assert await Records(RemoteAgent(url, ())).failure() == f"{url}: 401 token required"
         wrong = RemoteAgent(url, (("port", "x"),), TOKEN)
-        assert (await Records(wrong).failure()).startswith(f"{url}: 400 port: 'x' is no port")
+        assert (await Records(wrong).failure()).startswith(f"{url}: 400 port: 'x' is not a port")
 
 
 async def test_an_agent_with_too_many_clients_is_retried() -> None:

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import FilterError
-from agent.model import CgroupInfo, Holding, Owner
+from agent.model import CgroupInfo, Closed, Delta, Holding, Opened, Owner, Updated
 from agent.stream.filters import EVENTS, FILTERS, Filter
 
-from ..make import holding, nameless, process, tcp
+from ..make import SIGHT, holding, nameless, process, tcp
 from ..strategies import holdings
 
 ID = "3f4a9c07d2b1" + "0" * 52
@@ -39,7 +39,7 @@ NETLINK = holding(
 )
 
 
-def chosen(name: str, *values: str, one: Holding = CONNECTION) -> bool:
+def matches(name: str, *values: str, one: Holding = CONNECTION) -> bool:
     return Filter({name: values}).matches(one)
 
 
@@ -96,8 +96,8 @@ def chosen(name: str, *values: str, one: Holding = CONNECTION) -> bool:
         ("direction", "inbound,listen", False),
     ],
 )
-def test_a_filter_by_itself(name: str, value: str, passes: bool) -> None:
-    assert chosen(name, value) is passes
+def test_a_single_filter(name: str, value: str, passes: bool) -> None:
+    assert matches(name, value) is passes
 
 
 def test_every_filter_is_tested_here() -> None:
@@ -108,8 +108,8 @@ def test_every_filter_is_tested_here() -> None:
 
 
 def test_repeated_values_are_alternatives() -> None:
-    assert chosen("pid", "1", "7")
-    assert not chosen("pid", "1", "2")
+    assert matches("pid", "1", "7")
+    assert not matches("pid", "1", "2")
 
 
 def test_different_filters_must_all_match() -> None:
@@ -119,28 +119,28 @@ def test_different_filters_must_all_match() -> None:
 
 @pytest.mark.parametrize("one", [UNIX, NETLINK])
 def test_ports_and_addresses_are_of_inet_sockets_only(one: Holding) -> None:
-    assert not chosen("port", "0-65535", one=one)
-    assert not chosen("addr", "0.0.0.0/0,::/0", one=one)
+    assert not matches("port", "0-65535", one=one)
+    assert not matches("addr", "0.0.0.0/0,::/0", one=one)
 
 
 @pytest.mark.parametrize("name", ["pid", "comm", "unit", "container"])
-def test_what_is_unknown_matches_nothing(name: str) -> None:
+def test_an_unknown_field_matches_nothing(name: str) -> None:
     value = "1" if name == "pid" else "*"
-    assert not chosen(name, value, one=nameless())
+    assert not matches(name, value, one=nameless())
 
 
-def test_a_hidden_socket_is_chosen_by_where_it_is_accounted() -> None:
+def test_a_socket_without_a_holder_is_matched_by_its_cgroup() -> None:
     hidden = nameless()._replace(place=CgroupInfo("/x", "nginx.service", ID))
-    assert chosen("unit", "nginx*", one=hidden)
-    assert chosen("container", "3f4a9c", one=hidden)
-    assert not chosen("unit", "sshd.service", one=hidden)
+    assert matches("unit", "nginx*", one=hidden)
+    assert matches("container", "3f4a9c", one=hidden)
+    assert not matches("unit", "sshd.service", one=hidden)
 
 
-def test_a_user_without_a_name_is_chosen_by_id() -> None:
+def test_a_user_without_a_name_is_matched_by_id() -> None:
     one = CONNECTION._replace(owner=Owner(5000, None))
-    assert chosen("user", "5000", one=one)
-    assert not chosen("user", "*", one=one)
-    assert not chosen("user", "5000", one=CONNECTION._replace(owner=None))
+    assert matches("user", "5000", one=one)
+    assert not matches("user", "*", one=one)
+    assert not matches("user", "5000", one=CONNECTION._replace(owner=None))
 
 
 @pytest.mark.parametrize(
@@ -170,23 +170,84 @@ def test_a_user_without_a_name_is_chosen_by_id() -> None:
         ("state", "*a" * 200),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
+def test_an_invalid_value_is_an_error_of_its_filter(name: str, value: str) -> None:
     with pytest.raises(FilterError) as caught:
         Filter({name: [value]})
     assert caught.value.argument == name
     assert str(caught.value)
 
 
-def test_without_values_a_filter_is_refused() -> None:
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_the_message_of_an_empty_value_has_valid_examples(name: str) -> None:
+    with pytest.raises(FilterError, match=r"^empty value; expected for example (.+)$") as caught:
+        Filter({name: [""]})
+    examples = str(caught.value).partition("example ")[2].split(" or ")
+    assert Filter({name: examples})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pid", "x", "'x' is not a pid; expected for example 1234"),
+        ("port", "x", "'x' is not a port or range of ports; expected for example 443 or 8000-8100"),
+        (
+            "addr",
+            "x",
+            "'x' is not an address or CIDR; expected for example 192.0.2.1 or 10.0.0.0/8",
+        ),
+        ("direction", "up", "'up' is not one of inbound, outbound, listen"),
+        ("unit", "*" * 257, "a pattern has more than 256 characters"),
+    ],
+)
+def test_a_message_says_what_was_expected(name: str, value: str, message: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        Filter({name: [value]})
+    assert str(caught.value) == message
+
+
+def test_an_unknown_filter_is_an_error_that_lists_all() -> None:
+    with pytest.raises(
+        FilterError, match=r"^unknown filter; expected one of pid, comm, "
+    ) as caught:
+        Filter({"colour": ["red"]})
+    assert caught.value.argument == "colour"
+
+
+def test_a_filter_without_values_is_an_error() -> None:
     with pytest.raises(FilterError):
         Filter({"pid": []})
 
 
-def test_event_chooses_records_and_not_holdings() -> None:
+def test_event_selects_records_and_not_holdings() -> None:
     one = Filter({"event": ["open", "clo*"]})
     assert one.events == {"open", "close"}
     assert one.passes_all
     assert one.matches(CONNECTION)
+
+
+LISTENING, CLOSED = holding(tcp(state="LISTEN")), holding(tcp(state="CLOSE"))
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        (Opened(LISTENING), Opened(LISTENING)),
+        (Opened(CLOSED), None),
+        (Closed(LISTENING, "exited", 1.5), Closed(LISTENING, "exited", 1.5)),
+        (Closed(CLOSED, "exited", 1.5), None),
+        (Updated(LISTENING, LISTENING, 1.5), Updated(LISTENING, LISTENING, 1.5)),
+        (Updated(LISTENING, CLOSED, 1.5), Opened(LISTENING)),
+        (Updated(CLOSED, LISTENING, 1.5), Closed(LISTENING, "filtered", 1.5)),
+        (Updated(CLOSED, CLOSED, 1.5), None),
+        (SIGHT, SIGHT),
+    ],
+)
+def test_a_delta_through_a_filter(delta: Delta, expected: Delta | None) -> None:
+    values = {"state": ["LISTEN"]}
+    assert Filter(values).apply(delta) == expected
+    event = {Opened: "open", Closed: "close", Updated: "update"}.get(type(expected))
+    others = sorted({*EVENTS} - {event})
+    assert Filter({**values, "event": others}).apply(delta) == (None if event else expected)
 
 
 def test_no_filter_passes_everything() -> None:
@@ -210,15 +271,15 @@ texts = st.text(max_size=12) | st.text("*?[]!-^&|~\\a0,", max_size=12)
 @example("user", "9" * 5000, CONNECTION)
 @example("comm", "[[a]", CONNECTION)
 @example("addr", "::1%eth0", CONNECTION)
-def test_any_text_is_a_filter_or_refused(name: str, value: str, one: Holding) -> None:
+def test_any_text_is_a_filter_or_an_error(name: str, value: str, one: Holding) -> None:
     with suppress(FilterError):
         assert Filter({name: [value]}).matches(one) in (True, False)
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
-def test_an_ipv4_network_also_has_the_mapped_addresses(address: Any, length: int) -> None:
+def test_an_ipv4_network_contains_the_mapped_addresses(address: Any, length: int) -> None:
     mapped = holding(tcp(local_addr=f"::ffff:{address}")._replace(family="inet6"))
-    assert chosen("addr", f"{address}/{length}", one=mapped)
+    assert matches("addr", f"{address}/{length}", one=mapped)
 
 
 networks = st.builds(
@@ -234,16 +295,16 @@ addresses = (
 
 
 @given(st.lists(networks, min_size=1, max_size=8), addresses)
-def test_an_address_is_chosen_by_the_networks_that_have_it(given: list[str], address: Any) -> None:
+def test_an_address_matches_the_networks_that_contain_it(given: list[str], address: Any) -> None:
     known = [ip_network(value, strict=False) for value in given]
     mapped = getattr(address, "ipv4_mapped", None)
     expected = any(address in one or (mapped and mapped in one) for one in known)
     family = f"inet{'6' if address.version == 6 else ''}"
     one = holding(tcp(remote_addr=str(address), local_addr=None)._replace(family=family))
-    assert chosen("addr", *given, one=one) is expected
+    assert matches("addr", *given, one=one) is expected
 
 
-def test_an_address_is_read_once_for_all_filters_and_networks(
+def test_an_address_is_parsed_once_for_all_filters_and_networks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     filters_ = [
@@ -265,14 +326,14 @@ def test_an_address_is_read_once_for_all_filters_and_networks(
     assert read == 2
 
 
-def test_what_is_no_address_is_in_no_network() -> None:
+def test_text_that_is_not_an_address_is_in_no_network() -> None:
     for text in ("", "x", "1.2.3", "1.2.3.4\0", "::g", "٣.1.1.1"):
-        assert not chosen("addr", "0.0.0.0/0,::/0", one=holding(tcp(local_addr=text)))
+        assert not matches("addr", "0.0.0.0/0,::/0", one=holding(tcp(local_addr=text)))
 
 
 @given(st.integers(0, 65_535), st.integers(0, 65_535), st.integers(0, 65_535))
-def test_a_range_has_both_its_ends(low: int, high: int, port: int) -> None:
+def test_a_range_includes_both_ends(low: int, high: int, port: int) -> None:
     low, high = sorted((low, high))
-    assert chosen("port", f"{low}-{high}", one=holding(tcp(local_port=port))) is (
+    assert matches("port", f"{low}-{high}", one=holding(tcp(local_port=port))) is (
         low <= port <= high
     )

@@ -117,7 +117,7 @@ async def test_a_client_that_does_not_read_delays_no_other_and_is_evicted(
     monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
     async with serving() as running:
         running.poll(*MANY)
-        running.feed.history._most_bytes = 10**9
+        running.feed.history._max_bytes = 10**9
         stuck = running.raw(UPGRADE.format(path="/events"))
         name = "{}:{}".format(*stuck.getsockname())
         async with running.client() as connection:

@@ -16,7 +16,7 @@ from .serving import TOKEN, message, serving, status_of
 
 @pytest.mark.parametrize(
     ("query", "message_"),
-    [("?what=1", "what: unknown parameter\n"), ("?port=x", "port: 'x' is no port or ")],
+    [("?what=1", "what: unknown parameter\n"), ("?port=x", "port: 'x' is not a port or ")],
 )
 async def test_an_invalid_query_is_refused_with_the_reason(query: str, message_: str) -> None:
     async with serving() as running:
