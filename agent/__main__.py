@@ -1,23 +1,26 @@
-"""Where the command ``sockagent`` begins: signals end it quietly while the rest is still loaded.
+"""The command ``sockagent``: signal handlers first, as importing the rest takes a while."""
 
-SIGINT as an exception inside an import could leave the interpreter's import lock held, for threads
-to wait for in vain.
-"""
-
+import gc
 import os
-import signal
+from typing import NoReturn
 
-# Until the agent listens to signals, they simply end it.
-for _number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(_number, lambda _number, _frame: os._exit(0))
+from . import signals
 
-# As a service, SIGHUP means to read the configuration again: that is about to be read.
-if "NOTIFY_SOCKET" in os.environ:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signals.exit_until_ready()
 
-from .cli import entry  # noqa: E402 (the signals come first)
+from .cli import main  # noqa: E402 (see above)
 
-__all__ = ["entry"]
+
+def entry() -> NoReturn:
+    """Run the command and end the process with its exit status.
+
+    ``os._exit`` skips the interpreter's shutdown, which would free every object one by one.
+    """
+    # Loading modules and taking the first snapshot leave no garbage worth collecting; following
+    # enables the collector again.
+    gc.disable()
+    os._exit(main())
+
 
 if __name__ == "__main__":
     entry()

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from .errors import UsageError
 
-_LONGEST_PATH = 107  # Bytes; unix(7).
+_MAX_PATH_BYTES = 107  # See unix(7).
+_MAX_PORT = 65_535
 
 
 class ListenAddress(NamedTuple):
-    """An address to listen on: of TCP, the ``path`` of a unix socket, or the ``name`` of sockets
-    that systemd hands over."""
+    """A TCP address, the ``path`` of a unix socket, or the ``name`` of sockets passed by systemd
+    (FileDescriptorName= in systemd.socket(5))."""
 
     host: str
     port: int
@@ -21,10 +22,8 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it; a name other than localhost may be any.
-
-        Of what systemd hands over it is not known yet.
-        """
+        """Whether only this machine can connect. False for a host name other than localhost, which
+        may resolve to anything; True for sockets passed by systemd, which are checked later."""
         if self.path is not None or self.name is not None or self.host == "localhost":
             return True
         from ipaddress import ip_address
@@ -44,21 +43,25 @@ class ListenAddress(NamedTuple):
 
 
 def parse_address(address: str) -> ListenAddress:
-    """The address in this text. Raises UsageError."""
+    """Parse an address to listen on. Raises UsageError."""
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
-        if not path or len(os.fsencode(path)) > _LONGEST_PATH or "\0" in path:
-            raise UsageError("listen", f"{address!r} is no path of 1 to {_LONGEST_PATH} bytes")
+        if not path or len(os.fsencode(path)) > _MAX_PATH_BYTES or "\0" in path:
+            raise UsageError(
+                "listen", f"invalid address {address!r}; a path has 1 to {_MAX_PATH_BYTES} bytes"
+            )
         return ListenAddress("", 0, path)
     if address.startswith("systemd:") and len(address) > len("systemd:"):
         return ListenAddress("", 0, name=address.removeprefix("systemd:"))
     host, colon, port = address.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise UsageError("listen", f"{address!r} is none of HOST:PORT, [V6]:PORT and unix:PATH")
-    if int(port) > 65_535:
-        raise UsageError("listen", f"there is no port {port}")
+        raise UsageError(
+            "listen", f"invalid address {address!r}; expected HOST:PORT, [V6]:PORT or unix:PATH"
+        )
+    if int(port) > _MAX_PORT:
+        raise UsageError("listen", f"invalid port {port}; expected 0 to {_MAX_PORT}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise UsageError("listen", f"an IPv6 address is written [{host}]:{port}")
-    return ListenAddress("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 (as it was asked for)
+        raise UsageError("listen", f"invalid address {address!r}; write IPv6 as [{host}]:{port}")
+    return ListenAddress("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 (requested)

@@ -8,16 +8,16 @@ from typing import TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
-# The part of a full mapping that is dropped at a time.
+# The share of a full mapping that is dropped at a time.
 _DROPPED_SHARE = 16
 
 
-def drop_oldest(mapping: MutableMapping[K, V], most: int) -> None:
-    """Drop the oldest items of a mapping that has more than ``most``, a share of them at a time.
+def drop_oldest(mapping: MutableMapping[K, V], limit: int) -> None:
+    """Drop the oldest items of a mapping with more than ``limit`` items, a share of them at a time.
 
-    To find the oldest item of a dict takes as long as many were deleted before it: one at a time,
-    20,000 deletions take 120 ms.
+    Finding the oldest item of a dict takes time in proportion to the items deleted before it:
+    20,000 deletions, one at a time, take 120 ms.
     """
-    if len(mapping) > most:
-        for key in list(islice(mapping, len(mapping) - most + most // _DROPPED_SHARE)):
+    if len(mapping) > limit:
+        for key in list(islice(mapping, len(mapping) - limit + limit // _DROPPED_SHARE)):
             del mapping[key]

@@ -1,105 +1,132 @@
-"""The command line: arguments → config → the agent, and its exit status."""
+"""The command line: its grammar, and the exit statuses of the command."""
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .errors import ConfigFailure, RuntimeFailure, UsageError
+from .errors import ConfigFailure, RuntimeFailure, SockagentError, UsageError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
     from argparse import ArgumentParser, _ArgumentGroup
 
     from .config import Config
     from .kernel.procfs.forked_scan import ForkedScan
 
-DONE, FAILED = 0, 1  # 2 is wrong usage: the parser ends with it.
-# EX_CONFIG of sysexits.h: what systemd must not start again and again.
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+# EX_CONFIG of sysexits.h: the unit tells systemd not to restart the service after it.
 WRONG_CONFIG = 78
-CLOSED = "standard output is closed"
-NO_THREAD = "can't start new thread"  # As the interpreter says it.
+STDOUT_CLOSED = "standard output is closed"
+SEE_HELP = "; see sockagent --help"
+# The interpreter's message of a RuntimeError.
+NO_THREAD = "can't start new thread"
 
-_FILTER_HELP = {
-    "pid": ("PID", "of these processes"),
-    "comm": ("NAME", "of processes with this name"),
-    "user": ("USER", "of this user, by name or id"),
+_USER_LIMITS = {
+    "descriptors": "Read processes of a user with more than N descriptors late (default 100000); "
+    "root is exempt.",
+    "holdings": "Read processes of a user that hold more than N sockets late (default 50000); "
+    "root is exempt.",
+    "namespaces": "Read the network namespaces of a user beyond N late (default 64); "
+    "root is exempt.",
+}
+_FILTERS = {
+    "pid": ("PID", "Processes with this id."),
+    "comm": ("NAME", "Processes with this name, for example nginx."),
+    "user": ("USER", "Sockets of this user, by name or id."),
     "proto": ("PROTO", "tcp, udp, udplite, raw, icmp, unix, netlink, packet, vsock, ..."),
     "family": ("FAMILY", "inet, inet6, unix, netlink, packet, ..."),
     "state": ("STATE", "LISTEN, ESTABLISHED, UNCONNECTED, ..."),
-    "port": ("PORT", "a port at either end, or a range: 8000-8100"),
-    "addr": ("ADDR", "an address at either end, or a CIDR: 10.0.0.0/8"),
-    "unit": ("UNIT", "of this systemd unit"),
-    "container": ("ID", "of the container with this id, or a beginning of it"),
-    "netns": ("INODE", "of this network namespace"),
-    "direction": ("DIR", "inbound, outbound, listen"),
-    "event": ("EVENT", "which socket records: snapshot, open, update, close"),
-}
-
-
-_USER_LIMITS = {
-    "descriptors": "read the processes of a user beyond this many descriptors late (100000)",
-    "holdings": "the same beyond this many sockets held (50000)",
-    "namespaces": "read a user's network namespaces beyond this many late (64)",
+    "port": ("PORT", "A port at either end, or a range such as 8000-8100."),
+    "addr": ("ADDR", "An address at either end, or a network such as 10.0.0.0/8."),
+    "unit": ("UNIT", "Processes of this systemd unit, for example nginx.service."),
+    "container": ("ID", "Processes of the container whose id begins with ID."),
+    "netns": ("INODE", "Sockets in the network namespace with this inode."),
+    "direction": ("DIR", "inbound, outbound or listen."),
+    "event": ("EVENT", "Socket records to report: snapshot, open, update, close (default all)."),
 }
 
 
 def build_parser() -> ArgumentParser:
-    """The command line's grammar."""
-    from .usage import Parser
+    """Return the grammar of the command line."""
+    from argparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        """A parser that reports errors with ``log``: argparse blocks if nobody reads stderr."""
+
+        def error(self, message: str) -> NoReturn:
+            raise SystemExit(_fail(message + SEE_HELP, WRONG_USAGE))
 
     parser = Parser(
         prog="sockagent",
-        description="Tells which process opened or closed which socket, as it happens. "
-        "Prints one snapshot of all sockets as NDJSON, or follows them.",
-        epilog="Values of one filter, comma-separated or repeated, are alternatives; different "
-        "filters must all match. Text values may be shell globs: 'nginx*'.",
+        description="Report which process opened or closed which socket. Prints one snapshot of "
+        "all sockets as NDJSON; with --follow, keeps running and reports changes.",
+        epilog="Several values of one filter, separated by commas or in repeated options, are "
+        "alternatives; different filters must all match. Text values may be shell globs, for "
+        "example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, 78 unusable file.",
         allow_abbrev=False,
+        add_help=False,
     )
     add = parser.add_argument
-    add("-f", "--follow", action="store_true", help="go on with what opens, changes and closes")
-    add("--interval", type=float, metavar="SECONDS", help="seconds between polls (1.0)")
-    add(
-        "--sweep",
-        type=float,
-        metavar="SECONDS",
-        help="seconds to read everything again in that may have changed (60)",
-    )
-    add("--stats", type=float, metavar="SECONDS", help="tell on stderr what the polls cost")
-    add("--all", action="store_true", help="with sockets that no process holds: TIME_WAIT, orphans")
-    add("--cmdline", action="store_true", help="with command lines, which may hold secrets")
-    add("--proc", metavar="PATH", help="the procfs to read (/proc)")
-    add("--source", choices=("auto", "procfs", "netlink"), help="where to read the tables (auto)")
-    for name, what in _USER_LIMITS.items():
-        add(f"--max-user-{name}", type=int, metavar="N", help=f"{what}; root is exempt")
-    add("--schema", action="store_true", help="print the JSON Schema of the records and exit")
-    add("--version", action="version", version=f"sockagent {__version__}")
-    _add_serving(parser.add_argument_group("over the network"))
+    add("-h", "--help", action="help", help="Print this help and exit.")
+    add("-f", "--follow", action="store_true", help="Keep running and report changes.")
+    add("--interval", type=float, metavar="SECONDS", help="Seconds between polls (default 1.0).")
+    add("--all", action="store_true",
+        help="Include sockets that no process holds, such as those in TIME_WAIT.")  # fmt: skip
+    add("--cmdline", action="store_true",
+        help="Include command lines, which may contain secrets.")  # fmt: skip
+    add("--sweep", type=float, metavar="SECONDS",
+        help="Reread all descriptors of recently active processes every SECONDS (default 60).",
+    )  # fmt: skip
+    add("--stats", type=float, metavar="SECONDS",
+        help="Log the cost of polls on stderr every SECONDS; requires --follow or --listen.",
+    )  # fmt: skip
+    add("--proc", metavar="PATH", help="Read the procfs mounted at PATH (default /proc).")
+    add("--source", choices=("auto", "procfs", "netlink"),
+        help="Where to read socket tables; auto is netlink where it works (default auto).",
+    )  # fmt: skip
+    for name, text in _USER_LIMITS.items():
+        add(f"--max-user-{name}", type=int, metavar="N", help=text)
+    add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")
+    add("--version", action="version", version=f"sockagent {__version__}",
+        help="Print the version and exit.")  # fmt: skip
+    _add_network(parser.add_argument_group("network"))
     filters = parser.add_argument_group("filters")
-    for name, (metavar, text) in _FILTER_HELP.items():
+    for name, (metavar, text) in _FILTERS.items():
         filters.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
     return parser
 
 
-def _add_serving(group: _ArgumentGroup) -> None:
+def _add_network(group: _ArgumentGroup) -> None:
     add = group.add_argument
-    add("--listen", action="append", metavar="ADDR", help="HOST:PORT, [V6]:PORT or unix:PATH")
-    add("--connect", action="append", metavar="URL", help="follow the agent at ws://HOST:PORT")
-    add("--token-file", metavar="PATH", help="tokens, one a line, of which a client needs one")
-    add("--filter-file", metavar="PATH", help="what clients may see at most: name=values lines")
-    add("--tls-cert", metavar="PATH", help="our certificate, with those that lead to its CA")
-    add("--tls-key", metavar="PATH", help="its key")
-    add("--tls-ca", metavar="PATH", help="the CA that the other side's certificate is from")
-    add("--allow-host", action="append", metavar="NAME", help="another name of this agent")
-    add("--allow-origin", action="append", metavar="ORIGIN", help="a site whose pages may read")
-    add("--insecure", action="store_true", default=None, help="let others in without token, TLS")
-    add("--socket-mode", type=_octal, metavar="MODE", help="mode of a unix socket's file (600)")
-    add("--max-clients", type=int, metavar="N", help="clients in all (1000)")
-    add("--max-clients-per-address", type=int, metavar="N", help="of one address or user (250)")
-    add("--max-handshakes", type=int, metavar="N", help="handshakes under way (200)")
+    add("--listen", action="append", metavar="ADDR",
+        help="Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.")  # fmt: skip
+    add("--connect", action="append", metavar="URL",
+        help="Print the records of the agent at URL, for example ws://HOST:PORT.")  # fmt: skip
+    add("--token-file", metavar="PATH",
+        help="Tokens, one on each line; a client must present one of them.")  # fmt: skip
+    add("--filter-file", metavar="PATH",
+        help="Limit what clients see to these filters, lines such as proto=tcp.")  # fmt: skip
+    add("--tls-cert", metavar="PATH", help="Certificate of this side, with its chain (PEM).")
+    add("--tls-key", metavar="PATH", help="Key of the certificate (PEM).")
+    add("--tls-ca", metavar="PATH",
+        help="Require a certificate of the other side that this CA signed (PEM).")  # fmt: skip
+    add("--allow-host", action="append", metavar="NAME",
+        help="Accept requests with this host name, for example that of a proxy.")  # fmt: skip
+    add("--allow-origin", action="append", metavar="ORIGIN",
+        help="Accept requests of web pages from this origin, for example https://dash.example.",
+    )  # fmt: skip
+    add("--insecure", action="store_true", default=None,
+        help="Allow remote clients without token or TLS.")  # fmt: skip
+    add("--socket-mode", type=_octal, metavar="MODE",
+        help="Mode of the file of a unix socket (default 600).")  # fmt: skip
+    add("--max-clients", type=int, metavar="N", help="Accept up to N clients (default 1000).")
+    add("--max-clients-per-address", type=int, metavar="N",
+        help="Accept up to N clients of one address or local user (default 250).")  # fmt: skip
+    add("--max-handshakes", type=int, metavar="N",
+        help="Accept up to N connections that are not yet clients (default 200).")  # fmt: skip
 
 
 def _octal(text: str) -> int:
@@ -108,49 +135,52 @@ def _octal(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no octal number") from None
+        raise ArgumentTypeError(f"invalid mode {text!r}; expected for example 660") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status. Wrong usage raises SystemExit, as argparse does."""
+    """Run the command; return its exit status."""
     if arguments is None:
         arguments = sys.argv[1:]
     environment = dict(os.environ)
     try:
-        return _run(_options(arguments))
-    except UsageError as error:
-        _reject_pending(environment)
-        build_parser().error(f"argument --{error.argument}: {error}")
-    except ConfigFailure as error:
-        _reject_pending(environment)
-        _complain(str(error))
-        return WRONG_CONFIG
-    except RuntimeFailure as error:
-        _complain(str(error))
-    except OSError as error:  # Descriptors, mostly: even to import takes them.
-        _complain(f"it cannot work here: {error.strerror or error}")
-    except MemoryError:
-        _complain("it cannot work here: not enough memory")
-    except ImportError as error:  # A part of it is missing, or cannot be loaded into memory.
-        _complain(f"it cannot work here: {error}")
-    except RuntimeError as error:
-        if str(error) != NO_THREAD:
-            raise
-        _complain(f"it cannot work here: {error}")
-    except KeyboardInterrupt:  # Before the agent listens to signals.
+        return _run(_parse(arguments))
+    except SystemExit as end:  # argparse has printed the help, the version or an error.
+        return _flush(end.code if isinstance(end.code, int) else FAILED)
+    except KeyboardInterrupt:
         return DONE
-    return FAILED
+    except (SockagentError, OSError, MemoryError, ImportError, RuntimeError) as error:
+        outcome = _outcome(error)
+        if outcome is None:
+            raise
+        if isinstance(error, (UsageError, ConfigFailure)):
+            _reject_pending(environment)
+        return _fail(*outcome)
 
 
-def _reject_pending(environment: Mapping[str, str]) -> None:
-    if "LISTEN_FDS" in environment:
-        from .service.sd_notify import reject_pending
+def _outcome(error: Exception) -> tuple[str, int] | None:
+    """Return the message for an error and the exit status; None if it is an error of the code."""
+    match error:
+        case UsageError():
+            return f"argument --{error.argument}: {error}{SEE_HELP}", WRONG_USAGE
+        case ConfigFailure():
+            return str(error), WRONG_CONFIG
+        case RuntimeFailure():
+            return str(error), FAILED
+        case OSError():  # No free descriptors, mostly: imports need them, too.
+            return f"cannot run: {error.strerror or error}", FAILED
+        case MemoryError():
+            return "cannot run: not enough memory", FAILED
+        case ImportError():  # A module is missing, or there is no memory to load it.
+            return f"cannot run: {error}", FAILED
+        case RuntimeError() if str(error) == NO_THREAD:
+            return f"cannot run: {error}", FAILED
+    return None
 
-        reject_pending(environment)
 
-
-def _options(arguments: Sequence[str]) -> dict[str, Any]:
-    if not arguments:  # The grammar need not be loaded.
+def _parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the options that are given. Raises SystemExit, as argparse does."""
+    if not arguments:  # argparse need not be loaded.
         return {}
     given = vars(build_parser().parse_args(arguments))
     return {name: value for name, value in given.items() if value is not None}
@@ -163,24 +193,25 @@ def _run(options: dict[str, Any]) -> int:
         _print(schema_text())
         return DONE
     if not sys.platform.startswith("linux"):
-        raise RuntimeFailure(f"it reads Linux's procfs; this is {sys.platform}")
+        raise RuntimeFailure(f"requires Linux; this is {sys.platform}")
     if sys.stdout is None:
-        raise RuntimeFailure(CLOSED)
-    # What is wrong with the arguments is said before anything starts; without any, the walk
-    # starts before what it does not need is loaded.
+        raise RuntimeFailure(STDOUT_CLOSED)
+    # Arguments are checked before anything starts; without arguments the scan starts first, and
+    # reads processes while modules are loaded.
     config = _config(options) if options else None
-    walk = None if config and config.polls else _start_walk(config)
+    scan = None if config and config.is_continuous else _start_scan(config)
     from .app import run
 
-    run(config or _config({}), walk)
+    run(config or _config({}), scan)
     return DONE
 
 
 def _config(options: dict[str, Any]) -> Config:
+    """Return the settings that the options make. Raises UsageError and ConfigFailure."""
     from .config import Config, Network
     from .stream.filters import FILTERS, Filter
 
-    chosen = {name: options.pop(name) for name in FILTERS if name in options}
+    filters = {name: options.pop(name) for name in FILTERS if name in options}
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
     if "listen" in network:
@@ -191,63 +222,63 @@ def _config(options: dict[str, Any]) -> Config:
         network.update(find_credentials(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
-    return Config(filter=Filter(chosen), network=Network(**network), **options)
+    return Config(filter=Filter(filters), network=Network(**network), **options)
 
 
-def _start_walk(config: Config | None) -> ForkedScan | None:
-    """Start the one-shot's walk."""
+def _start_scan(config: Config | None) -> ForkedScan | None:
+    """Start to scan processes for a one-shot snapshot, in another process; None where it cannot be
+    created: the agent then scans by itself."""
     from .kernel.procfs.forked_scan import ForkedScan
     from .kernel.procfs.mount import ProcFS
     from .kernel.procfs.scanner import ProcessScanner
 
-    def walker() -> ProcessScanner:
+    def scanner() -> ProcessScanner:
         if config is None:
             return ProcessScanner(ProcFS())
         return ProcessScanner(ProcFS(config.proc), cmdline=config.cmdline)
 
     try:
-        return ForkedScan(walker)
-    except OSError:  # No process to be had: the agent walks by itself.
+        return ForkedScan(scanner)
+    except OSError:
         return None
 
 
+def _reject_pending(environment: Mapping[str, str]) -> None:
+    """Close connections that wait on sockets passed by systemd, which would restart the agent for
+    each of them. ``environment`` is that of the start."""
+    if "LISTEN_FDS" in environment:
+        from .service.sd_notify import reject_pending
+
+        reject_pending(environment)
+
+
 def _print(text: str) -> None:
-    """Print a document. Raises RuntimeFailure when it cannot be written."""
+    """Print to stdout. Raises RuntimeFailure. If the reader has left, the process ends."""
     if sys.stdout is None:
-        raise RuntimeFailure(CLOSED)
+        raise RuntimeFailure(STDOUT_CLOSED)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         os._exit(DONE)
     except OSError as error:
-        raise RuntimeFailure(f"standard output: {error.strerror}") from error
+        raise RuntimeFailure(f"cannot write to standard output: {error.strerror}") from error
 
 
-def _complain(message: str) -> None:
-    """Say it on stderr, waiting a little for whoever reads that."""
+def _flush(status: int) -> int:
+    """Write what argparse printed; return the exit status."""
+    try:
+        _print("")
+    except RuntimeFailure as error:
+        if status == DONE:
+            return _fail(str(error))
+    return status
+
+
+def _fail(message: str, status: int = FAILED) -> int:
+    """Log a message, and wait a moment until it is read; return the exit status."""
     from .log import finish, log
 
     log(message)
     finish()
-
-
-def entry() -> NoReturn:
-    """The command ``sockagent``.
-
-    The process ends without the interpreter's farewell: that would free every object one by one.
-    """
-    # Loading modules and building the first snapshot makes no garbage that is worth looking for;
-    # following looks for it again.
-    gc.disable()
-    try:
-        status = main()
-    except SystemExit as end:  # argparse has said what there is to say.
-        status = end.code if isinstance(end.code, int) else FAILED
-        try:
-            _print("")
-        except RuntimeFailure as error:
-            if status == DONE:
-                _complain(str(error))
-                status = FAILED
-    os._exit(status)
+    return status

@@ -1,4 +1,4 @@
-"""What the agent is asked to do: one frozen value, validated once. It knows no argparse."""
+"""The settings of one run: frozen values, validated when they are made."""
 
 from __future__ import annotations
 
@@ -13,34 +13,43 @@ from .snapshot.quota import Limits
 from .stream.filters import Filter
 
 INTERVAL_SECONDS = 1.0
-# Below this a poll of a large machine takes longer than the time between two.
-SHORTEST_INTERVAL_SECONDS = 0.05
-# Below this the lines are of no use to a reader.
-SHORTEST_STATS_SECONDS = 0.1
-
-# A day: whoever looks less often has no use for an agent.
-LONGEST_SECONDS = 86_400.0
+# On a large machine a poll takes longer than this.
+MIN_INTERVAL_SECONDS = 0.05
+MIN_STATS_SECONDS = 0.1
+MAX_SECONDS = 86_400.0
 SOCKET_MODE = 0o600
+INSECURE = (
+    "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
+    "(or --insecure)"
+)
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
-# Where the tables are read: text in procfs, sock_diag over netlink, or netlink where it works.
+# Where socket tables are read: text in procfs, sock_diag over netlink, or netlink if it works.
 SOURCES = ("auto", "procfs", "netlink")
-LIMITS_OF_USERS = Limits()
-# Settings of what is read, and how.
-_READING = ("interval", "sweep", "stats", "all", "cmdline", "proc", "source")
-_USER_LIMITS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
+_USER_LIMITS = Limits()
+# Settings of reading sockets, which an agent that only prints remote feeds does not do.
+_USER_LIMIT_SETTINGS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
+_READ_SETTINGS = (
+    "interval", "sweep", "stats", "all", "cmdline", "proc", "source", *_USER_LIMIT_SETTINGS
+)  # fmt: skip
+# Settings of a server that are settings of a client, too.
+_CLIENT_SETTINGS = frozenset({"token_file", "tls_cert", "tls_key", "tls_ca"})
+
+
+def _option(setting: str) -> str:
+    return setting.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How WebSocket subscribers are served, or others' feeds asked for. The files are paths.
+    """Settings of the WebSocket server, or of the client that follows remote agents.
 
-    Raises UsageError.
+    Files are given by path. Raises UsageError.
     """
 
     listen: tuple[ListenAddress, ...] = ()
-    connect: tuple[str, ...] = ()  # URLs: then others are asked, and nothing is read here.
+    connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.
     token_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -56,60 +65,56 @@ class Network:
 
     def __post_init__(self) -> None:
         if self.listen and self.connect:
-            raise UsageError("connect", "it does not go with --listen")
-        self._check_places()
+            raise UsageError("connect", "cannot be combined with --listen")
+        self._check_role()
         self._check_names()
         if (self.tls_cert is None) != (self.tls_key is None):
-            missing = "tls-cert" if self.tls_cert is None else "tls-key"
-            raise UsageError(missing, "certificate and key are given together")
+            missing, given = ("tls-cert", "tls-key") if self.tls_key else ("tls-key", "tls-cert")
+            raise UsageError(missing, f"required with --{given}")
         if self.listen and self.tls_ca is not None and self.tls_cert is None:
-            raise UsageError("tls-ca", "it takes --tls-cert and --tls-key")
+            raise UsageError("tls-ca", "requires --tls-cert and --tls-key")
         for name in ("max_clients", "max_clients_per_address", "max_handshakes"):
             if getattr(self, name) < 1:
-                raise UsageError(name.replace("_", "-"), "must be at least 1")
+                raise UsageError(_option(name), "must be at least 1")
         if not 0 <= self.socket_mode <= 0o777:
-            raise UsageError("socket-mode", "must be an octal number up to 777")
+            raise UsageError("socket-mode", "must be an octal mode up to 777, for example 660")
         for url in self.connect:
             _check_url(url)
         for listen in self.listen:
-            if not (listen.is_local or self.insecure):
-                self._check_exposed(listen)
+            if not (listen.is_local or self.insecure or (self.token_file and self.tls_cert)):
+                raise UsageError("listen", f"{listen}: {INSECURE}")
 
-    def _check_places(self) -> None:
-        """Each setting is for one side, or for both."""
-        ours = ["token_file", "tls_cert", "tls_key", "tls_ca"]  # Of a client, too.
+    def _check_role(self) -> None:
+        """Check that each setting is one of a server or a client, whichever this is."""
         for name, setting in Network.__dataclass_fields__.items():
-            if self.listen or name in ("listen", "connect") or (self.connect and name in ours):
+            is_for_client = name in _CLIENT_SETTINGS
+            if self.listen or name in ("listen", "connect") or (self.connect and is_for_client):
                 continue
             if getattr(self, name) != setting.default:
-                which = "--listen or --connect" if name in ours else "--listen"
-                raise UsageError(name.replace("_", "-"), f"it goes with {which}")
+                role = "--listen or --connect" if is_for_client else "--listen"
+                raise UsageError(_option(name), f"requires {role}")
 
     def _check_names(self) -> None:
         if len(set(self.connect)) < len(self.connect):
             raise UsageError("connect", "the same URL is given twice")
         for origin in self.allow_origin:
             if not _ORIGIN.fullmatch(origin):
-                raise UsageError("allow-origin", f"{origin!r} is none, as https://dash.example is")
+                raise UsageError(
+                    "allow-origin",
+                    f"invalid origin {origin!r}; expected for example https://dash.example",
+                )
         for host in self.allow_host:
             if not _HOST.fullmatch(host):
-                raise UsageError("allow-host", f"{host!r} is no name, which has no port")
-
-    def _check_exposed(self, listen: ListenAddress) -> None:
-        missing = [] if self.token_file else ["--token-file"]
-        if self.tls_cert is None:
-            missing += ["--tls-cert", "--tls-key"]
-        if missing:
-            raise UsageError(
-                "listen",
-                f"other machines reach {listen}: that takes {' and '.join(missing)}; "
-                "--insecure does without",
-            )
+                raise UsageError(
+                    "allow-host",
+                    f"invalid name {host!r}; expected a name without port, "
+                    "for example proxy.example",
+                )
 
 
-def _check_seconds(name: str, seconds: float, least: float) -> None:
-    if not least <= seconds <= LONGEST_SECONDS:
-        raise UsageError(name, f"must be a number of seconds, {least} to {LONGEST_SECONDS:.0f}")
+def _check_seconds(option: str, seconds: float, minimum: float) -> None:
+    if not minimum <= seconds <= MAX_SECONDS:
+        raise UsageError(option, f"must be a number of seconds from {minimum} to {MAX_SECONDS:.0f}")
 
 
 def _check_url(url: str) -> None:
@@ -119,62 +124,68 @@ def _check_url(url: str) -> None:
 
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        fine = False
-    if not fine or parts.fragment:
-        raise UsageError("connect", f"{url!r} is none of ws://HOST:PORT, wss://… and unix:PATH")
+        is_valid = False
+    if not is_valid or parts.fragment:
+        raise UsageError(
+            "connect", f"invalid URL {url!r}; expected ws://HOST:PORT, wss://HOST:PORT or unix:PATH"
+        )
     if parts.username is not None:
-        raise UsageError("connect", "a URL shows in every list of processes: --token-file is safe")
+        raise UsageError(
+            "connect", "every user can see a password in a URL with ps(1); use --token-file"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The settings of one run. Raises UsageError, naming the option at fault."""
+    """The settings of one run. Raises UsageError, which names the option at fault."""
 
     follow: bool = False
     interval: float = INTERVAL_SECONDS  # Seconds from one poll to the next.
-    sweep: float = SWEEP_SECONDS  # Seconds in which everything is read again.
-    stats: float | None = None  # Seconds between two lines about the agent itself.
+    sweep: float = SWEEP_SECONDS  # Seconds in which every descriptor is read again.
+    stats: float | None = None  # Seconds between two log lines about the cost of polls.
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
     source: str = "auto"  # One of SOURCES.
-    # What one user but root may have before the rest is read late.
-    max_user_descriptors: int = LIMITS_OF_USERS.descriptors
-    max_user_holdings: int = LIMITS_OF_USERS.holdings
-    max_user_namespaces: int = LIMITS_OF_USERS.namespaces
+    # What one user other than root may have before the rest is read late.
+    max_user_descriptors: int = _USER_LIMITS.descriptors
+    max_user_holdings: int = _USER_LIMITS.holdings
+    max_user_namespaces: int = _USER_LIMITS.namespaces
     filter: Filter = field(default_factory=Filter)
     network: Network = field(default_factory=Network)
 
     @property
     def limits(self) -> Limits:
-        """What one user may have before the rest is read late."""
+        """The limits of each user."""
         return Limits(self.max_user_descriptors, self.max_user_holdings, self.max_user_namespaces)
 
     @property
-    def polls(self) -> bool:
-        """Whether it goes on after the first snapshot."""
+    def is_continuous(self) -> bool:
+        """Whether the agent keeps running after the first snapshot."""
         return self.follow or bool(self.network.listen or self.network.connect)
 
     def __post_init__(self) -> None:
-        _check_seconds("interval", self.interval, SHORTEST_INTERVAL_SECONDS)
-        _check_seconds("sweep", self.sweep, SHORTEST_INTERVAL_SECONDS)
-        for name in _USER_LIMITS:
+        _check_seconds("interval", self.interval, MIN_INTERVAL_SECONDS)
+        _check_seconds("sweep", self.sweep, MIN_INTERVAL_SECONDS)
+        for name in _USER_LIMIT_SETTINGS:
             if getattr(self, name) < 1:
-                raise UsageError(name.replace("_", "-"), "must be at least 1")
+                raise UsageError(_option(name), "must be at least 1")
         if self.stats is not None:
-            _check_seconds("stats", self.stats, SHORTEST_STATS_SECONDS)
-        if self.stats is not None and not self.polls:
-            raise UsageError("stats", "there are polls to tell of only with --follow or --listen")
-        if "snapshot" not in self.filter.events and not self.polls:
-            raise UsageError("event", "without --follow there are only snapshot records")
+            _check_seconds("stats", self.stats, MIN_STATS_SECONDS)
+        if self.stats is not None and not self.is_continuous:
+            raise UsageError("stats", "requires --follow or --listen")
+        if "snapshot" not in self.filter.events and not self.is_continuous:
+            raise UsageError("event", "other records than snapshot require --follow")
         if self.network.connect:
-            settings = Config.__dataclass_fields__
-            for name in (*_READING, *_USER_LIMITS):
-                if getattr(self, name) != settings[name].default:
-                    raise UsageError(
-                        name.replace("_", "-"), "it is for the agent that reads, not for --connect"
-                    )
-        if self.all and self.polls:
-            raise UsageError("all", "only a one-shot snapshot has rows that no process can hold")
+            self._check_nothing_is_read()
+        if self.all and self.is_continuous:
+            raise UsageError("all", "cannot be combined with --follow or --listen")
+
+    def _check_nothing_is_read(self) -> None:
+        for name in _READ_SETTINGS:
+            if getattr(self, name) != Config.__dataclass_fields__[name].default:
+                raise UsageError(
+                    _option(name), "cannot be combined with --connect; set it on the remote agent"
+                )

@@ -1,21 +1,21 @@
-"""The errors that a user is told of, each in one sentence.
+"""Errors that are reported to the user, each as one sentence.
 
 SockagentError
 ├── UsageError      wrong usage; names the argument at fault (exit status 2)
-│   └── FilterError     a filter's value
-├── ConfigFailure   files that the configuration names cannot be used (exit status 78)
-└── RuntimeFailure  the agent cannot work here (exit status 1)
+│   └── FilterError     the value of a filter
+├── ConfigFailure   a file that the configuration names cannot be used (exit status 78)
+└── RuntimeFailure  the agent cannot work on this machine (exit status 1)
 """
 
 from __future__ import annotations
 
 
 class SockagentError(Exception):
-    """Base of what is told to the user."""
+    """Base of the errors that are reported to the user."""
 
 
 class UsageError(SockagentError):
-    """Wrong usage. ``argument`` is the name of what is at fault, without dashes."""
+    """Wrong usage. ``argument`` is the name of the argument at fault, without dashes."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message)
@@ -23,12 +23,12 @@ class UsageError(SockagentError):
 
 
 class FilterError(UsageError):
-    """A filter that cannot be understood; ``argument`` is the filter's name."""
+    """An invalid value of a filter; ``argument`` is the name of the filter."""
 
 
 class ConfigFailure(SockagentError):
-    """What the configuration names cannot be used: it takes a person to mend it."""
+    """A file that the configuration names cannot be used: the administrator must correct it."""
 
 
 class RuntimeFailure(SockagentError):
-    """The agent cannot do its work on this machine."""
+    """The agent cannot work on this machine."""

@@ -1,15 +1,11 @@
-"""What following takes: polls into the feed, and what is told of them on stderr.
-
-It knows no formats, and nobody who subscribes.
-"""
+"""Continuous polling: each snapshot goes to the feed, and what is missing in it to stderr."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
-from .config import Config
 from .errors import RuntimeFailure
 from .log import log
 from .model import Coverage
@@ -20,85 +16,79 @@ from .snapshot.poller import Poller
 from .snapshot.stats import PollStats, sentence
 from .snapshot.ticker import snapshots
 from .stream.diff import DeltaTracker
-from .stream.encoder import AgentInfo
-from .stream.feed import HISTORY_BURST_SECONDS, Feed
+from .stream.feed import Feed
 
-# Allocations between two looks for cyclic garbage: there is little, and each look is a pause.
+# Allocations between two runs of the cyclic garbage collector: there is little such garbage, and
+# each run is a pause.
 GC_THRESHOLD = 100_000
 
 
-def _nothing() -> None:
-    pass
-
-
 class Follower:
-    """The feed of an agent that polls; ``work`` is what must run for it."""
+    """Polls and publishes in a feed. ``on_progress`` is called after each part of the work between
+    two publications, ``on_poll`` after each publication."""
 
     def __init__(
-        self, poller: Poller, agent: AgentInfo, config: Config, left: SavedState | None = None
+        self,
+        poller: Poller,
+        feed: Feed,
+        *,
+        saved: SavedState | None = None,
+        on_progress: Callable[[], None],
+        on_poll: Callable[[], None],
     ) -> None:
-        """``left`` is what an earlier run of the same epoch left."""
-        self.feed = Feed(agent, stats=PollStats(), history_burst=HISTORY_BURST_SECONDS)
-        self._tracker = DeltaTracker()
-        self._missing: tuple[str, ...] = ()  # In the last poll.
-        self._logged: set[str] = set()  # Kinds of sentences on what is missing.
-        if left is not None:
-            self.feed.restore(left.seq, left.history())
-            self._tracker = DeltaTracker(left.snapshot, left.opened_at)
-        self.polled: Callable[[], None] = _nothing  # Called after each poll,
-        self.progressed: Callable[[], None] = _nothing  # and after each part of one.
+        """``saved`` is the state of an earlier run with the same epoch as the feed."""
         self._poller = poller
-        self._config = config
+        self._feed = feed
+        self._tracker = (
+            DeltaTracker() if saved is None else DeltaTracker(saved.snapshot, saved.opened_at)
+        )
+        self._on_progress = on_progress
+        self._on_poll = on_poll
+        self._missing: tuple[str, ...] = ()  # In the newest snapshot.
+        self._logged: set[str] = set()  # Kinds of the sentences in ``_missing`` that were logged.
 
-    def work(self) -> list[Coroutine[None, None, None]]:
-        """The coroutines to be run until the end, all of them. They raise RuntimeFailure."""
-        telling = [] if self._config.stats is None else [self._tell(self._config.stats)]
-        return [self._poll(), *telling]
-
-    def left(self) -> SavedState | None:
-        """What is left to a later run; None before the first poll."""
-        feed = self.feed
-        if feed.snapshot is None:
-            return None
-        held = [(one.time, one.deltas, one.first) for one in feed.history.batches]
-        return SavedState(feed.epoch, feed.seq, feed.snapshot, self._tracker.opened_at, held)
-
-    def progress(self) -> None:
-        """Report that a part of a poll was completed."""
-        self.progressed()
-
-    async def _poll(self) -> None:
-        tracker, feed = self._tracker, self.feed
+    async def run(self, interval: float) -> None:
+        """Poll every ``interval`` seconds until cancelled. Raises RuntimeFailure."""
+        feed = self._feed
         try:
-            async for snapshot in snapshots(self._poller, self._config.interval, feed.stats):
-                first = feed.snapshot is None
-                deltas = tracker.advance(snapshot)
-                self.progressed()
+            async for snapshot in snapshots(self._poller, interval, feed.stats):
+                is_first = feed.snapshot is None
+                deltas = self._tracker.advance(snapshot)
+                self._on_progress()
                 feed.publish(snapshot, deltas)
-                self.polled()
-                self._log(snapshot.coverage, first=first)
-                if first:
+                self._on_poll()
+                self._log_missing(snapshot.coverage, is_first=is_first)
+                if is_first:
                     gc.freeze()
                     gc.set_threshold(GC_THRESHOLD)
                     gc.enable()
         except OSError as error:
-            raise RuntimeFailure(f"there is no procfs: {error.strerror}") from error
+            raise RuntimeFailure(f"cannot read procfs: {error.strerror}") from error
 
-    def _log(self, coverage: Coverage, *, first: bool) -> None:
-        """Log what is missing, each kind of sentence once."""
-        if first:
+    def state(self) -> SavedState | None:
+        """Return the state for a later run; None before the first poll."""
+        feed = self._feed
+        if feed.snapshot is None:
+            return None
+        batches = [(batch.time, batch.deltas, batch.first) for batch in feed.history.batches]
+        return SavedState(feed.epoch, feed.seq, feed.snapshot, self._tracker.opened_at, batches)
+
+    def _log_missing(self, coverage: Coverage, *, is_first: bool) -> None:
+        """Log what is missing; each kind of sentence once."""
+        if is_first:
             warn(coverage)
         if coverage.missing == self._missing:
             return
         self._missing = coverage.missing
         for text in coverage.missing:
-            if (its_kind := kind(text)) not in self._logged:
-                self._logged.add(its_kind)
-                if not first:
+            if (of_kind := kind(text)) not in self._logged:
+                self._logged.add(of_kind)
+                if not is_first:
                     log(f"warning: {text}")
 
-    async def _tell(self, seconds: float) -> None:
-        """Say what the polls cost, for ever."""
-        while True:
-            await asyncio.sleep(seconds)
-            log(sentence(self.feed.stats.figures()))
+
+async def log_stats(stats: PollStats, seconds: float) -> None:
+    """Log what the polls cost every so many seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        log(sentence(stats.figures()))

@@ -1,7 +1,7 @@
-"""Filter values that match nothing on this machine, mostly misspelled: told, but not refused. A
-protocol's module may be loaded later, a user be added.
+"""Warnings before the start: filters that match nothing, and what the agent may not read.
 
-It knows filters and what the kernel calls its protocols. Blocking.
+A filter value that matches nothing is usually misspelled. It is not an error: a user may be added
+later, and the module of a protocol loaded. Everything here may block.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .model import INET_FAMILIES, INET_PROTOS, Coverage
 from .stream.filters import Filter, is_glob
 
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
-_HEADED = 1  # Lines before the first protocol in /proc/net/protocols.
+_HEADER_LINES = 1  # Of /proc/net/protocols.
 
 
 def hints(filter: Filter, proc: str, *, all_rows: bool = False) -> Iterator[str]:
-    """One sentence for each value of ``filter`` that matches nothing; ``proc`` is the procfs.
+    """Yield one sentence for each value of ``filter`` that matches nothing.
 
-    ``all_rows``: whether those are told too that no process can hold.
+    ``proc`` is the path of procfs. ``all_rows``: whether sockets that no process holds are listed.
     """
     values = dict(filter.values)
     if not all_rows and any(value.upper() == "TIME_WAIT" for value in values.get("state", ())):
-        yield "sockets in TIME_WAIT belong to no process: they come with --all only"
+        yield "no process holds a socket in TIME_WAIT; add --all to list those"
     for user in sorted(values.get("user", ())):
         if not (user.isdigit() or is_glob(user)) and not _is_user(user):
-            yield f"there is no user {user!r} here"
+            yield f"there is no user {user!r} on this machine"
     if values.keys() & {"proto", "family"}:
         known = {"proto": _protocols(proc)}
         known["family"] = (known["proto"] - set(INET_PROTOS)) | INET_FAMILIES
@@ -49,8 +49,8 @@ def _is_user(name: str) -> bool:
 
 
 def _protocols(proc: str) -> set[str]:
-    """The protocols that this kernel has, as records name them."""
-    lines = read_or_empty(f"{proc}/self/net/protocols").splitlines()[_HEADED:]
+    """Return the protocols of this kernel, named as in records."""
+    lines = read_or_empty(f"{proc}/self/net/protocols").splitlines()[_HEADER_LINES:]
     names = [line.split()[0] for line in lines if line.split()]
     protocols = {
         proto for name in names if (proto := socket_from_protocol(0, name).proto) is not None
@@ -59,7 +59,7 @@ def _protocols(proc: str) -> set[str]:
 
 
 def warn(coverage: Coverage) -> None:
-    """Say once on stderr what cannot be seen."""
+    """Log what is missing in the first snapshot, on one line."""
     if coverage.complete:
         return
     missing = "; ".join(coverage.missing)

@@ -1,10 +1,10 @@
-"""Bytes from the kernel to text, and text to what a terminal may show. It knows nothing else."""
+"""Text from the kernel's bytes, and text that is safe on a terminal."""
 
 from __future__ import annotations
 
 
 def decode(raw: bytes) -> str:
-    r"""Text of bytes that are usually UTF-8; those that are not show as ``\xNN``."""
+    r"""Decode bytes that are usually UTF-8; bytes that are not become ``\xNN``."""
     return raw.decode("utf-8", "backslashreplace")
 
 
@@ -13,8 +13,8 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def escape_controls(encoded: str) -> str:
-    """Return JSON with DEL and the C1 controls escaped: JSON allows them as they are, but terminals
-    obey them. The other control characters JSON itself escapes."""
+    """Escape DEL and the C1 controls in JSON: JSON permits them, but terminals interpret them. JSON
+    escapes the other control characters itself."""
     if encoded.isascii() and "\x7f" not in encoded:
         return encoded
     return encoded.translate(_CONTROLS)

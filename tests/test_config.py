@@ -10,7 +10,7 @@ from agent.errors import UsageError
 from agent.stream.filters import Filter
 
 
-def test_by_default_it_is_one_snapshot_of_everything() -> None:
+def test_the_default_is_one_snapshot_of_everything() -> None:
     config = Config()
     assert (config.follow, config.all, config.cmdline) == (False, False, False)
     assert (config.interval, config.proc, config.filter) == (1.0, "/proc", Filter())
@@ -22,7 +22,7 @@ def test_intervals(interval: float) -> None:
 
 
 @pytest.mark.parametrize("interval", [0.049, 0, -1, math.nan, math.inf, -math.inf])
-def test_an_interval_too_short_or_no_number_is_refused(interval: float) -> None:
+def test_an_interval_that_is_too_short_or_not_finite_is_rejected(interval: float) -> None:
     with pytest.raises(UsageError) as caught:
         Config(interval=interval)
     assert caught.value.argument == "interval"
@@ -30,27 +30,27 @@ def test_an_interval_too_short_or_no_number_is_refused(interval: float) -> None:
 
 @pytest.mark.parametrize("name", ["sweep", "stats"])
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
-def test_seconds_that_are_none_are_refused(name: str, seconds: float) -> None:
+def test_seconds_that_are_not_positive_and_finite_are_rejected(name: str, seconds: float) -> None:
     with pytest.raises(UsageError) as caught:
         Config(**{name: seconds})  # type: ignore[arg-type]
     assert caught.value.argument == name
 
 
-def test_lines_about_itself_come_not_too_often() -> None:
+def test_stats_have_a_minimum() -> None:
     assert Config(follow=True, stats=0.1).stats == 0.1
     with pytest.raises(UsageError) as caught:
         Config(follow=True, stats=0.09)
     assert caught.value.argument == "stats"
 
 
-def test_all_is_for_one_snapshot() -> None:
+def test_all_requires_a_one_shot_snapshot() -> None:
     assert Config(all=True).all
     with pytest.raises(UsageError) as caught:
         Config(all=True, follow=True)
     assert caught.value.argument == "all"
 
 
-def test_it_is_frozen() -> None:
+def test_a_config_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().follow = True  # type: ignore[misc]
 
@@ -58,7 +58,7 @@ def test_it_is_frozen() -> None:
 # The network.
 
 LOCAL = (parse_address("127.0.0.1:1"),)
-FOREIGN = (parse_address("0.0.0.0:1"),)
+REMOTE = (parse_address("0.0.0.0:1"),)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +67,24 @@ FOREIGN = (parse_address("0.0.0.0:1"),)
         {"listen": LOCAL},
         {"listen": (*LOCAL, parse_address("unix:x")), "socket_mode": 0o660},
         {"listen": LOCAL, "token_file": "t", "allow_origin": ("https://a",), "allow_host": ("a",)},
-        {"listen": FOREIGN, "token_file": "t", "tls_cert": "c", "tls_key": "k"},
-        {"listen": FOREIGN, "insecure": True},
+        {"listen": REMOTE, "token_file": "t", "tls_cert": "c", "tls_key": "k"},
+        {"listen": REMOTE, "insecure": True},
         {"connect": ("ws://h:1", "wss://h", "ws://[::1]:1/path?proto=tcp", "unix:/x")},
         {"connect": ("wss://h",), "token_file": "t", "tls_ca": "a", "tls_cert": "c",
          "tls_key": "k"},
     ],
 )  # fmt: skip
-def test_networks(settings: dict[str, Any]) -> None:
-    assert Config(network=Network(**settings)).polls
+def test_valid_networks(settings: dict[str, Any]) -> None:
+    assert Config(network=Network(**settings)).is_continuous
 
 
 @pytest.mark.parametrize(
     ("settings", "argument"),
     [
-        ({"listen": FOREIGN}, "listen"),
-        ({"listen": FOREIGN, "token_file": "t"}, "listen"),
-        ({"listen": FOREIGN, "tls_cert": "c", "tls_key": "k"}, "listen"),
-        ({"listen": (*LOCAL, *FOREIGN)}, "listen"),
+        ({"listen": REMOTE}, "listen"),
+        ({"listen": REMOTE, "token_file": "t"}, "listen"),
+        ({"listen": REMOTE, "tls_cert": "c", "tls_key": "k"}, "listen"),
+        ({"listen": (*LOCAL, *REMOTE)}, "listen"),
         ({"listen": (parse_address("name.example:1"),)}, "listen"),
         ({"listen": LOCAL, "tls_cert": "c"}, "tls-key"),
         ({"listen": LOCAL, "tls_key": "k"}, "tls-cert"),
@@ -114,23 +114,27 @@ def test_networks(settings: dict[str, Any]) -> None:
         ({"connect": ("unix:",)}, "connect"),
     ],
 )
-def test_networks_that_are_wrong(settings: dict[str, Any], argument: str) -> None:
+def test_an_invalid_network_names_the_option(settings: dict[str, Any], argument: str) -> None:
     with pytest.raises(UsageError) as raised:
         Config(network=Network(**settings))
     assert raised.value.argument == argument
     assert "secret" not in str(raised.value)
 
 
-def test_what_is_missing_to_be_exposed_is_said() -> None:
-    with pytest.raises(UsageError, match=r"takes --token-file and --tls-cert and --tls-key; "):
-        Network(listen=FOREIGN)
+def test_a_non_loopback_address_names_what_it_requires() -> None:
+    with pytest.raises(UsageError) as raised:
+        Network(listen=REMOTE)
+    assert str(raised.value) == (
+        "0.0.0.0:1: listening on a non-loopback address requires "
+        "--token-file, --tls-cert and --tls-key (or --insecure)"
+    )
 
 
 @pytest.mark.parametrize(
     "settings", [{"interval": 2.0}, {"sweep": 5.0}, {"stats": 1.0}, {"all": True},
                  {"cmdline": True}, {"proc": "/x"}, {"source": "procfs"}]
 )  # fmt: skip
-def test_what_is_read_elsewhere_is_not_set_here(settings: dict[str, Any]) -> None:
+def test_settings_of_reading_are_rejected_with_connect(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as raised:
         Config(network=Network(connect=("ws://h",)), **settings)
     assert raised.value.argument == next(iter(settings))

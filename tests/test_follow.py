@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from agent import follow as following_module
-from agent.config import Config
+from agent import follow as follow_module
 from agent.follow import Follower
-from agent.stream.encoder import AgentInfo
+from agent.stream.feed import Feed
 
 from .fakeproc import FakeProc, inet_row
+from .feeding import AGENT
 
 INTERVAL_SECONDS = 0.05
 GARBAGE = b"0: garbage\n"
@@ -19,24 +19,22 @@ GARBAGE = b"0: garbage\n"
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines on stderr."""
     lines: list[str] = []
-    monkeypatch.setattr(following_module, "log", lines.append)
+    monkeypatch.setattr(follow_module, "log", lines.append)
     monkeypatch.setattr(
-        following_module, "warn", lambda coverage: lines.append(f"first: {coverage.missing}")
+        follow_module, "warn", lambda coverage: lines.append(f"first: {coverage.missing}")
     )
     return lines
 
 
 async def follow(fake: FakeProc, *polls: dict[str, list[bytes]]) -> None:
-    """Follow tables that read so, poll after poll."""
-    config = Config(interval=INTERVAL_SECONDS)
-    following = Follower(fake.poller(), AgentInfo("host", None, "epoch", 1.0), config)
+    """Follow tables whose contents are ``polls``, one after the other."""
     polled = asyncio.Event()
-    following.polled = polled.set
+    follower = Follower(fake.poller(), Feed(AGENT), on_progress=lambda: None, on_poll=polled.set)
+    tables = iter(polls)
+    for name, rows in next(tables).items():
+        fake.table(name, *rows)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        tables = iter(polls)
-        for name, rows in next(tables).items():
-            fake.table(name, *rows)
-        (task,) = [group.create_task(work) for work in following.work()]
+        task = group.create_task(follower.run(INTERVAL_SECONDS))
         for changed in tables:
             await polled.wait()
             polled.clear()
@@ -48,13 +46,15 @@ async def follow(fake: FakeProc, *polls: dict[str, list[bytes]]) -> None:
         task.cancel()
 
 
-async def test_what_was_missing_at_first_is_logged_once(fake: FakeProc, logged: list[str]) -> None:
+async def test_what_is_missing_in_the_first_poll_is_logged_once(
+    fake: FakeProc, logged: list[str]
+) -> None:
     await follow(fake, {"tcp": [GARBAGE]}, {"tcp": [GARBAGE, b"1: more\n"]})
     (line,) = logged
     assert line.startswith("first: ('1 malformed rows of tcp ")
 
 
-async def test_what_is_missing_later_is_logged_once_for_its_kind(
+async def test_what_is_missing_later_is_logged_once_for_each_kind(
     fake: FakeProc, logged: list[str]
 ) -> None:
     await follow(

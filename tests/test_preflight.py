@@ -33,32 +33,34 @@ def proc(tmp_path: Path) -> str:
         ("family", "inet6"),
         ("family", "vsock"),
         ("family", "unix"),
-        ("comm", "nobody-has-it"),
+        ("comm", "any-name"),
     ],
 )
-def test_what_there_is_needs_no_hint(proc: str, name: str, value: str) -> None:
+def test_a_value_that_can_match_has_no_hint(proc: str, name: str, value: str) -> None:
     assert list(hints(Filter({name: [value]}), proc)) == []
 
 
 @pytest.mark.parametrize(
     ("name", "value", "begins"),
     [
-        ("user", "nobody-is-it", "there is no user 'nobody-is-it' here"),
+        ("user", "no-such-user", "there is no user 'no-such-user' on this machine"),
         ("proto", "tcp,tpc", "this kernel has no proto 'tpc'; it has icmp, mptcp, netlink, "),
         ("proto", "tcp6", "this kernel has no proto 'tcp6'"),
         ("family", "ipv6", "this kernel has no family 'ipv6'; it has inet, inet6, "),
         ("family", "tcp", "this kernel has no family 'tcp'"),
     ],
 )
-def test_what_there_is_not_is_told(proc: str, name: str, value: str, begins: str) -> None:
+def test_a_value_that_cannot_match_has_a_hint(
+    proc: str, name: str, value: str, begins: str
+) -> None:
     (hint,) = hints(Filter({name: [value]}), proc)
     assert hint.startswith(begins)
 
 
 @pytest.mark.parametrize(("all_rows", "count"), [(False, 1), (True, 0)])
-def test_time_wait_comes_with_all_only(proc: str, all_rows: bool, count: int) -> None:
+def test_time_wait_requires_all(proc: str, all_rows: bool, count: int) -> None:
     assert len(list(hints(Filter({"state": ["time_wait"]}), proc, all_rows=all_rows))) == count
 
 
-def test_a_procfs_that_tells_nothing_of_protocols(tmp_path: Path) -> None:
+def test_a_procfs_without_a_list_of_protocols(tmp_path: Path) -> None:
     assert list(hints(Filter({"proto": ["tcp"]}), str(tmp_path))) == []

@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 from agent.text import decode, escape_controls
 
 
-def test_bytes_that_are_no_utf8_show_as_escapes() -> None:
+def test_bytes_that_are_not_utf8_become_escapes() -> None:
     assert decode(b"caf\xe9 \xff\xe2\x98\x83") == "caf\\xe9 \\xff☃"
 
 
 @given(st.binary())
-def test_all_bytes_become_text_that_can_be_encoded(raw: bytes) -> None:
+def test_decoded_bytes_can_be_encoded(raw: bytes) -> None:
     decode(raw).encode()
 
 
 @given(st.text(st.characters(max_codepoint=0x100)))
-def test_escaped_json_has_no_control_character_and_means_the_same(any_text: str) -> None:
+def test_escaped_json_has_no_control_character_and_the_same_value(any_text: str) -> None:
     encoded = escape_controls(json.dumps(any_text, ensure_ascii=False))
     assert not [char for char in encoded if char < " " or "\x7f" <= char <= "\x9f"]
     assert json.loads(encoded) == any_text

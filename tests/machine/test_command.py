@@ -408,14 +408,14 @@ def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holde
 
 SMALL_HISTORY = """
 import sys
-from agent import follow
-class Feed(follow.Feed):
+from agent.stream import feed
+class Feed(feed.Feed):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **{**options, "history_burst": 0.0}, history_records=200)
     def publish(self, *news):
         super().publish(*news)
         print(self.seq, file=sys.stderr, flush=True)
-follow.Feed = Feed
+feed.Feed = Feed
 from agent.__main__ import entry
 entry()
 """

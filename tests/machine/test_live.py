@@ -261,11 +261,11 @@ def free_port() -> int:
 
 def test_what_cannot_be_is_said_before_it_starts(tmp_path: Path) -> None:
     for arguments, status, said in (
-        (("--listen", "0.0.0.0:1"), 2, "argument --listen: other machines reach 0.0.0.0:1"),
-        (("--listen", "nonsense"), 2, "argument --listen: 'nonsense' is none of"),
+        (("--listen", "0.0.0.0:1"), 2, "argument --listen: 0.0.0.0:1: listening on"),
+        (("--listen", "nonsense"), 2, "argument --listen: invalid address 'nonsense'; "),
         (("--listen", "127.0.0.1:1", "--all"), 2, "argument --all: "),
-        (("--listen", "127.0.0.1:1", "--token-file", "/nowhere"), 78, "the token file /nowhere: "),
-        (("--connect", "http://x"), 2, "argument --connect: 'http://x' is none of"),
+        (("--listen", "127.0.0.1:1", "--token-file", "/nowhere"), 78, "token file /nowhere: "),
+        (("--connect", "http://x"), 2, "argument --connect: invalid URL 'http://x'; "),
         (("--connect", "ws://x", "--listen", "127.0.0.1:1"), 2, "argument --connect: "),
     ):
         done = run(*arguments)

@@ -392,7 +392,7 @@ def test_a_reload_replaces_tokens_and_keeps_clients_connected(installed: Contain
         while '"snapshot_end"' not in stays.stdout.readline():
             pass
         installed.run(f"echo {ANOTHER} >/etc/sockagent/tokens; systemctl reload sockagent")
-        installed.until("journalctl -u sockagent --no-pager | grep -q 'are read again'")
+        installed.until("journalctl -u sockagent --no-pager | grep -q 'filters reloaded'")
         assert client(installed, TOKEN) == 401
         assert isinstance(client(installed, ANOTHER), list)
         assert installed.show("MainPID") == main
@@ -463,9 +463,9 @@ def test_a_configuration_error_is_not_retried(changed: Container) -> None:
     assert changed.show("ActiveState") == "failed"
     assert (changed.show("ExecMainStatus"), changed.show("NRestarts")) == ("78", "0")
     said = changed.run("journalctl -u sockagent -o cat --no-pager").stdout
-    assert "sockagent: the filter file /nowhere: No such file or directory" in said
+    assert "sockagent: filter file /nowhere: No such file or directory" in said
     # A client starts the service, once, and its connection is closed.
-    runs = "journalctl -u sockagent -o cat --no-pager | grep -c 'the filter file /nowhere'"
+    runs = "journalctl -u sockagent -o cat --no-pager | grep -c 'filter file /nowhere'"
     before = int(changed.run(runs).stdout)
     done = changed.run(
         f"timeout 20 {changed.bin}/python -c 'import socket;"

@@ -7,7 +7,6 @@ import pytest
 from agent.address import parse_address
 from agent.config import Config, Network
 from agent.errors import ConfigFailure
-from agent.secrets import Serving
 from agent.service.credentials import (
     CredentialPaths,
     current_paths,
@@ -15,6 +14,7 @@ from agent.service.credentials import (
     is_world_readable,
     original_path,
 )
+from agent.serving import ConfiguredServer
 from agent.stream.feed import Feed
 
 from ..feeding import AGENT
@@ -52,7 +52,7 @@ class Directories:
 @pytest.fixture(autouse=True)
 def no_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not open sockets to listen on."""
-    monkeypatch.setattr("agent.secrets.listeners_of", lambda *_: [])
+    monkeypatch.setattr("agent.serving.listen", lambda *_: [])
 
 
 @pytest.fixture
@@ -116,13 +116,13 @@ def test_permissions_of_the_original_decide(directories: Directories) -> None:
 # Reload.
 
 
-def tokens(one: Serving) -> tuple[str, ...]:
+def tokens(one: ConfiguredServer) -> tuple[str, ...]:
     return one.server.rules.access.tokens
 
 
 async def test_a_reload_reads_the_originals(directories: Directories) -> None:
     directories.start(tokens=OLD)
-    one = Serving(Config(network=directories.network()), Feed(AGENT))
+    one = ConfiguredServer(Config(network=directories.network()), Feed(AGENT), {})
     assert tokens(one) == (OLD,)
     (directories.source / "tokens").write_text(NEW)
     one.reload()
@@ -132,7 +132,7 @@ async def test_a_reload_reads_the_originals(directories: Directories) -> None:
 @pytest.mark.parametrize("content", [None, "", "# none\n", "#"])
 async def test_a_revoked_token_stays_invalid(directories: Directories, content: str | None) -> None:
     directories.start(tokens=OLD)
-    one = Serving(Config(network=directories.network()), Feed(AGENT))
+    one = ConfiguredServer(Config(network=directories.network()), Feed(AGENT), {})
     (directories.source / "tokens").write_text(NEW)
     one.reload()
     if content is None:
@@ -146,7 +146,7 @@ async def test_a_revoked_token_stays_invalid(directories: Directories, content: 
 
 async def test_a_reload_adds_the_first_tokens(directories: Directories) -> None:
     directories.start()
-    one = Serving(Config(network=directories.network()), Feed(AGENT))
+    one = ConfiguredServer(Config(network=directories.network()), Feed(AGENT), {})
     assert tokens(one) == ()
     (directories.source / "tokens").write_text(NEW)
     one.reload()
@@ -155,7 +155,7 @@ async def test_a_reload_adds_the_first_tokens(directories: Directories) -> None:
 
 async def test_enabling_tls_requires_a_restart(directories: Directories) -> None:
     directories.start(tokens=OLD)
-    one = Serving(Config(network=directories.network()), Feed(AGENT))
+    one = ConfiguredServer(Config(network=directories.network()), Feed(AGENT), {})
     (directories.source / "tokens").write_text(NEW)
     for name in ("tls.crt", "tls.key"):
         (directories.source / name).write_text("x")
@@ -167,7 +167,7 @@ async def test_enabling_tls_requires_a_restart(directories: Directories) -> None
 async def test_a_file_that_the_unit_does_not_load_is_ignored(directories: Directories) -> None:
     directories.start(tokens=OLD)
     (directories.source / "tls-ca.crt").write_text("x")
-    one = Serving(Config(network=directories.network()), Feed(AGENT))
+    one = ConfiguredServer(Config(network=directories.network()), Feed(AGENT), {})
     (directories.source / "tokens").write_text(NEW)
     one.reload()
     assert tokens(one) == (NEW,)
@@ -185,6 +185,7 @@ async def test_a_reload_keeps_the_path_of_an_option(
     directories.start(tokens=OLD)
     own = tmp_path / "own"
     own.write_text(NEW)
-    one = Serving(Config(network=Network(listen=LISTEN, token_file=str(own))), Feed(AGENT))
+    network = Network(listen=LISTEN, token_file=str(own))
+    one = ConfiguredServer(Config(network=network), Feed(AGENT), {})
     one.reload()
     assert tokens(one) == (NEW,)

@@ -1,0 +1,153 @@
+"""The WebSocket server as it is configured: listening sockets, rules from files, HTTP answers."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from .config import INSECURE, Config, Network
+from .errors import ConfigFailure, FilterError, RuntimeFailure
+from .log import log
+from .publish.http.health import health
+from .publish.http.page import PLAIN, Page, Reply
+from .publish.websocket.limits import Limits
+from .publish.websocket.listen import Listener, open_listeners
+from .publish.websocket.registry import Registry
+from .publish.websocket.server import Rules, Server
+from .secrets import access_rules, load_certificates, read_file, server_tls
+from .service.credentials import CredentialPaths, current_paths
+from .stream.feed import Feed
+from .stream.filters import FILTERS, Filter
+
+
+class ConfiguredServer:
+    """A server with the settings of one run. The files that these name can be read again."""
+
+    def __init__(self, config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]) -> None:
+        """Listen. ``passed`` are the descriptors of sockets that systemd passed, by name.
+
+        Raises RuntimeFailure and ConfigFailure.
+        """
+        self._config = config
+        network = config.network
+        self._tls = server_tls(network)
+        rules = _rules(config, network)
+        self.registry = Registry(
+            Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
+        )
+        pages: dict[str, Page] = {
+            "/healthz": partial(health, feed, config.interval),
+            "/metrics": _metrics(feed, self.registry),
+        }
+        listeners = listen(network, self._tls, passed)
+        self.server = Server(feed, listeners, rules, self.registry, pages)
+        self._log_listeners(listeners)
+
+    def reload(self) -> None:
+        """Read the files again: tokens and certificates apply to new connections, filters to all.
+
+        If one of them cannot be used, nothing changes. Raises ConfigFailure.
+        """
+        network = self._config.network
+        paths = current_paths(
+            CredentialPaths(network.token_file, network.tls_cert, network.tls_key, network.tls_ca)
+        )
+        network = replace(network, **paths._asdict())
+        rules = _rules(self._config, network)
+        if self._tls is not None:
+            # Try in another context first: a failure may leave a context with half of the files.
+            server_tls(network)
+            load_certificates(self._tls, network)
+        self.server.set_rules(rules)
+
+    def _log_listeners(self, listeners: Sequence[Listener]) -> None:
+        network, tls = self._config.network, self._tls
+        token = "token required" if network.token_file else "no token required"
+        for listener in listeners:
+            address = listener.address
+            if address.path is not None:
+                log(f"listening on {address}, {token}")
+            else:
+                log(f"listening on {'wss' if tls else 'ws'}://{address}/events, {token}")
+            if not (address.is_local or (network.token_file and tls)):
+                log(
+                    f"warning: {address} is open to other hosts without token or without TLS; "
+                    "they may read or intercept the feed"
+                )
+
+
+def _rules(config: Config, network: Network) -> Rules:
+    return Rules(access_rules(network), config.filter & read_filter(network.filter_file))
+
+
+def _metrics(feed: Feed, registry: Registry) -> Page:
+    try:
+        from .publish.http.metrics import metrics
+    except ImportError:
+        content = b"metrics are not installed; run pip install '.[metrics]'\n"
+        return lambda: Reply(501, PLAIN, content)
+    return metrics(feed, registry)
+
+
+def read_filter(path: str | None) -> Filter:
+    """Read a filter file, which limits what subscribers may see; without a file they see all.
+
+    Raises ConfigFailure. Messages do not quote the file, which may be one with secrets.
+    """
+    if path is None:
+        return Filter()
+    values: dict[str, list[str]] = {}
+    name = f"filter file {path}"
+    for number, line in enumerate(read_file(path, name).splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        filter_name, _, value = line.partition("=")
+        if filter_name.strip() not in FILTERS:
+            raise ConfigFailure(
+                f"{name}, line {number}: not a filter; expected for example proto=tcp"
+            )
+        values.setdefault(filter_name.strip(), []).append(value)
+    if not values:
+        raise ConfigFailure(f"{name}: no filter found; expected for example proto=tcp")
+    try:
+        return Filter(values)
+    except FilterError as error:
+        raise ConfigFailure(f"{name}: {error.argument}: {error}") from error
+
+
+def listen(
+    network: Network, tls: ssl.SSLContext | None, passed: Mapping[str, Sequence[int]]
+) -> list[Listener]:
+    """Open the listening sockets; take those that systemd passed.
+
+    Raises RuntimeFailure and ConfigFailure, with all of them closed.
+    """
+    listeners: list[Listener] = []
+    try:
+        for address in network.listen:
+            if address.name is None:
+                listeners += open_listeners(address, network.socket_mode, tls)
+            elif address.name in passed:
+                for descriptor in passed[address.name]:
+                    opened = socket.socket(fileno=descriptor)
+                    is_unix = opened.family == socket.AF_UNIX
+                    listeners.append(Listener(address, opened, None if is_unix else tls))
+            else:
+                raise ConfigFailure(
+                    f"systemd passed no socket named {address.name!r}; "
+                    "run systemctl restart sockagent.socket"
+                )
+        for listener in listeners:
+            if not (listener.address.is_local or network.insecure or (network.token_file and tls)):
+                raise ConfigFailure(f"{listener.address}: {INSECURE}")
+    except (RuntimeFailure, ConfigFailure):
+        for listener in listeners:
+            if listener.listen.name is None:
+                listener.close()
+            else:  # systemd goes on to use it.
+                listener.socket.detach()
+        raise
+    return listeners
