@@ -49,7 +49,10 @@ def test_filters_are_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"port=x\n", ": port: 'x' is not a port or range of ports; expected for example 443 or 8000-8100"),
+        (
+            b"port=x\n",
+            ": port: 'x' is not a port or range of ports; expected for example 443 or 8000-8100",
+        ),
         (b"# ours\n0123456789abcdef=1\n", ", line 2: not a filter; expected for example proto=tcp"),
         (b"proto unix\n", ", line 1: not a filter; expected for example proto=tcp"),
         (b"proto=\n", ": proto: empty value; expected for example tcp"),
