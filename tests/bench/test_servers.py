@@ -1,4 +1,4 @@
-"""What bench.servers makes of recorded streams: a check that cannot fail shows nothing."""
+"""bench.servers finds each kind of error in recorded streams, and no other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from bench.stream import Report, Stream
-from bench.truth import (
+from bench.servers.stream import Report, Stream
+from bench.servers.truth import (
     End,
     Truth,
     give_notices,
@@ -42,23 +42,23 @@ def line(event: str, seq: int, second: int = 0, **fields: object) -> bytes:
 
 
 START = line("hello", 0) + line("snapshot_end", 0)
-BRIEF: dict[str, Any] = {"pid": None, "inode": None}
+SHORT_LIVED: dict[str, Any] = {"pid": None, "inode": None}
 
 
-def folded(*lines: bytes) -> Stream:
+def stream_of(*lines: bytes) -> Stream:
     stream = Stream()
     stream.feed(START + b"".join(lines))
     stream.finish()
     return stream
 
 
-def test_a_stream_that_adds_up_has_no_violations() -> None:
-    stream = folded(
+def test_a_correct_stream_has_no_violations() -> None:
+    stream = stream_of(
         line("open", 1),
         line("update", 2, remote_port=81),
         line("close", 3, 1, remote_port=81, duration_ms=1000),
-        line("open", 4, 1, **BRIEF),
-        line("close", 5, 1, **BRIEF),
+        line("open", 4, 1, **SHORT_LIVED),
+        line("close", 5, 1, **SHORT_LIVED),
         line("heartbeat", 5, 2, late_polls=3),
     )
     assert not stream.violations
@@ -72,13 +72,13 @@ def test_a_stream_that_adds_up_has_no_violations() -> None:
     [
         ([line("open", 1), line("open", 2)], "open of what is open"),
         ([line("close", 1)], "close of what is not open"),
-        ([line("close", 1, **BRIEF)], "close of what is not open"),
+        ([line("close", 1, **SHORT_LIVED)], "close of what is not open"),
         ([line("update", 1)], "update of what is not open"),
         ([line("open", 2)], "seq does not grow by one"),
         ([line("open", 1), line("close", 1)], "seq does not grow by one"),
-        ([line("open", 1, **BRIEF)], "short-lived open without its close"),
+        ([line("open", 1, **SHORT_LIVED)], "short-lived open without its close"),
         (
-            [line("open", 1, **BRIEF), line("close", 2, local_port=1, **BRIEF)],
+            [line("open", 1, **SHORT_LIVED), line("close", 2, local_port=1, **SHORT_LIVED)],
             "close of another short-lived socket",
         ),
         ([line("snapshot_end", 0, count=1)], "snapshot_end with another count"),
@@ -86,11 +86,11 @@ def test_a_stream_that_adds_up_has_no_violations() -> None:
     ],
 )
 def test_each_broken_guarantee_is_a_violation(lines: list[bytes], what: str) -> None:
-    assert dict(folded(*lines).violations) == {what: 1}
+    assert dict(stream_of(*lines).violations) == {what: 1}
 
 
-def test_what_is_held_when_records_are_lost_goes_on_in_the_next_snapshot() -> None:
-    stream = folded(
+def test_sockets_held_when_records_are_lost_continue_in_the_next_snapshot() -> None:
+    stream = stream_of(
         line("open", 1),
         line("open", 2, inode=2),
         line("lost", 9, **{"from": 3, "to": 9}),
@@ -119,12 +119,12 @@ def report(
 
 
 def scored(ends: list[End], *reports: Report) -> tuple[dict[str, int], int]:
-    """What is not zero of the score, and how many reports are of no end."""
+    """Return the counts of the score that are not zero, and the number of reports of no end."""
     truth = Truth(len(ends), ends, frozenset({("tcp", 80)}))
-    left = match(truth, [], sorted(reports, key=lambda one: one.opened or 0.0))
-    it = score(ends, 0.1)["client"]
+    unmatched = match(truth, [], sorted(reports, key=lambda one: one.opened or 0.0))
+    result = score(ends, 0.1)["client"]
     names = ("once", "never", "duplicate", "right", "null", "wrong", "ghosts", "brief_long")
-    return {name: getattr(it, name) for name in names if getattr(it, name)}, len(left)
+    return {name: getattr(result, name) for name in names if getattr(result, name)}, len(unmatched)
 
 
 def test_an_end_reported_once_with_its_process_is_right() -> None:
@@ -135,11 +135,11 @@ def test_an_end_without_a_report_is_never() -> None:
     assert scored([end(1, 2)]) == ({"never": 1}, 0)
 
 
-def test_another_process_is_wrong() -> None:
+def test_a_report_of_another_process_is_wrong() -> None:
     assert scored([end(1, 2)], report(1.05, 2.05, pid=8)) == ({"once": 1, "wrong": 1}, 0)
 
 
-def test_a_report_without_a_process_behind_the_end_is_a_ghost_and_a_duplicate() -> None:
+def test_a_report_without_a_process_after_the_end_is_a_ghost_and_a_duplicate() -> None:
     ghost = report(2.1, 2.3, pid=None)
     counts = {"duplicate": 1, "right": 1, "ghosts": 1}
     assert scored([end(1, 2)], report(1.05, 2.05), ghost) == (counts, 0)
@@ -150,18 +150,18 @@ def test_a_short_lived_report_of_a_long_connection_is_brief_long() -> None:
     assert scored([end(1, 2)], short_lived) == ({"once": 1, "null": 1, "brief_long": 1}, 0)
 
 
-def test_a_report_before_all_ends_with_its_ports_is_of_none() -> None:
+def test_a_report_before_all_ends_with_its_ports_is_unmatched() -> None:
     assert scored([end(3, 4)], report(1, 2)) == ({"never": 1}, 1)
 
 
-def test_ports_that_are_used_again_are_told_apart_by_time() -> None:
+def test_reused_ports_are_distinguished_by_time() -> None:
     ends = [end(1, 2, 7), end(4, 5, 8), end(7, 7.01, 9)]
     reports = [report(1.05, 2.05), report(4.05, 5.05, pid=8)]
     short_lived = report(7.05, 7.05, pid=None, inode=None)
     assert scored(ends, *reports, short_lived) == ({"once": 3, "right": 2, "null": 1}, 0)
 
 
-def test_a_missed_one_takes_no_report_of_another_with_its_ports() -> None:
+def test_an_unreported_end_gets_no_report_of_another_with_its_ports() -> None:
     ends = [end(1, 1.01), end(4, 4.01)]
     short_lived = report(1.1, 1.1, pid=None, inode=None)
     assert scored(ends, short_lived) == ({"once": 1, "never": 1, "null": 1}, 0)
@@ -173,12 +173,12 @@ def test_the_last_close_and_the_duration_are_measured() -> None:
     made = report(1.05, 2.25)
     made.duration_ms = 1500
     scored(ends, made)
-    it = score(ends, 0.1)["client"]
-    assert it.delays == [0.25]
-    assert it.duration_errors == 1
+    result = score(ends, 0.1)["client"]
+    assert result.delays == [0.25]
+    assert result.duration_errors == 1
 
 
-def test_another_address_is_counted() -> None:
+def test_a_wrong_address_is_counted() -> None:
     ends = [end(1, 2)]
     scored(ends, report(1.05, 2.05, address="127.0.0.2"))
     assert score(ends, 0.1)["client"].wrong_address == 1

@@ -1,4 +1,4 @@
-"""The truth of one workload's sockets, and what an agent's reports are worth beside it. Pure."""
+"""The true sockets of a workload, and the score of an agent's reports of them. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple, Protocol
 
 from .stream import Address, Report
 
-# What a socket is recognized by: protocol, local port and remote port; of UDP the local port, of
-# unix the inode, of PostgreSQL's unix sockets the pid of the backend.
+# Identifies a socket: protocol, local port and remote port; for UDP the local port only, for unix
+# the inode, for unix sockets of PostgreSQL the pid of the backend.
 Key = tuple[str, int, int]
-# A log's times are rounded to milliseconds, and written a little late.
+# Times in logs are rounded to milliseconds and written a little late.
 _SLACK_SECONDS = 0.05
-# No notice is later.
+# Longest delay of a notice.
 _LATE_SECONDS = 0.5
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
@@ -27,8 +27,8 @@ def key_of(proto: str, local_port: int, remote_port: int | None) -> Key:
 
 @dataclass(slots=True)
 class End:
-    """One end of a connection, or one socket. ``pids`` may hold it; ``noticed`` is when its destroy
-    notice was received."""
+    """One end of a connection, or one socket. ``pids`` are its possible holders; ``noticed`` is the
+    time of receipt of its destroy notice."""
 
     side: str
     key: Key
@@ -43,7 +43,7 @@ class End:
 
 
 class Truth(NamedTuple):
-    """The ends of one run; ``ports`` are the servers', by protocol."""
+    """The ends of one run; ``ports`` are those of the servers, with their protocol."""
 
     connections: int
     ends: list[End]
@@ -61,13 +61,13 @@ class Noticed(Protocol):
 
 @dataclass(slots=True)
 class Score:
-    """What became of the ends of one side."""
+    """How the ends of one side were reported."""
 
     ends: int = 0
     opened_and_closed: int = 0
     still_open: int = 0
     once: int = 0
-    attributed: int = 0  # Twice: first without a process, and closed as `attributed`.
+    attributed: int = 0  # Without a process, closed as `attributed`, then with one.
     shared: int = 0  # Reported once for each of the processes that held it.
     duplicate: int = 0
     never: int = 0
@@ -75,7 +75,7 @@ class Score:
     null: int = 0
     wrong: int = 0
     ghosts: int = 0  # Opened without a process, with an inode, after the end.
-    brief_long: int = 0  # Reported as short-lived, though it lived for two intervals.
+    brief_long: int = 0  # Reported as short-lived, but alive for two intervals.
     wrong_address: int = 0
     duration_errors: int = 0
     delays: list[float] = field(default_factory=list)
@@ -83,9 +83,9 @@ class Score:
 
 
 def give_notices(ends: Iterable[End], notices: Iterable[Noticed]) -> list[Noticed]:
-    """Give each end the time of its destroy notice; return the notices that are of no end.
+    """Assign destroy notices to the ends; return the notices of no end.
 
-    A log has the better times: under load the kernel sends notices tenths of a second late.
+    The times of a log are better: under load notices arrive tenths of a second late.
     """
     by_key: defaultdict[Key, list[Noticed]] = defaultdict(list)
     for notice in notices:
@@ -105,8 +105,8 @@ def _off(time: float, notice: Noticed) -> float:
 
 
 def unlogged(truth: Truth, notices: Iterable[Noticed]) -> list[End]:
-    """Return ends for the workload's sockets of which only the kernel knows: connections that were
-    given up, for example. Nothing is known of their begins and processes."""
+    """Return an end for each socket of the workload that is in no log, such as an abandoned
+    connection. Its begin and its process are unknown."""
     keys = frozenset(end.key for end in truth.ends)
     return [
         End("unlogged", one.key, one.time - _LATE_SECONDS, one.time, frozenset())
@@ -116,8 +116,8 @@ def unlogged(truth: Truth, notices: Iterable[Noticed]) -> list[End]:
 
 
 def reused(ends: Iterable[End], seconds: float) -> int:
-    """Return how many ends have the ports of another that ended so few seconds before: a report of
-    one may be taken for one of the other."""
+    """Return the number of ends with the ports of another that ended less than ``seconds`` before:
+    their reports may be confused."""
     ended: dict[Key, float] = {}
     count = 0
     for end in sorted(ends, key=lambda one: one.end):
@@ -127,22 +127,22 @@ def reused(ends: Iterable[End], seconds: float) -> int:
 
 
 def is_of(key: Key, truth: Truth, keys: frozenset[Key]) -> bool:
-    """Whether a notice's key is of the workload; ``keys`` are those of its ends."""
+    """Return whether a key is of the workload; ``keys`` are those of its ends."""
     proto, local, remote = key
     ports = truth.ports
     return key in keys or (bool(remote) and ((proto, local) in ports or (proto, remote) in ports))
 
 
 def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> list[Report]:
-    """Give each report to the end that it is of, be it one of ``others``; return the workload's
-    reports that are of none."""
+    """Assign each report to its end, which may be one of ``others``; return the reports of the
+    workload that have no end."""
     by_key: defaultdict[Key, list[End]] = defaultdict(list)
     for end in (*truth.ends, *others):
         by_key[end.key].append(end)
     left: list[Report] = []
     clients: list[Report] = []
     opened = [report for report in reports if report.opened is not None]
-    # The last one first: where ports were used again, each takes the last end that none has taken.
+    # The last report first: if ports were reused, each gets the last end that has none yet.
     for report in reversed(opened):
         keys = [key for key in keys_of(report) if key in by_key]
         found = _fitting(by_key[keys[0]], report) if keys else None
@@ -157,7 +157,7 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
 
 
 def keys_of(report: Report) -> list[Key]:
-    """Return the keys by which ends of this report may be known."""
+    """Return the keys that ends of this report may have."""
     if report.proto == "unix":
         keys = [] if report.inode is None else [("unix", report.inode, 0)]
         bound = report.pid and report.path and report.state != "LISTEN"
@@ -168,25 +168,25 @@ def keys_of(report: Report) -> list[Key]:
 
 
 def belongs(report: Report, truth: Truth, keys: frozenset[Key]) -> bool:
-    """Whether a report is of the workload; ``keys`` are those of its ends."""
+    """Return whether a report is of the workload; ``keys`` are those of its ends."""
     return _is_on(report, truth.ports) or not keys.isdisjoint(keys_of(report))
 
 
 def _is_on(report: Report, ports: frozenset[tuple[str, int]]) -> bool:
-    """Whether a report is of a connection (not of a listener) at one of these ports."""
+    """Return whether a report is of a connection at one of these ports, not of a listener."""
     if report.remote[1] is None:
         return False
     return any((report.proto, port) in ports for port in (report.local[1], report.remote[1]))
 
 
 def _fitting(ends: Sequence[End], report: Report) -> End | None:
-    """Return the end that a report fits best; None when each began after the report."""
+    """Return the end that fits a report best; None if all began after the report."""
     opened = report.opened or 0.0
     closed = opened if report.closed is None else report.closed
     begun = [end for end in ends if end.begin - _SLACK_SECONDS <= opened]
     if len(begun) < 2:
         return begun[0] if begun else None
-    if not report.short_lived:  # Two with the same ports do not live at the same time.
+    if not report.short_lived:  # Two ends with the same ports do not exist at the same time.
         living = [end for end in begun if end.begin <= opened <= end.end]
         if living:
             return living[-1]
@@ -196,7 +196,7 @@ def _fitting(ends: Sequence[End], report: Report) -> End | None:
 
 
 def _match_peers(servers: Sequence[End], reports: Iterable[Report]) -> None:
-    """Give reports to client ends whose only mark is their peer, or else their process."""
+    """Assign reports to client ends that are identified by their peer, or else by their process."""
     by_inode: dict[int | None, End] = {}
     for server in servers:
         for report in server.reports:
@@ -237,12 +237,12 @@ def _count(into: Score, end: End, interval: float) -> None:
     into.ghosts += kinds.count("ghost")
     into.still_open += any(report.closed is None for report in reports)
     into.opened_and_closed += all(report.closed is not None for report in reports)
-    told = [one for one, kind in zip(reports, kinds, strict=True) if kind != "attributed"]
+    final = [one for one, kind in zip(reports, kinds, strict=True) if kind != "attributed"]
     if len(reports) == 1:
         into.once += 1
-    elif len(told) == 1:
+    elif len(final) == 1:
         into.attributed += 1
-    elif None not in {one.pid for one in told} and len({one.pid for one in told}) == len(told):
+    elif None not in {one.pid for one in final} and len({one.pid for one in final}) == len(final):
         into.shared += 1
     else:
         into.duplicate += 1
@@ -255,15 +255,15 @@ def _count(into: Score, end: End, interval: float) -> None:
     lived = end.end - end.begin
     into.brief_long += any(report.short_lived for report in reports) and lived > 2 * interval
     into.wrong_address += any(_is_elsewhere(report, end) for report in reports)
-    final = _final(told, end)
-    if final is not None and final.closed is not None:
-        into.delays.append(final.closed - end.end)
-        if final.duration_ms is not None:
-            into.duration_errors += abs(final.duration_ms / 1000 - lived) > 2 * interval
+    last = _last(final, end)
+    if last is not None and last.closed is not None:
+        into.delays.append(last.closed - end.end)
+        if last.duration_ms is not None:
+            into.duration_errors += abs(last.duration_ms / 1000 - lived) > 2 * interval
 
 
 def _kind(report: Report, end: End, interval: float) -> str:
-    """Return what a report says of its process: right, wrong, or why there is none."""
+    """Classify a report by its process: right, wrong, or the reason for having none."""
     if report.pid is not None:
         return "right" if report.pid in end.pids else "wrong"
     if report.short_lived:
@@ -274,8 +274,8 @@ def _kind(report: Report, end: End, interval: float) -> str:
     return "ghost" if late else "null"
 
 
-def _final(reports: Sequence[Report], end: End) -> Report | None:
-    """Return the report whose close is that of the socket: of its processes the last one's."""
+def _last(reports: Sequence[Report], end: End) -> Report | None:
+    """Return the report with the close of the socket: the last one of its processes."""
     right = [one for one in reports if one.pid in end.pids and one.closed is not None]
     closed = right or [one for one in reports if one.closed is not None][:1]
     return max(closed, key=lambda one: one.closed or 0.0, default=None)

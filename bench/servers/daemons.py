@@ -1,4 +1,4 @@
-"""Servers of others, each started on loopback and in a directory of its own, and their logs."""
+"""Servers on loopback, each with a directory of its own, and their logs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
-# A server starts and stops in this time; seconds.
-_PATIENCE = 20.0
-# nginx writes its log so often; seconds.
-_FLUSH = 0.05
+# Time for a server to start or stop.
+_MAX_SECONDS = 20.0
+# Time between two writes of the log of nginx.
+_FLUSH_SECONDS = 0.05
 
 _NGINX = """
 daemon off;
@@ -38,7 +38,7 @@ http {{
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports below those that clients get, on which nobody listens."""
+    """Return free ports below those that the kernel gives to clients."""
     found: list[int] = []
     for port in range(8000, 10_000):
         with socket.socket() as one, suppress(OSError):
@@ -46,14 +46,14 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
         if len(found) == count:
             return found
-    raise SystemExit("there are no free ports")
+    raise SystemExit(f"only {len(found)} free ports from 8000 to 9999, of {count}")
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens on a port."""
-    stop = time.monotonic() + _PATIENCE
+    """Wait until a server listens on a port."""
+    stop = time.monotonic() + _MAX_SECONDS
     while time.monotonic() < stop:
-        with suppress(OSError), socket.create_connection((LOOPBACK, port), _PATIENCE):
+        with suppress(OSError), socket.create_connection((LOOPBACK, port), _MAX_SECONDS):
             return
         time.sleep(0.02)
     raise SystemExit(f"nothing listens on port {port}")
@@ -66,7 +66,7 @@ def stopped(
     if process.poll() is None:
         process.send_signal(signal.SIGINT if interrupt else signal.SIGTERM)
         try:
-            process.wait(_PATIENCE)
+            process.wait(_MAX_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -76,22 +76,22 @@ def stopped(
 
 
 class Log:
-    """A log that grows; what was there before a run is skipped."""
+    """A log that grows; its lines before a run are skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._at = 0
 
     def skip(self) -> None:
-        """Skip what is there."""
+        """Skip the lines so far."""
         self._at = self._path.stat().st_size
 
     def lines(self) -> list[str]:
-        """Return the lines behind that."""
+        """Return the lines since then."""
         return self._read().decode(errors="replace").splitlines()
 
     def count(self) -> int:
-        """Return how many lines are behind that."""
+        """Return the number of lines since then."""
         return self._read().count(b"\n")
 
     def _read(self) -> bytes:
@@ -118,17 +118,17 @@ class Nginx:
         self._log = Log(log)
 
     def skip_log(self) -> None:
-        """Forget what was logged so far."""
-        time.sleep(4 * _FLUSH)
+        """Skip the connections logged so far."""
+        time.sleep(4 * _FLUSH_SECONDS)
         self._log.skip()
 
     def logged(self) -> int:
-        """Return how many connections were logged, cheaply."""
+        """Return the number of logged connections, without parsing them."""
         return self._log.count()
 
     def lines(self) -> list[Line]:
-        """Return the connections that were logged."""
-        time.sleep(4 * _FLUSH)
+        """Return the logged connections."""
+        time.sleep(4 * _FLUSH_SECONDS)
         return [_line(line) for line in self._log.lines()]
 
 
@@ -139,7 +139,7 @@ def _line(text: str) -> Line:
 
 @contextmanager
 def nginx(directory: Path, workers: int, ports: int) -> Iterator[Nginx]:
-    """nginx without keep-alive on so many ports."""
+    """Run nginx without keep-alive on this many ports."""
     chosen = free_ports(ports)
     listens = "\n".join(f"listen {LOOPBACK}:{port} backlog=1024;" for port in chosen)
     config = directory / "nginx.conf"

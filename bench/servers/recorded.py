@@ -1,4 +1,4 @@
-"""One workload under one ``sockagent --follow``, recorded."""
+"""Recording of one workload under one ``sockagent --follow``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .stream import Stream
 from .truth import Truth, belongs
 from .workloads import Workload
 
-# The snapshot takes less, even of a large machine; seconds.
-_PATIENCE = 60.0
-# The agent reads all tables after 5 seconds at the latest: by then it must have seen every close.
-_MAX_SETTLE = 8.0
+# More than a snapshot of a large machine takes.
+_START_SECONDS = 60.0
+# The agent reads all tables every 5 seconds at least, and has then seen every close.
+_MAX_SETTLE_SECONDS = 8.0
 _STATS = re.compile(rb"(\d+) polls, (\d+) late.*?p99 ([\d.]+)")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -36,7 +36,7 @@ class Agent:
         self._at = 0
 
     def read(self) -> Stream:
-        """Take in what it has written since."""
+        """Read the records that it wrote since the last call."""
         with open(self._records, "rb") as file:
             file.seek(self._at)
             data = file.read()
@@ -46,13 +46,13 @@ class Agent:
         return self.stream
 
     def cpu(self) -> float:
-        """Return the seconds of processor time so far, with that of children that ended."""
+        """Return the seconds of CPU time so far, with that of children that ended."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
 
 
 class Load(NamedTuple):
-    """What the agent took while the workload ran; seconds."""
+    """When the workload ran, and the CPU seconds of the agent meanwhile."""
 
     begin: float
     end: float
@@ -60,7 +60,7 @@ class Load(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One workload at one interval, as it was recorded."""
+    """The recording of one workload at one interval."""
 
     interval: float
     truth: Truth
@@ -73,18 +73,18 @@ class Run(NamedTuple):
 
 @contextmanager
 def following(command: tuple[str, ...], directory: Path, interval: float) -> Iterator[Agent]:
-    """``sockagent --follow``, ready once its snapshot is whole."""
+    """Run ``sockagent --follow``; its first snapshot is complete."""
     argv = [*command, "--follow", "--interval", str(interval), "--stats", "0.5"]
     records = directory / "records"
     with open(records, "wb") as out, open(directory / "stderr", "wb") as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
     agent = Agent(process, records)
     try:
-        stop = time.monotonic() + _PATIENCE
+        stop = time.monotonic() + _START_SECONDS
         while not agent.read().whole:
             if process.poll() is not None or time.monotonic() > stop:
                 reason = (directory / "stderr").read_text()
-                raise SystemExit(f"{' '.join(argv)} gave no snapshot: {reason}")
+                raise SystemExit(f"{' '.join(argv)} printed no snapshot: {reason}")
             time.sleep(0.02)
         yield agent
     finally:
@@ -92,11 +92,11 @@ def following(command: tuple[str, ...], directory: Path, interval: float) -> Ite
 
 
 def measure(command: tuple[str, ...], workload: Workload, directory: Path, interval: float) -> Run:
-    """Run a workload once under an agent."""
+    """Run a workload once and record what the agent reports."""
     average = os.getloadavg()[0]
     with notices.recording(directory / "notices"):
         with following(command, directory, interval) as agent:
-            time.sleep(1.5 * interval + 0.1)  # Another poll, so that all is seen from the start.
+            time.sleep(1.5 * interval + 0.1)  # Another poll, so that later ones report all changes.
             begin, cpu = time.time(), agent.cpu()
             workload.run()
             load = Load(begin, time.time(), agent.cpu() - cpu)
@@ -105,18 +105,18 @@ def measure(command: tuple[str, ...], workload: Workload, directory: Path, inter
         stream = agent.read()
         stream.finish()
     recorded = notices.read(directory / "notices")
-    said = _STATS.findall((directory / "stderr").read_bytes())
-    stats = (int(said[-1][0]), int(said[-1][1]), float(said[-1][2])) if said else None
+    printed = _STATS.findall((directory / "stderr").read_bytes())
+    stats = (int(printed[-1][0]), int(printed[-1][1]), float(printed[-1][2])) if printed else None
     return Run(interval, truth, stream, recorded, load, stats, average)
 
 
 def _settle(agent: Agent, truth: Truth, interval: float) -> None:
-    """Wait until the agent has reported the close of all that it reported open."""
+    """Wait until the agent has reported the close of every socket that it reported as open."""
     begin = time.monotonic()
     keys = frozenset(end.key for end in truth.ends)
-    while (took := time.monotonic() - begin) < _MAX_SETTLE:
+    while (took := time.monotonic() - begin) < _MAX_SETTLE_SECONDS:
         stream = agent.read()
         is_open = any(belongs(report, truth, keys) for report in stream.held.values())
-        if not is_open and took > 2.5 * interval + 0.2 and took > 0.6:  # And another --stats.
+        if not is_open and took > 2.5 * interval + 0.2 and took > 0.6:  # One more --stats line.
             return
         time.sleep(0.1)

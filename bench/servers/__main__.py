@@ -1,7 +1,7 @@
-"""What ``sockagent --follow`` reports of connections, beside the truth.
+"""Compare what ``sockagent --follow`` reports of connections with the truth.
 
-Servers and clients make many short connections on loopback. Their own logs, and the kernel's
-destroy notices, are what each report is compared with: ``python -m bench.servers``.
+Servers and clients make many short connections on loopback. Each report is compared with their logs
+and with the destroy notices of the kernel.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ..agents import agent_at, installed
 from . import verdict
-from .agents import agent_at, installed
 from .databases import pgbench_tcp, pgbench_unix, redis
 from .recorded import measure
 from .workloads import (
@@ -45,52 +45,50 @@ KINDS = {
     "swap-unix": Kind(swaps("unix"), intervals=(1.0,)),
     "one-descriptor": Kind(one_descriptor, intervals=(1.0,)),
 }
-# Of the whole: what --quick does.
-_QUICK = 0.15
+# Share of the connections with --quick.
+_QUICK_SHARE = 0.15
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.servers", description=__doc__)
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench servers", description=__doc__)
     add = parser.add_argument
-    add(
-        "--agent", type=Path, metavar="FILE", help="the executable (default: the one beside python)"
-    )
+    add("--agent", type=Path, metavar="PATH", help="another checkout or executable of sockagent")
     add(
         "--interval",
         type=float,
         action="append",
         metavar="SECONDS",
-        help="between polls; may repeat",
+        help="time between polls; may be repeated",
     )
     add("--only", metavar="NAME,...", help=f"some of {', '.join(KINDS)}")
-    add("--quick", action="store_true", help="less of each, and one interval each")
-    add("--json", type=Path, metavar="FILE", help="write everything measured there")
+    add("--quick", action="store_true", help="fewer connections, one interval each")
+    add("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     add(
         "--alone",
         action="store_true",
-        help="in namespaces of its own: nothing else on the machine has sockets there",
+        help="run in new namespaces, in which nothing else has sockets",
     )
-    add("--keep", type=Path, metavar="DIRECTORY", help="leave records, notices and logs there")
+    add("--keep", type=Path, metavar="DIRECTORY", help="keep records, notices and logs there")
     options = parser.parse_args()
     options.only = options.only.split(",") if options.only else list(KINDS)
     unknown = set(options.only) - KINDS.keys()
     if unknown:
-        parser.error(f"argument --only: no workload {', '.join(sorted(unknown))}")
+        parser.error(f"argument --only: no workload named {', '.join(sorted(unknown))}")
     programs = {program for name in options.only for program in KINDS[name].programs}
     missing = [program for program in sorted(programs) if shutil.which(program) is None]
     if missing:
         parser.error(f"install {', '.join(missing)}, or choose other workloads with --only")
     if options.agent is not None and not os.access(options.agent, os.X_OK):
-        parser.error(f"argument --agent: {options.agent} is not a program")
+        parser.error(f"argument --agent: {options.agent} is not a checkout or an executable")
     if os.geteuid() != 0:
-        parser.error("the sockets of the servers are seen by root only")
+        parser.error("must run as root: other users cannot see the sockets of the servers")
     return options
 
 
-def _move() -> None:
-    """Start again in new network and process namespaces, with a procfs of them, and with ports
-    enough for PORT_CONNECTIONS."""
+def _restart_in_namespaces() -> None:
+    """Execute this program again in new network and process namespaces with their own procfs, and
+    with enough ports for PORT_CONNECTIONS."""
     unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     ports = "echo 10000 65535 >/proc/sys/net/ipv4/ip_local_port_range"
     inside = ["sh", "-c", f'ip link set lo up && {ports} && exec "$@"', "sh"]
@@ -99,12 +97,12 @@ def _move() -> None:
 
 
 def main() -> int:
-    """Run the workloads, print the tables; return the exit status."""
+    """Run the workloads and print the tables; return the exit status."""
     options = arguments()
     if options.alone:
-        _move()
+        _restart_in_namespaces()
     command = (agent_at(options.agent, "sockagent") if options.agent else installed()).argv
-    share = _QUICK if options.quick else 1.0
+    share = _QUICK_SHARE if options.quick else 1.0
     results: list[verdict.Result] = []
     with tempfile.TemporaryDirectory(prefix="bench-servers-") as scratch:
         root = options.keep or Path(scratch)

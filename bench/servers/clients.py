@@ -1,6 +1,6 @@
-"""Small clients and servers whose sockets are known exactly.
+"""Small clients and servers that print their sockets.
 
-``python -m bench.clients WHAT NUMBER...`` runs one of them. A client prints, once it is through, a
+``python -m bench.servers.clients NAME NUMBER...`` runs one of them. A client prints at its end a
 line for each of its sockets: protocol, local port, remote port (0: none), inode, and the times of
 its begin and of its end in seconds since 1970. A server prints its port, and ends when its standard
 input closes.
@@ -17,12 +17,12 @@ import time
 from typing import NamedTuple
 
 _LOOPBACK = "127.0.0.1"
-# No answer is later; seconds.
-_PATIENCE = 5.0
+# Longest time to wait for an answer.
+_ANSWER_SECONDS = 5.0
 
 
 class Used(NamedTuple):
-    """One socket that was opened and closed."""
+    """A socket that was opened and closed."""
 
     proto: str
     local_port: int
@@ -36,7 +36,7 @@ class Used(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Used:
-        """Return what ``str`` made a line of."""
+        """Parse a line that ``str`` returned."""
         proto, local, remote, inode, begin, end = line.split()
         return cls(proto, int(local), int(remote), int(inode), float(begin), float(end))
 
@@ -46,11 +46,11 @@ def _inode(one: socket.socket) -> int:
 
 
 def connect(port: int, count: int, seconds: float) -> list[Used]:
-    """Connect ``count`` times, one after the other, each for so many seconds."""
+    """Connect ``count`` times, one after the other, for ``seconds`` each."""
     used = []
     for _ in range(count):
         begin = time.time()
-        with socket.create_connection((_LOOPBACK, port), _PATIENCE) as one:
+        with socket.create_connection((_LOOPBACK, port), _ANSWER_SECONDS) as one:
             local, inode = one.getsockname()[1], _inode(one)
             time.sleep(seconds)
         used.append(Used("tcp", local, port, inode, begin, time.time()))
@@ -58,14 +58,14 @@ def connect(port: int, count: int, seconds: float) -> list[Used]:
 
 
 def ask(port: int, count: int, seed: int) -> list[Used]:
-    """Ask a UDP server so many times as resolvers do, each time from a new socket; every other one
-    is connected. Answers take up to 20 ms."""
+    """Query a UDP server as resolvers do, each time from a new socket, of which every other one is
+    connected. Answers take up to 20 ms."""
     used = []
     chance = random.Random(seed)
     for number in range(count):
         begin = time.time()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.settimeout(_PATIENCE)
+            one.settimeout(_ANSWER_SECONDS)
             if number % 2:
                 one.connect((_LOOPBACK, port))
                 one.send(b"?")
@@ -80,16 +80,16 @@ def ask(port: int, count: int, seed: int) -> list[Used]:
 
 
 def _new(kind: str) -> tuple[socket.socket, float]:
-    """Return a bound datagram socket, and the time before it was opened."""
+    """Open a bound datagram socket; return it and the time before."""
     begin = time.time()
     family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
     one = socket.socket(family, socket.SOCK_DGRAM)
-    one.bind("" if kind == "unix" else (_LOOPBACK, 0))  # Of unix: any abstract name.
+    one.bind("" if kind == "unix" else (_LOOPBACK, 0))  # A unix socket gets an abstract name.
     return one, begin
 
 
 def _used(kind: str, one: socket.socket, begin: float) -> Used:
-    """Close a socket; return what it was."""
+    """Close a socket and return it as a Used."""
     port = 0 if kind == "unix" else one.getsockname()[1]
     inode = _inode(one)
     one.close()
@@ -97,8 +97,8 @@ def _used(kind: str, one: socket.socket, begin: float) -> Used:
 
 
 def swap(kind: str, rate: float, hold: float, seconds: float) -> list[Used]:
-    """Close a socket and open another of its kind ``rate`` times a second, each held for ``hold``
-    seconds: the count of descriptors stays as it is."""
+    """Replace a socket by another of its kind ``rate`` times per second, each held for ``hold``
+    seconds: the number of descriptors stays constant."""
     held = [_new(kind) for _ in range(round(rate * hold))]
     used = []
     start = time.monotonic()
@@ -126,7 +126,7 @@ def replace(kind: str, hold: float, seconds: float) -> list[Used]:
 
 
 def serve_tcp() -> None:
-    """Accept connections; close each when its client has."""
+    """Accept connections, and close each after its client did."""
     with socket.create_server((_LOOPBACK, 0)) as listener, selectors.DefaultSelector() as selector:
         print(listener.getsockname()[1], flush=True)
         selector.register(listener, selectors.EVENT_READ)
@@ -146,7 +146,7 @@ def serve_tcp() -> None:
 
 
 def serve_udp() -> None:
-    """Answer each datagram with itself."""
+    """Send each datagram back."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
         selectors.DefaultSelector() as selector,
@@ -164,7 +164,7 @@ def serve_udp() -> None:
 
 
 def main() -> None:
-    """Run what the arguments name."""
+    """Run the client or server that the arguments name."""
     what, *rest = sys.argv[1:]
     if what == "serve-tcp":
         serve_tcp()

@@ -1,4 +1,4 @@
-"""Workloads of Redis and PostgreSQL: clients that connect anew for each request."""
+"""Workloads of Redis and PostgreSQL: clients with a new connection for each request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .daemons import LOOPBACK, Log, free_ports, stopped, wait_for
 from .truth import End, Truth
 from .workloads import MAX_SECONDS, PORT_CONNECTIONS, Workload, pair
 
-# A backend logs its end a little after its client has seen it; seconds.
-_LOGGED = 0.5
+# Time for a backend to log its end after its client has seen it.
+_LOG_SECONDS = 0.5
 _UTC = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}
 # 16623:M 24 Nov 2026 10:24:14.112 - Accepted 127.0.0.1:47738
 _REDIS = re.compile(r"\d+:M (.{24}) - (Accepted |Client closed connection .*? addr=)[\d.]+:(\d+)")
@@ -47,7 +47,7 @@ class Redis(NamedTuple):
 
 
 class RedisBenchmarks:
-    """redis-benchmark without keep-alive, one for each server."""
+    """One redis-benchmark without keep-alive for each server."""
 
     def __init__(self, servers: list[Redis], count: int) -> None:
         self._servers = servers
@@ -55,7 +55,7 @@ class RedisBenchmarks:
         self._clients: list[int] = []
 
     def run(self) -> None:
-        """Run them, side by side, each with 12 clients."""
+        """Run them in parallel, each with 12 clients."""
         for one in self._servers:
             one.log.skip()
         count = str(self._count)
@@ -74,8 +74,8 @@ class RedisBenchmarks:
                 stopped(run)
 
     def truth(self) -> Truth:
-        """Return what the servers logged."""
-        time.sleep(_LOGGED)
+        """Return the connections that the servers logged."""
+        time.sleep(_LOG_SECONDS)
         ends: list[End] = []
         for server, client in zip(self._servers, self._clients, strict=True):
             accepted: dict[int, float] = {}
@@ -100,7 +100,7 @@ def _seconds(text: str) -> float:
 
 @contextmanager
 def redis(directory: Path, share: float) -> Iterator[Workload]:
-    """Four servers, 5,000 connections each."""
+    """Run four servers for 5,000 connections each."""
     with ExitStack() as stack:
         servers = []
         for port in free_ports(4):
@@ -126,7 +126,7 @@ class Postgres(NamedTuple):
 
 
 class Pgbench:
-    """pgbench that connects anew for each transaction."""
+    """pgbench with a new connection for each transaction."""
 
     def __init__(self, server: Postgres, count: int, *, tcp: bool) -> None:
         self._server = server
@@ -154,8 +154,8 @@ class Pgbench:
             stopped(process)
 
     def truth(self) -> Truth:
-        """Return what the backends logged. The postmaster accepts, and a backend goes on."""
-        time.sleep(_LOGGED)
+        """Return the connections in the log: the postmaster accepts them, a backend serves them."""
+        time.sleep(_LOG_SECONDS)
         server = self._server
         client = frozenset({self._client})
         received: dict[int, float] = {}
@@ -182,10 +182,10 @@ class Pgbench:
 
 @contextmanager
 def _postgres(directory: Path) -> Iterator[Postgres]:
-    """A PostgreSQL in an own directory, as the user postgres: it refuses to run as root."""
+    """Run PostgreSQL in this directory as the user postgres, as it refuses to run as root."""
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if programs is None:
-        raise SystemExit("there is no PostgreSQL: install the package postgresql")
+        raise SystemExit("PostgreSQL is missing: install the package postgresql")
     user = pwd.getpwnam("postgres")
     data = directory / "data"
     shutil.rmtree(data, ignore_errors=True)
@@ -202,7 +202,7 @@ def _postgres(directory: Path) -> Iterator[Postgres]:
         )
     try:
         wait_for(port)
-        time.sleep(_LOGGED)
+        time.sleep(_LOG_SECONDS)
         yield Postgres(directory, programs, port, process.pid, Log(log))
     finally:
         stopped(process, interrupt=True)
@@ -210,13 +210,13 @@ def _postgres(directory: Path) -> Iterator[Postgres]:
 
 @contextmanager
 def pgbench_tcp(directory: Path, share: float) -> Iterator[Workload]:
-    """2,000 connections over TCP."""
+    """Run PostgreSQL for 2,000 connections over TCP."""
     with _postgres(directory) as server:
         yield Pgbench(server, round(2000 * share), tcp=True)
 
 
 @contextmanager
 def pgbench_unix(directory: Path, share: float) -> Iterator[Workload]:
-    """2,000 connections over a unix socket."""
+    """Run PostgreSQL for 2,000 connections over a unix socket."""
     with _postgres(directory) as server:
         yield Pgbench(server, round(2000 * share), tcp=False)

@@ -1,4 +1,4 @@
-"""What one recorded run is worth, as rows of Markdown tables and as JSON."""
+"""Result of a recorded run, as rows of Markdown tables and as JSON."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _TIMED = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One workload at one interval."""
+    """Result of one workload at one interval."""
 
     workload: str
     interval: float
     connections: int
-    noticed: int  # Ends of which a destroy notice came.
+    noticed: int  # Ends with a destroy notice.
     scores: dict[str, Score]
-    unmatched: int  # Reports on the workload's ports that are of no logged connection,
-    unlogged: int  # and destroy notices there that are of none.
-    notice_lag_p99: float  # How late the kernel's notices were; seconds.
-    reused: int  # Ends whose ports were those of another within two intervals and a second.
+    unmatched: int  # Reports on the ports of the workload without a logged connection,
+    unlogged: int  # and destroy notices there without one.
+    notice_lag_p99: float  # Delay of the notices of the kernel in seconds.
+    reused: int  # Ends with the ports of another within two intervals and a second.
     opens: int
     closes: int
     notices: int
@@ -53,13 +53,13 @@ class Result:
     longest_gap: float
     load_seconds: float
     cpu_share: float
-    load_average: float  # When it began: what else the machine did.
+    load_average: float  # At the start: other work on the machine.
     violations: dict[str, int]
     examples: list[str]
     events: dict[str, int]
 
     def as_json(self) -> dict[str, object]:
-        """Return all of it."""
+        """Return all fields."""
         whole: dict[str, object] = asdict(self)
         whole["scores"] = {
             side: {**asdict(one), "patterns": dict(one.patterns.most_common())}
@@ -69,11 +69,11 @@ class Result:
 
 
 def result(workload: str, run: Run) -> Result:
-    """Compare what was reported with the truth."""
+    """Compare the reports with the truth."""
     truth, stream, load = run.truth, run.stream, run.load
     noticed = run.notices.notices
     others = unlogged(truth, give_notices(truth.ends, noticed))
-    own = os.stat("/proc/self/ns/net").st_ino  # The notices are of this network namespace only.
+    own = os.stat("/proc/self/ns/net").st_ino  # Notices are of this network namespace only.
     reports = [one for one in stream.reports if one.netns == own]
     unmatched = match(truth, others, reports)
     keys = frozenset(end.key for end in truth.ends)
@@ -110,13 +110,13 @@ def result(workload: str, run: Run) -> Result:
 
 
 def _longest_gap(times: Sequence[float], begin: float, end: float) -> float:
-    """Return the longest time between two polls that reported something, while there was load."""
+    """Return the longest time between two polls with reports during the load."""
     during = [one for one in times if begin <= one <= end]
     return max((b - a for a, b in pairwise(during)), default=0.0)
 
 
 def tables(results: Iterable[Result]) -> str:
-    """Return three tables: what was reported, when and at what cost, and how the rest was."""
+    """Return three tables: numbers of reports, times and costs, and kinds of reports."""
     results = list(results)
     return "\n\n".join([_reported(results), _timed(results), _patterns(results)])
 
@@ -178,18 +178,18 @@ def _timed(results: Sequence[Result]) -> str:
 
 
 def _patterns(results: Sequence[Result]) -> str:
-    """Return how ends were reported, but for those that were reported once with the right pid."""
+    """Return the kinds of the reports of an end, with how many ends had them."""
     lines = ["| workload | s | side | reported as |", "|---|---:|---|---|"]
     for one in results:
         for side, it in sorted(one.scores.items()):
-            said = [f"{count} {name}" for name, count in it.patterns.most_common(8)]
-            lines.append(f"| {one.workload} | {one.interval:g} | {side} | {', '.join(said)} |")
+            patterns = [f"{count} {name}" for name, count in it.patterns.most_common(8)]
+            lines.append(f"| {one.workload} | {one.interval:g} | {side} | {', '.join(patterns)} |")
         lines += [f"| {one.workload} | {one.interval:g} | | {text} |" for text in _rest(one)]
     return "\n".join(lines)
 
 
 def _rest(one: Result) -> list[str]:
-    """Return what is wrong besides."""
+    """Return the other errors."""
     found = [f"**{count} violations**: {what}" for what, count in one.violations.items()]
     for name in ("still_open", "wrong_address"):
         count = sum(getattr(it, name) for it in one.scores.values())
@@ -198,7 +198,7 @@ def _rest(one: Result) -> list[str]:
     counts = one.events
     found += [f"{counts[name]} `{name}`" for name in ("lost", "coverage") if counts.get(name)]
     if one.reused:
-        found.append(f"{one.reused} ends with the ports of another shortly before")
+        found.append(f"{one.reused} ends with the ports of another one shortly before")
     if one.overruns:
         found.append(f"{one.overruns} overruns of this program's own notices")
     return found

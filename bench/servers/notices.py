@@ -1,7 +1,8 @@
-"""The kernel's destroy notices of TCP and UDP sockets, recorded by a process of its own.
+"""Destroy notices of the kernel for TCP and UDP sockets, recorded by a separate process.
 
-``python -m bench.notices FILE`` appends each notice with the time of its receipt to FILE until its
-standard input closes, and prints ``ready`` once it listens. It shares no code with the agent.
+``python -m bench.servers.notices FILE`` appends each notice with the time of its receipt to FILE
+until its standard input closes, and prints ``ready`` once it listens. It shares no code with the
+agent.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ..agents import ROOT
 from .truth import Key, key_of
 
-ROOT = Path(__file__).resolve().parent.parent
 # linux/netlink.h and linux/sock_diag.h: SKNLGRP_INET_TCP_DESTROY and the three that follow it.
 _NETLINK_SOCK_DIAG = 4
 _GROUPS = 0b1111
 _SO_RCVBUFFORCE = 33
-# Several seconds of the kernel's notices at 20,000 a second.
+# Several seconds of notices at 20,000 per second.
 _BUFFER_BYTES = 64 * 1024 * 1024
-# Receipt in seconds since 1970, length of the notice. Length 0: the kernel dropped some.
+# Time of receipt in seconds since 1970, length of the notice; 0: the kernel dropped some.
 _HEAD = struct.Struct("=dI")
 _ATTRIBUTES = 88
 _INET_DIAG_PROTOCOL = 10
@@ -36,7 +37,7 @@ _SECONDS_TO_START = 10.0
 
 
 class Notice(NamedTuple):
-    """The end of one socket: when the notice was received, the socket's cookie and ports."""
+    """The end of a socket: ``time`` is that of the receipt."""
 
     time: float
     cookie: bytes
@@ -46,12 +47,12 @@ class Notice(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What reports and ends of this socket have too."""
+        """The key that reports and ends of this socket have as well."""
         return key_of(self.proto, self.local_port, self.remote_port)
 
 
 class Notices(NamedTuple):
-    """What was recorded; ``overruns``: how often the kernel dropped some."""
+    """The recorded notices; ``overruns`` counts how often the kernel dropped some."""
 
     notices: list[Notice]
     overruns: int
@@ -61,7 +62,7 @@ class Notices(NamedTuple):
 def recording(file: Path) -> Iterator[None]:
     """Record notices to ``file`` for as long as the context lasts."""
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.notices", str(file)],
+        [sys.executable, "-m", "bench.servers.notices", str(file)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -69,7 +70,7 @@ def recording(file: Path) -> Iterator[None]:
         assert process.stdin is not None
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
-            raise SystemExit("destroy notices cannot be received")
+            raise SystemExit("cannot receive destroy notices")
         try:
             yield
         finally:
@@ -98,7 +99,7 @@ def _parse(when: float, data: bytes) -> Notice | None:
         return None
     local, remote = struct.unpack_from("!HH", data, 20)
     proto = _protocol(data)
-    if proto is None or not local:  # A socket that was never bound is in no table.
+    if proto is None or not local:  # No table has a socket that was never bound.
         return None
     return Notice(when, data[60:68], proto, local, remote)
 
@@ -115,8 +116,8 @@ def _protocol(data: bytes) -> str | None:
 
 def main() -> None:
     """Record until standard input closes."""
-    with open(sys.argv[1], "wb", buffering=1 << 20) as file, _listening() as listening:
-        os.nice(-10)  # The times of receipt are to be near those of the ends.
+    with open(sys.argv[1], "wb", buffering=1 << 20) as file, _open_netlink() as listening:
+        os.nice(-10)  # Delays of this process would count as delays of the notices.
         with selectors.DefaultSelector() as selector:
             selector.register(listening, selectors.EVENT_READ)
             selector.register(0, selectors.EVENT_READ)
@@ -126,7 +127,7 @@ def main() -> None:
             _drain(listening, file.write)
 
 
-def _listening() -> socket.socket:
+def _open_netlink() -> socket.socket:
     listening = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
     listening.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
     listening.setblocking(False)

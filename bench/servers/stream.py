@@ -1,6 +1,6 @@
-"""The records of one ``sockagent --follow``: what it reported, and whether that adds up. Pure.
+"""Checks the records of one ``sockagent --follow`` and collects its reports. Pure.
 
-It shares no code with the agent: the README's guarantees are checked anew here.
+It shares no code with the agent: the documented guarantees are checked independently.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MAX_EXAMPLES = 20
 class Report:
     """One holding as reported, from its `open` (or the snapshot) to its `close`.
 
-    ``opened`` is None for what was in the snapshot, ``closed`` None for what is still open.
-    ``brief``: a socket that came and went between two polls, reported without an inode.
+    ``opened`` is None if it was in the snapshot, ``closed`` is None while it is open.
+    ``short_lived``: opened and closed between two polls, reported without an inode.
     """
 
     pid: int | None
@@ -47,14 +47,14 @@ class Report:
 
 @dataclass(slots=True)
 class Stream:
-    """A fold over the records."""
+    """The state after the records so far, the reports, and violations of the guarantees."""
 
     reports: list[Report] = field(default_factory=list)
     held: dict[Held, Report] = field(default_factory=dict)
     violations: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    times: list[float] = field(default_factory=list)  # Of the polls that reported something.
+    times: list[float] = field(default_factory=list)  # Of the polls with reports.
     late_polls: int | None = None  # From the newest heartbeat.
     whole: bool = False  # Whether a snapshot is complete.
     _before: dict[Held, Report] = field(default_factory=dict)  # Held when records were lost.
@@ -65,12 +65,12 @@ class Stream:
     _time: float = 0.0
 
     def feed(self, lines: bytes) -> None:
-        """Take in complete lines."""
+        """Process complete lines."""
         for line in lines.splitlines():
             self._take(cast("Record", orjson.loads(line)))
 
     def finish(self) -> None:
-        """Check what only the end of the stream shows."""
+        """Check what can only be checked at the end of the stream."""
         self._settle_pending()
 
     def _take(self, record: Record) -> None:
@@ -200,7 +200,7 @@ class Stream:
 
 
 def _renew(report: Report, record: Record) -> None:
-    """Take over endpoints; a socket that ends may have lost the ones that it had."""
+    """Update the endpoints, unless the record lacks them: a closing socket may have lost them."""
     local, remote = _address(record, "local"), _address(record, "remote")
     if local[1] is not None and (remote[1] is not None or report.remote[1] is None):
         report.local, report.remote = local, remote

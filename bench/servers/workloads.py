@@ -1,7 +1,7 @@
 """Workloads of connections whose truth is known from servers' logs or from their clients.
 
-Each is a context that starts its servers on loopback, in a temporary directory, and gives an object
-whose ``run`` makes the connections and whose ``truth`` reads the logs behind that.
+Each is a context that starts its servers on loopback, in a temporary directory, and returns an
+object whose ``run`` makes the connections and whose ``truth`` then reads the logs.
 """
 
 from __future__ import annotations
@@ -15,37 +15,35 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ..agents import ROOT
 from .clients import Used
 from .daemons import LOOPBACK, Nginx, nginx, stopped
-from .notices import ROOT
 from .truth import End, Truth, key_of
 
-# No workload takes longer; seconds.
 MAX_SECONDS = 120.0
 
-# From connecting to asking, where the clients of nginx take their time; seconds.
-_DELAY = 0.05
+# Time from connection to request in the paced workload of nginx.
+_DELAY_SECONDS = 0.05
 # Connections to one port. The kernel steps through the clients' ports ten at a time on average:
-# behind 5,500 connections to one port (with --alone; 2,800 elsewhere) it is again at those that it
-# gave out first. Two connections with the same ports within a second could not be told apart in
-# what is reported.
+# after 5,500 connections to one port (with --alone; 2,800 elsewhere) it returns to the first
+# ones. Reports of two connections with the same ports within a second could be confused.
 PORT_CONNECTIONS = 5000
 
 
 class Workload(Protocol):
-    """A workload whose servers run."""
+    """A workload with running servers."""
 
     def run(self) -> None:
         """Make the connections."""
 
     def truth(self) -> Truth:
-        """Return what they were; once, behind ``run``."""
+        """Return the connections; once, after ``run``."""
 
 
 class Kind(NamedTuple):
-    """How a workload is built. ``start`` gets a directory and the share of the whole to do.
+    """How a workload is started. ``start`` gets a directory and the share of connections to make.
 
-    ``programs``: what must be installed.
+    ``programs`` must be installed.
     """
 
     start: Callable[[Path, float], AbstractContextManager[Workload]]
@@ -70,15 +68,15 @@ class NginxAndWrk:
     """wrk without keep-alive against nginx with several workers."""
 
     def __init__(self, server: Nginx, connections: int, script: Path | None = None) -> None:
-        """``script`` makes the clients ask _DELAY seconds after they connected."""
+        """``script`` makes the clients send their request _DELAY_SECONDS after they connected."""
         self._server = server
         self._connections = connections
         self._script = () if script is None else ("-s", str(script))
-        self._delay = 0.0 if script is None else _DELAY
+        self._delay = 0.0 if script is None else _DELAY_SECONDS
         self._clients: dict[int, int] = {}
 
     def run(self) -> None:
-        """Run one wrk with 25 clients for each port, until so many connections are logged."""
+        """Run one wrk with 25 clients for each port, until enough connections are logged."""
         self._server.skip_log()
         command = ("wrk", "-t1", "-c25", "-d60s", "-H", "Connection: close", *self._script)
         quiet = subprocess.DEVNULL
@@ -98,7 +96,7 @@ class NginxAndWrk:
                 stopped(one)
 
     def truth(self) -> Truth:
-        """Return what nginx logged."""
+        """Return the connections that nginx logged."""
         ends = []
         lines = self._server.lines()
         for line in lines:
@@ -112,16 +110,16 @@ class NginxAndWrk:
 
 @contextmanager
 def nginx_and_wrk(directory: Path, share: float) -> Iterator[Workload]:
-    """100 clients, 20,000 connections."""
+    """Run nginx for 100 clients and 20,000 connections."""
     with nginx(directory, workers=4, ports=20_000 // PORT_CONNECTIONS) as server:
         yield NginxAndWrk(server, round(20_000 * share))
 
 
 @contextmanager
 def nginx_paced(directory: Path, share: float) -> Iterator[Workload]:
-    """100 clients, 2,000 connections a second of 50 ms each, 10,000 in all."""
+    """Run nginx for 100 clients, 2,000 connections per second of 50 ms each, 10,000 in all."""
     script = directory / "delay.lua"
-    script.write_text(f"function delay() return {_DELAY * 1000:.0f} end\n")
+    script.write_text(f"function delay() return {_DELAY_SECONDS * 1000:.0f} end\n")
     with nginx(directory, workers=4, ports=20_000 // PORT_CONNECTIONS) as server:
         yield NginxAndWrk(server, round(10_000 * share), script)
 
@@ -136,7 +134,7 @@ class Curls:
         self._done: list[tuple[int, int, float, float]] = []
 
     def run(self) -> None:
-        """Start them, so many at a time."""
+        """Run them, ``at_a_time`` in parallel."""
         self._server.skip_log()
         with ThreadPoolExecutor(self._at_a_time) as threads:
             self._done = list(threads.map(self._one, range(self._count)))
@@ -151,7 +149,7 @@ class Curls:
         return (process.pid, int(output), begin, time.time())
 
     def truth(self) -> Truth:
-        """Return what each curl printed, with the worker that nginx logged for it."""
+        """Return the port that each curl printed, with the worker that nginx logged for it."""
         lines = self._server.lines()
         port = self._server.ports[0]
         ends = []
@@ -167,20 +165,20 @@ class Curls:
 
 @contextmanager
 def curl(directory: Path, share: float) -> Iterator[Workload]:
-    """1,000 processes, one after the other."""
+    """Run nginx for 1,000 processes of curl, one after the other."""
     with nginx(directory, workers=2, ports=1) as server:
         yield Curls(server, round(1000 * share), 1)
 
 
 @contextmanager
 def curl_8(directory: Path, share: float) -> Iterator[Workload]:
-    """1,000 processes, 8 at a time."""
+    """Run nginx for 1,000 processes of curl, 8 in parallel."""
     with nginx(directory, workers=2, ports=1) as server:
         yield Curls(server, round(1000 * share), 8)
 
 
 class Clients:
-    """Processes of ``bench.clients`` that print what they did, and perhaps their server."""
+    """Processes of ``clients`` that print their sockets, and optionally their server."""
 
     def __init__(
         self, commands: Sequence[tuple[str, ...]], server: tuple[int, int] | None = None
@@ -191,7 +189,7 @@ class Clients:
         self._used: list[tuple[int, Used]] = []
 
     def run(self) -> None:
-        """Run them, side by side."""
+        """Run them in parallel."""
         self._used = []
         runs = [_python(*command) for command in self._commands]
         try:
@@ -203,7 +201,7 @@ class Clients:
                 stopped(one)
 
     def truth(self) -> Truth:
-        """Return what they printed."""
+        """Return the sockets that they printed."""
         ends = []
         for pid, one in self._used:
             pids = frozenset({pid})
@@ -224,14 +222,14 @@ class Clients:
 
 
 def _python(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.clients", *arguments]
+    command = [sys.executable, "-m", "bench.servers.clients", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
 
 @contextmanager
 def _serving(what: str) -> Iterator[tuple[int, int]]:
-    """A server of ``bench.clients``: its port and its pid."""
+    """Run a server of ``clients``; return its port and its pid."""
     process = _python(what)
     try:
         assert process.stdout is not None
@@ -242,26 +240,26 @@ def _serving(what: str) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def sequential(_directory: Path, share: float) -> Iterator[Workload]:
-    """One process that connects 400 times for 50 ms, one after the other."""
+    """Run a process that connects 400 times for 50 ms, one after the other."""
     with _serving("serve-tcp") as server:
         yield Clients([("connect", str(server[0]), str(round(400 * share)), "0.05")], server)
 
 
 @contextmanager
 def dns(_directory: Path, share: float) -> Iterator[Workload]:
-    """4 processes that ask 500 times each."""
+    """Run 4 processes that send 500 queries each."""
     with _serving("serve-udp") as server:
         count = str(round(500 * share))
         yield Clients([("ask", str(server[0]), count, str(seed)) for seed in range(4)])
 
 
 def _longer(share: float) -> float:
-    """Return how many seconds to swap sockets: more than one of them lives."""
+    """Return the seconds for which sockets are swapped: longer than one of them lives."""
     return max(4.0, 17 * share)
 
 
 def swaps(kind: str) -> Callable[[Path, float], AbstractContextManager[Workload]]:
-    """One process that swaps 27 sockets a second for others, each held for 3 s, for 17 s."""
+    """Return a workload that replaces 27 sockets per second, each held for 3 s, for 17 s."""
 
     @contextmanager
     def start(_directory: Path, share: float) -> Iterator[Workload]:
@@ -272,5 +270,5 @@ def swaps(kind: str) -> Callable[[Path, float], AbstractContextManager[Workload]
 
 @contextmanager
 def one_descriptor(_directory: Path, share: float) -> Iterator[Workload]:
-    """10 processes that hold one UDP socket after the other on one descriptor, each for 2.3 s."""
+    """Run 10 processes that hold one UDP socket after the other on one descriptor, for 2.3 s."""
     yield Clients([("replace", "udp", "2.3", str(_longer(share)))] * 10)

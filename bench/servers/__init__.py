@@ -1,0 +1,1 @@
+"""Reports of ``sockagent --follow`` compared with the logs of real servers and their clients."""
