@@ -1,1 +1,1 @@
-"""How fast sockagent is beside ss, netstat, lsof and psutil: ``python -m bench``."""
+"""Benchmarks and stress tests of sockagent: ``python -m bench SUBJECT``."""

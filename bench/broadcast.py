@@ -1,7 +1,7 @@
-"""The reference: a server that sends each message with ``websockets.broadcast``, once a second.
+"""Reference for the feed: a server that calls ``websockets.broadcast`` once a second.
 
-``python -m bench.broadcast PORT``. It is what one writes first: a set of connections and a loop. It
-reads no tables, keeps no history and lets slow clients pile up.
+``python -m bench.broadcast PORT`` is the simplest server: a set of connections and a loop. It reads
+no tables, keeps no history and does not limit the queues of slow clients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from agent.stream.encoder import timestamp
 
-# As long as a record of a socket.
+# Of the length of a socket record.
 _RECORD = (
     '{{"event":"open","seq":1,"time":"{time}","host":"h","proto":"udp","filler":"'
     + "x" * 500
@@ -23,7 +23,7 @@ _RECORD = (
 
 
 async def main() -> None:
-    """Serve for ever."""
+    """Serve until terminated."""
     connections: set[ServerConnection] = set()
 
     async def handler(connection: ServerConnection) -> None:

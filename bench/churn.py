@@ -1,7 +1,6 @@
-"""Processes that open and close sockets at an even rate; for ``running``, and as a program.
+"""Processes that open and close sockets at a constant rate.
 
-Each holds a window of TCP sockets that listen on loopback, and goes on opening one and closing the
-oldest.
+Each holds some TCP sockets that listen on loopback, and repeatedly opens one and closes the oldest.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _WINDOW = 10  # Sockets that a process holds.
 
 
 def churn(index: int, rate: float) -> None:
-    """Open and close ``rate`` sockets a second each, for ever."""
+    """Open and close ``rate`` sockets per second until the parent process ends."""
     held: deque[socket.socket] = deque()
     address = f"127.100.{index // 250}.{1 + index % 250}"
     due = time.monotonic()
@@ -34,14 +33,14 @@ def churn(index: int, rate: float) -> None:
 
 @contextmanager
 def running(processes: int, per_second: float) -> Iterator[None]:
-    """So many processes that open, and close, so many sockets a second together."""
+    """Run this many processes, which together open and close ``per_second`` sockets per second."""
     rate = per_second / processes
     children = [
         subprocess.Popen([sys.executable, "-m", "bench.churn", str(index), str(rate)])
         for index in range(processes)
     ]
     try:
-        time.sleep(2 * _WINDOW / rate)  # Until each has its window, and closes too.
+        time.sleep(2 * _WINDOW / rate)  # Until each holds its window, and closes as well.
         yield
     finally:
         for child in children:

@@ -1,4 +1,4 @@
-"""What is compared, and one command measured as a whole process."""
+"""The commands that are compared, and the measurement of one as a whole process."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _READ_BYTES = 1 << 20
 
 
 class Command(NamedTuple):
-    """One command line. ``bar`` is what sockagent's wall time may be of its wall time at most."""
+    """A command line. ``limit`` is the highest accepted ratio of sockagent's wall time to it."""
 
     name: str
     argv: tuple[str, ...]
-    bar: float | None = None
+    limit: float | None = None
     statuses: tuple[int, ...] = (0,)
 
 
 class Sample(NamedTuple):
-    """One run: seconds of wall clock and of processor time (its own and its children's), and the
-    peak resident size of the largest of its processes in KiB."""
+    """One run: seconds of wall-clock time, of CPU time with that of its children, and the peak
+    resident size of its largest process in KiB."""
 
     wall: float
     cpu: float
@@ -33,18 +33,18 @@ class Sample(NamedTuple):
 
 
 def commands() -> tuple[list[Command], list[str]]:
-    """The commands to compare, sockagent first, and the names of the missing ones."""
+    """Return the commands to compare, sockagent first, and the names of those not installed."""
     psutil = 'import psutil; psutil.net_connections("all")'
-    wanted = [
+    known = [
         Command(OURS, installed().argv),
-        Command("ss -anp", ("ss", "-anp"), bar=1.0),
+        Command("ss -anp", ("ss", "-anp"), limit=1.0),
         Command("netstat -apeen", ("netstat", "-apeen")),
-        # lsof exits 1 when anything that it was asked for is not there.
-        Command("lsof -nP -i -U", ("lsof", "-nP", "-i", "-U"), bar=0.6, statuses=(0, 1)),
-        Command("psutil net_connections", (sys.executable, "-c", psutil), bar=0.6),
+        # lsof exits with 1 if one of the requested kinds of files does not exist.
+        Command("lsof -nP -i -U", ("lsof", "-nP", "-i", "-U"), limit=0.6, statuses=(0, 1)),
+        Command("psutil net_connections", (sys.executable, "-c", psutil), limit=0.6),
     ]
     found, missing = [], []
-    for command in wanted:
+    for command in known:
         there = shutil.which(command.argv[0]) is not None
         if command.argv[1:] == ("-c", psutil):
             there = measure(Command("psutil", (sys.executable, "-c", "import psutil"))) is not None
@@ -56,17 +56,17 @@ def commands() -> tuple[list[Command], list[str]]:
 
 
 def measure(command: Command, *, pipe: bool = False) -> Sample | None:
-    """Run the command once; None when it failed. Its output goes to /dev/null, or to a pipe that
-    is drained here.
+    """Run the command once; return None if it failed. Its output goes to /dev/null, or through a
+    pipe that is drained here.
 
-    It is forked, not spawned: the kernel counts what a process was before its exec in its peak,
-    and a fork begins small.
+    Forks instead of using posix_spawn(3): the peak size counts the memory before exec, which a
+    spawned child shares with this process.
     """
     reading, writing = os.pipe() if pipe else (-1, os.open(os.devnull, os.O_WRONLY))
     start = time.perf_counter()
     pid = os.fork()
     if pid == 0:
-        _become(command.argv, writing)
+        _exec(command.argv, writing)
     os.close(writing)
     if pipe:
         while os.read(reading, _READ_BYTES):
@@ -79,15 +79,15 @@ def measure(command: Command, *, pipe: bool = False) -> Sample | None:
     return Sample(wall, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
 
-def _become(argv: tuple[str, ...], output: int) -> None:
-    """In the child: be the command."""
+def _exec(argv: tuple[str, ...], output: int) -> None:
+    """Execute the command in the child process."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(null, 2)
-        # What pip installs is compiled, and so is this checkout once it ran: unless Python is told
-        # not to keep what it compiled, and compiles all of it at each start.
+        # Installed modules are compiled, and those of a checkout after the first run, unless this
+        # variable is set: then Python compiles all of them at each start.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.execvp(argv[0], argv)
     finally:

@@ -1,8 +1,8 @@
 """Many WebSocket subscribers in one process: ``python -m bench.crowd URL COUNT``.
 
-It says ``ready`` once all are connected, and at the end of its input how long each message took to
-the last of them: one JSON object, time of the message → (subscribers, seconds to the last one).
-The clients are as plain as they may be: what is measured is the server.
+It prints ``ready`` when all are connected, and at the end of its input a JSON object: the time of
+each message → (subscribers that got it, seconds until the last one had it). The clients do the
+minimum, as the server is measured.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 
 _TIME = re.compile(rb'"event":"open".*?"time":"([^"]+)"')
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-_PATIENCE_SECONDS = 60.0
+_CONNECT_SECONDS = 60.0
 
 
 def subscriber(url: str) -> socket.socket:
-    """A connection whose handshake is done."""
+    """Connect and complete the handshake."""
     parts = urlsplit(url)
     assert parts.hostname
-    made = socket.create_connection((parts.hostname, parts.port or 80), _PATIENCE_SECONDS)
+    made = socket.create_connection((parts.hostname, parts.port or 80), _CONNECT_SECONDS)
     request = (
         f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -35,13 +35,13 @@ def subscriber(url: str) -> socket.socket:
     while b"\r\n\r\n" not in answer:
         answer += made.recv(4096)
     if b" 101 " not in answer.splitlines()[0]:
-        raise SystemExit(f"refused: {answer.splitlines()[0].decode()}")
+        raise SystemExit(f"the handshake failed: {answer.splitlines()[0].decode()}")
     made.setblocking(False)
     return made
 
 
 def main() -> None:
-    """Subscribe, and read until stdin ends."""
+    """Subscribe, and read until standard input ends."""
     url, count = sys.argv[1], int(sys.argv[2])
     selector = selectors.DefaultSelector()
     for _ in range(count):
@@ -52,15 +52,15 @@ def main() -> None:
     while True:
         for key, _mask in selector.select():
             if key.fileobj is sys.stdin:
-                told = {
+                delays = {
                     text: (seen, last - _seconds(text)) for text, (seen, last) in arrived.items()
                 }
-                print(json.dumps(told), flush=True)
+                print(json.dumps(delays), flush=True)
                 return
             assert isinstance(key.fileobj, socket.socket)
             data = key.fileobj.recv(65536)
             if not data:
-                raise SystemExit("a subscriber was cut off")
+                raise SystemExit("a subscriber was disconnected")
             for found in _TIME.findall(data):
                 text = found.decode()
                 seen, _last = arrived.get(text, (0, 0.0))

@@ -1,9 +1,8 @@
-"""Attack a served feed: ``python -m bench.fuzz_feed``.
+"""Attack a WebSocket feed with mutated requests and frames.
 
-A server in this process, a subscriber that behaves, and another process that sends mutated requests
-and WebSocket frames, and resets some connections midway. Meanwhile sockets open and close. Nothing
-may be raised or logged, the event loop may not stall, and the subscriber must hold the right state
-in the end.
+The server and a correct subscriber run in this process; another process sends mutated requests and
+frames, and resets some connections. Meanwhile sockets open and close. Nothing may be raised or
+logged, the event loop must not stall, and the subscriber must have the correct state at the end.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
 from agent.stream.filters import FILTERS
 
-# Processor time of the event loop between two of its turns: the clock of a busy machine says less.
+# CPU time of the event loop between two of its turns; wall-clock time varies on a busy machine.
 MAX_STALL_SECONDS = 0.1
 _POLL_SECONDS = 0.02
 _TURN_SECONDS = 0.001
-_PATIENCE_SECONDS = 30.0
-_FRAMES_AT_MOST = 20
+_TIMEOUT_SECONDS = 30.0
+_MAX_FRAMES = 20
 _LAST = 999  # The inode of the socket that opens last.
 
 _PING, _BURST = b"\x89\x80\0\0\0\0", 5000
@@ -70,12 +69,12 @@ _HEADERS = (
 
 
 class Outcome(NamedTuple):
-    """What came of an attack."""
+    """The result of an attack."""
 
     sent: int
     polls: int
-    stall: float  # Seconds of processor time, the longest.
-    wrong: list[str]  # What was raised or logged, and what the subscriber got wrong.
+    stall: float  # The longest, in seconds of CPU time.
+    wrong: list[str]  # Errors raised or logged, and wrong states of the subscriber.
 
 
 class Attacker:
@@ -87,17 +86,15 @@ class Attacker:
         self.sent = 0
 
     def attack(self, count: int) -> None:
-        """Send so many requests and frames."""
+        """Send this many requests and frames."""
         while self.sent < count:
             with (
                 suppress(OSError),
-                socket.create_connection(
-                    ("127.0.0.1", self._port), _PATIENCE_SECONDS
-                ) as connection,
+                socket.create_connection(("127.0.0.1", self._port), _TIMEOUT_SECONDS) as connection,
             ):
-                self._talk(connection)
+                self._attack_one(connection)
 
-    def _talk(self, connection: socket.socket) -> None:
+    def _attack_one(self, connection: socket.socket) -> None:
         choice = self._random
         self.sent += 1
         connection.settimeout(0.05)
@@ -107,7 +104,7 @@ class Attacker:
             with suppress(TimeoutError):
                 connection.recv(4096)
         if whole:
-            for _ in range(choice.randrange(_FRAMES_AT_MOST)):
+            for _ in range(choice.randrange(_MAX_FRAMES)):
                 self.sent += 1
                 connection.sendall(self._frame())
             if choice.random() < 0.1:
@@ -165,7 +162,7 @@ class _Log(logging.Handler):
 
 
 class Target:
-    """A server whose sockets open and close, and a subscriber that folds what it is sent."""
+    """A server with changing sockets, and a subscriber that follows their state."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -175,8 +172,8 @@ class Target:
         self._tracker = DeltaTracker()
         self._random = random.Random(1)
 
-    async def endure(self, seed: int, count: int) -> Outcome:
-        """Be attacked with so many requests and frames, by a process of its own."""
+    async def run(self, seed: int, count: int) -> Outcome:
+        """Run the attack in another process; return its result."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: self.wrong.append(str(context)))
         handler = _Log(self.wrong)
@@ -193,11 +190,11 @@ class Target:
                     sys.executable, "-m", "bench.fuzz_feed", "--attack", str(port),
                     "--seed", str(seed), "--count", str(count), stdout=asyncio.subprocess.PIPE,
                 )  # fmt: skip
-                polling = asyncio.create_task(self._poll_for_ever())
+                polling = asyncio.create_task(self._poll_repeatedly())
                 sent, _ = await attack.communicate()
                 polling.cancel()
                 self._poll(last=True)
-                async with asyncio.timeout(_PATIENCE_SECONDS):
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
                     state = await folding
         finally:
             for task in tasks:
@@ -206,7 +203,7 @@ class Target:
             logging.getLogger().removeHandler(handler)
         assert self._feed.snapshot
         if state != set(self._feed.snapshot.holdings):
-            self.wrong.append("the subscriber's state is wrong")
+            self.wrong.append("the state of the subscriber is wrong")
         return Outcome(int(sent), self.polls, self.stall, self.wrong)
 
     def _poll(self, *, last: bool = False) -> None:
@@ -224,20 +221,20 @@ class Target:
         self._feed.publish(snapshot, self._tracker.advance(snapshot))
         self.polls += 1
 
-    async def _poll_for_ever(self) -> None:
+    async def _poll_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             self._poll()
 
     async def _watch(self) -> None:
-        """Measure how long the event loop works without a pause."""
+        """Measure the longest time for which the event loop runs one callback."""
         while True:
             before = time.thread_time()
             await asyncio.sleep(_TURN_SECONDS)
             self.stall = max(self.stall, time.thread_time() - before)
 
     async def _fold(self, connection: ClientConnection) -> set[Key]:
-        """Return the keys that the stream leaves, once the last socket is among them."""
+        """Return the keys of the open sockets when the last one is among them."""
         state: set[Key] = set()
         while (7, _LAST) not in state:
             for line in (await connection.recv()).splitlines():
@@ -248,18 +245,18 @@ class Target:
                         state = set()
                     case "snapshot" | "open":
                         if key in state:
-                            self.wrong.append(f"{key} opens twice")
+                            self.wrong.append(f"{key} is opened twice")
                         state.add(key)
                     case "close":
                         if key not in state:
-                            self.wrong.append(f"{key} closes, and was not open")
+                            self.wrong.append(f"{key} is closed without being open")
                         state.discard(key)
         return state
 
 
 def main() -> int:
-    """Attack, and print what came of it; 1 when something was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fuzz_feed", description=__doc__)
+    """Attack and print the result; return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench fuzz_feed", description=__doc__)
     parser.add_argument("--count", type=int, default=100_000, help="requests and frames")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--attack", type=int, metavar="PORT", help=argparse.SUPPRESS)
@@ -269,13 +266,13 @@ def main() -> int:
         attacker.attack(options.count)
         print(attacker.sent)
         return 0
-    # What clients are refused for is logged: that is not of interest here.
+    # The log of rejected clients is not of interest here.
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    outcome = asyncio.run(Target().endure(options.seed, options.count))
+    outcome = asyncio.run(Target().run(options.seed, options.count))
     print(
         f"{outcome.sent} requests and frames, {outcome.polls} polls; longest stall "
-        f"{outcome.stall * 1000:.1f} ms of processor time, {len(outcome.wrong)} errors"
+        f"{outcome.stall * 1000:.1f} ms of CPU time, {len(outcome.wrong)} errors"
     )
     for wrong in outcome.wrong[:10]:
         print(wrong)

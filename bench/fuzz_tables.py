@@ -1,6 +1,6 @@
 """Read mutated netlink messages and rows of ``/proc/net``: none may raise, every result is typed.
 
-    python -m bench.fuzz_tables --inputs 1000000 --seed 1
+    python -m bench fuzz_tables --inputs 1000000 --seed 1
 
 The inputs are recorded answers, rows, destroy notices and tables, changed at random. The outcome
 depends on the seed alone.
@@ -41,7 +41,7 @@ DUMPS = (
     (packet_dump(), ("packet",)),
 )
 FAILURES = ("error", "unsupported_family", "unsupported_raw")
-# Lengths and numbers at which parsers go wrong.
+# Lengths and numbers at limits of formats.
 EDGES = (0, 1, 3, 4, 5, 8, 15, 16, 17, 72, 88, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFF_FFFF)
 CHARACTERS = b" \t\n:-0123456789ABCDEFabcdefxX+_@.\0\x80\xff"
 MAX_TEXT_ROWS = 3  # Rows of a text table in one input.
@@ -57,8 +57,8 @@ TYPES: tuple[type | UnionType, ...] = (
 
 @dataclass
 class Outcome:
-    """What came of the inputs of one kind: how many of them, and the sockets that were read, the
-    rows and messages that were malformed, and the answers that were refused."""
+    """The result of the inputs of one kind: their number, the sockets that were read, the malformed
+    rows and messages, and the rejected answers."""
 
     inputs: int = 0
     sockets: int = 0
@@ -150,7 +150,7 @@ def check(socket: Socket) -> None:
     for name, value, type_ in zip(Socket._fields, socket, TYPES, strict=True):
         assert isinstance(value, type_), (name, value)
         if isinstance(value, int):
-            assert 0 <= value < 1 << 64, (name, value)  # What JSON numbers are written for.
+            assert 0 <= value < 1 << 64, (name, value)  # orjson writes no other integers.
         elif isinstance(value, str):
             value.encode()
 
@@ -219,7 +219,7 @@ def _overwrite(random: Random, data: bytearray, _corpus: Sequence[bytes]) -> Non
 
 
 def run(inputs: int, seed: int) -> list[Target]:
-    """Read so many inputs and return the targets with their outcomes.
+    """Read this many inputs and return the targets with their outcomes.
 
     Raises what a reader raises, with a note that names the target and the input.
     """
@@ -238,7 +238,7 @@ def run(inputs: int, seed: int) -> list[Target]:
 
 
 def main() -> None:
-    """Run what the command line asks for and print the outcome."""
+    """Read the inputs and print the outcome."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=INPUTS, metavar="NUMBER")

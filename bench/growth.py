@@ -1,4 +1,4 @@
-"""How the cost of a poll and the memory grow with sockets and with processes."""
+"""Growth of the cost of a poll and of the memory with sockets and with processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .agents import following, installed
 from .load import Shape, running
 
 INTERVAL = 1.0  # Seconds.
-POLLS = 30  # Of which each fifth reads every table.
-# By then each process has had its turn in the sweep: in the next it is read if it has run since.
+POLLS = 30  # Every fifth one reads all tables.
+# By then the sweep has read each process; the next sweep reads only those that have run since.
 WARM_UP = SWEEP_SECONDS + 8 * INTERVAL
 # Sockets in 100 processes, and processes with few sockets each.
 SHAPES = (
@@ -26,7 +26,7 @@ SHAPES = (
 
 
 class Point(NamedTuple):
-    """One load: CPU milliseconds of a poll while nothing changes, and resident MiB."""
+    """Cost under one load: CPU milliseconds of a poll while nothing changes, and resident MiB."""
 
     processes: int
     sockets: int
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 def growth() -> list[Point]:
-    """Measure each load."""
+    """Measure under each load."""
     points = []
     for shape in SHAPES:
         with running(shape), following(installed(), "--interval", str(INTERVAL)) as agent:
@@ -50,7 +50,7 @@ def growth() -> list[Point]:
 
 
 def table_of_growth(points: list[Point]) -> str:
-    """The loads as Markdown."""
+    """Return the loads as Markdown."""
     lines = [
         "| processes | sockets | descriptors | CPU of a poll, ms | RSS, MiB |",
         "|---:|---:|---:|---:|---:|",
@@ -63,7 +63,7 @@ def table_of_growth(points: list[Point]) -> str:
 
 
 def picture(points: list[Point]) -> str:
-    """An SVG: CPU of a poll over sockets (100 processes) and over processes (few sockets each)."""
+    """Return an SVG: CPU of a poll over sockets (100 processes) and over processes."""
     by_sockets = [p for p in points if p.processes == 100]
     by_processes = sorted(
         p for p in points if p.sockets == p.processes * 9 and p.descriptors == p.processes * 16
@@ -80,9 +80,9 @@ def picture(points: list[Point]) -> str:
 
 
 def _panel(title: str, points: list[tuple[int, Point]], left: int) -> str:
-    most_x = max(x for x, _point in points)
-    most_ms = max(point.poll_ms for _x, point in points)
-    most_mib = max(point.rss_mib for _x, point in points)
+    max_x = max(x for x, _point in points)
+    max_ms = max(point.poll_ms for _x, point in points)
+    max_mib = max(point.rss_mib for _x, point in points)
 
     def line(values: list[tuple[float, float]], colour: str) -> str:
         at = [(left + 50 + 280 * x, 210 - 160 * y) for x, y in values]
@@ -90,14 +90,14 @@ def _panel(title: str, points: list[tuple[int, Point]], left: int) -> str:
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in at)
         return f'<polyline points="{path}" fill="none" stroke="{colour}"/>{dots}'
 
-    cpu = [(x / most_x, point.poll_ms / most_ms) for x, point in points]
-    rss = [(x / most_x, point.rss_mib / most_mib) for x, point in points]
+    cpu = [(x / max_x, point.poll_ms / max_ms) for x, point in points]
+    rss = [(x / max_x, point.rss_mib / max_mib) for x, point in points]
     return (
         f'<text x="{left + 50}" y="22" font-weight="bold">over {title}</text>'
         f'<path d="M{left + 50} 50V210H{left + 330}" fill="none" stroke="black"/>'
         f"{line(cpu, '#c22')}{line(rss, '#26c')}"
-        f'<text x="{left + 330}" y="228" text-anchor="end">{most_x}</text>'
+        f'<text x="{left + 330}" y="228" text-anchor="end">{max_x}</text>'
         f'<text x="{left + 50}" y="228">0</text>'
-        f'<text x="{left + 50}" y="42" fill="#c22">CPU of a poll, to {most_ms:.0f} ms</text>'
-        f'<text x="{left + 200}" y="42" fill="#26c">RSS, to {most_mib:.0f} MiB</text>'
+        f'<text x="{left + 50}" y="42" fill="#c22">CPU of a poll, to {max_ms:.0f} ms</text>'
+        f'<text x="{left + 200}" y="42" fill="#26c">RSS, to {max_mib:.0f} MiB</text>'
     )

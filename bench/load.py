@@ -1,8 +1,7 @@
-"""A load to measure under: many processes that hold many sockets, all on loopback.
+"""A load: many idle processes with many sockets, all on loopback.
 
-``python -m bench.load`` builds it, prints ``ready`` and one line of counts, and holds it until its
-standard input closes or it is told to stop. It knows nothing of the agent: whatever is measured
-sees these sockets as it would see anybody's.
+``python -m bench.load`` builds it, prints ``ready`` and its counts, and holds it until its standard
+input closes.
 
 Each process holds one TCP listener, connected TCP pairs to it, unix socket pairs and some plain
 descriptors. With the defaults: 500 processes, 20,500 TCP and 10,000 unix sockets, 44,000
@@ -23,13 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-# The kernel resets the connection at close instead of leaving it in TIME_WAIT, so that one run
-# does not leave rows behind for the next.
+# The kernel resets connections at close instead of leaving them in TIME_WAIT, so that a run leaves
+# no rows for the next one.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Shape(NamedTuple):
-    """What each process of the load holds."""
+    """The number of processes, and what each of them holds."""
 
     processes: int = 500
     tcp_pairs: int = 20
@@ -50,9 +49,9 @@ class Shape(NamedTuple):
 
 
 def fill(shape: Shape, index: int) -> list[socket.socket]:
-    """Open one process's share of the load; the result must be kept alive."""
+    """Open the sockets of one process; the result must be kept alive."""
     held: list[socket.socket] = []
-    # An address per process keeps the ports of one from running out for all.
+    # One address has too few ports for all processes.
     address = f"127.{1 + index // 250}.{1 + index % 250}.1"
     with_reset = (socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     listener = socket.create_server((address, 0), backlog=shape.tcp_pairs + 1)
@@ -71,7 +70,7 @@ def fill(shape: Shape, index: int) -> list[socket.socket]:
 
 
 def child(shape: Shape, index: int, ready: int, hold: int) -> None:
-    """One process of the load: open, say so, and hold until the parent is gone."""
+    """Be one process of the load: open its sockets, and hold them until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     held = fill(shape, index)
     os.write(ready, b".")
@@ -82,7 +81,7 @@ def child(shape: Shape, index: int, ready: int, hold: int) -> None:
 
 
 def build(shape: Shape) -> list[int]:
-    """Fork the load's processes; return their pids once every one holds its share."""
+    """Fork the processes of the load; return their pids when all hold their sockets."""
     needed = 2048 + 2 * shape.tcp_pairs + 2 * shape.unix_pairs + shape.plain
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(needed, 4096), hard), hard))
@@ -114,7 +113,7 @@ def build(shape: Shape) -> list[int]:
 
 @contextmanager
 def running(shape: Shape) -> Iterator[None]:
-    """The load, in processes of its own, for as long as the context lasts."""
+    """Hold the load for as long as the context lasts."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in shape._asdict().items()]
     with subprocess.Popen(
         [sys.executable, "-m", "bench.load", *arguments],
@@ -123,8 +122,16 @@ def running(shape: Shape) -> Iterator[None]:
         text=True,
     ) as process:
         if process.stdout is None or not process.stdout.readline().startswith("ready"):
-            raise SystemExit("the load could not be built")
+            raise SystemExit("could not build the load")
         yield
+
+
+_HELP = {
+    "processes": "processes of the load",
+    "tcp_pairs": "TCP connections in each, besides a listener",
+    "unix_pairs": "pairs of unix sockets in each",
+    "plain": "other descriptors in each",
+}
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +142,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
             type=int,
             default=value,
             metavar="N",
-            help=f"of the load (default: {value})",
+            help=f"{_HELP[name]} (default: {value})",
         )
 
 
@@ -145,7 +152,7 @@ def shape_of(options: argparse.Namespace) -> Shape:
 
 
 def main() -> None:
-    """Build the load that the arguments describe and hold it until stdin closes."""
+    """Build the load that the arguments describe, and hold it until standard input closes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_shape(parser)
     shape = Shape(**vars(parser.parse_args()))

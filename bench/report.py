@@ -1,4 +1,4 @@
-"""The outcome as a Markdown table and as JSON."""
+"""Results of ``compare`` as a Markdown table and as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Followed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command's medians, and sockagent's beside it: the median of the rounds' ratios."""
+    """Medians of one command, and the medians of the rounds' ratios of sockagent to it."""
 
     name: str
     wall_ms: float
@@ -37,18 +37,18 @@ class Row:
     peak_mib: float
     wall_ratio: float | None = None
     cpu_ratio: float | None = None
-    bar: float | None = None
+    limit: float | None = None
 
     @property
     def passes(self) -> bool | None:
-        """Whether the bar is met; None where there is none."""
-        if self.bar is None or self.wall_ratio is None:
+        """Whether the ratio is within the limit; None without a limit."""
+        if self.limit is None or self.wall_ratio is None:
             return None
-        return self.wall_ratio <= self.bar
+        return self.wall_ratio <= self.limit
 
 
 def rows(commands: Sequence[Command], samples: Mapping[str, Sequence[Sample]]) -> list[Row]:
-    """The table's rows, in the order of the commands."""
+    """Return the rows of the table, in the order of the commands."""
     ours = samples[OURS]
     table = []
     for command in commands:
@@ -66,26 +66,26 @@ def rows(commands: Sequence[Command], samples: Mapping[str, Sequence[Sample]]) -
                 median(sample.peak for sample in theirs) / 1024,
                 wall,
                 cpu,
-                command.bar,
+                command.limit,
             )
         )
     return table
 
 
 def markdown(table: Sequence[Row], followed: Followed | None) -> str:
-    """The table, and a sentence on following."""
+    """Return the table, and a sentence on following."""
     lines = [
         "| command | wall, ms | CPU, ms | peak RSS, MiB | wall ratio | CPU ratio | at most |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in table:
         verdict = {None: "", True: "pass", False: "**miss**"}[row.passes]
-        bar = "" if row.bar is None else f"{row.bar:.1f}: {verdict}"
+        limit = "" if row.limit is None else f"{row.limit:.1f}: {verdict}"
         wall = "" if row.wall_ratio is None else f"{row.wall_ratio:.2f}"
         cpu = "" if row.cpu_ratio is None else f"{row.cpu_ratio:.2f}"
         lines.append(
             f"| `{row.name}` | {row.wall_ms:.0f} | {row.cpu_ms:.0f} | {row.peak_mib:.0f} "
-            f"| {wall} | {cpu} | {bar} |"
+            f"| {wall} | {cpu} | {limit} |"
         )
     if followed:
         lines += ["", sentence(table, followed)]
@@ -122,7 +122,7 @@ def log(text: str) -> None:
 
 
 def sentence(table: Sequence[Row], followed: Followed) -> str:
-    """What following costs while nothing changes."""
+    """Return a sentence on the cost of following while nothing changes."""
     first, later = followed.first, followed.later
     text = (
         f"`sockagent --follow` while nothing changes: {first.rss / 1024:.0f} MiB resident "
@@ -137,7 +137,7 @@ def sentence(table: Sequence[Row], followed: Followed) -> str:
 
 
 def machine() -> dict[str, object]:
-    """Where this was measured."""
+    """Return the machine that this was measured on."""
     return {
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -153,7 +153,7 @@ def as_json(
     missing: Sequence[str],
     load: object,
 ) -> dict[str, Any]:
-    """Everything that was measured."""
+    """Return all measurements."""
     return {
         "machine": machine(),
         "load": load,
@@ -172,10 +172,10 @@ def as_json(
 
 
 def write_between(path: Path, text: str) -> None:
-    """Put ``text`` between the marks that a document has for it."""
+    """Replace the text between the marks in a document."""
     document = path.read_text(encoding="utf-8")
     before, begin, rest = document.partition(_BEGIN)
     _old, end, after = rest.partition(_END)
     if not (begin and end):
-        raise SystemExit(f"{path} has no {_BEGIN} ... {_END}")
+        raise SystemExit(f"{path} has no marks {_BEGIN} and {_END}")
     path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")

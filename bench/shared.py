@@ -1,8 +1,8 @@
-"""What processes with very many descriptors cost: ``python -m bench.shared``.
+"""Measure the cost of processes with very many descriptors on one socket.
 
 Sleeping processes hold one socket on thousands of descriptors each, or their threads hold it in
-tables of descriptors of their own. A snapshot is measured with some descriptors and with four times
-as many: the ratio shows whether the cost is linear. Then ``--follow`` is measured while they sleep.
+descriptor tables of their own. A snapshot is measured with some descriptors and with four times as
+many: the ratio shows whether the cost is linear. Then ``--follow`` is measured while they sleep.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FACTOR = 4
 _RUNS = 3
 _INTERVAL = 1.0
-# What the process has open besides.
+# Other descriptors of the process.
 _SPARE = 100
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Shape(NamedTuple):
-    """``processes`` of ``threads`` each, all with so many descriptors; with more than one thread
-    each thread has a table of its own."""
+    """``processes`` of ``threads`` each, all with this many descriptors; with more than one thread,
+    each thread has its own descriptor table."""
 
     name: str
     processes: int
@@ -47,23 +47,23 @@ class Shape(NamedTuple):
 
     @property
     def small(self) -> Shape:
-        """The same with a part of the descriptors."""
+        """The same with fewer descriptors."""
         return self._replace(descriptors=self.descriptors // _FACTOR)
 
 
 def shapes(limit: int) -> list[Shape]:
-    """What is measured, with at most so many descriptors in a table."""
-    most = min(20_000, limit - _SPARE)
+    """Return what is measured, with at most ``limit`` descriptors in a table."""
+    count = min(20_000, limit - _SPARE)
     return [
-        Shape("10 processes", 10, 1, most),
-        Shape("40 processes", 40, 1, most),
-        Shape("20 threads of a process", 1, 20, most // _FACTOR),
-        Shape("10 processes of 20 threads", 10, 20, most // (2 * _FACTOR)),
+        Shape("10 processes", 10, 1, count),
+        Shape("40 processes", 40, 1, count),
+        Shape("20 threads of a process", 1, 20, count // _FACTOR),
+        Shape("10 processes of 20 threads", 10, 20, count // (2 * _FACTOR)),
     ]
 
 
 def hold(shape: Shape) -> None:
-    """Be what ``shape`` says, until standard input closes; print a line when all is there."""
+    """Start the processes of ``shape``, print a line, and hold them until standard input closes."""
     one = socket.create_server(("127.0.0.1", 0))
     libc = ctypes.CDLL(None, use_errno=True)
     for _ in range(shape.processes):
@@ -77,7 +77,7 @@ def hold(shape: Shape) -> None:
                 signal.pause()
         os.close(writing)
         if not os.read(reading, 1):
-            raise SystemExit("a process did not start")
+            raise SystemExit("a process could not be started")
         os.close(reading)
     print("ready", flush=True)
     sys.stdin.read()
@@ -85,7 +85,7 @@ def hold(shape: Shape) -> None:
 
 
 def _hold_here(one: socket.socket, shape: Shape, libc: ctypes.CDLL) -> None:
-    """Open the descriptors of this process."""
+    """Open the descriptors of this process and its threads."""
 
     def duplicate() -> None:
         for _ in range(shape.descriptors):
@@ -105,12 +105,12 @@ def _hold_here(one: socket.socket, shape: Shape, libc: ctypes.CDLL) -> None:
     for _ in range(shape.threads):
         threading.Thread(target=run, daemon=True).start()
         if not ready.acquire(timeout=60):
-            raise SystemExit("a thread has no table of descriptors of its own")
+            raise SystemExit("a thread could not get its own descriptor table")
 
 
 @contextmanager
 def holding(shape: Shape) -> Iterator[None]:
-    """Processes of this shape."""
+    """Run processes of this shape."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "bench.shared", "--hold", *map(str, shape[1:])]
     root = Path(__file__).resolve().parent.parent
@@ -120,14 +120,14 @@ def holding(shape: Shape) -> Iterator[None]:
         assert process.stdout is not None
         try:
             if not process.stdout.readline():
-                raise SystemExit(f"{shape.name}: they did not start")
+                raise SystemExit(f"{shape.name}: could not be started")
             yield
         finally:
             process.communicate()
 
 
 def snapshot(agent: tuple[str, ...]) -> Sample:
-    """Measure a snapshot, the median of a few."""
+    """Measure a snapshot; return the median of some runs."""
     samples = []
     for _ in range(_RUNS):
         sample = measure(Command("sockagent", agent))
@@ -138,7 +138,7 @@ def snapshot(agent: tuple[str, ...]) -> Sample:
 
 
 def share(agent: tuple[str, ...], seconds: float, *arguments: str) -> float:
-    """Return how much of a core ``--follow`` takes, over so many seconds behind its snapshot."""
+    """Return the share of a core that ``--follow`` uses, over ``seconds`` after its snapshot."""
     command = [*agent, "--follow", "--interval", str(_INTERVAL), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -153,7 +153,7 @@ def share(agent: tuple[str, ...], seconds: float, *arguments: str) -> float:
         thread.start()
         try:
             if not drain.wait(120):
-                raise SystemExit("no snapshot")
+                raise SystemExit("--follow printed no snapshot")
             time.sleep(2 * _INTERVAL)
             begin, spent = time.monotonic(), _cpu(process.pid)
             time.sleep(seconds)
@@ -169,11 +169,11 @@ def _cpu(pid: int) -> float:
 
 
 def main() -> None:
-    """Measure all shapes; print a table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.shared", description=__doc__)
-    parser.add_argument("--agent", type=Path, metavar="FILE", help="the executable")
-    parser.add_argument("--seconds", type=float, default=15.0, help="for which --follow runs")
-    parser.add_argument("--only", help="the shapes with this in their names")
+    """Measure all shapes and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench shared", description=__doc__)
+    parser.add_argument("--agent", type=Path, metavar="PATH", help="another checkout or executable")
+    parser.add_argument("--seconds", type=float, default=15.0, help="time to follow (15)")
+    parser.add_argument("--only", help="only shapes with this text in their names")
     parser.add_argument("--hold", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,5 +1,4 @@
-"""One process with very many sockets, of which few change: what checking it costs, beside walking
-it whole."""
+"""Cost of checking a process with very many sockets, of which few changed, against a scan of it."""
 
 from __future__ import annotations
 
@@ -17,12 +16,12 @@ from agent.kernel.procfs.scanner import ProcessScanner
 from agent.snapshot.holders import Holders
 
 SOCKETS, CHANGES, ROUNDS = 40_000, 100, 7
-# Descriptors besides.
+# Other descriptors.
 SPARE = 1000
 
 
 class Single(NamedTuple):
-    """CPU milliseconds of looking at the whole process, and of a check behind some changes."""
+    """CPU milliseconds of a scan of the whole process, and of a check after some changes."""
 
     sockets: int
     changes: int
@@ -31,20 +30,20 @@ class Single(NamedTuple):
     found: bool
 
     def sentence(self) -> str:
-        """The outcome for a reader."""
+        """Return the result as a sentence."""
         share = self.whole_ms / self.check_ms
         verdict = "pass" if share >= 10 and self.found else "**miss**"
         return (
             f"One process with {self.sockets} sockets, {self.changes} of them closed and as many "
-            f"opened: {self.check_ms:.1f} ms of CPU, where walking it whole takes "
+            f"opened: {self.check_ms:.1f} ms of CPU, a scan of all of it takes "
             f"{self.whole_ms:.0f} ms: 1/{share:.0f} (at most 1/10: {verdict})."
         )
 
 
 def single() -> Single:
-    """Measure it, on this process itself."""
+    """Measure both on this process itself."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError):  # Where the hard limit stays, there are as many as it lets us.
+    with suppress(ValueError):  # The hard limit cannot be raised: use what it allows.
         resource.setrlimit(resource.RLIMIT_NOFILE, (SOCKETS + SPARE, max(SOCKETS + SPARE, hard)))
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit < SOCKETS + SPARE:
@@ -54,16 +53,16 @@ def single() -> Single:
     held: list[socket.socket] = []
     for _ in range(sockets // 2):
         held += socket.socketpair()
-    walker, holders, pid = ProcessScanner(ProcFS()), Holders(), os.getpid()
+    scanner, holders, pid = ProcessScanner(ProcFS()), Holders(), os.getpid()
     wholes, checks, found = [], [], True
-    for round_ in range(ROUNDS):
+    for number in range(ROUNDS):
         start = time.process_time()
-        look = walker.scan_process(pid)
-        holders.set_scan(look.process, look.netns, look.fd_dir_inode, look.fds, look.thread_fds)
+        scan = scanner.scan_process(pid)
+        holders.set_scan(scan.process, scan.netns, scan.fd_dir_inode, scan.fds, scan.thread_fds)
         wholes.append(time.process_time() - start)
-        gone = held[round_ * CHANGES : (round_ + 1) * CHANGES]
-        inodes = [os.fstat(one.fileno()).st_ino for one in gone]
-        for one in gone:
+        closed = held[number * CHANGES : (number + 1) * CHANGES]
+        inodes = [os.fstat(one.fileno()).st_ino for one in closed]
+        for one in closed:
             one.close()
         new: list[socket.socket] = []
         for _ in range(CHANGES // 2):
@@ -71,7 +70,7 @@ def single() -> Single:
         start = time.process_time()
         fds_of = holders.fds_of(inodes)[pid]
         watched = holders.processes[pid]
-        done, _lost = walker.check([FdCheck(pid, watched.directory, watched.fds, fds_of)])
+        done, _lost = scanner.check([FdCheck(pid, watched.directory, watched.fds, fds_of)])
         holders.update_fds(pid, done[0].changes)
         checks.append(time.process_time() - start)
         found &= all(holders.pids_of(os.fstat(one.fileno()).st_ino) for one in new)

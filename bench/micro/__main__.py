@@ -1,4 +1,4 @@
-"""Measure optimisations against their alternatives, interleaved: ``python -m bench micro``.
+"""Measure optimisations against their alternatives, interleaved.
 
 Comments in agent/ cite these benchmarks by name. A ratio below 1 is in favour of the way chosen.
 """

@@ -111,16 +111,16 @@ def saved_state() -> Pair:
 
 def dropped_shares() -> Pair:
     """Drop the oldest items of a full dict in shares; one at a time. Per item added."""
-    most, added = 20_000, 20_000
+    size, added = 20_000, 20_000
 
     def in_shares() -> None:
-        mapping = dict.fromkeys(range(most))
+        mapping = dict.fromkeys(range(size))
         for number in range(added):
             mapping[-number - 1] = None
-            drop_oldest(mapping, most)
+            drop_oldest(mapping, size)
 
     def one_by_one() -> None:
-        mapping = dict.fromkeys(range(most))
+        mapping = dict.fromkeys(range(size))
         for number in range(added):
             mapping[-number - 1] = None
             del mapping[next(iter(mapping))]

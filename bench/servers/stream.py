@@ -81,7 +81,7 @@ class Stream:
             self._time = datetime.fromisoformat(self._text).timestamp()
         self._check_seq(event, _number(record["seq"]) or 0)
         if event == "close" and record["inode"] is None and self._pending is not None:
-            self._close_brief(record)
+            self._close_short_lived(record)
             return
         self._settle_pending()
         if event in _NUMBERED and (not self.times or self.times[-1] != self._time):
@@ -166,7 +166,7 @@ class Stream:
         _renew(report, record)
         self._end(report, record)
 
-    def _close_brief(self, record: Record) -> None:
+    def _close_short_lived(self, record: Record) -> None:
         report, self._pending = self._pending, None
         assert report is not None
         same = (report.pid, report.proto, report.local, report.remote, report.opened) == (

@@ -75,7 +75,7 @@ class Score:
     null: int = 0
     wrong: int = 0
     ghosts: int = 0  # Opened without a process, with an inode, after the end.
-    brief_long: int = 0  # Reported as short-lived, but alive for two intervals.
+    short_lived_long: int = 0  # Reported as short-lived, but alive for two intervals.
     wrong_address: int = 0
     duration_errors: int = 0
     delays: list[float] = field(default_factory=list)
@@ -91,13 +91,13 @@ def give_notices(ends: Iterable[End], notices: Iterable[Noticed]) -> list[Notice
     for notice in notices:
         by_key[notice.key].append(notice)
     for end in sorted(ends, key=lambda one: one.begin):
-        left = by_key.get(end.key, [])
-        fitting = [one for one in left if one.time >= end.begin - _SLACK_SECONDS]
+        candidates = by_key.get(end.key, [])
+        fitting = [one for one in candidates if one.time >= end.begin - _SLACK_SECONDS]
         if fitting:
             nearest = min(fitting, key=partial(_off, end.end))
-            left.remove(nearest)
+            candidates.remove(nearest)
             end.noticed = nearest.time
-    return [one for left in by_key.values() for one in left]
+    return [one for candidates in by_key.values() for one in candidates]
 
 
 def _off(time: float, notice: Noticed) -> float:
@@ -139,7 +139,7 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
     by_key: defaultdict[Key, list[End]] = defaultdict(list)
     for end in (*truth.ends, *others):
         by_key[end.key].append(end)
-    left: list[Report] = []
+    unmatched: list[Report] = []
     clients: list[Report] = []
     opened = [report for report in reports if report.opened is not None]
     # The last report first: if ports were reused, each gets the last end that has none yet.
@@ -149,11 +149,11 @@ def match(truth: Truth, others: Sequence[End], reports: Iterable[Report]) -> lis
         if found is not None:
             found.reports.insert(0, report)
         elif keys or _is_on(report, truth.ports):
-            left.append(report)
+            unmatched.append(report)
         elif report.proto == "unix" and report.pid is not None:
             clients.insert(0, report)
     _match_peers([end for end in truth.ends if end.peer is not None], clients)
-    return left
+    return unmatched
 
 
 def keys_of(report: Report) -> list[Key]:
@@ -201,15 +201,15 @@ def _match_peers(servers: Sequence[End], reports: Iterable[Report]) -> None:
     for server in servers:
         for report in server.reports:
             by_inode[report.inode] = server
-    left = []
+    unmatched = []
     for report in reports:
         found = by_inode.get(report.peer_inode)
         if found is not None and found.peer is not None:
             found.peer.reports.append(report)
         else:
-            left.append(report)
+            unmatched.append(report)
     clients = [one.peer for one in servers if one.peer is not None and not one.peer.reports]
-    for report in left:
+    for report in unmatched:
         opened = (report.opened or 0.0) + _SLACK_SECONDS
         begun = [one for one in clients if one.begin <= opened and report.pid in one.pids]
         if begun:
@@ -253,7 +253,7 @@ def _count(into: Score, end: End, interval: float) -> None:
     else:
         into.null += 1
     lived = end.end - end.begin
-    into.brief_long += any(report.short_lived for report in reports) and lived > 2 * interval
+    into.short_lived_long += any(report.short_lived for report in reports) and lived > 2 * interval
     into.wrong_address += any(_is_elsewhere(report, end) for report in reports)
     last = _last(final, end)
     if last is not None and last.closed is not None:
@@ -267,7 +267,7 @@ def _kind(report: Report, end: End, interval: float) -> str:
     if report.pid is not None:
         return "right" if report.pid in end.pids else "wrong"
     if report.short_lived:
-        return "brief"
+        return "short-lived"
     if report.reason == "attributed":
         return "attributed"
     late = report.opened is not None and report.opened > end.end + interval / 2

@@ -21,7 +21,7 @@ from .truth import (
 
 _REPORTED = (
     "| workload | s | side | ends | open and close | never | once | attributed | shared "
-    "| duplicate | right pid | null pid | wrong pid | ghosts | brief though long |"
+    "| duplicate | right pid | null pid | wrong pid | ghosts | short-lived though long |"
 )
 _TIMED = (
     "| workload | s | connections | load, s | close delay p50, s | p99 | max | duration off "
@@ -140,7 +140,7 @@ def _reported(results: Sequence[Result]) -> str:
                 _part(it.null, it.ends),
                 it.wrong,
                 it.ghosts,
-                it.brief_long,
+                it.short_lived_long,
             ]
             lines.append(
                 f"| {one.workload} | {one.interval:g} | {side} | "

@@ -1,4 +1,4 @@
-"""Mutated netlink messages and text rows; ``python -m bench.fuzz_tables`` reads many more."""
+"""Mutated netlink messages and text rows; ``python -m bench fuzz_tables`` reads many more."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def scored(ends: list[End], *reports: Report) -> tuple[dict[str, int], int]:
     truth = Truth(len(ends), ends, frozenset({("tcp", 80)}))
     unmatched = match(truth, [], sorted(reports, key=lambda one: one.opened or 0.0))
     result = score(ends, 0.1)["client"]
-    names = ("once", "never", "duplicate", "right", "null", "wrong", "ghosts", "brief_long")
+    names = ("once", "never", "duplicate", "right", "null", "wrong", "ghosts", "short_lived_long")
     return {name: getattr(result, name) for name in names if getattr(result, name)}, len(unmatched)
 
 
@@ -145,9 +145,9 @@ def test_a_report_without_a_process_after_the_end_is_a_ghost_and_a_duplicate() -
     assert scored([end(1, 2)], report(1.05, 2.05), ghost) == (counts, 0)
 
 
-def test_a_short_lived_report_of_a_long_connection_is_brief_long() -> None:
+def test_a_short_lived_report_of_a_long_connection_is_counted() -> None:
     short_lived = report(2.05, 2.05, pid=None, inode=None)
-    assert scored([end(1, 2)], short_lived) == ({"once": 1, "null": 1, "brief_long": 1}, 0)
+    assert scored([end(1, 2)], short_lived) == ({"once": 1, "null": 1, "short_lived_long": 1}, 0)
 
 
 def test_a_report_before_all_ends_with_its_ports_is_unmatched() -> None:

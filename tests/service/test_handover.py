@@ -62,10 +62,10 @@ async def test_a_subscriber_resumes_over_a_restart() -> None:
     early = Subscriber(later.feed.subscribe(resume=("epoch", 1)), folds=False)
     # Changes between the runs are reported, though the first poll of a run knows none.
     later.publish(snapshot(TWO, THREE)._replace(changed=frozenset({(7, 3)})))
-    told = await early.read()
-    assert (told[0]["resumed"], events(told)) == (True, ["hello", "close", "open"])
-    assert seqs(told) == [1, 2, 3]
-    assert (told[1]["inode"], told[2]["inode"]) == (1, 3)
+    records = await early.read()
+    assert (records[0]["resumed"], events(records)) == (True, ["hello", "close", "open"])
+    assert seqs(records) == [1, 2, 3]
+    assert (records[1]["inode"], records[2]["inode"]) == (1, 3)
     later.publish(snapshot(THREE)._replace(changed=frozenset({(7, 2)})))
     (closed,) = await early.read()
     assert (closed["inode"], closed["duration_ms"]) == (2, 0)
