@@ -712,7 +712,7 @@ async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_soc
 
     def hang(pids: Iterable[int], progress: Progress) -> object:
         if 7 in pids:
-            progress.enter(7)
+            progress.begin(7)
             release.wait()
             returned.set()
         else:

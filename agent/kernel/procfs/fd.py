@@ -1,177 +1,137 @@
-"""What the descriptors of a process lead to, proc_pid_fd(5). It knows one directory at a time.
+"""Read the descriptors of a process from ``/proc/PID/fd``, proc_pid_fd(5). Blocking.
 
-Blocking, like everything that opens procfs; whose directories they are the walker knows.
+The functions return the inode of each descriptor's socket, from links of the form
+``socket:[INODE]`` (``sockfs_dname`` in ``net/socket.c``), and 0 for any other file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 
-from .files import GONE_ERRNOS, link, opened
+from .files import GONE_ERRNOS, open_directory, read_link
 
-SOCKET = "socket:["
-# With more descriptors than this, guessing which are new is cheaper than listing them all.
+SOCKET_PREFIX = "socket:["
+# With more descriptors than this, trying the lowest free numbers costs less than listing them all.
 _MANY = 1024
-# Free numbers that are tried in vain before the directory is listed.
-_MOST_MISSES = 8
-# Of a process with more descriptors than this they are listed, as of one that has more gaps in
-# their numbers.
-_MOST_TRIED = 1024
-_MOST_GAPS = 4
-_NUMBERS = tuple(map(str, range(_MOST_TRIED + _MOST_GAPS)))
+# Free numbers that are tried without success before the directory is listed.
+_MAX_MISSES = 8
 _FD_BITS = 31  # A descriptor is an int that is not negative.
-INODE_BITS = 63  # More than any inode of a socket has: they are 32 bits wide.
+_INODE_BITS = 63  # More than the inode of a socket has, which is 32 bits wide.
 
 
-def read_fds(
-    directory: int, name: str, *, count: int = 0, chdir: bool = False
-) -> tuple[dict[int, int], int]:
-    """Descriptor → inode, 0 for what is no socket, of the directory ``name``; and how many
-    entries were passed over because they are none of the kernel's. Raises OSError.
-
-    ``count`` is how many the kernel says there are, 0 where it does not say. ``chdir``: work from
-    inside the directory, which saves a tenth, where no other thread minds.
-    """
-    with opened(name, directory) as listing:
-        if chdir:
-            os.fchdir(listing)
-            readlink: Callable[[str], str] = os.readlink
-        else:
-            readlink = partial(os.readlink, dir_fd=listing)
-        names, links = _lowest(readlink, count)
-        if not count or len(names) < count:
-            rest = os.listdir(listing)
-            if names:
-                rest = list(set(rest).difference(names))
-            names += rest
-            try:
-                links += list(map(readlink, rest))
-            except OSError as error:  # One was closed meanwhile: that one only is passed over.
-                if error.errno not in GONE_ERRNOS:
-                    raise
-                links += [link(descriptor, listing) for descriptor in rest]
+def read_fds(directory: int, name: str) -> tuple[dict[int, int], int]:
+    """Return descriptor → inode of the directory ``name``, which is relative to the open
+    ``directory``, and the number of malformed entries, which are left out. Raises OSError."""
+    with open_directory(name, directory) as listing:
+        names = os.listdir(listing)
+        links: Sequence[str | None]
+        try:
+            links = [os.readlink(fd, dir_fd=listing) for fd in names]
+        except OSError as error:  # One was closed meanwhile: only that one is left out.
+            if error.errno not in GONE_ERRNOS:
+                raise
+            links = [read_link(fd, listing) for fd in names]
     try:
         fds = {
-            int(descriptor): int(target[8:-1]) if target[:8] == SOCKET else 0
-            for descriptor, target in zip(names, links, strict=True)
-            if target is not None
+            int(fd): int(link[8:-1]) if link[:8] == SOCKET_PREFIX else 0
+            for fd, link in zip(names, links, strict=True)
+            if link is not None
         }
     except ValueError:
-        return _one_by_one(names, links)
-    if fds and (max(fds) >> _FD_BITS or min(fds) < 0 or _is_absurd(fds)):
-        return _one_by_one(names, links)
+        return _parse_each(names, links)
+    if fds and (
+        max(fds) >> _FD_BITS
+        or min(fds) < 0
+        or max(fds.values()) >> _INODE_BITS
+        or min(fds.values()) < 0
+    ):
+        return _parse_each(names, links)
     return fds, 0
 
 
-def _lowest(readlink: Callable[[str], str], count: int) -> tuple[list[str], list[str | None]]:
-    """The lowest descriptors, at most ``count``, and where they lead; there may be more.
-
-    The kernel gives out the lowest number that is free: mostly they have no gaps, and to try the
-    numbers costs a quarter less than to list them first.
-    """
-    links: list[str | None] = []
-    gaps: set[int] = set()
-    numbers = iter(_NUMBERS)
-    while len(links) < count <= _MOST_TRIED and len(gaps) < _MOST_GAPS:
-        try:
-            # What was read before one fails stays in there.
-            links.extend(map(readlink, islice(numbers, count - len(links))))
-        except OSError as error:
-            if error.errno not in GONE_ERRNOS:
-                raise
-            gaps.add(len(links) + len(gaps))
-    tried = _NUMBERS[: len(links) + len(gaps)]
-    return [number for fd, number in enumerate(tried) if fd not in gaps], links
-
-
-def _is_absurd(fds: Mapping[int, int]) -> bool:
-    return bool(max(fds.values()) >> INODE_BITS or min(fds.values()) < 0)
-
-
-def _one_by_one(names: Sequence[str], links: Sequence[str | None]) -> tuple[dict[int, int], int]:
-    """The same, where some are no descriptors."""
+def _parse_each(names: Sequence[str], links: Sequence[str | None]) -> tuple[dict[int, int], int]:
+    """Return what ``read_fds`` returns, where some entries are malformed."""
     fds: dict[int, int] = {}
     malformed = 0
-    for name, target in zip(names, links, strict=True):
-        if target is None:
+    for name, link in zip(names, links, strict=True):
+        if link is None:
             continue
         try:
-            fds[_descriptor(name)] = _inode_in(target)
+            fds[_parse_fd(name)] = _parse_inode(link)
         except ValueError:
             malformed += 1
     return fds, malformed
 
 
-def _descriptor(name: str) -> int:
-    """Raises ValueError."""
-    number = int(name)
-    if number >> _FD_BITS:
+def _parse_fd(name: str) -> int:
+    """Return the descriptor with this name. Raises ValueError."""
+    fd = int(name)
+    if fd >> _FD_BITS:
         raise ValueError("not a descriptor")
-    return number
+    return fd
 
 
-def _inode_in(target: str) -> int:
-    """The inode of the socket that a link leads to, 0 if it is none. Raises ValueError."""
-    inode = int(target[len(SOCKET) : -1]) if target.startswith(SOCKET) else 0
-    if inode >> INODE_BITS:
+def _parse_inode(link: str) -> int:
+    """Return the inode of the socket that a link names, 0 for another file. Raises ValueError."""
+    inode = int(link[len(SOCKET_PREFIX) : -1]) if link.startswith(SOCKET_PREFIX) else 0
+    if inode >> _INODE_BITS:
         raise ValueError("not an inode")
     return inode
 
 
 def recheck_fds(
-    listing: int, fds: Mapping[int, int], fds_of: Collection[int], count: int | None
+    listing: int, fds: Mapping[int, int], fds_to_read: Collection[int], count: int | None
 ) -> tuple[dict[int, int | None], int]:
-    """What is not as in ``fds``: descriptor → inode, 0 for what is no socket, None for what is
-    closed; and how many descriptors were read. ``listing`` is ``PID/fd``, open, and has ``count``
-    entries; None where the kernel does not say. Raises OSError, and ValueError where an entry is
-    none of the kernel's.
+    """Return how the descriptors differ from ``fds``, as descriptor → inode, None for a closed one;
+    and the number of descriptors that were read.
 
-    The kernel gives out the lowest number that is free: where a few descriptors are missing from
-    what the directory says there are, they are there. Else the directory is listed.
+    ``listing`` is ``PID/fd``, open, and has ``count`` entries; None where the kernel does not
+    report that. The function reads ``fds_to_read`` and the descriptors that ``fds`` does not have.
+    Raises OSError, and ValueError for a malformed entry.
+
+    The kernel gives out the lowest free number, so a few new descriptors among many are found by
+    trying the free numbers. If that does not find as many as ``count``, the directory is listed.
     """
     changes: dict[int, int | None] = {}
-    known = len(fds)
+    open_count = len(fds)
     reads = 0
 
-    def look(descriptor: int) -> bool:
-        """Note what the descriptor leads to; whether it is open."""
-        nonlocal known, reads
+    def check(fd: int) -> bool:
+        """Read the descriptor, note how it changed, and return whether it is open."""
+        nonlocal open_count, reads
         reads += 1
-        inode = _inode(listing, str(descriptor))
-        if inode != fds.get(descriptor):
-            changes[descriptor] = inode
-            known += (inode is not None) - (descriptor in fds)
+        inode = _read_inode(listing, str(fd))
+        if inode != fds.get(fd):
+            changes[fd] = inode
+            open_count += (inode is not None) - (fd in fds)
         return inode is not None
 
-    for descriptor in fds_of:
-        look(descriptor)
+    for fd in fds_to_read:
+        check(fd)
     free = 0
     misses = 0
-    while count is not None and len(fds) > _MANY and known < count and misses < _MOST_MISSES:
+    while count is not None and len(fds) > _MANY and open_count < count and misses < _MAX_MISSES:
         while free in fds or free in changes:
             free += 1
-        if not look(free):
+        if not check(free):
             misses += 1
         free += 1
-    if known != count or (len(fds) <= _MANY and len(fds_of) < len(fds)):
-        now = set(map(_descriptor, os.listdir(listing)))
-        for descriptor in now - fds.keys():
-            if descriptor not in changes:
-                look(descriptor)
-        for descriptor in fds.keys() - now:
-            changes[descriptor] = None
+    if open_count != count or (len(fds) <= _MANY and len(fds_to_read) < len(fds)):
+        listed = set(map(_parse_fd, os.listdir(listing)))
+        for fd in listed - fds.keys():
+            if fd not in changes:
+                check(fd)
+        changes.update(dict.fromkeys(fds.keys() - listed))
     return {fd: inode for fd, inode in changes.items() if inode is not None or fd in fds}, reads
 
 
-def _inode(directory: int, descriptor: str) -> int | None:
-    """The inode of the descriptor's socket, 0 if it is none, None if it is closed."""
+def _read_inode(listing: int, name: str) -> int | None:
+    """Return the inode of a descriptor's socket, 0 for another file, None if it is closed."""
     try:
-        target = os.readlink(descriptor, dir_fd=directory)
+        link = os.readlink(name, dir_fd=listing)
     except OSError as error:
         if error.errno in GONE_ERRNOS:
             return None
         raise
-    return _inode_in(target)
+    return _parse_inode(link)

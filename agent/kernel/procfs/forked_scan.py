@@ -1,8 +1,8 @@
-"""The walk in a process of its own, for the one-shot snapshot.
+"""Scan all processes in a child process, for the one-shot snapshot.
 
-Started before the event loop and the rest of the agent are even imported, it walks on one core
-while another imports, reads and parses the tables: under the interpreter's lock threads cannot.
-It knows the walker, and nothing of what becomes of the looks.
+The child is forked before the event loop and most of the agent are even imported. It scans on one
+core while the parent imports, reads and parses the tables on another; two threads could not, as
+they share the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from ...model import Process, held_by
 from .scan import ScanResult
 from .scanner import ProcessScanner
 
-# What the pipe should hold, so that the child seldom waits: the most that anyone may ask for.
+# Requested size of the pipe, so that the child seldom waits: the most that an unprivileged process
+# may request (/proc/sys/fs/pipe-max-size).
 _PIPE_BYTES = 1 << 20
-_LENGTH = Struct("=I")  # Of a batch, before it.
-# Processes a batch: small enough to be worked on while the walk goes on.
-_BATCH = 32
+_LENGTH = Struct("=I")  # The length of a batch in bytes, sent before it.
+# Processes in a batch: few, so that the parent can use a batch while the scan goes on.
+_BATCH_PROCESSES = 32
 
 
 class SocketHolder(NamedTuple):
@@ -42,14 +43,14 @@ class SocketHolder(NamedTuple):
 
 
 class ScanBatch(NamedTuple):
-    """What a part of the walk showed; ``failed`` says of other processes why they are left out."""
+    """A part of a scan of all processes; ``failed`` is as in ScanResult."""
 
     holders: list[SocketHolder]
     failed: dict[int, str]
 
 
-def scan_batch(walked: ScanResult) -> ScanBatch:
-    """What these looks found."""
+def scan_batch(result: ScanResult) -> ScanBatch:
+    """Convert the result of a scan to a batch."""
     holders = [
         SocketHolder(
             scan.process,
@@ -58,19 +59,20 @@ def scan_batch(walked: ScanResult) -> ScanBatch:
             scan.netns,
             scan.fd_dir_inode,
         )
-        for scan in walked.scans
+        for scan in result.scans
     ]
-    return ScanBatch(holders, walked.failed)
+    return ScanBatch(holders, result.failed)
 
 
 class ForkedScan:
-    """A walk of all processes under way in a child process.
+    """A scan of all processes, under way in a child process.
 
-    Raises OSError when there can be no child. It must be started while there are no threads.
+    Must be created while this process has one thread. Raises OSError when it cannot fork.
     """
 
-    def __init__(self, walker: Callable[[], ProcessScanner]) -> None:
-        """``walker`` is called in the child: opening a procfs that never answers hangs there."""
+    def __init__(self, make_scanner: Callable[[], ProcessScanner]) -> None:
+        """Fork. ``make_scanner`` is called in the child, so that a procfs that does not answer
+        blocks the child only."""
         reading, writing = os.pipe()
         try:
             self._child = os.fork()
@@ -79,64 +81,62 @@ class ForkedScan:
             os.close(writing)
             raise
         if self._child == 0:
-            os.close(reading)  # Else it would wait for itself to read, were the parent gone.
-            _walk_and_exit(walker, writing)
+            os.close(reading)  # Or writing would block, not fail, after the parent has ended.
+            _scan_and_exit(make_scanner, writing)
         os.close(writing)
         self._file = os.fdopen(reading, "rb")
 
     def next_batch(self) -> ScanBatch | None:
-        """Wait for the next part of the walk; None when there is no more. Blocking.
+        """Wait for the next part of the scan; return None at its end. Blocking.
 
-        A child that was killed looks like one that is done: it left processes out.
+        A child that was killed looks like one that is done: the rest of its processes is missing.
         """
-        frame = self._file.read(_LENGTH.size)
-        data = self._file.read(*_LENGTH.unpack(frame)) if len(frame) == _LENGTH.size else b""
+        header = self._file.read(_LENGTH.size)
+        data = self._file.read(*_LENGTH.unpack(header)) if len(header) == _LENGTH.size else b""
         try:
-            # Not marshal.load: that calls the file for every number.
-            looks, failed = marshal.loads(data)  # noqa: S302 (from our own child)
+            # Not marshal.load: it calls the file's methods for every number.
+            holders, failed = marshal.loads(data)  # noqa: S302 (from our own child)
         except (EOFError, ValueError, TypeError):
             self._file.close()
-            with suppress(ChildProcessError):  # Whoever started us has SIGCHLD ignored.
+            with suppress(ChildProcessError):  # SIGCHLD was ignored when this process started.
                 os.waitpid(self._child, 0)
             self._child = 0
             return None
         return ScanBatch(
-            [SocketHolder(Process._make(process), *rest) for process, *rest in looks], failed
+            [SocketHolder(Process._make(process), *rest) for process, *rest in holders], failed
         )
 
     def stop(self) -> None:
-        """End the child, if it still walks; ``batch`` returns then."""
+        """Kill the child, if it is still running; ``next_batch`` returns then."""
         if self._child:
             with suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGKILL)
 
 
-def _walk_and_exit(make: Callable[[], ProcessScanner], writing: int) -> None:
-    """The child: walk all but itself, write the outcome, and end without a trace."""
+def _scan_and_exit(make_scanner: Callable[[], ProcessScanner], writing: int) -> None:
+    """Scan all processes but this one, the child, write the batches, and exit."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        with suppress(OSError):  # The user's pipes hold too much already: it waits more often.
+        with suppress(OSError):  # The user's pipes are at their limit: the child waits more often.
             fcntl(writing, F_SETPIPE_SZ, _PIPE_BYTES)
-        walker = make()
-        walker.may_chdir = True
-        procfs = walker.procfs
+        scanner = make_scanner()
+        procfs = scanner.procfs
         own = os.getpid()
         pids = [pid for pid in procfs.pids() if pid != own]
-        for start in range(0, len(pids), _BATCH):
-            walked = walker.scan(pids[start : start + _BATCH])
-            found = scan_batch(walked)
-            # marshal knows no named tuples; plain ones it takes ten times as fast as pickle.
-            looks = [
-                (tuple(process), held, readable, procfs.netns_id(netns) or netns, directory)
-                for process, held, readable, netns, directory in found.holders
+        for start in range(0, len(pids), _BATCH_PROCESSES):
+            batch = scan_batch(scanner.scan(pids[start : start + _BATCH_PROCESSES]))
+            # marshal has no named tuples; plain tuples it writes ten times as fast as pickle.
+            holders = [
+                (tuple(process), fds_by_inode, readable, procfs.netns_id(netns) or netns, inode)
+                for process, fds_by_inode, readable, netns, inode in batch.holders
             ]
-            data = marshal.dumps((looks, found.failed))
-            left = memoryview(_LENGTH.pack(len(data)) + data)
-            while left:
-                left = left[os.write(writing, left) :]
+            data = marshal.dumps((holders, batch.failed))
+            unsent = memoryview(_LENGTH.pack(len(data)) + data)
+            while unsent:
+                unsent = unsent[os.write(writing, unsent) :]
         status = 0
-    except OSError:  # The parent is gone, or has to walk itself.
+    except OSError:  # The parent has ended, or scans the processes itself.
         pass
     finally:
         os._exit(status)

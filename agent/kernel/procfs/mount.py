@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from .files import GONE_ERRNOS, link, opened, read, read_or_empty
+from .files import GONE_ERRNOS, open_directory, read, read_link, read_or_empty
 from .progress import Progress
 
 # What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
@@ -96,7 +96,7 @@ class ProcFS:
 
         Negative when it may not be read: then it only tells namespaces apart. Raises OSError.
         """
-        target = link(f"{by}ns/net", directory)
+        target = read_link(f"{by}ns/net", directory)
         name = "" if target is None else target.removeprefix(_NETNS).removesuffix("]")
         if name.isascii() and name.isdigit() and len(name) < _INODE_DIGITS:
             netns = int(name)
@@ -110,7 +110,7 @@ class ProcFS:
     def _own_process(self) -> OwnProcess | None:
         try:
             pid = int(os.readlink(f"{self.root}/self"))
-            with opened(f"{self.root}/{pid}") as directory:
+            with open_directory(f"{self.root}/{pid}") as directory:
                 return OwnProcess(self.netns(directory), pid)
         except (OSError, ValueError):
             return None
@@ -125,7 +125,7 @@ class ProcFS:
         moved: set[int] = set()
         for pid, way in self._ways(ways):
             try:
-                with opened(f"{self.root}/{way}") as directory:
+                with open_directory(f"{self.root}/{way}") as directory:
                     tables = self._tables(directory, names)
                     # It may have left for another namespace at any moment before.
                     if tables is not None and not self._is_in(netns, directory):
@@ -180,7 +180,7 @@ class ProcFS:
         to a thread; those that are gone, or may not be read, are left out."""
         found: dict[int, NetnsMember] = {}
         for pid in progress.each(pids):
-            with suppress(OSError), opened(f"{self.root}/{pid}") as directory:
+            with suppress(OSError), open_directory(f"{self.root}/{pid}") as directory:
                 for tid in os.listdir(f"{self.root}/{pid}/task"):
                     with suppress(OSError):
                         netns = self.netns(directory, f"task/{tid}/")

@@ -26,6 +26,10 @@ class Progress:
         self.avoids = avoids
         self._stopped = False
 
+    def begin(self, place: Hashable) -> None:
+        """Record that ``place`` is read next, where it changes within an item of ``each``."""
+        self.place = place
+
     def each(
         self, items: Iterable[T], place_of: Callable[[T], Hashable] | None = None
     ) -> Iterator[T]:
@@ -38,10 +42,6 @@ class Progress:
                 return
             self.place = place_of(item) if place_of else item
             yield item
-
-    def enter(self, place: Hashable) -> None:
-        """Set the place, where it changes within an item."""
-        self.place = place
 
     def stop(self) -> None:
         """End the batch before its next item."""

@@ -1,27 +1,30 @@
-"""What ProcessScanner takes and returns: values only."""
+"""The values that ProcessScanner takes and returns."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import attrgetter
 from typing import NamedTuple
 
-from ...model import Process, StatFingerprint
+from ...model import Process, StatFingerprint, ThreadFds
+
+_program = attrgetter("comm", "image", "ppid")
 
 
 class ProcessScan(NamedTuple):
-    """What one look at a process showed.
+    """One process, its namespace and all its descriptors.
 
-    ``fds`` maps its descriptors to the inodes of their sockets, 0 for what is no socket; ``more``
-    are (descriptor, inode) of threads with descriptor tables of their own. ``readable`` is False
-    when they may not be read. ``netns`` is the inode of its network namespace; negative when that
-    may not be read: then it only tells namespaces apart. ``directory`` is the inode of ``PID/fd``,
-    which another process with the same pid has not. ``malformed`` counts descriptors passed over.
+    ``fds`` maps each descriptor to the inode of its socket, 0 for any other file. ``thread_fds``
+    are the sockets of threads that do not share the process's descriptor table. Both are empty, and
+    ``readable`` is False, when they may not be read. ``netns`` is as in ``ProcFS.netns``.
+    ``fd_dir_inode`` is the inode of ``PID/fd``, which differs for another process with the same
+    pid. ``malformed`` counts the descriptors that are left out.
     """
 
     process: Process
     fingerprint: StatFingerprint
     fds: dict[int, int]
-    thread_fds: tuple[tuple[int, int], ...]
+    thread_fds: ThreadFds
     readable: bool
     netns: int
     fd_dir_inode: int
@@ -29,18 +32,18 @@ class ProcessScan(NamedTuple):
 
 
 class ScanResult(NamedTuple):
-    """What a walk showed; ``failed`` says of processes that could not be looked at, or not at all
-    of which, why not."""
+    """The result of a scan of several processes. ``failed`` maps the pids of processes that could
+    not be read, or not completely, to the reason."""
 
     scans: list[ProcessScan]
     failed: dict[int, str]
 
 
 class FdSummary(NamedTuple):
-    """What is cheap to see of a process: the inode of ``PID/fd``, and how many descriptors it has.
+    """What one stat(2) shows of ``PID/fd``: its inode, and the number of descriptors.
 
-    The same inode is the same process. The same number is a hint only: one may have been closed
-    and another opened.
+    The same inode means the same process. The same number is no proof that nothing changed: one
+    descriptor may have been closed and another opened.
     """
 
     fd_dir_inode: int
@@ -48,10 +51,12 @@ class FdSummary(NamedTuple):
 
 
 class FdCheck(NamedTuple):
-    """What to look at again in a process whose descriptors were ``fds``: the ``suspects``, and what
-    its number of descriptors shows to be new or gone; nothing of them where there are no suspects
-    but None. ``facts``: its facts too. ``separate``: some of its threads are known to have tables
-    of their own."""
+    """A request to check a process whose descriptors were ``fds`` when they were read last.
+
+    ``fds_to_read`` are read again, and also descriptors that are new or closed according to their
+    number; None reads no descriptor. ``with_facts``: read the Process and its namespace too.
+    ``has_thread_fds``: some threads are known not to share the process's descriptor table.
+    """
 
     pid: int
     fd_dir_inode: int
@@ -62,8 +67,12 @@ class FdCheck(NamedTuple):
 
 
 class FdCheckResult(NamedTuple):
-    """What a check showed: descriptor → inode, 0 for what is no socket, None for what is closed;
-    only what is not as it was. The facts are None if they were not asked for."""
+    """The result of one FdCheck.
+
+    ``changes`` maps the descriptors that changed to the inode of their socket, 0 for any other
+    file, None for a closed descriptor. ``process`` and ``netns`` are None unless they were
+    requested. ``reads`` is the number of descriptors that were read.
+    """
 
     pid: int
     changes: dict[int, int | None]
@@ -73,6 +82,6 @@ class FdCheckResult(NamedTuple):
     reads: int
 
 
-def is_other_program(was: StatFingerprint | None, now: StatFingerprint | None) -> bool:
-    """Return whether a process exec'ed or got another parent between two glances, or is gone."""
-    return was is None or now is None or was[:3] != now[:3]
+def is_other_program(before: StatFingerprint | None, after: StatFingerprint | None) -> bool:
+    """Return whether a process called execve(2), got another parent or ended in between."""
+    return before is None or after is None or _program(before) != _program(after)

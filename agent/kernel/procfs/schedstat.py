@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .files import GONE_ERRNOS, opened
+from .files import GONE_ERRNOS, open_directory
 
 # What a thread shows where the kernel keeps no such times.
 _UNKNOWN = b"0 0 0"
@@ -126,7 +126,7 @@ class RunMonitor:
     def _begin(self, pid: int, max_threads: int) -> bool | None:
         """Open the files of a process and read them. Raises OSError when the process is gone, or
         its threads cannot be listed."""
-        with opened(f"{self._root}/{pid}/task") as tasks:
+        with open_directory(f"{self._root}/{pid}/task") as tasks:
             tids = tuple(map(int, os.listdir(tasks)))
         if len(tids) > max_threads:
             return True

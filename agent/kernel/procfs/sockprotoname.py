@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from ...model import Socket
 from ...text import decode
-from .fd import SOCKET
+from .fd import SOCKET_PREFIX
 from .files import GONE_ERRNOS
 from .progress import Progress
 
@@ -40,7 +40,7 @@ def _protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
     """The descriptor may lead to a file by now, on a file system that never answers. Opening with
     O_PATH and reading a link do not reach that file system; stat and getxattr do, and are left out
     until it is certain that this is the socket."""
-    path, target = f"{root}/{pid}/fd/{fd}", f"{SOCKET}{inode}]"
+    path, target = f"{root}/{pid}/fd/{fd}", f"{SOCKET_PREFIX}{inode}]"
     try:
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:

@@ -24,7 +24,7 @@ def test_a_file_of_procfs_is_read_although_its_size_is_0() -> None:
 def test_a_file_below_a_directory_is_that_directorys(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "file").write_text("old")
-    with files.opened(str(tmp_path / "old")) as directory:
+    with files.open_directory(str(tmp_path / "old")) as directory:
         (tmp_path / "old").rename(tmp_path / "gone")
         (tmp_path / "old").mkdir()
         (tmp_path / "old" / "file").write_text("new")
@@ -39,9 +39,9 @@ def test_what_cannot_be_read_is_empty_if_that_is_wanted(tmp_path: Path) -> None:
 
 def test_a_link_to_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     os.symlink(b"/bin/caf\xe9", bytes(tmp_path / "exe"))
-    with files.opened(str(tmp_path)) as directory:
-        assert files.link("exe", directory) == "/bin/caf\\xe9"
-        assert files.link("none", directory) is None
+    with files.open_directory(str(tmp_path)) as directory:
+        assert files.read_link("exe", directory) == "/bin/caf\\xe9"
+        assert files.read_link("none", directory) is None
 
 
 def test_nothing_stays_open(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     files.read("/proc/self/stat")
     with pytest.raises(IsADirectoryError):
         files.read(str(tmp_path))
-    with files.opened(str(tmp_path)), pytest.raises(FileNotFoundError):
+    with files.open_directory(str(tmp_path)), pytest.raises(FileNotFoundError):
         files.read(str(tmp_path / "none"))
     assert descriptors() == before
 
 
 def test_what_is_opened_is_not_inherited(tmp_path: Path) -> None:
-    with files.opened(str(tmp_path)) as directory:
+    with files.open_directory(str(tmp_path)) as directory:
         assert not os.get_inheritable(directory)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.procfs.files import opened
+from agent.kernel.procfs.files import open_directory
 from agent.kernel.procfs.mount import ProcFS, TableTexts
 
 from ...fakeproc import BOOT_TIME, NETNS, FakeProc, inet_row
@@ -265,5 +265,5 @@ def test_a_namespace_without_a_number_cannot_be_named(fake: FakeProc, target: st
     (directory / "ns" / "net").unlink()
     (directory / "ns" / "net").symlink_to(target)
     fake.table("dev")
-    with opened(str(directory)) as process:
+    with open_directory(str(directory)) as process:
         assert fake.procfs().netns(process) < 0

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -98,17 +97,6 @@ def test_all_descriptors_on_a_socket_are_found(
             os.close(copy)
     found = {fd for fd, inode in fds.items() if inode == inode_of(listener)}
     assert found == {listener.fileno(), *copies}
-
-
-def test_from_inside_each_directory_the_same_is_seen(
-    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake.process(7, {3: 11, 4: "pipe:[5]"})
-    inside, outside = fake.scanner(), fake.scanner()
-    inside.may_chdir = True
-    monkeypatch.chdir(".")  # So that we are back here at the end.
-    assert inside.scan_process(7) == outside.scan_process(7)
-    assert Path.cwd() == fake.root / "7" / "fd"
 
 
 def test_a_real_process_is_known_by_its_start_time(walker: ProcessScanner) -> None:
@@ -348,12 +336,12 @@ def test_a_look_never_leads_to_a_process_that_got_the_same_pid(
 ) -> None:
     old = fake.process(7, {3: 11}, comm="old")
 
-    def listed_late(directory: int, name: str, **options: Any) -> tuple[dict[int, int], int]:
+    def read_late(directory: int, name: str) -> tuple[dict[int, int], int]:
         old.rename(old.with_name("old"))
         fake.process(7, {3: 99}, comm="new", start=900)
-        return read_fds(directory, name, **options)
+        return read_fds(directory, name)
 
-    monkeypatch.setattr(walker_module, "read_fds", listed_late)
+    monkeypatch.setattr(walker_module, "read_fds", read_late)
     look = fake.scanner().scan_process(7)
     assert (look.process.start_ticks, look.process.comm) == (100, "old")
     assert look.fds == {3: 11}
