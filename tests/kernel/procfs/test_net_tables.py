@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.procfs import net_tables
+from agent.kernel.procfs import net_inet, net_tables
 from agent.kernel.procfs.sockprotoname import socket_from_protocol
 from agent.model import Socket
 
@@ -281,10 +281,10 @@ def test_no_name_of_a_protocol_raises(name: bytes) -> None:
     ],
 )
 def test_address(digits: bytes, text: str) -> None:
-    assert net_tables.address(digits) == text
+    assert net_inet.decode_address(digits) == text
 
 
 @pytest.mark.parametrize("digits", [b"", b"0100", b"0100007", b"0100007G", b"01" * 17])
 def test_what_is_no_address_is_refused(digits: bytes) -> None:
     with pytest.raises(ValueError):
-        net_tables.address(digits)
+        net_inet.decode_address(digits)
