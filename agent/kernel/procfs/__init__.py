@@ -1,1 +1,1 @@
-"""procfs as a source: pure parsers, and the one reader that opens its files."""
+"""procfs: pure parsers of its files, and the blocking functions that read them."""

@@ -1,8 +1,4 @@
-"""A mounted procfs: its processes, its network namespaces, and the tables of these.
-
-Together with the walker it is the only code that opens procfs. It knows nothing of descriptors,
-deltas and output. Everything here blocks: it is for executors.
-"""
+"""A mounted procfs: its processes, its network namespaces and their tables. Blocking."""
 
 from __future__ import annotations
 
@@ -17,15 +13,15 @@ from typing import NamedTuple
 from .files import GONE_ERRNOS, open_directory, read, read_link, read_or_empty
 from .progress import Progress
 
-# What leads to a network namespace: a process, or the directory of a thread, PID/task/TID.
+# A process or thread in a network namespace: a pid, or the directory PID/task/TID.
 NetnsMember = int | str
 
-_NETNS = "net:["
-_INODE_DIGITS = 19  # So many may be more than 63 bits; they are 32 bits wide.
-# The greatest pid that any kernel gives is 2^22 (PID_MAX_LIMIT in include/linux/threads.h).
+_NETNS_PREFIX = "net:["  # Of the link PID/ns/net, namespaces(7).
+_MAX_INODE_DIGITS = 18  # Less than 63 bits; these inodes are 32 bits wide.
+# The greatest pid of any kernel is 2^22 (PID_MAX_LIMIT in include/linux/threads.h).
 _PID = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _BOOT_TIME = re.compile(r"[0-9]{1,10}", re.ASCII)  # Seconds until the year 2286.
-# The clocks are read so often; the reading counts in which least time passed between them.
+# How often the clocks are read for the boot time; the reading that took the shortest time counts.
 _CLOCK_READINGS = 5
 
 
@@ -37,7 +33,7 @@ class OwnProcess(NamedTuple):
 
 
 class TableTexts(NamedTuple):
-    """The text of tables of one network namespace, as ``ProcFS.tables`` read it.
+    """The text of tables of one network namespace, as ``ProcFS.read_tables`` returns it.
 
     ``texts`` maps the name of a table to its text or to the error of reading it; None when no
     process was found in the namespace. ``moved_pids`` are processes that were found in another
@@ -49,19 +45,19 @@ class TableTexts(NamedTuple):
 
 
 class ProcFS:
-    """A mounted procfs; ``root`` is where."""
+    """A procfs that is mounted at ``root``."""
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = os.path.abspath(root)
-        self._netns_by_device: dict[int, int] = {}
-        self._named: set[int] = set()
-        # (namespace, our pid); None where this procfs does not show us. Our own namespace is
-        # always ours to name, also for the processes in it that we may not read.
+        self._netns_by_dev_inode: dict[int, int] = {}
+        self._known_netns: set[int] = set()
+        # None where this procfs does not show this process. Reading the own namespace first makes
+        # it known, also for those of its processes whose link may not be read.
         self.own = self._own_process()
 
     def pids(self) -> list[int]:
-        """The processes there are. Raises OSError when they cannot be listed, or there are none:
-        then this is no procfs, or it was unmounted."""
+        """Return the pids of all processes. Raises OSError when they cannot be listed, or there are
+        none: then this is not a procfs, or no longer mounted."""
         names = os.listdir(self.root)
         pids = [int(name) for name in names if name.isdigit() and _PID.fullmatch(name)]
         if not pids:
@@ -69,43 +65,42 @@ class ProcFS:
         return pids
 
     def hides_processes(self) -> bool:
-        """Whether other users' processes are hidden from us (the mount option hidepid)."""
+        """Return whether other users' processes are hidden (hidepid, proc(5))."""
         return not self._exists("1") and not self._exists("1/stat")
 
     def boot_id(self) -> str | None:
-        """The kernel's random id of this boot; None when it cannot be read."""
+        """Return the kernel's random id of this boot; None when it cannot be read."""
         return _boot_id(self.root)
 
     def ephemeral_ports(self) -> range | None:
-        """The local ports that the kernel chooses from by itself; None when it does not say."""
+        """Return net.ipv4.ip_local_port_range, ip(7); None when it cannot be read."""
         words = self._read_text("sys/net/ipv4/ip_local_port_range").split()
         try:
             return range(int(words[0]), int(words[1]) + 1)
         except (IndexError, ValueError):
             return None
 
-    # Network namespaces and their tables.
-
     def netns_id(self, netns: int) -> int | None:
-        """The inode of the namespace that ``Look.netns`` names; None when it may not be read."""
-        return netns if netns > 0 else self._netns_by_device.get(-netns)
+        """Return the inode of a namespace that ``netns`` returned; None when it is not known."""
+        return netns if netns > 0 else self._netns_by_dev_inode.get(-netns)
 
-    def netns(self, directory: int, by: str = "") -> int:
-        """The inode of a process's network namespace; ``directory`` is the process's, open, and
-        ``by`` leads on from there to the thread to be asked, ``task/TID/``.
+    def netns(self, directory: int, thread: str = "") -> int:
+        """Return the inode of the network namespace of a process, or of its ``thread``
+        (``task/TID/``); ``directory`` is the process's, open.
 
-        Negative when it may not be read: then it only tells namespaces apart. Raises OSError.
+        Where the link may not be read and the inode is not known from another process, the result
+        is a negative number that differs between namespaces. Raises OSError.
         """
-        target = read_link(f"{by}ns/net", directory)
-        name = "" if target is None else target.removeprefix(_NETNS).removesuffix("]")
-        if name.isascii() and name.isdigit() and len(name) < _INODE_DIGITS:
-            netns = int(name)
-            if netns not in self._named:
-                self._netns_by_device[_device(directory, by)] = netns
-                self._named.add(netns)
+        target = read_link(f"{thread}ns/net", directory)
+        digits = "" if target is None else target.removeprefix(_NETNS_PREFIX).removesuffix("]")
+        if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_INODE_DIGITS:
+            netns = int(digits)
+            if netns not in self._known_netns:
+                self._netns_by_dev_inode[_dev_inode(directory, thread)] = netns
+                self._known_netns.add(netns)
             return netns
-        device = _device(directory, by)
-        return self._netns_by_device.get(device, -device)
+        dev_inode = _dev_inode(directory, thread)
+        return self._netns_by_dev_inode.get(dev_inode, -dev_inode)
 
     def _own_process(self) -> OwnProcess | None:
         try:
@@ -116,18 +111,18 @@ class ProcFS:
             return None
 
     def read_tables(
-        self, netns: int, ways: Sequence[NetnsMember], names: Sequence[str]
+        self, netns: int, members: Sequence[NetnsMember], names: Sequence[str]
     ) -> TableTexts:
-        """Read the named tables of one namespace, to which ``ways`` led when last seen.
+        """Read the named tables of one namespace, whose members were ``members`` when last seen.
 
         Tables that this kernel does not have are left out.
         """
         moved: set[int] = set()
-        for pid, way in self._ways(ways):
+        for pid, path in self._paths_of(members):
             try:
-                with open_directory(f"{self.root}/{way}") as directory:
-                    tables = self._tables(directory, names)
-                    # It may have left for another namespace at any moment before.
+                with open_directory(f"{self.root}/{path}") as directory:
+                    tables = self._read_tables(directory, names)
+                    # Checked afterwards, because it may enter another namespace at any moment.
                     if tables is not None and not self._is_in(netns, directory):
                         if pid is not None:
                             moved.add(pid)
@@ -140,8 +135,10 @@ class ProcFS:
                 return TableTexts(tables, frozenset(moved))
         return TableTexts(None, frozenset(moved))
 
-    def _tables(self, directory: int, names: Sequence[str]) -> dict[str, bytes | OSError] | None:
-        """The tables that a process shows; None when it is gone, or a zombie."""
+    def _read_tables(
+        self, directory: int, names: Sequence[str]
+    ) -> dict[str, bytes | OSError] | None:
+        """Read the tables below the directory of a process; None when it is gone or a zombie."""
         tables: dict[str, bytes | OSError] = {}
         for name in names:
             try:
@@ -165,19 +162,20 @@ class ProcFS:
             self.netns_id(now) is not None and self.netns_id(now) == self.netns_id(netns)
         )
 
-    def _ways(self, ways: Sequence[NetnsMember]) -> Iterator[tuple[int | None, str]]:
-        """The directories below which the tables of a namespace may be found, and whose; None where
-        it is a single thread that is there."""
-        yield from ((way if isinstance(way, int) else None, str(way)) for way in ways)
-        for way in ways:  # The main thread of a process may have ended before the others.
-            if isinstance(way, int):
+    def _paths_of(self, members: Sequence[NetnsMember]) -> Iterator[tuple[int | None, str]]:
+        """Yield the directories that may show the tables of a namespace, each with its pid, None
+        where the member is a thread."""
+        for member in members:
+            yield (member if isinstance(member, int) else None), str(member)
+        for member in members:  # The main thread of a process may have ended before the others.
+            if isinstance(member, int):
                 with suppress(OSError):
-                    for tid in os.listdir(f"{self.root}/{way}/task"):
-                        yield way, f"{way}/task/{tid}"
+                    for tid in os.listdir(f"{self.root}/{member}/task"):
+                        yield member, f"{member}/task/{tid}"
 
     def thread_namespaces(self, pids: Iterable[int], progress: Progress) -> dict[int, NetnsMember]:
-        """Return the network namespaces that threads of these processes are in, each with the way
-        to a thread; those that are gone, or may not be read, are left out."""
+        """Return the network namespaces of the threads of these processes, each with one thread in
+        it; threads that have ended or may not be read are left out."""
         found: dict[int, NetnsMember] = {}
         for pid in progress.each(pids):
             with suppress(OSError), open_directory(f"{self.root}/{pid}") as directory:
@@ -198,13 +196,13 @@ class ProcFS:
         return read_or_empty(f"{self.root}/{name}").decode("ascii", "replace")
 
     def boot_time(self) -> float:
-        """Return when the machine booted; seconds since the Unix epoch, in whole clock ticks."""
+        """Return when the machine booted, in seconds since the Unix epoch, in whole clock ticks."""
         for line in self._read_text("stat").splitlines():
             if line.startswith("btime ") and _BOOT_TIME.fullmatch(line, 6):
-                # This has no fraction of a second. It is all there is of another machine.
-                return _booted() if self._is_of_this_kernel() else float(line[6:])
-        # Where /proc/stat is hidden (ProcSubset=pid) the clocks show it.
-        return _booted()
+                # btime is in whole seconds; it is all that is known of another machine.
+                return _boot_time() if self._is_of_this_kernel() else float(line[6:])
+        # Without /proc/stat (ProcSubset=pid, systemd.exec(5)) the clocks show it.
+        return _boot_time()
 
     def _is_of_this_kernel(self) -> bool:
         boot_id = self.boot_id()
@@ -216,12 +214,12 @@ def _boot_id(root: str) -> str | None:
     return raw.strip() or None
 
 
-def _booted() -> float:
-    """Return when this machine booted, from the clocks; see ``ProcFS.boot_time``.
+def _boot_time() -> float:
+    """Return when this machine booted, from its clocks; see ``ProcFS.boot_time``.
 
-    The difference of the two clocks changes only when somebody sets the time. Whole ticks make it
-    the same number at each start, though the clocks are not read at once; they are rounded up, as
-    start times in ticks are rounded down.
+    The difference of the two clocks changes only when the time is set. In whole ticks it is the
+    same number at each start, though the clocks are not read at the same moment; it is rounded up,
+    as start times in ticks are rounded down.
     """
     readings = []
     for _ in range(_CLOCK_READINGS):
@@ -234,6 +232,7 @@ def _booted() -> float:
     return -(-nanoseconds * ticks_per_second // 10**9) / ticks_per_second
 
 
-def _device(directory: int, by: str) -> int:
-    """A number that tells network namespaces apart, readable for every process."""
-    return os.stat(f"{by}net/dev", dir_fd=directory).st_ino
+def _dev_inode(directory: int, thread: str) -> int:
+    """Return the inode of ``net/dev``, which differs between network namespaces and may be read of
+    every process."""
+    return os.stat(f"{thread}net/dev", dir_fd=directory).st_ino
