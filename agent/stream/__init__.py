@@ -1,1 +1,1 @@
-"""Snapshots to numbered records."""
+"""Snapshots to a stream of numbered deltas, and its subscriptions."""

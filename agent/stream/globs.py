@@ -1,8 +1,8 @@
-"""Shell globs, many at once. Pure.
+"""Matching of shell globs, many at once. Pure.
 
-Neither compiling nor matching backtracks: reading a character of a text costs a few operations on
+Neither compiling nor matching backtracks: each character of a text takes a few operations on
 integers, whatever the patterns are, because every token of every pattern is one bit (Shift-And,
-Baeza-Yates and Gonnet 1992). Whoever may send a pattern cannot make matching take long.
+Baeza-Yates and Gonnet 1992). So a client cannot send a pattern that takes long to match.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# Characters whose masks are kept: more than the names of a machine are made of.
+# Characters whose masks are cached: more than occur in the names of a machine.
 _MAX_MASKS = 512
 
 
@@ -27,14 +27,14 @@ class _CharClass(NamedTuple):
         return found != self.negated
 
 
-# What a pattern is made of: a character, a class, ``?`` (True) and ``*`` (None).
+# A token of a pattern: a character, a class, ``?`` (True) and ``*`` (None).
 _Token = str | _CharClass | bool | None
 
 
 class Globs:
-    """A set of patterns with ``*``, ``?``, ``[...]`` and ``[!...]``, as in Python's ``fnmatch``.
+    """Patterns with ``*``, ``?``, ``[...]`` and ``[!...]``, as in Python's ``fnmatch``.
 
-    Each bit of a state means: the text read so far matches a pattern up to this token.
+    A bit of a state is set when the text read so far matches a pattern up to the token of the bit.
     """
 
     __slots__ = ("_ends", "_loops", "_masks", "_starts")
@@ -65,7 +65,7 @@ class Globs:
 
 
 class _Masks(dict[str, int]):
-    """The bits that a character leads to, computed when the character is first asked for."""
+    """The bits of the tokens that accept a character; computed when it is first looked up."""
 
     def __init__(self) -> None:
         self._literals: dict[str, int] = {}
@@ -73,7 +73,7 @@ class _Masks(dict[str, int]):
         self._any = 0
 
     def add(self, token: str | _CharClass | bool, bit: int) -> None:
-        """Let the characters that a token accepts lead to a bit."""
+        """Set the bit of a token for the characters that it accepts."""
         if isinstance(token, str):
             self._literals[token] = self._literals.get(token, 0) | bit
         elif isinstance(token, _CharClass):
@@ -83,8 +83,8 @@ class _Masks(dict[str, int]):
 
     def __missing__(self, char: str) -> int:
         mask = self._any | self._literals.get(char, 0)
-        for one, bits in self._classes.items():
-            if one.accepts(char):
+        for char_class, bits in self._classes.items():
+            if char_class.accepts(char):
                 mask |= bits
         if len(self) < _MAX_MASKS:
             self[char] = mask
@@ -92,39 +92,39 @@ class _Masks(dict[str, int]):
 
 
 def _tokens(pattern: str) -> Iterator[_Token]:
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
+    index = 0
+    while index < len(pattern):
+        char = pattern[index]
+        index += 1
         if char == "*":
             yield None
         elif char == "?":
             yield True
-        elif char == "[" and (end := _class_end(pattern, at)) > 0:
-            yield _char_class(pattern[at:end])
-            at = end + 1
+        elif char == "[" and (end := _class_end(pattern, index)) > 0:
+            yield _char_class(pattern[index:end])
+            index = end + 1
         else:
             yield char
 
 
-def _class_end(pattern: str, at: int) -> int:
-    """Return where the ``]`` is of the class whose content begins at ``at``; -1 without any."""
-    if pattern.startswith("!", at):
-        at += 1
-    # A ] that comes first is one of the characters.
-    return pattern.find("]", at + 1)
+def _class_end(pattern: str, begin: int) -> int:
+    """Return the index of the ``]`` of a class whose content begins at ``begin``; -1 if none."""
+    if pattern.startswith("!", begin):
+        begin += 1
+    # A ] that comes first is a character of the class.
+    return pattern.find("]", begin + 1)
 
 
 def _char_class(content: str) -> _CharClass:
     negated = content.startswith("!")
-    at = int(negated)
+    index = int(negated)
     chars: set[str] = set()
     ranges: list[tuple[str, str]] = []
-    while at < len(content):
-        if content[at + 1 : at + 2] == "-" and at + 2 < len(content):
-            ranges.append((content[at], content[at + 2]))
-            at += 3
+    while index < len(content):
+        if content[index + 1 : index + 2] == "-" and index + 2 < len(content):
+            ranges.append((content[index], content[index + 2]))
+            index += 3
         else:
-            chars.add(content[at])
-            at += 1
+            chars.add(content[index])
+            index += 1
     return _CharClass(negated, frozenset(chars), tuple(ranges))

@@ -1,4 +1,4 @@
-"""Globs match what ``fnmatch`` matches."""
+"""Globs match as ``fnmatch`` does."""
 
 from fnmatch import fnmatchcase
 
@@ -30,18 +30,18 @@ texts = st.text(st.sampled_from("ab-]![*?^\\c\n"), max_size=8)
 @example("**", "")
 @example("", "")
 @settings(max_examples=2000)
-def test_a_glob_matches_what_fnmatch_matches(pattern: str, text: str) -> None:
+def test_a_glob_matches_as_fnmatch_does(pattern: str, text: str) -> None:
     assert Globs([pattern]).match(text) is fnmatchcase(text, pattern)
 
 
 @given(st.lists(patterns, max_size=5), texts)
 @settings(max_examples=500)
-def test_globs_match_what_any_of_them_matches(given: list[str], text: str) -> None:
+def test_globs_match_if_any_of_them_does(given: list[str], text: str) -> None:
     assert Globs(given).match(text) is any(fnmatchcase(text, one) for one in given)
 
 
 @given(st.text(max_size=8), st.text(max_size=8))
-def test_any_character_is_its_own_pattern(one: str, other: str) -> None:
+def test_a_quoted_text_matches_itself_only(one: str, other: str) -> None:
     literal = "".join(f"[{char}]" if char in "[*?" else char for char in one)
     assert Globs([literal]).match(one)
     assert Globs([literal]).match(other) is (one == other)
@@ -49,12 +49,12 @@ def test_any_character_is_its_own_pattern(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*a" * 127 + "b", "*?" * 128, "[" * 256, "[a-z]*" * 42])
-def test_patterns_that_make_others_backtrack_are_matched(pattern: str) -> None:
+def test_patterns_that_cause_backtracking_elsewhere_are_matched_in_time(pattern: str) -> None:
     # 256 tokens against 10,000 characters: with backtracking this does not end.
     assert Globs([pattern] * 32).match("a" * 10_000) is ("b" not in pattern and "[[" not in pattern)
 
 
-def test_characters_beyond_those_kept_match_too() -> None:
+def test_more_characters_than_are_cached_match() -> None:
     globs = Globs(["[!a]*"])
     assert all(globs.match(chr(point)) for point in range(0x4E00, 0x4E00 + 1000))
     assert not globs.match("a")
