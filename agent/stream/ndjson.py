@@ -11,7 +11,7 @@ from .subscription import (
     Subscription,
     wait_for_each,
 )
-from .view import View
+from .view import Position, View
 
 
 class NdjsonSubscription:
@@ -21,7 +21,7 @@ class NdjsonSubscription:
     encoded once for all subscribers of the view.
     """
 
-    __slots__ = ("_begin", "_closed", "_pages_of", "_snapshot", "_stream", "_subscription", "view")
+    __slots__ = ("_begin", "_closed", "_paged", "_snapshot", "_stream", "_subscription", "view")
 
     def __init__(
         self, stream: Stream, view: View, resume: tuple[str, int] | None, *, snapshot: bool
@@ -32,8 +32,8 @@ class NdjsonSubscription:
         self._subscription = Subscription(
             stream, resume=resume, snapshot=snapshot and view.has_snapshots
         )
-        self._pages_of: DeltaBatch | FullSnapshot | None = None  # What the next page is of,
-        self._begin = (0, 0)  # and where it begins: see View.page.
+        self._paged: DeltaBatch | FullSnapshot | None = None  # What is being taken in pages,
+        self._begin: Position = (0, 0)  # and where the next page begins.
         self._closed = False
         view.add_reader()
 
@@ -48,8 +48,8 @@ class NdjsonSubscription:
         Return b"" after comparing many records with the filter, none of which passed: there may be
         more, but others should get their turn first.
         """
-        pages_of = self._pages_of
-        if pages_of is None:
+        paged = self._paged
+        if paged is None:
             if self._closed:
                 return None
             message = self._subscription.take()
@@ -61,19 +61,19 @@ class NdjsonSubscription:
                 self._begin = (0, 0)
             else:
                 return None if message is None else self.view.encode(message)
-            pages_of = message
-        page = self.view.page(pages_of, self._begin)
+            paged = message
+        page = self.view.page(paged, self._begin)
         if page.next is None:
-            self._pages_of = None
+            self._paged = None
         else:
-            self._pages_of, self._begin = pages_of, page.next
+            self._paged, self._begin = paged, page.next
         return page.chunk
 
     def close(self) -> None:
-        """Release everything; ``take`` returns None from now on."""
+        """Leave the view; ``take`` returns None from now on."""
         if not self._closed:
             self._closed = True
-            self._pages_of = None
+            self._paged = None
             self.view.remove_reader()
 
     def change_view(self, view: View) -> None:

@@ -72,7 +72,7 @@ class Views:
 
 
 class View:
-    """The stream through one filter."""
+    """The stream through one filter, in pages of NDJSON that its subscriptions share."""
 
     def __init__(self, views: Views, chosen: Filter, wrap: Wrap, page_bytes: int) -> None:
         self.filter = chosen
@@ -86,7 +86,7 @@ class View:
         self._passes_all = chosen.passes_all and len(chosen.events) == len(EVENTS)
 
     def add_reader(self) -> None:
-        """Count a subscription: pages are kept for the others where there are several."""
+        """Count a subscription: where there are several, pages are kept for the others."""
         self.readers += 1
 
     def remove_reader(self) -> None:
@@ -172,14 +172,13 @@ class View:
 
 
 def _passing(
-    chosen: Filter, holdings: Sequence[Holding], begin: int, most: int
+    chosen: Filter, holdings: Sequence[Holding], begin: int, max_found: int
 ) -> tuple[Sequence[int], int]:
-    """Return the indexes of the next holdings, at most so many, that pass a filter; and where to
-    continue."""
+    """Return the indexes of the next holdings that pass a filter, and where to continue."""
     if chosen.passes_all:
-        end = min(begin + most, len(holdings))
+        end = min(begin + max_found, len(holdings))
         return range(begin, end), end
     end = min(begin + MAX_PAGE_ITEMS, len(holdings))
     passes = chosen.matches
     found = [index for index in range(begin, end) if passes(holdings[index])]
-    return (found, end) if len(found) <= most else (found[:most], found[most])
+    return (found, end) if len(found) <= max_found else (found[:max_found], found[max_found])
