@@ -16,13 +16,6 @@ from ..errors import ConfigFailure
 
 # The directory of the copies, set by systemd, and that of the originals, set by our unit.
 COPIES_VARIABLE, SOURCE_VARIABLE = "CREDENTIALS_DIRECTORY", "SOCKAGENT_CREDENTIALS"
-# Names of the credentials by the setting that they are the default of.
-_NAMES = {
-    "token_file": "tokens",
-    "tls_cert": "tls.crt",
-    "tls_key": "tls.key",
-    "tls_ca": "tls-ca.crt",
-}
 # Content of the copy of a file that does not exist: the unit cannot give an empty default.
 _ABSENT = b"(none)"
 
@@ -34,6 +27,10 @@ class CredentialPaths(NamedTuple):
     tls_cert: str | None
     tls_key: str | None
     tls_ca: str | None
+
+
+# Names of the credentials by the setting that they are the default of.
+_NAMES: dict[str, str] = CredentialPaths("tokens", "tls.crt", "tls.key", "tls-ca.crt")._asdict()
 
 
 def find_credentials(options: Container[str]) -> dict[str, str]:
@@ -53,10 +50,8 @@ def find_credentials(options: Container[str]) -> dict[str, str]:
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if one in found and not (other in found or other in options or one in options):
             missing = f"{os.path.dirname(found[one])}/{_NAMES[other]}"
-            raise ConfigFailure(
-                f"{original_path(found[one])} requires {original_path(missing)}, "
-                "which does not exist"
-            )
+            there, missing = original_path(found[one]), original_path(missing)
+            raise ConfigFailure(f"{there} requires {missing}, which does not exist")
     return {setting: path for setting, path in found.items() if setting not in options}
 
 

@@ -204,20 +204,15 @@ def _decode(content: bytes) -> SavedState:
     if opened:
         _time(min(opened.values()))
         _time(max(opened.values()))
-    batches: list[tuple[float, tuple[Delta, ...], int]] = []
+    following, batches = 0, list[tuple[float, tuple[Delta, ...], int]]()
     for batch_time, deltas, first in _rows(batch_rows, (_TIME, _LIST, _NUMBER)):
-        if not deltas or (batches and first != _next(batches)):
+        if not deltas or (batches and first != following):
             raise ValueError
+        following = first + len(deltas)  # The number of the next delta.
         batches.append((_time(batch_time), tuple(_delta(row, holdings) for row in deltas), first))
-    if batches and seq + 1 != _next(batches):
+    if batches and following != seq + 1:
         raise ValueError
     return SavedState(epoch, seq, snapshot, opened, batches)
-
-
-def _next(batches: list[tuple[float, tuple[Delta, ...], int]]) -> int:
-    """Return the number of the first delta after these batches."""
-    _batch_time, deltas, first = batches[-1]
-    return first + len(deltas)
 
 
 def _holdings(

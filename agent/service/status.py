@@ -46,11 +46,10 @@ class ServiceStatus:
         self._reset_watchdog(now)
         if self._is_ready and now - self._status_time < STATUS_SECONDS:
             return
-        ready = {}
         if not self._is_ready:
             # The stored state of the previous run is outdated from the first poll on.
             self._notifier.send(FDSTOREREMOVE=1, FDNAME=FD_NAME)
-            ready = {"READY": 1}
+        ready = {} if self._is_ready else {"READY": 1}
         self._is_ready, self._status_time = True, now
         self._notifier.send(**ready, STATUS=self._status())
 
