@@ -228,8 +228,8 @@ def test_an_allowed_page_reads_the_feed(tmp_path: Path, token_file: str, holder:
 @pytest.mark.parametrize(
     ("page_host", "feed_host", "said"),
     [
-        ("localhost", "127.0.0.1", "this origin may not read the feed"),
-        ("evil.example", "evil.example", "this agent is not known by that name"),
+        ("localhost", "127.0.0.1", "origin not allowed"),
+        ("evil.example", "evil.example", "unknown host name in the Host header"),
     ],
 )
 def test_a_foreign_page_and_a_rebound_name_are_refused(
