@@ -1,4 +1,4 @@
-"""The command as a user without privilege runs it, from where that user may read."""
+"""The command as run by an unprivileged user, from files which that user may read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Anyone(NamedTuple):
 
 @contextmanager
 def unprivileged() -> Iterator[Anyone]:
-    """Find, or make, an interpreter that everybody may run, with a copy of the agent."""
+    """Find or make an interpreter that every user may run, with a copy of the agent."""
     need_root()
     become = (need_tool("setpriv"), f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     with tempfile.TemporaryDirectory(prefix="sockagent-tests-") as name:
@@ -54,7 +54,7 @@ def unprivileged() -> Iterator[Anyone]:
             if _works(command):
                 yield Anyone(become, command, (*command, "-m", "agent"), holder)
                 return
-        must_have(False, "there is no interpreter that everybody may run")
+        must_have(False, "no interpreter that every user may run")
 
 
 def _works(command: tuple[str, ...]) -> bool:
@@ -71,7 +71,7 @@ def _works(command: tuple[str, ...]) -> bool:
 def _interpreters(place: Path) -> Iterator[tuple[str, ...]]:
     yield (sys.executable,)
     yield ("/usr/bin/python3",)
-    # One in a directory that only its owner may enter: a copy of it.
+    # A copy, if the interpreter is in a directory that only its owner may enter.
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     source, copy = Path(sys.base_prefix), place / "python"
     (copy / "bin").mkdir(parents=True)

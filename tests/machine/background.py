@@ -1,4 +1,4 @@
-"""What takes a minute or more, most of it waiting, and runs while other tests do."""
+"""Work of a minute or more, mostly waiting, that runs while other tests run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """A piece of work, begun in a thread, with a directory of its own."""
+    """Work in a thread, with its own directory."""
 
     def __init__(self, work: Callable[[Path], T]) -> None:
         self._directory = TemporaryDirectory(prefix="sockagent-", ignore_cleanup_errors=True)
@@ -21,10 +21,10 @@ class Background(Generic[T]):
         executor.shutdown(wait=False)
 
     def result(self) -> T:
-        """What came of it, once it is through; raises what it did."""
+        """Wait for the work; return its result, or raise its exception."""
         return self._outcome.result()
 
     def end(self) -> None:
-        """Wait for it, and remove its directory."""
+        """Wait for the work, and remove its directory."""
         wait([self._outcome])
         self._directory.cleanup()

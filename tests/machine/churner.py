@@ -21,7 +21,7 @@ MOST_CHILDREN = 4
 
 
 class Churn:
-    """What one process of the churn has open."""
+    """The sockets and children of one process of the churn."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory = directory
@@ -31,7 +31,7 @@ class Churn:
         self.paths = 0
 
     def step(self) -> None:
-        """Do one thing at random."""
+        """Do one random step."""
         steps = (
             self.open_tcp, self.listen, self.listen, self.connect, self.connect, self.connect,
             self.accept, self.accept, self.udp, self.udp_connected, self.pair, self.unix_listen,
@@ -131,7 +131,7 @@ class Churn:
 def main() -> None:
     """Churn, then rest."""
     directory, seed, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.01  # Seconds, at the most.
+    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.01  # Maximum, in seconds.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     end = time.monotonic() + seconds
     churn = Churn(directory, seed)

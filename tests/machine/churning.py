@@ -26,7 +26,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def told(records: Iterable[Record], pids: set[int]) -> dict[Key, tuple[object, ...]]:
+def state_of(records: Iterable[Record], pids: set[int]) -> dict[Key, tuple[object, ...]]:
     return {
         (record["pid"], record["inode"]): tuple(record.get(name) for name in FIELDS)
         for record in records
@@ -35,7 +35,7 @@ def told(records: Iterable[Record], pids: set[int]) -> dict[Key, tuple[object, .
 
 
 def session(leaders: set[int]) -> set[int]:
-    """The processes of the sessions that these lead."""
+    """Return the processes of the sessions with these leaders."""
     members = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -60,7 +60,7 @@ def churner(
 
 
 def churn(directory: Path) -> None:
-    """Fails where the fold is not what is there."""
+    """Fail if the folded stream differs from the sockets that exist."""
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     with Follow(interval=0.2) as follow, ExitStack() as stack:
@@ -72,31 +72,31 @@ def churn(directory: Path) -> None:
             stack.callback(process.kill)
             leaders.add(process.pid)
         follow.until(lambda: time.monotonic() > end, SECONDS + DEADLINE)
-        # The churn is over, but for the last steps of its processes and the kernel's own timers.
-        # What no evidence shows, the last such swap of a descriptor, is found by the sweep.
+        # The churn is over, except for last steps of its processes and timers of the kernel.
+        # The last replaced descriptor, which may show nowhere else, is found by the sweep.
         end = time.monotonic() + SWEEP_SECONDS + DEADLINE
         while time.monotonic() < end:
             pids = session(leaders)
-            truth = told(snapshot(), pids)
+            truth = state_of(snapshot(), pids)
             try:
-                follow.until(lambda: told(follow.fold.values(), pids) == truth, 1)  # noqa: B023
+                follow.until(lambda: state_of(follow.fold.values(), pids) == truth, 1)  # noqa: B023
                 break
             except TimeoutError:
                 continue
-        fold = told(follow.fold.values(), pids)
+        fold = state_of(follow.fold.values(), pids)
         wrong = {key: (fold.get(key), truth.get(key)) for key in fold.keys() ^ truth.keys()}
         wrong |= {key: (fold[key], truth.get(key)) for key in fold if truth.get(key) != fold[key]}
         assert not wrong
         assert len(pids) > PROCESSES
         assert len(fold) > PROCESSES
-        # It was a churn: each kind of delta, of each kind of socket, for each reason.
+        # The churn had each kind of delta, of each kind of socket, for each reason.
         events = {record["event"] for record in follow.records}
         assert events >= {"open", "update", "close"}
         protos = {record["proto"] for record in follow.records if record["event"] == "open"}
         assert protos >= {"tcp", "udp", "unix"}
         reasons = {record["reason"] for record in follow.records if record["event"] == "close"}
         assert reasons >= {"closed", "exited"}
-        # What is dead is gone.
+        # Nothing is left of processes that ended.
         follow.until(
             lambda: all(pid is None or Path(f"/proc/{pid}").exists() for pid, _ in follow.fold)
         )

@@ -11,7 +11,7 @@ import pytest
 from .anyone import Anyone, unprivileged
 from .background import Background
 from .churning import churn
-from .container import can_be_had, prepare
+from .container import is_available, prepare
 from .helpers import Holder, need_root
 
 if not sys.platform.startswith("linux"):
@@ -19,12 +19,12 @@ if not sys.platform.startswith("linux"):
 
 
 CHURN = pytest.StashKey[Background[None]]()
-CHURNS = pytest.StashKey[bool]()  # Whether there is to be one.
+CHURNS = pytest.StashKey[bool]()  # Whether its test is selected.
 ROOT_OF_CONTAINER = pytest.StashKey[Background[Path]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The churn goes on in the container's time, which has a machine of its own."""
+    """Run the churn after the tests of the service, which use another machine, a container."""
     churning = [item for item in items if item.path.name == "test_churn.py"]
     service = [place for place, item in enumerate(items) if item.path.name == "test_service.py"]
     if churning and service:
@@ -34,25 +34,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin with what takes long."""
+    """Start preparing the container, which takes long."""
     wanted = {item.path.name for item in session.items}
     if session.config.option.collectonly:
         return
-    if "test_service.py" in wanted and can_be_had():
+    if "test_service.py" in wanted and is_available():
         session.config.stash[ROOT_OF_CONTAINER] = Background(prepare)
     session.config.stash[CHURNS] = "test_churn.py" in wanted
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Begin with the churn."""
+    """Start the churn with the tests of the service."""
     stash = item.config.stash
-    its_time = item.path.name in ("test_service.py", "test_churn.py")
-    if its_time and stash[CHURNS] and CHURN not in stash:
+    is_its_time = item.path.name in ("test_service.py", "test_churn.py")
+    if is_its_time and stash[CHURNS] and CHURN not in stash:
         stash[CHURN] = Background(churn)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End it."""
+    """Wait for the churn and the container."""
     for begun in (
         session.config.stash.get(CHURN, None),
         session.config.stash.get(ROOT_OF_CONTAINER, None),
@@ -63,14 +63,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def holder() -> Iterator[Holder]:
-    """A process that opens and closes sockets as it is told."""
+    """A process that opens and closes sockets on request."""
     with Holder() as holder:
         yield holder
 
 
 @pytest.fixture
 def alone(holder: Holder) -> Holder:
-    """Such a process, in a network namespace of its own with its loopback up."""
+    """Such a process, alone in a network namespace whose loopback is up."""
     need_root()
     holder.do("leave_network()")
     return holder
@@ -78,6 +78,6 @@ def alone(holder: Holder) -> Holder:
 
 @pytest.fixture(scope="session")
 def anyone() -> Iterator[Anyone]:
-    """The command as an unprivileged user runs it."""
+    """The command as run by an unprivileged user."""
     with unprivileged() as anyone:
         yield anyone

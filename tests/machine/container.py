@@ -25,7 +25,7 @@ BOOT_SECONDS = 60.0
 SHARED = "/srv/t"
 
 
-def can_be_had() -> bool:
+def is_available() -> bool:
     """Return whether the container can run on this machine."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 

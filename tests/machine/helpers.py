@@ -1,4 +1,4 @@
-"""What the tests of this directory share: the command, a followed stream, a process that holds."""
+"""Shared by these tests: the command, a followed stream, a process that holds sockets."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Key = tuple[int | None, int]
 DEADLINE = 20.0
 COMMAND = (str(Path(sys.executable).with_name("sockagent")),)
 HOLDER = Path(__file__).with_name("holder.py")
-# Options that choose nothing: with any other one the stream has gaps.
+# Options that filter nothing: with others, sequence numbers have gaps.
 _UNFILTERED = {"--interval", "--cmdline", "--stats", "--proc", "--follow", "--all"}
-# What `update` does not tell of, and what is a record's own.
-_UNTOLD = {
+# Fields whose changes make no `update`, and fields of the record itself.
+_NOT_COMPARED = {
     "recv_q",
     "send_q",
     "cmdline",
@@ -41,7 +41,7 @@ _UNTOLD = {
 
 
 def must_have(there: object, reason: str) -> None:
-    """Skip a test that this machine cannot run; in CI, where it must run, fail it."""
+    """Skip the test unless ``there`` holds; in CI, where the test must run, fail it."""
     if there:
         return
     if os.environ.get("CI"):
@@ -62,7 +62,7 @@ def need_tool(name: str) -> str:
 def run(
     *arguments: str, command: Sequence[str] = COMMAND, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command; return its output and status."""
     done = subprocess.run(
         (*command, *arguments),
         stdin=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ def run(
 
 
 def snapshot(*arguments: str, command: Sequence[str] = COMMAND, **options: Any) -> list[Record]:
-    """The records of a one-shot snapshot."""
+    """Return the records of a one-shot snapshot."""
     done = run(*arguments, command=command, **options)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
@@ -86,21 +86,21 @@ def snapshot(*arguments: str, command: Sequence[str] = COMMAND, **options: Any) 
 
 
 def by_key(records: Sequence[Record]) -> dict[Key, Record]:
-    """Records by (pid, inode); no key twice."""
+    """Return records by (pid, inode), which must be unique."""
     found = {(record["pid"], record["inode"]): record for record in records}
     assert len(found) == len(records)
     return found
 
 
 def by_inode(records: Sequence[Record]) -> dict[int, Record]:
-    """The records of sockets that have one holder each."""
+    """Return records by inode, which must be unique."""
     found = {record["inode"]: record for record in records}
     assert len(found) == len(records)
     return found
 
 
 class Follow:
-    """``sockagent --follow``: its stream, folded by (pid, inode), and checked meanwhile."""
+    """``sockagent --follow``: its records, checked, and folded to a state by (pid, inode)."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Follow:
         self.records: list[Record] = []
         self.seq = 0
         self._gapless = {text for text in arguments if text.startswith("--")} <= _UNFILTERED
-        self._counted: int | None = None  # Of the snapshot under way.
+        self._counted: int | None = None  # Records of the current snapshot.
         self._snapshots = "--event" not in arguments
         self._rest = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed at exit)
@@ -144,33 +144,33 @@ class Follow:
             self.process.wait()
             assert self.process.stdout
             self.process.stdout.close()
-            said = self.stderr()
+            stderr = self.stderr()
             self._stderr.close()
         if kind is None:
-            assert "Traceback" not in said, said
-            assert status == 0, said
+            assert "Traceback" not in stderr, stderr
+            assert status == 0, stderr
 
     def stderr(self) -> str:
-        # The offset is shared with the process, which writes on.
+        # pread: the process writes at the offset that both share.
         size = os.fstat(self._stderr.fileno()).st_size
         return os.pread(self._stderr.fileno(), size, 0).decode()
 
     def started(self) -> Self:
-        """Wait until the first snapshot is whole."""
+        """Wait for the end of the first snapshot."""
         self.wait(event="snapshot_end")
         return self
 
     def until(self, holds: Callable[[], object], timeout: float = DEADLINE) -> None:
-        """Read on until the fold is as wanted."""
+        """Read records until the condition holds."""
         end = time.monotonic() + timeout
         while not holds():
             left = end - time.monotonic()
             if left <= 0:
-                raise TimeoutError("it never came to be")
+                raise TimeoutError("the condition never held")
             self.read(min(left, 0.1))
 
     def wait(self, **fields: object) -> Record:
-        """The first record with these fields, of those that came or are to come."""
+        """Return the first record with these fields; wait for it."""
         at = 0
 
         def found() -> bool:
@@ -186,15 +186,15 @@ class Follow:
             self.until(found)
         except TimeoutError:
             last = "\n".join(map(str, self.records[-10:]))
-            pytest.fail(f"never came: {fields}; the last were\n{last}\n{self.stderr()}")
+            pytest.fail(f"no record with {fields}; the last were\n{last}\n{self.stderr()}")
         return self.records[at]
 
     def of(self, pid: int | None) -> dict[int, Record]:
-        """What the fold shows of a process, by inode."""
+        """Return the state of a process: records by inode."""
         return {key[1]: record for key, record in self.fold.items() if key[0] == pid}
 
     def read(self, seconds: float) -> None:
-        """Take what comes, for at most so long."""
+        """Read what is available; wait at most so many seconds."""
         if not select.select([self._stdout], [], [], seconds)[0]:
             return
         data = os.read(self._stdout, 1 << 20)
@@ -226,7 +226,7 @@ class Follow:
                 self._take_delta(record)
 
     def _take_snapshot(self, record: Record) -> None:
-        assert self._counted is not None, "a snapshot that nothing began"
+        assert self._counted is not None, "a snapshot without hello or lost"
         if record["event"] == "snapshot_end":
             assert record["count"] == self._counted
             self._counted = None
@@ -239,7 +239,7 @@ class Follow:
         if record["event"] == "open":
             self._open(record)
             return
-        assert key in self.fold, f"{record['event']} of what is not open: {record}"
+        assert key in self.fold, f"{record['event']} of a socket that is not open: {record}"
         if record["event"] == "close":
             del self.fold[key]
             return
@@ -248,19 +248,19 @@ class Follow:
         changed = {
             name: was.get(name)
             for name, value in record.items()
-            if name not in _UNTOLD and was.get(name) != value
+            if name not in _NOT_COMPARED and was.get(name) != value
         }
         assert record["previous"] == changed
         self.fold[key] = {name: value for name, value in record.items() if name != "previous"}
 
     def _open(self, record: Record) -> None:
         key = (record["pid"], record["inode"])
-        assert key not in self.fold, f"{record['event']} of what is open: {record}"
+        assert key not in self.fold, f"{record['event']} of a socket that is open: {record}"
         self.fold[key] = record
 
 
 class Holder:
-    """A process that opens and closes sockets as it is told."""
+    """A process that opens and closes sockets on request."""
 
     def __init__(self, command: Sequence[str] = (sys.executable,), script: Path = HOLDER) -> None:
         self.process = subprocess.Popen(
@@ -293,7 +293,7 @@ class Holder:
         return answer["value"]
 
     def open(self, code: str) -> int:
-        """Open a socket under the name of its code's first word; its inode."""
+        """Open a socket, named by the first word of the code; return its inode."""
         name = code.split(maxsplit=1)[0]
         self.do(code)
         return int(self.do(f"inode({name})"))

@@ -1,4 +1,4 @@
-"""A process that holds sockets and does what it is told, a line of JSON each way.
+"""A process that runs code which it reads from stdin: a line of JSON for each request and reply.
 
 It needs the standard library only, so that any interpreter and any user can run it.
 """
@@ -22,18 +22,18 @@ CLONE_FILES = 0x400
 CLONE_NEWNET = 0x4000_0000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 
-# An address of this process alone: ports recur on others.
+# An address that no other process uses: elsewhere the kernel may reuse ports.
 OWN = "127.99.{}.{}".format(*divmod(os.getpid() % 62_500, 250))
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def inode(held: socket.socket | int) -> int:
-    """The inode of a socket, or of a descriptor on one."""
+    """Return the inode of a socket or descriptor."""
     return os.fstat(held if isinstance(held, int) else held.fileno()).st_ino
 
 
 def unshare(what: int) -> None:
-    """unshare(2)."""
+    """Call unshare(2)."""
     if libc.unshare(what):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -46,7 +46,7 @@ def leave_network() -> None:
 
 
 def fork() -> int:
-    """Fork a child that does nothing, and ends with its parent."""
+    """Fork a child that sleeps until its parent ends; return its pid."""
     parent = os.getpid()
     child = os.fork()
     if child:
@@ -58,7 +58,7 @@ def fork() -> int:
 
 
 def tcp_listener(address: str = "127.0.0.1", backlog: int = 8) -> socket.socket:
-    """A listener on a port that the kernel chooses."""
+    """Return a listener on a port chosen by the kernel."""
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     listener.bind((address, 0))
     listener.listen(backlog)
@@ -68,13 +68,13 @@ def tcp_listener(address: str = "127.0.0.1", backlog: int = 8) -> socket.socket:
 def tcp_pair(
     listener: socket.socket,
 ) -> tuple[socket.socket, socket.socket]:
-    """(client, server) of a connection over a listener."""
+    """Connect to a listener; return (client, server)."""
     client = socket.create_connection(listener.getsockname()[:2])
     return client, listener.accept()[0]
 
 
 def thread_with_own_descriptors() -> int:
-    """Start a thread that leaves the shared descriptor table and opens a socket; its inode."""
+    """Start a thread that opens a socket in a descriptor table of its own; return its inode."""
     opened: list[int] = []
     ready = threading.Event()
 
@@ -91,7 +91,7 @@ def thread_with_own_descriptors() -> int:
 
 
 def main() -> None:
-    """Do what standard input tells until it ends."""
+    """Run requests until stdin ends."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     names: dict[str, Any] = globals()
     for line in sys.stdin:
@@ -99,13 +99,13 @@ def main() -> None:
         answer: dict[str, Any]
         try:
             try:
-                compiled = compile(code, "<told>", "eval")
+                compiled = compile(code, "<request>", "eval")
             except SyntaxError:
                 exec(code, names)
                 answer = {"value": None}
             else:
                 answer = {"value": eval(compiled, names)}
-        except Exception:  # noqa: BLE001 (told to who asked)
+        except Exception:  # noqa: BLE001 (reported to the caller)
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer, default=lambda _value: None), flush=True)
 

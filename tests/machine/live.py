@@ -1,4 +1,4 @@
-"""An agent that serves, and where."""
+"""An agent that serves the feed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LISTENING = re.compile(r"^sockagent: listening on ([^,\n]*)", re.MULTILINE)
 
 
 class Agent:
-    """``sockagent --listen``, on a port of its own choice unless another is given."""
+    """``sockagent --listen``, on a free port unless another address is given."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Agent:
         return process
 
     def restart(self) -> None:
-        """Stop it, and start it once more at the same place."""
+        """Stop the agent, and start it again at the same address."""
         self.stop()
         arguments = list(self._arguments)
         arguments[arguments.index("--listen") + 1] = self.address
@@ -56,16 +56,16 @@ class Agent:
 
     @property
     def address(self) -> str:
-        """HOST:PORT, or unix:PATH."""
+        """The address: HOST:PORT or unix:PATH."""
         return re.sub(r"^wss?://|/events$", "", self.url)
 
     def stderr(self) -> str:
-        """What it said since it started."""
+        """Return what the agent wrote to stderr since it started."""
         self._stderr.seek(self._from)
         return self._stderr.read().decode()
 
     def stop(self) -> float:
-        """End it; how many seconds that took."""
+        """Stop the agent; return how many seconds that took."""
         begun = time.monotonic()
         self.process.terminate()
         assert self.process.wait(DEADLINE) == 0, self.stderr()

@@ -1,7 +1,7 @@
-"""A minute of churn and 200 subscribers that stall, break off and resume, each with its filter.
+"""A minute of churn, with 200 subscribers that stall, disconnect and resume, each with a filter.
 
 The agent's own stdout is the truth: whatever a subscriber folded up to a number is what the stream
-says was there at that number, seen through its filter.
+has at that number, filtered.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .test_live import free_port
 
 SUBSCRIBERS = 200
 SECONDS = 60.0
-# Between two things that the churn does, at the most: 200 subscribers in one process keep up.
+# Maximum between two steps of the churn, so that 200 subscribers in one process keep up.
 PAUSE_SECONDS = 0.08
-# Comparisons of each subscriber: each costs a walk through its fold.
+# Samples of each subscriber: each is compared with its whole state.
 MOST_SAMPLES = 40
 
 State = dict[Key, tuple[object, ...]]
@@ -59,14 +59,14 @@ FILTERS = (
 )
 
 
-def told(record: Record) -> tuple[object, ...]:
-    """What is compared of a socket: what makes an update."""
+def compared_fields(record: Record) -> tuple[object, ...]:
+    """Return the fields that are compared: those whose changes make an update."""
     names = ("proto", "state", "local_port", "remote_port", "path", "direction", "comm")
     return (*(record.get(name) for name in names), tuple(record.get("fds", ())))
 
 
 class Sample(NamedTuple):
-    """What a subscriber held behind the record numbered ``seq``."""
+    """The state of a subscriber after the record with number ``seq``."""
 
     chosen: Chosen
     seq: int
@@ -74,7 +74,7 @@ class Sample(NamedTuple):
 
 
 class Subscriber:
-    """One that behaves at random."""
+    """A subscriber that behaves at random."""
 
     def __init__(self, url: str, seed: int, samples: list[Sample]) -> None:
         self._random = random.Random(seed)
@@ -124,7 +124,7 @@ class Subscriber:
 
     def _sample(self) -> None:
         self._sampled += 1
-        state = {key: told(record) for key, record in self._fold.items()}
+        state = {key: compared_fields(record) for key, record in self._fold.items()}
         self._samples.append(Sample(self._chosen, self._seq, state))
 
     def _greeted(self, hello: Record) -> None:
@@ -142,7 +142,7 @@ class Subscriber:
         key: Key = (record.get("pid"), record.get("inode") or 0)
         if event == "lost":
             assert record["to"] == seq
-            # What a filter hid meanwhile is not lost.
+            # Records that the filter hid are not lost.
             begins = record["from"]
             assert begins > self._seq if self._chosen.query else begins == self._seq + 1
             self._fold, self._whole, self._seq = {}, False, seq
@@ -159,7 +159,7 @@ class Subscriber:
             assert seq >= self._seq
         else:
             assert self._whole, f"{event} inside a snapshot"
-            # A filter may hide some; without one there is no gap.
+            # A filter hides records; without one there is no gap.
             assert seq == self._seq + 1 if not self._chosen.query else seq > self._seq
             self._seq = seq
             if event == "coverage":
@@ -172,18 +172,20 @@ class Subscriber:
 
 
 def check(records: list[Record], samples: list[Sample]) -> None:
-    """Hold every sample against the whole stream."""
+    """Compare every sample with the state that all records lead to."""
     waiting = sorted(samples, key=lambda sample: sample.seq)
     fold: dict[Key, Record] = {}
     at = 0
 
     def compare(seq: float) -> None:
-        """Those that are of the state before the record numbered ``seq``."""
+        """Return the samples of the state before the record with number ``seq``."""
         nonlocal at
         while at < len(waiting) and waiting[at].seq < seq:
             sample = waiting[at]
             passing = {
-                key: told(record) for key, record in fold.items() if sample.chosen.passes(record)
+                key: compared_fields(record)
+                for key, record in fold.items()
+                if sample.chosen.passes(record)
             }
             assert sample.state == passing, (sample.chosen.query, sample.seq)
             at += 1
@@ -200,7 +202,7 @@ def check(records: list[Record], samples: list[Sample]) -> None:
     assert at == len(samples)
 
 
-def test_whatever_subscribers_do_their_folds_are_right(tmp_path: Path) -> None:
+def test_every_subscriber_has_the_right_state_at_all_times(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     port = free_port()
@@ -217,7 +219,7 @@ def test_whatever_subscribers_do_their_folds_are_right(tmp_path: Path) -> None:
         for subscriber in subscribers:
             counts.update(subscriber.counts)
 
-    # A file takes everything at once: the truth has no gaps.
+    # Written to a file, which never stalls: this stream has no gaps.
     with (
         (tmp_path / "truth").open("wb") as file,
         Agent("--follow", listen=f"127.0.0.1:{port}", stdout=file.fileno()),
@@ -230,10 +232,10 @@ def test_whatever_subscribers_do_their_folds_are_right(tmp_path: Path) -> None:
         records = [loads(line) for line in lines]
     assert not any(record["event"] == "lost" for record in records)
     check(records, samples)
-    # The churn was one: besides the subscribers' own connections there were others.
+    # There were other connections than those of the subscribers.
     protos = Counter(record["proto"] for record in records if record["event"] == "open")
     assert min(protos["udp"], protos["unix"]) > 50, protos
-    # It was a chaos.
+    # Subscribers did stall, disconnect, resume and lose records.
     assert len(samples) > SUBSCRIBERS
     assert counts["resumed"] > 50, counts
     assert counts["connections"] > SUBSCRIBERS * 2, counts

@@ -1,4 +1,4 @@
-"""Half a minute of random sockets and processes: the folded stream is what is there in the end."""
+"""Half a minute of random sockets and processes: the folded stream equals the final state."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 from .conftest import CHURN
 
 
-def test_after_random_churn_the_fold_is_what_is_there(request: pytest.FixtureRequest) -> None:
+def test_after_random_churn_the_state_is_right(request: pytest.FixtureRequest) -> None:
     request.config.stash[CHURN].result()

@@ -31,7 +31,7 @@ from .helpers import (
 
 PIPE_BYTES = 64 * 1024
 NOT_WRITTEN = "cannot write to standard output"
-# No C library wraps tgkill(2): its number by machine.
+# The number of tgkill(2), which C libraries do not wrap, by machine.
 TGKILL = {"x86_64": 234}.get(os.uname().machine, 131)
 libc = ctypes.CDLL(None, use_errno=True)
 MODES: tuple[tuple[str, ...], ...] = ((), ("--follow",))
@@ -44,17 +44,17 @@ def shell(script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def busy() -> Iterator[Holder]:
-    """A process that holds more than a pipe does."""
+    """A process with more sockets than records fit a pipe."""
     with Holder() as holder:
         holder.do("pairs = [socket.socketpair() for _ in range(400)]")
         yield holder
 
 
-# How it ends.
+# The end of the process.
 
 
 @pytest.mark.parametrize("mode", ["", "--follow"])
-def test_a_reader_that_had_enough_ends_it_quietly(mode: str, busy: Holder) -> None:
+def test_it_exits_quietly_when_the_reader_leaves(mode: str, busy: Holder) -> None:
     done = shell(f'"$1" {mode} --pid {busy.pid} --cmdline | head -1')
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
@@ -71,7 +71,7 @@ def test_a_signal_ends_following(number: signal.Signals, holder: Holder) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_signal_ends_it_though_the_reader_stalls(
+def test_a_signal_ends_it_while_the_reader_stalls(
     mode: tuple[str, ...], number: signal.Signals, busy: Holder
 ) -> None:
     with subprocess.Popen(
@@ -82,20 +82,20 @@ def test_a_signal_ends_it_though_the_reader_stalls(
     ) as process:
         assert process.stdout
         assert process.stderr
-        # The first byte is there: it listens to signals, and more than fits is on its way.
+        # After the first byte it handles signals, and has more to write than fits the pipe.
         assert process.stdout.read(1) == b"{"
         process.send_signal(number)
         assert process.wait(DEADLINE) == 0
         assert b"Traceback" not in process.stderr.read()
 
 
-def test_a_signal_that_another_thread_gets_ends_it(busy: Holder) -> None:
+def test_a_signal_to_another_thread_ends_it(busy: Holder) -> None:
     with subprocess.Popen(
         (*COMMAND, "--pid", str(busy.pid)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
         assert process.stdout.read(1) == b"{"
-        # By then its main thread sleeps, for as long as the reader does.
+        # Wait until the main thread sleeps; it does as long as the reader stalls.
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
             time.sleep(0.01)
         others = [int(tid) for tid in os.listdir(f"/proc/{process.pid}/task")]
@@ -135,7 +135,7 @@ def test_a_second_signal_changes_nothing() -> None:
             assert b"Traceback" not in process.stderr.read()
 
 
-def test_a_snapshot_is_whole_though_children_are_nobodys(holder: Holder) -> None:
+def test_a_snapshot_is_complete_if_sigchld_is_ignored(holder: Holder) -> None:
     inode = holder.open("s = socket.socket()")
     done = shell("trap '' CHLD; exec \"$1\"")
     assert (done.returncode, failures(done.stderr)) == (0, [])
@@ -143,7 +143,7 @@ def test_a_snapshot_is_whole_though_children_are_nobodys(holder: Holder) -> None
 
 
 @pytest.mark.parametrize("arguments", ["--proc /nowhere", "--pid x", "--nonsense"])
-def test_a_failure_waits_for_no_reader_of_stderr(arguments: str) -> None:
+def test_a_failure_does_not_wait_for_a_reader_of_stderr(arguments: str) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with suppress(BlockingIOError):
@@ -156,27 +156,27 @@ def test_a_failure_waits_for_no_reader_of_stderr(arguments: str) -> None:
     os.close(writing)
 
 
-def test_a_closed_pipe_ends_it_though_nothing_happens(holder: Holder) -> None:
+def test_a_closed_pipe_ends_it_without_a_write(holder: Holder) -> None:
     with Follow("--pid", str(holder.pid), interval=3600) as follow:
         follow.started()
         assert follow.process.stdout
         follow.process.stdout.close()
-        assert follow.process.wait(10) == 0  # Sooner than a heartbeat would tell it.
+        assert follow.process.wait(10) == 0  # Earlier than the next heartbeat.
 
 
 @pytest.mark.parametrize("mode", ["", "--follow"])
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
-def test_an_output_that_takes_nothing_is_a_failure_in_one_sentence(mode: str, output: str) -> None:
+def test_an_unwritable_stdout_is_reported_on_one_line(mode: str, output: str) -> None:
     done = shell(f'"$1" {mode} {output}')
     assert done.returncode == 1
     assert len(failures(done.stderr)) == 1, done.stderr
 
 
 def check_the_output_of_a_full_disk(first: bytes, second: bytes) -> None:
-    """``first`` ended within a line; ``second`` is the same file, written on by another run."""
-    *whole, part = first.split(b"\n")
+    """Check a file that ended within a line, and the same file after another run appended to it."""
+    *complete, part = first.split(b"\n")
     assert part, "the disk was full at the end of a line"
-    for line in whole:
+    for line in complete:
         json.loads(line)
     assert second.startswith(first + b"\n")
     more = second.removeprefix(first + b"\n").splitlines(keepends=True)
@@ -187,7 +187,7 @@ def check_the_output_of_a_full_disk(first: bytes, second: bytes) -> None:
 
 
 @pytest.mark.parametrize("mode", ["", "--follow"])
-def test_a_disk_that_is_full_is_named_with_the_line_that_is_incomplete(
+def test_a_full_disk_is_reported_with_the_incomplete_line(
     mode: str, busy: Holder, tmp_path: Path
 ) -> None:
     need_root()
@@ -215,7 +215,7 @@ def test_a_disk_that_is_full_is_named_with_the_line_that_is_incomplete(
     )
 
 
-def test_a_file_that_may_not_grow_is_named_with_the_line_that_is_incomplete(
+def test_a_file_size_limit_is_reported_with_the_incomplete_line(
     busy: Holder, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -230,14 +230,14 @@ def test_a_file_that_may_not_grow_is_named_with_the_line_that_is_incomplete(
 
 
 @pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
-def test_a_document_that_nobody_reads_ends_quietly(what: str) -> None:
+def test_help_and_schema_exit_quietly_when_the_reader_leaves(what: str) -> None:
     done = shell(f'"$1" {what} | true')
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
-def test_a_document_that_cannot_be_written_is_a_failure(output: str, what: str) -> None:
+def test_help_and_schema_report_an_unwritable_stdout(output: str, what: str) -> None:
     done = shell(f'"$1" {what} {output}')
     assert done.returncode == 1
     assert len(failures(done.stderr)) == 1, done.stderr
@@ -245,13 +245,13 @@ def test_a_document_that_cannot_be_written_is_a_failure(output: str, what: str) 
 
 @pytest.mark.parametrize("mode", ["", "--follow"])
 @pytest.mark.parametrize("limit", ["-n 6", "-n 9", "-v 40000"])
-def test_without_the_means_it_is_a_failure_in_one_sentence(mode: str, limit: str) -> None:
+def test_a_lack_of_descriptors_or_memory_is_reported_on_one_line(mode: str, limit: str) -> None:
     done = shell(f'ulimit {limit}; timeout 2 "$1" {mode} >/dev/null')
-    assert done.returncode in (0, 1, 124)  # Few may be enough for a look at what is there.
+    assert done.returncode in (0, 1, 124)  # A few descriptors may suffice for a snapshot.
     assert len(failures(done.stderr)) == (done.returncode == 1), done.stderr
 
 
-def test_a_stderr_that_nobody_reads_stops_neither_the_stream_nor_the_end(holder: Holder) -> None:
+def test_an_unread_stderr_does_not_block_records_or_the_end(holder: Holder) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with suppress(BlockingIOError):
@@ -260,7 +260,7 @@ def test_a_stderr_that_nobody_reads_stops_neither_the_stream_nor_the_end(holder:
     os.set_blocking(writing, True)
     with Follow("--pid", str(holder.pid), "--stats", "0.1", stderr=writing) as follow:
         follow.started()
-        end = time.monotonic() + 1  # For more lines than stderr takes.
+        end = time.monotonic() + 1  # More lines than fit the pipe.
         follow.until(lambda: time.monotonic() > end)
         inode = holder.open("late = socket.socket()")
         follow.wait(event="open", inode=inode)
@@ -270,7 +270,7 @@ def test_a_stderr_that_nobody_reads_stops_neither_the_stream_nor_the_end(holder:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("root", ["", "nothing-here"])
-def test_what_is_no_procfs_is_a_failure_in_one_sentence(
+def test_a_directory_that_is_not_procfs_is_reported_on_one_line(
     mode: tuple[str, ...], root: str, tmp_path: Path
 ) -> None:
     done = run(*mode, "--proc", str(tmp_path / root))
@@ -280,7 +280,7 @@ def test_what_is_no_procfs_is_a_failure_in_one_sentence(
 
 
 def failures(stderr: str) -> list[str]:
-    """The lines that say what failed."""
+    """Return the lines of stderr that report a failure."""
     return [
         line
         for line in stderr.splitlines()
@@ -329,7 +329,7 @@ def test_all_and_follow_exclude_each_other() -> None:
     assert "--all" in done.stderr
 
 
-# What it prints.
+# Records.
 
 
 def test_every_record_fits_the_schema(holder: Holder) -> None:
@@ -348,8 +348,8 @@ def test_every_record_fits_the_schema(holder: Holder) -> None:
         follow.wait(event="update", inode=holder.do("inode(c)"))
         holder.do("a.close()")
         follow.wait(event="close")
-        told = {record["event"] for record in follow.records}
-        assert told >= {"hello", "snapshot_end", "open", "update", "close"}
+        events = {record["event"] for record in follow.records}
+        assert events >= {"hello", "snapshot_end", "open", "update", "close"}
         for record in (*once, *follow.records):
             check(record)
 
@@ -364,7 +364,7 @@ def test_rows_without_a_holder_fit_the_schema() -> None:
         check(record)
 
 
-def test_command_lines_are_told_only_when_asked_for(holder: Holder) -> None:
+def test_command_lines_are_printed_only_on_request(holder: Holder) -> None:
     holder.do("s = tcp_listener()")
     (bare,) = snapshot("--pid", str(holder.pid))
     (full,) = snapshot("--pid", str(holder.pid), "--cmdline")
@@ -373,7 +373,7 @@ def test_command_lines_are_told_only_when_asked_for(holder: Holder) -> None:
     assert full["cmdline"] == line.removesuffix("\0").split("\0")
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert run("--version").stdout.startswith("sockagent ")
 
 
@@ -387,7 +387,7 @@ def test_a_stream_begins_with_hello(holder: Holder) -> None:
         assert hello["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holder) -> None:
+def test_changes_during_the_start_are_reported_once(holder: Holder) -> None:
     holder.do("import time; kept = []; busy = True")
     holder.do(
         "def go():\n"
@@ -404,7 +404,7 @@ def test_nothing_that_happens_at_the_start_is_missed_or_told_twice(holder: Holde
         follow.until(lambda: set(follow.of(holder.pid)) == inodes)
 
 
-# Who does not keep up.
+# Slow readers.
 
 SMALL_HISTORY = """
 import sys
@@ -421,11 +421,11 @@ entry()
 """
 
 
-def test_a_reader_that_stalled_is_told_what_it_lost_and_gets_a_fresh_snapshot(busy: Holder) -> None:
+def test_a_reader_that_stalled_gets_lost_and_a_new_snapshot(busy: Holder) -> None:
     command = (sys.executable, "-c", SMALL_HISTORY)
     with Follow(command=command, interval=0.05) as follow, Holder() as other:
         follow.until(lambda: follow.records)
-        # More is on its way than the pipe takes; what happens now is not heard.
+        # More is queued than fits the pipe: these changes are not read.
         for _ in range(2):
             for code in ("pairs = [socket.socketpair() for _ in range(100)]", "pairs = []"):
                 end, before = time.monotonic() + DEADLINE, newest(follow.stderr())
@@ -439,8 +439,8 @@ def test_a_reader_that_stalled_is_told_what_it_lost_and_gets_a_fresh_snapshot(bu
         follow.until(lambda: set(follow.of(other.pid)) == {inode})
 
 
-def newest(said: str) -> int:
-    numbers = [int(line) for line in said.splitlines() if line.isdigit()]
+def newest(stderr: str) -> int:
+    numbers = [int(line) for line in stderr.splitlines() if line.isdigit()]
     return numbers[-1] if numbers else 0
 
 
@@ -465,7 +465,7 @@ def test_without_privilege_it_warns_once_and_works(anyone: Anyone) -> None:
         assert records[hidden]["uid"] == 0
 
 
-def test_without_privilege_it_follows_and_says_what_it_cannot_see(anyone: Anyone) -> None:
+def test_without_privilege_it_follows_and_reports_what_it_cannot_see(anyone: Anyone) -> None:
     with (
         Holder(anyone.python, anyone.holder) as own,
         Follow("--user", str(NOBODY), command=anyone.sockagent) as follow,

@@ -1,4 +1,4 @@
-"""Every filter of the command line, on real sockets."""
+"""Every filter of the command line, with real sockets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def everything(mixed: Holder) -> dict[int, Record]:
     return by_inode(snapshot("--pid", str(mixed.pid)))
 
 
-# Options with what they let through: the names of sockets in the holder.
+# Options, and the names of the holder's sockets that they select.
 CHOICES = [
     ("--proto tcp", "l c a l6 m mc ma"),
     ("--proto u*", "u x y"),
@@ -73,7 +73,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("options", "names"), CHOICES)
-def test_a_filter_lets_through_what_it_names(options: str, names: str, mixed: Holder) -> None:
+def test_a_filter_selects_the_named_sockets(options: str, names: str, mixed: Holder) -> None:
     options = options.format(
         port=mixed.do("port"),
         far=mixed.do("far"),
@@ -87,7 +87,7 @@ def test_a_filter_lets_through_what_it_names(options: str, names: str, mixed: Ho
 
 
 @pytest.mark.parametrize("name", ["unit", "container"])
-def test_a_filter_by_place_chooses_as_the_records_tell(
+def test_a_filter_by_unit_or_namespace_agrees_with_the_records(
     name: str, everything: dict[int, Record], mixed: Holder
 ) -> None:
     for value in {record[name] for record in everything.values()} - {None}:
@@ -95,13 +95,13 @@ def test_a_filter_by_place_chooses_as_the_records_tell(
         assert set(found) == {n for n, record in everything.items() if record[name] == value}
 
 
-def test_a_filter_by_pid_names_several(mixed: Holder, holder: Holder) -> None:
+def test_a_filter_by_pid_takes_several(mixed: Holder, holder: Holder) -> None:
     holder.do("s = tcp_listener()")
     found = snapshot("--pid", f"{mixed.pid},{holder.pid}")
     assert {record["pid"] for record in found} == {mixed.pid, holder.pid}
 
 
-def test_what_leaves_a_filter_closes_and_what_enters_it_opens(holder: Holder) -> None:
+def test_a_socket_closes_as_it_leaves_the_filter_and_opens_as_it_enters(holder: Holder) -> None:
     holder.do("l = tcp_listener(); c, a = tcp_pair(l)")
     client, accepted = holder.do("inode(c)"), holder.do("inode(a)")
     states = "--state=ESTABLISHED,FIN_WAIT2"
@@ -118,7 +118,7 @@ def test_what_leaves_a_filter_closes_and_what_enters_it_opens(holder: Holder) ->
         assert follow.wait(event="open", inode=inode)["state"] == "ESTABLISHED"
 
 
-def test_events_that_are_not_chosen_do_not_come(holder: Holder) -> None:
+def test_events_that_are_not_selected_are_not_reported(holder: Holder) -> None:
     before = holder.open("s = tcp_listener()")
     with Follow("--pid", str(holder.pid), "--event", "open,close") as follow:
         follow.until(lambda: follow.records)
@@ -126,12 +126,12 @@ def test_events_that_are_not_chosen_do_not_come(holder: Holder) -> None:
         follow.wait(event="open", inode=opened)
         holder.do("t.close()")
         follow.wait(event="close", inode=opened)
-        told = {record["event"] for record in follow.records}
-        assert told <= {"hello", "open", "close", "coverage"}
+        events = {record["event"] for record in follow.records}
+        assert events <= {"hello", "open", "close", "coverage"}
         assert before not in {record.get("inode") for record in follow.records}
 
 
 def test_help_names_every_filter() -> None:
-    said = run("--help").stdout
+    help_text = run("--help").stdout
     names = "pid comm user proto family state port addr unit container netns direction event"
-    assert [name for name in names.split() if f"--{name} " not in said] == []
+    assert [name for name in names.split() if f"--{name} " not in help_text] == []

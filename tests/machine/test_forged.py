@@ -76,10 +76,10 @@ def test_forged_netlink_messages_are_ignored_and_reported(anyone: Anyone) -> Non
                     key = (holder.pid, holder.open(f"s{number} = tcp_listener('0.0.0.0')"))
                     opened.append(key)
                     follow.until(lambda key=key: key in follow.fold)  # type: ignore[misc]
-            said = follow.stderr().splitlines()
+            logged = follow.stderr().splitlines()
         assert delivered["notices"]
         assert delivered["malformed notices"]
         assert not list(filter(is_forged, follow.records))
         assert {follow.fold[key]["source"] for key in opened} == {"netlink"}
-        assert all("sockagent: warning: " in line for line in said), said
-        assert len([line for line in said if "of another process" in line]) == 1, said
+        assert all("sockagent: warning: " in line for line in logged), logged
+        assert len([line for line in logged if "of another process" in line]) == 1, logged

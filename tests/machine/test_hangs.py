@@ -1,5 +1,5 @@
-"""What waits for another program, for ever, does not stop the agent: FUSE file systems that never
-answer, which any user may have."""
+"""Calls that never return do not stop the agent: those on FUSE file systems that do not answer,
+which any user may mount."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mounted(tmp_path: Path) -> Iterator[Unanswering]:
 
 
 def start(code: str, mounted: Unanswering) -> subprocess.Popen[bytes]:
-    """A process that runs this, when it is ready."""
+    """Start a process that runs the code; return it when it is ready."""
     started = subprocess.Popen(
         [sys.executable, "-c", code, str(mounted.file)], stdout=subprocess.PIPE
     )
@@ -42,8 +42,8 @@ def start(code: str, mounted: Unanswering) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def ending(mounted: Unanswering, follow: Follow) -> Iterator[None]:
-    """Have the agent end while the file system does not answer; unmount it behind that, for a
-    process that waits for it cannot even be killed."""
+    """End the agent while the file system does not answer; unmount afterwards, as a process that
+    waits for the file system cannot be killed."""
     try:
         yield
         follow.process.terminate()
@@ -52,8 +52,8 @@ def ending(mounted: Unanswering, follow: Follow) -> Iterator[None]:
         mounted.end()
 
 
-# The descriptors from 100 on are unbound sockets, which only their descriptors can name, and at the
-# next moment the file. Every now and then they are other sockets, held meanwhile by those from 200.
+# The descriptors from 100 on are in turns unbound sockets, which no table lists, and the file. Now
+# and then they become other sockets, which the descriptors from 200 on hold meanwhile.
 SWAPPING = """
 import os, socket, sys, time
 file = os.open(sys.argv[1], os.O_RDWR)
@@ -85,15 +85,15 @@ def test_a_descriptor_that_becomes_a_file_that_never_answers(
                 holder.do("one.close()")
                 follow.wait(event="close", inode=inode)
             threads = set(map(int, os.listdir(f"/proc/{follow.process.pid}/task")))
-        # The file system was never asked for anything by the agent, maybe by others.
+        # The agent never accessed the file system; other programs may have.
         assert threads.isdisjoint(thread for thread, _request in mounted.waiting)
     finally:
         swapping.kill()
         swapping.communicate()
 
 
-# A page of the file is being read; a mapping of the file past the page cache waits for it, and
-# nobody can read the memory of the process meanwhile.
+# A page of the file is being read; a mapping of the file waits for it under the lock of the
+# process's memory, which reading its command line takes, too.
 LOCKED = """
 import mmap, os, socket, sys, time
 first, second = (os.open(sys.argv[1], os.O_RDONLY) for _ in range(2))
@@ -107,7 +107,7 @@ mmap.mmap(second, 4096, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 """
 
 
-def test_a_process_whose_command_line_never_comes_is_shown_without_it(
+def test_a_process_whose_command_line_hangs_is_reported_without_it(
     mounted: Unanswering, holder: Holder
 ) -> None:
     mounted.silent |= {READ}
@@ -127,7 +127,7 @@ def test_a_process_whose_command_line_never_comes_is_shown_without_it(
         locked.communicate()
 
 
-def test_a_snapshot_shows_a_process_whose_command_line_never_comes(mounted: Unanswering) -> None:
+def test_a_snapshot_has_a_process_whose_command_line_hangs(mounted: Unanswering) -> None:
     mounted.silent |= {READ}
     locked = start(LOCKED, mounted)
     try:
@@ -142,7 +142,7 @@ def test_a_snapshot_shows_a_process_whose_command_line_never_comes(mounted: Unan
 
 
 @pytest.mark.parametrize("mode", [(), ("--follow",)])
-def test_a_procfs_that_never_answers_is_a_failure_in_one_sentence(
+def test_a_procfs_that_never_answers_is_reported_on_one_line(
     mode: tuple[str, ...], mounted: Unanswering
 ) -> None:
     mounted.silent |= {GETATTR, READ}
@@ -150,6 +150,6 @@ def test_a_procfs_that_never_answers_is_a_failure_in_one_sentence(
     agent = subprocess.Popen((*COMMAND, "--proc", path, *mode), stderr=subprocess.PIPE, text=True)
     assert agent.stderr
     assert agent.stderr.readline() == f"sockagent: {path}: it does not answer\n"
-    mounted.end()  # Until then the kernel keeps the process, whatever signal it gets.
+    mounted.end()  # Until then no signal ends the process.
     assert agent.communicate(timeout=DEADLINE)[1] == ""
     assert agent.returncode == 1

@@ -1,4 +1,4 @@
-"""Every kind of socket that this kernel has, as a snapshot and as the stream shows it."""
+"""Every kind of socket of this kernel, in a snapshot and in the stream."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .helpers import (
 
 
 class Kind(NamedTuple):
-    """How to open it, what its record says, and what the opener says of it (an expression)."""
+    """How to open a socket, fields of its record, and expressions for others, for the holder."""
 
     code: str
     fields: dict[str, object]
-    told: Mapping[str, str] = MappingProxyType({})
+    expressions: Mapping[str, str] = MappingProxyType({})
 
 
 LOOPBACK = {"local_addr": "127.0.0.1", "remote_addr": "127.0.0.1"}
@@ -178,15 +178,15 @@ KINDS = {
         "s = socket.socket(proto=262)", {"proto": "mptcp", "family": "inet", "state": None}
     ),
 }
-# What not every kernel, and not every user, has.
+# Not available on every kernel and for every user.
 OPTIONAL = {"udplite_bound", "raw", "raw6", "icmp", "packet", "vsock", "mptcp"}
 
 
 class Seen(NamedTuple):
-    """What was opened, and what was told of it: by a snapshot, by the stream, by its snapshot."""
+    """Opened sockets and their records: in a snapshot, in a stream, in the snapshot of a stream."""
 
     holder: Holder
-    opened: dict[str, tuple[int, int, dict[str, object]]]  # inode, descriptor, told
+    opened: dict[str, tuple[int, int, dict[str, object]]]  # Inode, descriptor, further fields.
     refused: dict[str, str]
     once: dict[int, Record]
     opens: dict[int, Record]
@@ -208,8 +208,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 except OSError as error:
                     refused[name] = str(error).splitlines()[-1]
                     continue
-                told = {field: holder.do(code) for field, code in kind.told.items()}
-                opened[name] = (inode, holder.do("s.fileno()"), told)
+                values = {field: holder.do(code) for field, code in kind.expressions.items()}
+                opened[name] = (inode, holder.do("s.fileno()"), values)
             follow.until(
                 lambda: {inode for inode, _, _ in opened.values()} <= set(follow.of(holder.pid))
             )
@@ -221,14 +221,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_socket_is_told_as_it_is(name: str, seen: Seen) -> None:
+def test_a_record_has_the_fields_of_its_kind(name: str, seen: Seen) -> None:
     if name in seen.refused:
         must_have(name in OPTIONAL, f"{name} should open: {seen.refused[name]}")
         pytest.skip(seen.refused[name])
-    inode, descriptor, told = seen.opened[name]
+    inode, descriptor, values = seen.opened[name]
     expected: dict[str, Any] = {
         **KINDS[name].fields,
-        **told,
+        **values,
         "inode": inode,
         "fds": [descriptor],
         "pid": seen.holder.pid,
@@ -244,11 +244,11 @@ def test_a_socket_is_told_as_it_is(name: str, seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_snapshot_and_the_stream_tell_the_same(name: str, seen: Seen) -> None:
+def test_a_snapshot_and_the_stream_agree(name: str, seen: Seen) -> None:
     if name in seen.refused:
         pytest.skip(seen.refused[name])
     own = {"event", "seq", "time", "recv_q", "send_q", "state", "direction", "remote_addr"}
-    own |= {"local_addr", "local_port", "remote_port", "path"}  # They came by, one by one.
+    own |= {"local_addr", "local_port", "remote_port", "path"}  # Steps of the opening.
     inode = seen.opened[name][0]
     once, opened = seen.once[inode], seen.opens[inode]
     assert once.keys() == opened.keys()

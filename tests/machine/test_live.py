@@ -1,4 +1,4 @@
-"""The live feed of a real agent, read by clients that are not ours."""
+"""The live feed of a real agent, read by foreign clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLIENTS = dict(
     re.findall(r"^<!-- client: (\w+) -->\n```\w+\n(.*?)^```$", FEED, re.MULTILINE | re.DOTALL)
 )
 TOKEN = "0123456789abcdef"
-PAGE_SECONDS = 60.0  # A browser takes its time to start.
+PAGE_SECONDS = 60.0  # Browsers start slowly.
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def client(name: str, agent: Agent) -> str:
 
 
 def reads_an_open(command: list[str] | str, holder: Holder, **options: object) -> None:
-    """Run a client until it tells of a socket that is opened meanwhile."""
+    """Run a client until it prints a socket that is opened meanwhile."""
     scripts = sysconfig.get_path("scripts")
     with subprocess.Popen(
         command,
@@ -137,7 +137,7 @@ def test_a_client_in_node(holder: Holder) -> None:
 
 
 class Site:
-    """A site of one page, which sends back what its log shows."""
+    """A site with one page, which posts its log back."""
 
     def __init__(self, page: str) -> None:
         self.logs: list[str] = []
@@ -178,7 +178,7 @@ class Site:
 
 @contextmanager
 def chromium(directory: Path, url: str) -> Iterator[None]:
-    """A browser that shows a page; evil.example leads to this machine."""
+    """Run a browser on a page; evil.example resolves to this machine."""
     browser = next((found for name in ("chromium", "chromium-browser", "google-chrome")
                     if (found := shutil.which(name))), None)  # fmt: skip
     must_have(browser, "chromium is not installed")
@@ -226,19 +226,19 @@ def test_an_allowed_page_reads_the_feed(tmp_path: Path, token_file: str, holder:
 
 
 @pytest.mark.parametrize(
-    ("page_host", "feed_host", "said"),
+    ("page_host", "feed_host", "message"),
     [
         ("localhost", "127.0.0.1", "origin not allowed"),
         ("evil.example", "evil.example", "unknown host name in the Host header"),
     ],
 )
-def test_a_foreign_page_and_a_rebound_name_are_refused(
-    page_host: str, feed_host: str, said: str, tmp_path: Path, token_file: str
+def test_a_foreign_page_and_a_rebound_name_are_rejected(
+    page_host: str, feed_host: str, message: str, tmp_path: Path, token_file: str
 ) -> None:
     port = free_port()
     page = CLIENTS["browser"].replace("127.0.0.1:8765", f"{feed_host}:{port}")
     with Site(page) as site:
-        # The rebound page's origin is even one that is let in.
+        # The origin of the rebound page is allowed, even so.
         allowed = "https://dash.example" if page_host == "localhost" else (
             f"http://evil.example:{site.port}"
         )  # fmt: skip
@@ -247,7 +247,7 @@ def test_a_foreign_page_and_a_rebound_name_are_refused(
             Agent(*arguments, listen=f"127.0.0.1:{port}") as agent,
             chromium(tmp_path / "profile", f"http://{page_host}:{site.port}/"),
         ):
-            wait_for(lambda: said in agent.stderr(), PAGE_SECONDS, agent.stderr)
+            wait_for(lambda: message in agent.stderr(), PAGE_SECONDS, agent.stderr)
             wait_for(lambda: len(site.logs) > 5, PAGE_SECONDS, agent.stderr)
             assert set(site.logs) == {""}
             assert TOKEN not in agent.stderr()
@@ -259,8 +259,8 @@ def free_port() -> int:
         return port
 
 
-def test_what_cannot_be_is_said_before_it_starts(tmp_path: Path) -> None:
-    for arguments, status, said in (
+def test_invalid_settings_are_reported_before_the_start(tmp_path: Path) -> None:
+    for arguments, status, message in (
         (("--listen", "0.0.0.0:1"), 2, "argument --listen: 0.0.0.0:1: listening on"),
         (("--listen", "nonsense"), 2, "argument --listen: invalid address 'nonsense'; "),
         (("--listen", "127.0.0.1:1", "--all"), 2, "argument --all: "),
@@ -270,11 +270,11 @@ def test_what_cannot_be_is_said_before_it_starts(tmp_path: Path) -> None:
     ):
         done = run(*arguments)
         assert done.returncode == status, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert done.stdout == ""
 
 
-def test_an_address_that_is_taken_is_a_failure_in_one_sentence() -> None:
+def test_an_address_in_use_is_reported_on_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
         done = run("--listen", address)
@@ -291,15 +291,15 @@ def test_one_agent_prints_and_serves(holder: Holder) -> None:
         with connect(f"ws://127.0.0.1:{port}/events") as feed:
             holder.do("here = socket.create_server(('127.0.0.1', 0))")
             follow.wait(event="open", pid=holder.pid)
-            told = ""
-            while '"open"' not in told:
-                told += str(feed.recv(DEADLINE))
-            # What the agent was told to tell of holds for all.
-            records = [json.loads(line) for line in told.splitlines()]
+            received = ""
+            while '"open"' not in received:
+                received += str(feed.recv(DEADLINE))
+            # The filter of the command line limits all subscribers.
+            records = [json.loads(line) for line in received.splitlines()]
             assert {record.get("pid") for record in records} <= {holder.pid, None}
 
 
-def test_it_stops_in_time_though_clients_stall(holder: Holder) -> None:
+def test_it_stops_in_time_while_clients_stall(holder: Holder) -> None:
     holder.do("many = [socket.socket() for _ in range(3000)]")
     with Agent() as agent:
         host, port = agent.address.rsplit(":", 1)
@@ -315,7 +315,7 @@ def test_it_stops_in_time_though_clients_stall(holder: Holder) -> None:
             stalled.append(one)
         with connect(agent.url) as feed:
             feed.recv(DEADLINE)
-            assert agent.stop() < 3.0  # The promise is of seconds; it takes one.
+            assert agent.stop() < 3.0  # Three seconds are documented; it takes one.
         for one in stalled:
             one.close()
 
@@ -349,7 +349,7 @@ def test_another_user_of_a_unix_socket_needs_a_token(tmp_path: Path, token_file:
     assert not Path(path).exists()
 
 
-def test_an_agent_that_was_killed_leaves_a_socket_that_is_replaced(tmp_path: Path) -> None:
+def test_the_unix_socket_of_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
     with Agent(listen=f"unix:{path}") as agent:
         agent.process.kill()
@@ -359,7 +359,7 @@ def test_an_agent_that_was_killed_leaves_a_socket_that_is_replaced(tmp_path: Pat
         assert "hello" in str(feed.recv(DEADLINE))
 
 
-def test_connect_goes_on_over_a_restart(holder: Holder) -> None:
+def test_connect_resumes_after_a_restart(holder: Holder) -> None:
     with Agent() as agent:
         command = (*COMMAND, "--connect", agent.url, "--pid", str(holder.pid))
         with subprocess.Popen(
@@ -372,21 +372,21 @@ def test_connect_goes_on_over_a_restart(holder: Holder) -> None:
                 target=lambda: records.extend(map(json.loads, following.stdout or ())), daemon=True
             ).start()
 
-            def told(event: str) -> int:
+            def count(event: str) -> int:
                 return [record["event"] for record in records].count(event)
 
-            wait_for(lambda: told("snapshot_end") == 1, DEADLINE, agent.stderr)
+            wait_for(lambda: count("snapshot_end") == 1, DEADLINE, agent.stderr)
             agent.restart()
-            wait_for(lambda: told("snapshot_end") == 2, DEADLINE, agent.stderr)
-            assert told("lost") == 1
+            wait_for(lambda: count("snapshot_end") == 2, DEADLINE, agent.stderr)
+            assert count("lost") == 1
             holder.do("here = socket.create_server(('127.0.0.1', 0))")
-            wait_for(lambda: told("open") >= 1, DEADLINE, agent.stderr)
+            wait_for(lambda: count("open") >= 1, DEADLINE, agent.stderr)
             following.terminate()
             assert following.wait(DEADLINE) == 0
             assert "Traceback" not in following.stderr.read()
 
 
-def test_connect_that_is_refused_says_why_and_ends(token_file: str) -> None:
+def test_a_rejected_connect_ends_with_the_reason(token_file: str) -> None:
     with Agent("--token-file", token_file) as agent:
         done = run("--connect", agent.url)
         assert (done.returncode, done.stdout) == (1, "")

@@ -1,6 +1,6 @@
-"""Whatever ss, netstat and lsof show of a process's sockets, a snapshot shows, and no less of it.
+"""A snapshot has every socket that ss, netstat and lsof show, with the same details.
 
-All look twice, in turns: what one of them shows both times was there when the other looked.
+All look twice, in turns: what one of them shows both times was there when the other observed.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ k = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 """
 
 
-class Looked(NamedTuple):
-    """What the tools and snapshots showed, in the order: tools, snapshot, tools, snapshot."""
+class Observed(NamedTuple):
+    """The output of tools and snapshots, in the order: tools, snapshot, tools, snapshot."""
 
     uid: int
     held: dict[int, set[int]]  # pid → inodes, of the processes that the tests began
@@ -67,7 +67,7 @@ class Looked(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["root", "unprivileged"])
-def looked(request: pytest.FixtureRequest) -> Iterator[Looked]:
+def observed(request: pytest.FixtureRequest) -> Iterator[Observed]:
     need_root()
     for tool in TOOLS:
         need_tool(tool)
@@ -88,27 +88,27 @@ def looked(request: pytest.FixtureRequest) -> Iterator[Looked]:
         as_root = request.param == "root"
         become = () if as_root else anyone.become
         uid = os.geteuid() if as_root else NOBODY
-        looked = Looked(uid, held, [], [])
+        observed = Observed(uid, held, [], [])
         for _ in range(2):
-            looked.tools.append({name: list(tool(become)) for name, tool in TOOLS.items()})
-            looked.snapshots.append(
+            observed.tools.append({name: list(tool(become)) for name, tool in TOOLS.items()})
+            observed.snapshots.append(
                 snapshot() if as_root else snapshot(command=anyone.sockagent, cwd="/")
             )
-        yield looked
+        yield observed
 
 
 def shown(record: Record) -> tuple[object, ...]:
-    """What a tool may tell of a record's socket."""
+    """Return what a tool shows of a record's socket."""
     return record["inode"], record["proto"], record["state"], record_place(record), record["uid"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_every_socket_that_a_tool_shows_is_in_the_snapshot(tool: str, looked: Looked) -> None:
-    rows = set(looked.tools[0][tool]) & set(looked.tools[1][tool])
+def test_the_snapshot_has_every_socket_that_a_tool_shows(tool: str, observed: Observed) -> None:
+    rows = set(observed.tools[0][tool]) & set(observed.tools[1][tool])
     assert rows
     by_inode: dict[int, list[Record]] = {}
     by_place: dict[tuple[str, str], list[Record]] = {}
-    for record in looked.snapshots[0]:
+    for record in observed.snapshots[0]:
         by_inode.setdefault(record["inode"], []).append(record)
         by_place.setdefault((record["proto"], record_place(record)), []).append(record)
     wrong = []
@@ -117,7 +117,7 @@ def test_every_socket_that_a_tool_shows_is_in_the_snapshot(tool: str, looked: Lo
             records = by_place.get((row.proto, row.place), [])
         else:
             records = by_inode.get(row.inode, [])
-        told = [
+        matching = [
             record
             for record in records
             if record["proto"] == row.proto
@@ -125,24 +125,24 @@ def test_every_socket_that_a_tool_shows_is_in_the_snapshot(tool: str, looked: Lo
             and row.place == record_place(record)
             and row.uid in (None, record["uid"])
         ]
-        fds = {(record["pid"], fd) for record in told for fd in record.get("fds", [])}
+        fds = {(record["pid"], fd) for record in matching for fd in record.get("fds", [])}
         known = fds | {(pid, None) for pid, _ in fds}
-        if not told or not row.holders <= known:
+        if not matching or not row.holders <= known:
             wrong.append((row, records))
     assert not wrong, wrong[:5]
 
 
-# What the tools cannot see, by name.
+# Sockets that tools cannot show, by tool.
 
 
 def in_another_namespace(record: Record) -> bool:
-    """Whose number may be hidden; a socket in no table has none at all."""
+    """Whether it is in another namespace, or in no table, where the namespace is unknown."""
     own = Path("/proc/self/ns/net").stat().st_ino
     return not in_no_table(record) and record["netns"] != own
 
 
 def in_no_table(record: Record) -> bool:
-    """Not bound, connected or listening; or of a protocol that has no table."""
+    """Whether it is not bound, connected or listening, or of a protocol without a table."""
     if record["proto"] in INET:
         return record["local_addr"] is None
     return record["proto"] not in {"unix", "netlink", "packet"}
@@ -157,37 +157,35 @@ UNSEEN = (in_another_namespace, in_no_table, on_a_threads_own_descriptor)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_snapshot_shows_nothing_more_than_what_a_tool_cannot_see(
-    tool: str, looked: Looked
-) -> None:
-    rows = looked.tools[1][tool]
+def test_a_tool_shows_every_socket_that_it_can(tool: str, observed: Observed) -> None:
+    rows = observed.tools[1][tool]
     inodes = {row.inode for row in rows}
-    # Without an inode the place has to do.
+    # Without an inode, the address is compared.
     places = {(row.proto, row.place) for row in rows if row.inode is None}
     holders = {(row.inode, pid) for row in rows for pid, _ in row.holders}
     nameless = {(row.proto, row.place, pid) for row in rows for pid, _ in row.holders}
-    first = {(record["pid"], shown(record)) for record in looked.snapshots[0]}
+    first = {(record["pid"], shown(record)) for record in observed.snapshots[0]}
     more = []
     unseen = set()
-    for record in looked.snapshots[1]:
+    for record in observed.snapshots[1]:
         pid, key = record["pid"], (record["proto"], record_place(record))
         if (pid, shown(record)) not in first or record["proto"] not in LISTED[tool]:
             continue
         reasons = {name.__name__ for name in UNSEEN if name(record)}
         if reasons:
             unseen |= reasons
-        elif pid is None or tool == "netstat":  # That shows one holder of many.
+        elif pid is None or tool == "netstat":  # netstat shows one holder only.
             if record["inode"] not in inodes and key not in places and tool != "lsof":
-                more.append(record)  # lsof shows what has a holder only.
+                more.append(record)  # lsof shows sockets with a holder only.
         elif (record["inode"], pid) not in holders and (*key, pid) not in nameless:
             more.append(record)
     assert not more, more[:5]
-    if looked.uid == 0:
+    if observed.uid == 0:
         assert unseen == {name.__name__ for name in UNSEEN}
 
 
-def test_netlink_sockets_are_those_that_ss_shows(looked: Looked) -> None:
-    stay = [{row.place for row in rows["ss"] if row.proto == "netlink"} for rows in looked.tools]
+def test_netlink_sockets_equal_those_of_ss(observed: Observed) -> None:
+    stay = [{row.place for row in rows["ss"] if row.proto == "netlink"} for rows in observed.tools]
     known = [
         {
             record_place(record)
@@ -196,24 +194,24 @@ def test_netlink_sockets_are_those_that_ss_shows(looked: Looked) -> None:
             and record["local_port"]
             and not in_another_namespace(record)
         }
-        for records in looked.snapshots
+        for records in observed.snapshots
     ]
     assert stay[0] & stay[1] <= known[0]
     assert known[0] & known[1] <= stay[1]
     assert known[0] & known[1]
 
 
-def test_what_was_opened_for_it_is_compared(looked: Looked) -> None:
-    told = {(record["pid"], record["inode"]) for record in looked.snapshots[0]}
-    for pid, inodes in looked.held.items():
-        visible = looked.uid == 0 or Path(f"/proc/{pid}").stat().st_uid == looked.uid
+def test_the_sockets_of_this_test_are_compared(observed: Observed) -> None:
+    listed = {(record["pid"], record["inode"]) for record in observed.snapshots[0]}
+    for pid, inodes in observed.held.items():
+        visible = observed.uid == 0 or Path(f"/proc/{pid}").stat().st_uid == observed.uid
         assert len(inodes) > 15
         if visible:
-            assert {(pid, inode) for inode in inodes} <= told
+            assert {(pid, inode) for inode in inodes} <= listed
         else:
-            assert not {(pid, inode) for inode in inodes} & told
-            # All but those that no table lists are there without a name.
-            assert len({(None, inode) for inode in inodes} & told) > len(inodes) - 5
-        for tool, rows in looked.tools[0].items():
+            assert not {(pid, inode) for inode in inodes} & listed
+            # Listed without a process, except those in no table.
+            assert len({(None, inode) for inode in inodes} & listed) > len(inodes) - 5
+        for tool, rows in observed.tools[0].items():
             if visible or tool != "lsof":
                 assert len(inodes & {row.inode for row in rows}) > 10

@@ -1,4 +1,4 @@
-"""Sockets and processes that live for a short time: each is published once, as what it was.
+"""Sockets and processes that live for a short time: each is reported once.
 
 They are in network namespaces of their own, where they are the only ones, and each has a port that
 no other had.
@@ -81,7 +81,7 @@ def reported(follow: Follow, event: str, ends: set[End]) -> list[Record]:
 
 
 def wait_for_ends(follow: Follow, holder: Holder, ends: set[End]) -> None:
-    """Read on until each of these was closed, and for another two polls."""
+    """Read until each of these is closed, and for two more polls."""
     follow.until(lambda: {end_of(record) for record in reported(follow, "close", ends)} == ends)
     for name in ("a", "b"):
         follow.wait(event="open", inode=holder.open(f"{name} = tcp_listener(OWN)"))
@@ -109,7 +109,7 @@ def test_no_socket_of_a_churn_is_reported_twice(source: str, alone: Holder) -> N
         listener = during(follow, alone, f"churn({FIRST_PORT}, 200)")
         ports = range(FIRST_PORT, FIRST_PORT + 200)
         ends = {*tcp_ends(ports, listener), *(("udp", port, None) for port in ports)}
-        # Neither text nor the kernel's notices show unix sockets that came and went.
+        # No source shows unix sockets that open and close between polls.
         wait_for_ends(follow, alone, ends if source == "netlink" else set())
         ends |= {("unix", port, None) for port in ports}
         opened = Counter(map(end_of, reported(follow, "open", ends)))
@@ -118,7 +118,7 @@ def test_no_socket_of_a_churn_is_reported_twice(source: str, alone: Holder) -> N
         assert Counter(map(end_of, reported(follow, "close", ends))) == opened
 
 
-def test_connections_of_a_network_namespace_are_reported_though_it_ends_before_the_next_poll(
+def test_connections_of_a_network_namespace_that_ends_between_polls_are_reported(
     alone: Holder,
 ) -> None:
     alone.do(USE)
@@ -157,7 +157,7 @@ def forked(count, sockets, alive):
 
 # The kernel closes what a process had before the process is a zombie: with listeners that takes a
 # moment, in which some polls look at the process.
-def test_the_sockets_of_killed_processes_are_exited_never_closed(alone: Holder) -> None:
+def test_sockets_of_killed_processes_are_reported_as_exited(alone: Holder) -> None:
     alone.do(FORK)
     with Follow("--netns", str(netns_of(alone)), interval=0.05) as follow:
         follow.started()

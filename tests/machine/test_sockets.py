@@ -1,4 +1,4 @@
-"""What happens to sockets on a real machine, as the stream tells it."""
+"""Changes of real sockets, as records of the stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .helpers import (
 from .live import Agent
 
 
-def test_a_socket_that_is_closed_closes_with_how_long_it_was_open(holder: Holder) -> None:
+def test_a_close_has_the_time_that_the_socket_was_open(holder: Holder) -> None:
     before = holder.open("a = tcp_listener()")
     with Follow("--pid", str(holder.pid)) as follow:
         follow.started()
@@ -47,7 +47,7 @@ def test_a_killed_process_closes_its_sockets_as_exited(holder: Holder) -> None:
         assert follow.wait(event="close", inode=inode)["reason"] == "exited"
 
 
-def test_a_killed_process_that_nobody_reaped_has_exited(holder: Holder) -> None:
+def test_sockets_of_a_zombie_are_reported_as_exited(holder: Holder) -> None:
     inode = holder.open("s = tcp_listener()")
     with Follow("--pid", str(holder.pid)) as follow:
         follow.started()
@@ -73,7 +73,7 @@ ctypes.CDLL(None).pthread_exit(None)
 """
 
 
-def test_a_process_whose_main_thread_ended_is_followed_on() -> None:
+def test_a_process_whose_main_thread_ended_is_still_followed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LEADERLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -114,7 +114,7 @@ def test_a_forked_process_holds_the_socket_too(holder: Holder) -> None:
         assert follow.wait(event="close", pid=child)["reason"] == "exited"
 
 
-def test_a_duplicate_is_told_among_the_descriptors(holder: Holder) -> None:
+def test_a_duplicate_is_listed_among_the_descriptors(holder: Holder) -> None:
     inode = holder.open("s = tcp_listener()")
     first = holder.do("s.fileno()")
     with Follow("--pid", str(holder.pid)) as follow:
@@ -129,7 +129,7 @@ def test_a_duplicate_is_told_among_the_descriptors(holder: Holder) -> None:
         follow.until(lambda: follow.of(holder.pid)[inode]["fds"] == [second])
 
 
-def test_of_many_descriptors_the_lowest_are_told_and_all_are_counted(holder: Holder) -> None:
+def test_of_many_descriptors_the_lowest_are_listed_and_the_others_counted(holder: Holder) -> None:
     inode = holder.open("s = tcp_listener()")
     holder.do("more = [os.dup(s.fileno()) for _ in range(99)]")
     with Follow("--pid", str(holder.pid)) as follow:
@@ -145,7 +145,7 @@ def test_of_many_descriptors_the_lowest_are_told_and_all_are_counted(holder: Hol
         follow.until(lambda: follow.of(holder.pid)[inode]["fd_count"] == 1)
 
 
-def test_names_hold_no_character_that_a_terminal_obeys(tmp_path: Path) -> None:
+def test_names_cannot_control_a_terminal(tmp_path: Path) -> None:
     name = "\x7f\x9b31m\x85é"
     program = tmp_path / f"s{name}"
     shutil.copy(shutil.which("sleep") or "", program)
@@ -175,7 +175,7 @@ def test_names_hold_no_character_that_a_terminal_obeys(tmp_path: Path) -> None:
         assert record["path"] == f"@{tmp_path}{name}"
 
 
-def test_another_socket_on_the_same_descriptor_is_another_socket(holder: Holder) -> None:
+def test_another_socket_on_the_same_descriptor_closes_and_opens(holder: Holder) -> None:
     old = holder.open("s = tcp_listener()")
     descriptor = holder.do("s.fileno()")
     with Follow("--pid", str(holder.pid)) as follow:
@@ -221,7 +221,7 @@ def test_a_socket_in_flight_has_no_holder_until_it_is_received(holder: Holder) -
         follow.until(lambda: list(follow.fold) == [(holder.pid, inode)])
 
 
-def test_sockets_of_a_thread_with_its_own_descriptors_are_seen(holder: Holder) -> None:
+def test_sockets_of_a_thread_with_its_own_descriptors_are_reported(holder: Holder) -> None:
     with Follow("--pid", str(holder.pid)) as follow:
         follow.started()
         inode = holder.do("thread_with_own_descriptors()")
@@ -229,7 +229,7 @@ def test_sockets_of_a_thread_with_its_own_descriptors_are_seen(holder: Holder) -
         assert (holder.pid, inode) in by_key(snapshot("--pid", str(holder.pid)))
 
 
-def test_sockets_in_another_network_namespace_are_seen(holder: Holder) -> None:
+def test_sockets_in_another_network_namespace_are_reported(holder: Holder) -> None:
     need_root()
     with Follow("--pid", str(holder.pid)) as follow:
         follow.started()
@@ -244,7 +244,7 @@ def test_sockets_in_another_network_namespace_are_seen(holder: Holder) -> None:
         assert list(by_key(found)) == [(holder.pid, inode)]
 
 
-def test_a_program_keeps_its_sockets_when_it_becomes_another(holder: Holder) -> None:
+def test_a_process_keeps_its_sockets_over_exec(holder: Holder) -> None:
     inode = holder.open("s = tcp_listener(); s.set_inheritable(True)")
     sleep = str(shutil.which("sleep"))
     comm = Path(f"/proc/{holder.pid}/comm").read_text().strip()
@@ -281,7 +281,7 @@ def test_an_accepted_connection_is_inbound_and_its_client_outbound(holder: Holde
         assert follow.fold[holder.pid, inbound]["direction"] == "inbound"
 
 
-def test_a_connection_that_nobody_answers_is_outbound(holder: Holder) -> None:
+def test_an_unanswered_connection_is_outbound(holder: Holder) -> None:
     port = holder.do("[l := tcp_listener(backlog=0), l.getsockname()[1]][1]")
     holder.do("cs = [socket.socket() for _ in range(4)]; [c.setblocking(False) for c in cs]")
     holder.do("[c.connect_ex(l.getsockname()) for c in cs]")
@@ -291,7 +291,7 @@ def test_a_connection_that_nobody_answers_is_outbound(holder: Holder) -> None:
         assert directions == {"outbound"}
 
 
-def test_the_states_of_a_connection_that_ends_are_told(holder: Holder) -> None:
+def test_the_states_of_a_connection_that_ends_are_reported(holder: Holder) -> None:
     holder.do("l = tcp_listener(); c, a = tcp_pair(l)")
     client, accepted = holder.do("inode(c)"), holder.do("inode(a)")
     with Follow("--pid", str(holder.pid)) as follow:
@@ -300,13 +300,13 @@ def test_the_states_of_a_connection_that_ends_are_told(holder: Holder) -> None:
         for inode, state in ((client, "FIN_WAIT2"), (accepted, "CLOSE_WAIT")):
             update = follow.wait(event="update", inode=inode, state=state)
             assert update["previous"] == {"state": "ESTABLISHED"}
-        # The kernel keeps TIME_WAIT without its socket: what the client holds is unbound now.
+        # The kernel keeps TIME_WAIT without a socket: that of the client is unbound now.
         holder.do("a.close()")
         follow.until(lambda: follow.of(holder.pid)[client]["state"] == "CLOSE")
         assert follow.wait(event="close", inode=accepted)["reason"] == "closed"
 
 
-def test_what_no_process_can_hold_is_shown_only_when_asked_for(holder: Holder) -> None:
+def test_sockets_that_no_process_holds_are_listed_only_with_all(holder: Holder) -> None:
     holder.do("l = tcp_listener(OWN); c, a = tcp_pair(l); l.close()")
     holder.do("c.close(), a.close()")
     assert snapshot("--addr", holder.address) == []

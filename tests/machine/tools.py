@@ -1,4 +1,4 @@
-"""What ss, netstat and lsof print, in one form."""
+"""The output of ss, netstat and lsof, in one form."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ INET = {"tcp", "udp", "udplite", "raw", "icmp"}
 
 
 class Row(NamedTuple):
-    """A socket as a tool shows it; None is what it does not tell. ``place`` is where it is:
-    its ends, with * for any, or its path, or its protocol and port."""
+    """A socket as a tool shows it; None: not shown. ``place`` is the pair of addresses, with * for
+    any, or the path, or protocol and port."""
 
     proto: str
     state: str | None
@@ -42,7 +42,8 @@ class Row(NamedTuple):
 
 
 def output(command: Sequence[str]) -> list[str]:
-    """The lines that a tool prints; what it cannot see it says on stderr, and in its status."""
+    """Return the lines that a tool prints. Its stderr and status, which report what it cannot see,
+    are ignored."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=DEADLINE
     )
@@ -52,12 +53,12 @@ def output(command: Sequence[str]) -> list[str]:
 
 
 def state_of(proto: str, state: str) -> str:
-    """The state in the kernel's words."""
+    """Return the state as the kernel names it."""
     return STATES.get(proto, DATAGRAM).get(state, state.replace("-", "_"))
 
 
 def end(address: str, port: object) -> str:
-    """One end of a socket; the tools disagree on how to write an address."""
+    """Return one end of a socket in a form common to the tools."""
     address = address.partition("%")[0].strip("[]").removeprefix("::ffff:")
     if address in {"", "0.0.0.0", "::"}:
         address = "*"
@@ -70,12 +71,12 @@ def ends(local: str, remote: str) -> str:
 
 
 def first_word(path: str) -> str:
-    """What all of them tell of a path with blanks in it."""
+    """Return the first word of a path: all that every tool shows of a path with blanks."""
     return path.split(maxsplit=1)[0] if path.strip() else ""
 
 
 def record_place(record: Record) -> str:
-    """Where a record's socket is, as ``Row.place`` tells it."""
+    """Return the place of a record's socket, as in ``Row``."""
     if record["family"] == "unix":
         return first_word(record["path"] or "")
     if record["family"] == "netlink":
@@ -93,7 +94,7 @@ _SS_UNIX = re.compile(r"(\S+).*? (\d+)\s+\S+ \d+\s*(?:(?:users:|<->).*)?")
 
 
 def ss(become: Sequence[str] = ()) -> Iterator[Row]:
-    """``ss -anpe``: everything but the process of netlink sockets, and the inode of raw ones."""
+    """Run ``ss -anpe``, which omits processes of netlink sockets and inodes of raw sockets."""
     for line in output((*become, "ss", "-H", "-O", "-anpe")):
         match = _SS.fullmatch(line)
         if not match:
@@ -106,9 +107,9 @@ def ss(become: Sequence[str] = ()) -> Iterator[Row]:
         words = rest.split()
         if kind in {"tcp", "udp", "raw"}:
             place = ends(words[0], words[1])
-            told = uid if inode else None
+            owner = uid if inode else None
             if inode != 0:
-                yield Row(kind, state_of(kind, state), place, inode, told, holders)
+                yield Row(kind, state_of(kind, state), place, inode, owner, holders)
         elif kind.startswith("u_"):
             unix = _SS_UNIX.fullmatch(rest)
             if unix:
@@ -116,7 +117,7 @@ def ss(become: Sequence[str] = ()) -> Iterator[Row]:
                 yield Row("unix", state_of("unix", state), path, int(unix[2]), None, holders)
         elif kind == "nl":
             if not words[0].endswith((":0", ":*")):
-                # Port ids above 2 GiB, which the kernel chooses, are shown as negative.
+                # ss shows port ids above 2^31, which the kernel chooses, as negative.
                 protocol, _, port = words[0].rpartition(":")
                 if port.startswith("-"):
                     words[0] = f"{protocol}:{int(port) % 2**32}"
@@ -134,7 +135,7 @@ _NETSTAT_UNIX = re.compile(
 
 
 def netstat(become: Sequence[str] = ()) -> Iterator[Row]:
-    """``netstat -apeen``: one holder of each socket, without its descriptor."""
+    """Run ``netstat -apeen``, which shows one holder of each socket, without descriptor."""
     for line in output((*become, "netstat", "-apeenW")):
         if match := _NETSTAT_INET.fullmatch(line):
             name, local, remote, state, user, inode, program = match.groups()
@@ -155,7 +156,7 @@ _LSOF_PATH = re.compile(r"(.*?) ?type=[A-Z]+(?: ->.*)?")
 
 
 def lsof(become: Sequence[str] = ()) -> Iterator[Row]:
-    """``lsof -nP -i -U -F``: a row for each descriptor; no raw, netlink and packet sockets."""
+    """Run ``lsof -nP -i -U -F``: one row per descriptor; no raw, netlink and packet sockets."""
     pid = 0
     fields: dict[str, str] = {}
     for line in (*output((*become, "lsof", "-nP", "-i", "-U", "-F")), "p0"):
