@@ -1,17 +1,15 @@
-"""The values that every other room speaks in: sockets, processes, holdings, snapshots, deltas.
+"""The values that all other modules exchange: sockets, processes, holdings, snapshots, deltas.
 
-Plain immutable data. This module knows neither where the values come from nor where they go.
-
-They are named tuples: frozen, slotted, compared and hashed in C, and at a third of the cost of a
-frozen dataclass to make, which counts where a table has 20,000 rows.
+They are named tuples: immutable, compared and hashed in C, and made at a fraction of the cost of a
+frozen dataclass (``python -m bench micro``), which counts where a table has 20,000 rows.
 """
 
-# No deferred annotations here: named tuples would compile each of them when they are made.
+# No deferred annotations: typing.NamedTuple would compile each of them at import.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# include/net/tcp_states.h, in the kernel's order from 1; NEW_SYN_RECV is the kernel's own
-# bookkeeping for what every tool calls SYN_RECV.
+# include/net/tcp_states.h, in the kernel's order from 1. The last one is NEW_SYN_RECV, an internal
+# state that every tool reports as SYN_RECV.
 TCP_STATES = (
     "ESTABLISHED",
     "SYN_SENT",
@@ -26,17 +24,18 @@ TCP_STATES = (
     "CLOSING",
     "SYN_RECV",
 )
-# States of datagram, raw, netlink and packet sockets; of unix sockets (include/uapi/linux/net.h).
+# States of datagram, raw, netlink and packet sockets, and of unix sockets
+# (include/uapi/linux/net.h).
 DATAGRAM_STATES = ("ESTABLISHED", "UNCONNECTED")
 UNIX_STATES = ("UNCONNECTED", "CONNECTING", "CONNECTED", "DISCONNECTING")
 
 INET_FAMILIES = frozenset({"inet", "inet6"})
-# Protocols that have a table in /proc/net, by family: what a poll reads.
+# IP protocols that have a table in /proc/net.
 INET_PROTOS = ("tcp", "udp", "udplite", "raw", "icmp")
 
 
 class Socket(NamedTuple):
-    """One socket as a table, or its descriptor alone, shows it. None means unknown.
+    """One socket, as a table or only its descriptor shows it. None means unknown.
 
     ``inode`` is 0 only for rows that no process can hold (TIME_WAIT, orphans, the kernel's own).
     ``uid`` is the owner that the table names, None where the table names none. ``netns`` is the
@@ -72,7 +71,7 @@ class Socket(NamedTuple):
 
 
 class CgroupInfo(NamedTuple):
-    """Where a process or a socket is accounted: its cgroup, and the unit and container in that."""
+    """The cgroup of a process or socket, and the systemd unit and container that its path names."""
 
     cgroup: str | None
     unit: str | None
@@ -83,7 +82,7 @@ class Process(NamedTuple):
     """One process. ``(pid, start_ticks)`` is its identity.
 
     ``start_ticks`` is in clock ticks since boot, ``start_time`` in seconds since the Unix epoch.
-    ``uid`` is the effective user id. None means that it may not be read.
+    ``uid`` is the effective user id. None means that a field may not be read.
     """
 
     pid: int
@@ -100,8 +99,8 @@ class Process(NamedTuple):
 
 
 class StatFingerprint(NamedTuple):
-    """What one read of ``stat`` shows of a process. ``comm``, ``image`` and ``ppid`` differ when it
-    exec'ed or got another parent."""
+    """What one read of ``/proc/PID/stat`` shows. ``comm``, ``image`` or ``ppid`` changes when the
+    process calls execve(2) or gets another parent."""
 
     comm: str
     image: bytes
@@ -109,14 +108,14 @@ class StatFingerprint(NamedTuple):
     threads: int
 
 
-# Sockets of threads with descriptor tables of their own: (descriptor, inode).
+# (descriptor, inode) of threads with descriptor tables of their own.
 ThreadFds = tuple[tuple[int, int], ...]
 
 
-def held_by(fds: Mapping[int, int], more: ThreadFds = ()) -> dict[int, tuple[int, ...]]:
-    """Return inode → descriptors, ascending, of descriptor → inode."""
+def held_by(fds: Mapping[int, int], thread_fds: ThreadFds = ()) -> dict[int, tuple[int, ...]]:
+    """Return inode → ascending descriptors, from descriptor → inode (0: no socket)."""
     held: dict[int, tuple[int, ...]] = {}
-    several: dict[int, set[int]] = {}  # Of sockets with more than one descriptor: few.
+    several: dict[int, set[int]] = {}  # Of the few sockets with several descriptors.
     for descriptor, inode in fds.items():
         if not inode:
             continue
@@ -124,30 +123,30 @@ def held_by(fds: Mapping[int, int], more: ThreadFds = ()) -> dict[int, tuple[int
             held[inode] = (descriptor,)
         else:
             several.setdefault(inode, set(held[inode])).add(descriptor)
-    for descriptor, inode in more:
+    for descriptor, inode in thread_fds:
         several.setdefault(inode, set(held.get(inode, ()))).add(descriptor)
     held.update((inode, tuple(sorted(fds))) for inode, fds in several.items())
     return held
 
 
 class Owner(NamedTuple):
-    """A user id and its name; the name is None where the system knows none."""
+    """A user id and its name, None if the system has no name for it."""
 
     uid: int
     user: str | None
 
 
-# Descriptors of one process on one socket that a holding lists, the lowest ones: the history keeps
-# thousands of holdings, and one process may have a million descriptors on one socket.
+# A holding lists the lowest descriptors, this many: the history keeps thousands of holdings, and a
+# process may have a million descriptors on one socket.
 MAX_LISTED_FDS = 64
 
 
 class Holding(NamedTuple):
-    """One process on one socket, through ``fds`` (ascending, at most MAX_LISTED_FDS).
+    """One process and one socket that it holds through ``fds`` (ascending, at most MAX_LISTED_FDS).
 
-    ``process`` is None, and ``fds`` empty, when the holder cannot be seen; ``place`` is then where
-    the socket is accounted, if that can. ``peer_pid`` is a holder of a unix socket's other end.
-    ``omitted_fds`` counts the process's descriptors on the socket that ``fds`` does not list.
+    If the holder is unknown, ``process`` is None, ``fds`` is empty and ``cgroup`` is that of the
+    socket, if known. ``peer_pid`` is a holder of a unix socket's peer. ``omitted_fds`` counts the
+    descriptors that ``fds`` does not list.
     """
 
     socket: Socket
@@ -155,20 +154,19 @@ class Holding(NamedTuple):
     fds: tuple[int, ...]
     owner: Owner | None
     peer_pid: int | None = None
-    place: CgroupInfo | None = None
+    cgroup: CgroupInfo | None = None
     omitted_fds: int = 0
 
 
-# (pid, inode); the pid is None for a socket whose holder cannot be seen.
+# (pid, inode); the pid is None for a socket without a known holder.
 HoldingKey = tuple[int | None, int]
-Key = HoldingKey
 
 
 class Coverage(NamedTuple):
-    """What the agent could see in one poll.
+    """What one poll could read.
 
-    ``unreadable`` counts processes whose descriptors may not be read, ``netns`` the network
-    namespaces read. ``missing`` holds one short sentence per thing that was not seen.
+    ``processes`` and ``netns`` count processes and network namespaces, ``unreadable`` the processes
+    whose descriptors may not be read. ``missing`` has one short sentence for each gap.
     """
 
     processes: int
@@ -178,16 +176,15 @@ class Coverage(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was out of sight."""
+        """Return whether the poll read everything."""
         return not self.missing and not self.unreadable
 
 
 class Snapshot(NamedTuple):
-    """The state of one completed poll. ``time`` is in seconds since the Unix epoch.
+    """The result of one poll. ``time`` is in seconds since the Unix epoch.
 
-    ``processes`` maps the pids there are to their start ticks. ``changed`` are the keys whose
-    holdings are not those of the snapshot before; None when that is not known. ``brief`` are those
-    that came and went since the snapshot before.
+    ``processes`` maps all pids to their start ticks. ``changed`` are the keys of holdings that
+    differ from the previous snapshot, None if unknown. ``short_lived`` began and ended since then.
     """
 
     time: float
@@ -199,15 +196,15 @@ class Snapshot(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A process came to hold a socket."""
+    """A process holds a socket that it did not hold before."""
 
     holding: Holding
 
 
 class Updated(NamedTuple):
-    """What is told of a holding changed; ``before`` is the holding as it was.
+    """A holding changed; ``before`` is the holding as it was.
 
-    ``seconds`` is how long the socket has been open, None when it was before the agent looked.
+    ``seconds`` is how long it has been open, None if it was open before the first poll.
     """
 
     holding: Holding
@@ -218,8 +215,8 @@ class Updated(NamedTuple):
 class Closed(NamedTuple):
     """A process no longer holds a socket.
 
-    ``reason`` is closed, exited or attributed; ``seconds`` is how long it was open, None when it
-    was open before the agent looked.
+    ``reason`` is closed, exited or attributed. ``seconds`` is how long it was open, None if it was
+    open before the first poll.
     """
 
     holding: Holding

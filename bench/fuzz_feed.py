@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from agent.address import parse_address
 from agent.model import Coverage as Sight
-from agent.model import Holding, Key, Process, Snapshot, Socket
+from agent.model import Holding, HoldingKey, Process, Snapshot, Socket
 from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import open_listeners
 from agent.publish.websocket.registry import Registry
@@ -211,7 +211,7 @@ class Target:
         if last:
             inodes.add(_LAST)
         by = Process(7, 100, "app", 1, 1.7e9)
-        held: dict[Key, Holding] = {
+        held: dict[HoldingKey, Holding] = {
             (7, inode): Holding(
                 Socket(inode, "tcp", "inet", None, "LISTEN", "127.0.0.1", inode), by, (3,), None
             )
@@ -233,9 +233,9 @@ class Target:
             await asyncio.sleep(_TURN_SECONDS)
             self.stall = max(self.stall, time.thread_time() - before)
 
-    async def _fold(self, connection: ClientConnection) -> set[Key]:
+    async def _fold(self, connection: ClientConnection) -> set[HoldingKey]:
         """Return the keys of the open sockets when the last one is among them."""
-        state: set[Key] = set()
+        state: set[HoldingKey] = set()
         while (7, _LAST) not in state:
             for line in (await connection.recv()).splitlines():
                 record = json.loads(line)

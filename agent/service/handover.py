@@ -23,7 +23,7 @@ from ..model import (
     Coverage,
     Delta,
     Holding,
-    Key,
+    HoldingKey,
     Opened,
     Owner,
     Process,
@@ -47,7 +47,7 @@ class SavedState(NamedTuple):
     epoch: str
     seq: int
     snapshot: Snapshot
-    opened_at: dict[Key, float]
+    opened_at: dict[HoldingKey, float]
     batches: list[tuple[float, tuple[Delta, ...], int]]  # Time, deltas, number of the first delta.
 
     def history(self) -> list[Batch]:
@@ -261,7 +261,7 @@ def _coverage(row: object) -> Coverage:
     return Coverage(processes, unreadable, netns, _values(missing, _TEXT))
 
 
-def _key(row: list[Any]) -> Key:
+def _key(row: list[Any]) -> HoldingKey:
     pid, inode = row
     return pid, inode
 

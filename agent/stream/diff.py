@@ -13,7 +13,7 @@ from ..model import (
     Coverage,
     Delta,
     Holding,
-    Key,
+    HoldingKey,
     Opened,
     Process,
     Snapshot,
@@ -38,7 +38,7 @@ class DeltaTracker:
     """
 
     def __init__(
-        self, last: Snapshot | None = None, opened_at: dict[Key, float] | None = None
+        self, last: Snapshot | None = None, opened_at: dict[HoldingKey, float] | None = None
     ) -> None:
         """``last`` and ``opened_at`` are those of an earlier run whose stream continues."""
         self._last = last
@@ -54,8 +54,8 @@ class DeltaTracker:
         # A new run does not know what changed since the earlier one.
         compare_all, self._restored = self._restored or current.changed is None, False
         keys = before.keys() | after.keys() if compare_all else current.changed or ()
-        ended: list[tuple[Key, Holding]] = []
-        begun: list[tuple[Key, Holding]] = []
+        ended: list[tuple[HoldingKey, Holding]] = []
+        begun: list[tuple[HoldingKey, Holding]] = []
         updated: list[Delta] = []
         for key in keys:
             was, now = before.get(key), after.get(key)
@@ -83,11 +83,11 @@ class DeltaTracker:
             deltas += (Opened(holding), Closed(holding, _reason(holding.process, current), None))
         return deltas
 
-    def _seconds(self, key: Key, now: float) -> float | None:
+    def _seconds(self, key: HoldingKey, now: float) -> float | None:
         opened_at = self.opened_at.get(key)
         return None if opened_at is None else now - opened_at
 
-    def _closes(self, ended: list[tuple[Key, Holding]], current: Snapshot) -> list[Closed]:
+    def _closes(self, ended: list[tuple[HoldingKey, Holding]], current: Snapshot) -> list[Closed]:
         held = _held_inodes({key[1] for key, was in ended if was.process is None}, current)
         closes = []
         for key, was in ended:

@@ -312,7 +312,7 @@ def _user(name: str, values: list[str]) -> Predicate:
 
 
 def _place(holding: Holding) -> Process | CgroupInfo | None:
-    return holding.process or holding.place
+    return holding.process or holding.cgroup
 
 
 FILTERS: dict[str, Compiler] = {

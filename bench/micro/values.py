@@ -8,7 +8,7 @@ from dataclasses import make_dataclass
 from operator import attrgetter
 
 from agent.bounded import drop_oldest
-from agent.model import Coverage, Holding, Key, Owner, Process, Snapshot, Socket
+from agent.model import Coverage, Holding, HoldingKey, Owner, Process, Snapshot, Socket
 from agent.service.handover import SavedState, save
 
 from .timing import Pair
@@ -100,7 +100,7 @@ def identity_index() -> Pair:
 
 def saved_state() -> Pair:
     """Write the state of a service as JSON tables; with pickle. Per holding."""
-    held: dict[Key, Holding] = {
+    held: dict[HoldingKey, Holding] = {
         (7, holding.socket.inode): holding for holding in holdings(10 * COUNT)
     }
     state = SavedState("epoch", 0, Snapshot(1.7e9, held, {7: 100}, Coverage(1, 0, 1)), {}, [])

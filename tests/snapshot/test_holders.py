@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Key, held_by
+from agent.model import HoldingKey, held_by
 from agent.snapshot.holders import Holders
 
 from ..make import process, tcp
@@ -199,7 +199,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
 )
 
 
-def held(world: World) -> dict[Key, tuple[int, ...]]:
+def held(world: World) -> dict[HoldingKey, tuple[int, ...]]:
     """By key, put together in the plainest way."""
     return {
         (pid, inode): tuple(sorted(fd for fd, at in fds.items() if at == inode))
@@ -225,7 +225,7 @@ def apply(holders: Holders, world: World, step: Step) -> None:
                 world[pid][fd] = inode
 
 
-def known(holders: Holders) -> dict[Key, tuple[int, ...]]:
+def known(holders: Holders) -> dict[HoldingKey, tuple[int, ...]]:
     return {
         (pid, inode): fds
         for pid, one in holders.processes.items()

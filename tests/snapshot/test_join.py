@@ -467,12 +467,12 @@ def test_a_new_socket_that_is_closed_before_it_was_asked_is_not_waited_for(joine
 def test_a_nameless_socket_is_told_where_it_is_accounted(
     joined: Polls, cgroup: int | None, place: CgroupInfo | None
 ) -> None:
-    assert joined.poll(tcp(11, cgroup_id=cgroup))[None, 11].place == place
+    assert joined.poll(tcp(11, cgroup_id=cgroup))[None, 11].cgroup == place
 
 
 def test_a_holders_socket_is_accounted_where_its_process_is(joined: Polls) -> None:
     joined.holds(d3=11)
-    assert joined.poll(tcp(11, cgroup_id=5))[7, 11].place is None
+    assert joined.poll(tcp(11, cgroup_id=5))[7, 11].cgroup is None
 
 
 # Peers.

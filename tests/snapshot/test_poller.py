@@ -11,7 +11,7 @@ from agent.kernel.procfs.sockprotoname import SocketFd, read_protocols
 from agent.model import (
     Closed,
     Delta,
-    Key,
+    HoldingKey,
     Opened,
     Snapshot,
     Updated,
@@ -67,7 +67,7 @@ class Follower:
         return [one for one in await self.poll() if isinstance(one, (Opened, Updated, Closed))]
 
     @property
-    def keys(self) -> set[Key]:
+    def keys(self) -> set[HoldingKey]:
         assert self.last
         return set(self.last.holdings)
 

@@ -6,7 +6,7 @@ from agent.model import (
     Coverage,
     Delta,
     Holding,
-    Key,
+    HoldingKey,
     Opened,
     Owner,
     Snapshot,
@@ -204,7 +204,7 @@ def test_closes_come_before_updates_and_opens() -> None:
 def test_deltas_folded_over_the_first_snapshot_are_the_newest_one(polls: list[Snapshot]) -> None:
     tracker = DeltaTracker()
     assert tracker.advance(polls[0]) == []
-    state: dict[Key, Holding] = dict(polls[0].holdings)
+    state: dict[HoldingKey, Holding] = dict(polls[0].holdings)
     sight = polls[0].coverage
     for poll in polls[1:]:
         for delta in tracker.advance(poll):

@@ -126,7 +126,7 @@ def test_only_a_listener_has_a_backlog_and_it_may_be_null(encoder: Encoder) -> N
 
 
 def test_a_socket_without_a_holder_has_its_cgroup(encoder: Encoder) -> None:
-    hidden = nameless()._replace(place=CgroupInfo("/a.service", "a.service", None))
+    hidden = nameless()._replace(cgroup=CgroupInfo("/a.service", "a.service", None))
     record = only(encoder.delta(Opened(hidden), 5, TIME))
     assert (record["cgroup"], record["unit"], record["container"]) == (
         "/a.service", "a.service", None

@@ -130,7 +130,7 @@ def test_an_unknown_field_matches_nothing(name: str) -> None:
 
 
 def test_a_socket_without_a_holder_is_matched_by_its_cgroup() -> None:
-    hidden = nameless()._replace(place=CgroupInfo("/x", "nginx.service", ID))
+    hidden = nameless()._replace(cgroup=CgroupInfo("/x", "nginx.service", ID))
     assert matches("unit", "nginx*", one=hidden)
     assert matches("container", "3f4a9c", one=hidden)
     assert not matches("unit", "sshd.service", one=hidden)

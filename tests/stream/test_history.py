@@ -70,7 +70,7 @@ def long(kind: str) -> Holding:
             return holding()._replace(owner=Owner(70_000, name))
         case "place":
             return holding()._replace(
-                process=None, fds=(), place=CgroupInfo(name, name[1:], name[2:])
+                process=None, fds=(), cgroup=CgroupInfo(name, name[1:], name[2:])
             )
         case "cmdline":
             return holding(by=process(cmdline=tuple(f"--{at}={name}" for at in range(100))))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Closed, Delta, Holding, Key, Opened, Snapshot, Updated
+from agent.model import Closed, Delta, Holding, HoldingKey, Opened, Snapshot, Updated
 from agent.stream.diff import is_changed
 from agent.stream.filters import Filter
 from agent.stream.subscription import (
@@ -25,7 +25,7 @@ from ..feeding import ONE, THREE, TWO, Source
 from ..make import SIGHT, key
 from ..strategies import runs
 
-State = dict[Key, Holding]
+State = dict[HoldingKey, Holding]
 
 
 @pytest.fixture
