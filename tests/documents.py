@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from pathlib import Path
@@ -36,3 +37,23 @@ def headings(document: str) -> set[str]:
     """Return the anchors of the headings of a document, as GitHub makes them."""
     titles = re.findall(r"^#+ (.*)$", _CODE_BLOCK.sub("", document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def defined_names() -> set[str]:
+    """Return the names that modules of the agent define, methods as ``Class.method``."""
+    names: set[str] = set()
+    for path in (ROOT / "agent").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign):
+                names.update(one.id for one in node.targets if isinstance(one, ast.Name))
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(node.target.id)
+            elif isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                names.add(node.name)
+                members = node.body if isinstance(node, ast.ClassDef) else []
+                names.update(
+                    f"{node.name}.{member.name}"
+                    for member in members
+                    if isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef))
+                )
+    return names

@@ -26,7 +26,7 @@ from agent.cli import build_parser
 from agent.stream.filters import FILTERS
 from agent.stream.schema import schema
 
-from .documents import DOCUMENTS, ROOT, headings, links
+from .documents import DOCUMENTS, ROOT, defined_names, headings, links
 
 MAX_README_WORDS = 1200
 README, CLI, RECORDS, FEED, BENCHMARKS = (
@@ -286,3 +286,17 @@ def test_every_metric_is_described() -> None:
     exported = set(re.findall(r'"(sockagent_[a-z_]+)"', source))
     described = {name.removesuffix("_total") for name in first_column(section(FEED, "Metrics"))}
     assert described == exported
+
+
+def test_the_architecture_names_code_that_exists() -> None:
+    text = re.sub(
+        r"^```.*?^```$", "", DOCUMENTS["docs/architecture.md"], flags=re.MULTILINE | re.DOTALL
+    )
+    quoted = set(re.findall(r"`([^`\n]+)`", text))
+    files = {name for name in quoted if re.fullmatch(r"[\w/]+(\.py|/)", name)}
+    paths = [f"/{path.relative_to(ROOT)}{'/' * path.is_dir()}" for path in ROOT.glob("*/**/*")]
+    assert len(files) > 20
+    assert not [name for name in files if not any(path.endswith(f"/{name}") for path in paths)]
+    symbols = {name for name in quoted - files if re.fullmatch(r"[A-Z]\w*(\.\w+)?|\w+_\w+", name)}
+    assert len(symbols) > 40
+    assert not symbols - defined_names()
