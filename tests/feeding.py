@@ -12,16 +12,7 @@ from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 from agent.stream.ndjson import NdjsonSubscription
 
-from .make import (
-    SIGHT,
-    Fold,
-    Record,
-    fold,
-    holding,
-    records,
-    snapshot,
-    tcp,
-)
+from .make import SIGHT, Fold, Record, fold, holding, records, snapshot, tcp
 
 AGENT = AgentInfo("host", "boot", "epoch", 1.0)
 # Fields that change without an update, and those that differ from record to record.

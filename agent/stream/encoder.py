@@ -16,17 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orjson import OPT_APPEND_NEWLINE, dumps
 
 from .. import __version__
-from ..model import (
-    INET_FAMILIES,
-    Closed,
-    Coverage,
-    Delta,
-    Holding,
-    Opened,
-    Owner,
-    Process,
-    Updated,
-)
+from ..model import INET_FAMILIES, Closed, Coverage, Delta, Holding, Opened, Owner, Process, Updated
 from ..text import escape_controls
 
 if TYPE_CHECKING:

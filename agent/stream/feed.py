@@ -8,15 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ..model import (
-    Closed,
-    Coverage,
-    Delta,
-    Holding,
-    Opened,
-    Snapshot,
-    Updated,
-)
+from ..model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
 from ..snapshot.stats import PollStats, PollSummary
 from .encoder import AgentInfo, Encoder
 from .filters import Filter

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from .subscription import (
-    DeltaBatch,
-    FullSnapshot,
-    Stream,
-    Subscription,
-    wait_for_each,
-)
+from .subscription import DeltaBatch, FullSnapshot, Stream, Subscription, wait_for_each
 from .view import Position, View
 
 

@@ -14,15 +14,7 @@ from agent.model import (
 )
 from agent.stream.diff import DeltaTracker, is_changed, is_same
 
-from ..make import (
-    SIGHT,
-    holding,
-    key,
-    nameless,
-    process,
-    snapshot,
-    tcp,
-)
+from ..make import SIGHT, holding, key, nameless, process, snapshot, tcp
 from ..strategies import runs
 
 

@@ -7,15 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.model import (
-    CgroupInfo,
-    Closed,
-    Coverage,
-    Holding,
-    Opened,
-    Owner,
-    Updated,
-)
+from agent.model import CgroupInfo, Closed, Coverage, Holding, Opened, Owner, Updated
 from agent.snapshot.stats import PollSummary
 from agent.stream.encoder import (
     AgentInfo,

@@ -3,15 +3,7 @@ import pytest
 from agent.snapshot.stats import PollCost, PollStats, PollSummary, WorkCounters
 from agent.stream.filters import Filter
 
-from ..feeding import (
-    ONE,
-    THREE,
-    TWO,
-    Source,
-    events,
-    seqs,
-    tracked,
-)
+from ..feeding import ONE, THREE, TWO, Source, events, seqs, tracked
 from ..make import SIGHT, holding, nameless, records, snapshot, tcp
 
 

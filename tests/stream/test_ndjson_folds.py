@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 from agent.model import Snapshot
 from agent.stream.filters import Filter
 
-from ..feeding import (
-    ONE,
-    THREE,
-    TWO,
-    Source,
-    events,
-    seqs,
-    tracked,
-)
+from ..feeding import ONE, THREE, TWO, Source, events, seqs, tracked
 from ..make import holding, tcp
 from ..strategies import runs
 

@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model import (
-    CgroupInfo,
-    Closed,
-    Coverage,
-    Delta,
-    Holding,
-    Opened,
-    Updated,
-)
+from agent.model import CgroupInfo, Closed, Coverage, Delta, Holding, Opened, Updated
 from agent.snapshot.stats import PollStats
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.schema import schema, schema_text

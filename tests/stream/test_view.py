@@ -8,14 +8,7 @@ from agent.stream.encoder import Encoder
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 
-from ..feeding import (
-    AGENT,
-    ONE,
-    THREE,
-    TWO,
-    Source,
-    events,
-)
+from ..feeding import AGENT, ONE, THREE, TWO, Source, events
 from ..make import holding, process, records, snapshot, tcp
 
 MANY = [holding(tcp(inode, local_port=inode)) for inode in range(1, 51)]
