@@ -1,56 +1,52 @@
-"""Tells whose descriptor table is whose: of threads that unshared it, unshare(2), and of processes
-that share one, clone(2).
+"""Find threads with a descriptor table of their own, unshare(2), and processes that share one,
+clone(2). Blocking.
 
-What such a thread opens is under ``/proc/PID/task/TID/fd`` only. kcmp(2) answers exactly, at one
-system call a thread; where it may not be used (no privilege, a seccomp filter, a procfs of another
-pid namespace), a number of open descriptors that differs from the process's gives the thread away.
+Only ``/proc/PID/task/TID/fd`` shows what such a thread opens. kcmp(2) compares two tables exactly,
+at one system call for each thread. Where it may not be used (no privilege, a seccomp filter, a
+procfs of another pid namespace), a thread counts as separate if its number of open descriptors is
+not that of the process.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 from collections.abc import Callable
 from functools import cache
 
-# The number of kcmp by machine (the kernel's syscall tables); no C library wraps it.
+from .files import open_directory
+
+# The number of kcmp by machine, from the kernel's syscall tables; C libraries have no wrapper.
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}
 _KCMP_FILES = 2  # include/uapi/linux/kcmp.h
 
 
-def threads_with_own_fds(root: str, than: int, directory: int) -> list[int]:
-    """The threads of a process whose descriptor table is not that of its thread ``than``: the main
-    thread, unless that has ended. ``directory`` is the process's, open.
+def threads_with_own_fds(root: str, tid: int, directory: int) -> list[int]:
+    """Return the threads of a process that do not share the descriptor table of its thread ``tid``.
 
-    Raises OSError when the process is gone.
+    ``directory`` is the process's, open. Raises OSError when the process has ended.
     """
-    tids = [int(tid) for tid in _list(directory, "task") if tid != str(than)]
-    if not tids:
+    with open_directory("task", directory) as tasks:
+        others = [int(name) for name in os.listdir(tasks) if name != str(tid)]
+    if not others:
         return []
     if _is_own_pid_namespace(root):
-        compared = [(tid, _kcmp_files(than, tid)) for tid in tids]
-        if all(same is not None for _tid, same in compared):
-            return [tid for tid, same in compared if not same]
-    whole = os.stat(f"task/{than}/fd", dir_fd=directory).st_size
-    return [tid for tid in tids if _size(directory, tid, whole) != whole]
+        shared = [(other, _share_fds(tid, other)) for other in others]
+        if all(share is not None for _other, share in shared):
+            return [other for other, share in shared if not share]
+    count = os.stat(f"task/{tid}/fd", dir_fd=directory).st_size
+    return [other for other in others if _fd_count(directory, other, count) != count]
 
 
 def may_share_fds(root: str, pid: int, parent: int) -> bool:
-    """Whether two processes have one descriptor table, clone(2) with CLONE_FILES; True as well
-    where there is no telling."""
-    return not _is_own_pid_namespace(root) or _kcmp_files(parent, pid) is not False
+    """Return whether two processes share a descriptor table, clone(2) with CLONE_FILES; True where
+    the kernel does not report that."""
+    return not _is_own_pid_namespace(root) or _share_fds(parent, pid) is not False
 
 
-def _list(directory: int, name: str) -> list[str]:
-    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        return os.listdir(opened)
-    finally:
-        os.close(opened)
-
-
-def _size(directory: int, tid: int, default: int) -> int:
+def _fd_count(directory: int, tid: int, default: int) -> int:
     try:
         return os.stat(f"task/{tid}/fd", dir_fd=directory).st_size
     except OSError:  # The thread ended.
@@ -76,12 +72,15 @@ def _kcmp() -> Callable[..., int] | None:
     return call
 
 
-def _kcmp_files(than: int, tid: int) -> bool | None:
-    """Whether the two share a descriptor table; None when the kernel does not say."""
+def _share_fds(pid1: int, pid2: int) -> bool | None:
+    """Return whether two threads share a descriptor table; None when the kernel does not report it.
+
+    A thread that has ended shares that of any other.
+    """
     call = _kcmp()
     if call is None:
         return None
-    result = call(_SYS_KCMP[platform.machine()], than, tid, _KCMP_FILES, 0, 0)
+    result = call(_SYS_KCMP[platform.machine()], pid1, pid2, _KCMP_FILES, 0, 0)
     if result < 0:
-        return True if ctypes.get_errno() == 3 else None  # ESRCH: the thread ended.
+        return True if ctypes.get_errno() == errno.ESRCH else None
     return bool(result == 0)

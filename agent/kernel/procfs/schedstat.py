@@ -1,11 +1,11 @@
-"""Report which processes have run since they were asked about last, from their ``schedstat``.
+"""Find out which processes have run since the last call, from their ``schedstat``. Blocking.
 
-Each line of ``/proc/PID/task/TID/schedstat`` has the time that a thread spent on a processor and
-waiting for one, in ns, and how often it was given one (Documentation/scheduler/sched-stats.rst). A
-process changes its own table of descriptors, or another process does that shares the table,
-clone(2) with CLONE_FILES: where no thread ran, no descriptor was opened, closed or replaced.
+``/proc/PID/task/TID/schedstat`` has the time that a thread spent on a processor and waiting for
+one, in ns, and how often it was given one (Documentation/scheduler/sched-stats.rst). A descriptor
+table is changed by its own process, or by another one that shares it, clone(2) with CLONE_FILES:
+where no thread has run, no descriptor was opened, closed or replaced.
 
-Before Linux 5.12 io_uring's workers are threads of the kernel: there the files prove nothing.
+Before Linux 5.12 the workers of io_uring are kernel threads, so that the files prove nothing.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from typing import NamedTuple
 
 from .files import GONE_ERRNOS, open_directory
 
-# What a thread shows where the kernel keeps no such times.
+# The line of a thread where the kernel does not keep these times (CONFIG_SCHED_INFO).
 _UNKNOWN = b"0 0 0"
-# The whole of a line: three numbers of 64 bits.
-_LINE_BYTES = 64
-# The threads of a process that are asked in any case; with more, only as many as it has
-# descriptors: beyond that, reading its descriptors costs less than asking.
+_LINE_BYTES = 64  # More than a line: three numbers of 64 bits.
+# Read the threads of a process up to this number in any case, and beyond it up to the number of
+# its descriptors: for more threads, reading the descriptors costs less.
 _MIN_THREADS = 16
 _FIRST_CONCLUSIVE = (5, 12)
 _RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 def is_conclusive(release: str) -> bool:
-    """Return whether threads that stand still prove something on this release (``uname -r``)."""
+    """Return whether ``schedstat`` proves that a process has not run, on this kernel release."""
     found = _RELEASE.match(release)
     return found is not None and (int(found[1]), int(found[2])) >= _FIRST_CONCLUSIVE
 
 
 class _Threads(NamedTuple):
-    """The threads of a process: their ids, their open ``schedstat``, and what these showed.
+    """The threads of a process: their ids, their open ``schedstat`` files, and the lines in these.
 
-    A descriptor of -1 stands for a file that is opened anew each time.
+    A descriptor of -1 stands for a file that is opened again for each reading.
     """
 
     tids: tuple[int, ...]
@@ -46,10 +45,10 @@ class _Threads(NamedTuple):
 
 
 class RunMonitor:
-    """Compares the ``schedstat`` of processes with what they showed when they were read last.
+    """Compares the ``schedstat`` of processes with the previous reading.
 
-    Files stay open, which saves three quarters of the cost: at most ``max_files`` of them. Such a
-    file leads to its thread alone, never to another one with the same id. Blocking.
+    At most ``max_files`` files stay open, which saves three quarters of the cost. An open file
+    never shows another thread with the same id.
     """
 
     def __init__(self, root: str, max_files: int) -> None:
@@ -59,15 +58,16 @@ class RunMonitor:
 
     @property
     def open_fds(self) -> set[int]:
-        """The descriptors that are kept open."""
+        """The descriptors of the files that stay open."""
         return {file for one in self._threads.values() for file in one.files if file >= 0}
 
     def have_run(self, processes: Iterable[tuple[int, int]]) -> dict[int, bool | None]:
-        """Return, for each (pid, number of descriptors), whether it has run since the last call.
+        """Return whether each process has run since the last call, by pid; ``processes`` are (pid,
+        number of descriptors).
 
-        True as well for one that was not asked about before, and for one with far more threads
-        than descriptors; None where it cannot be read. Processes that are gone are left
-        out. What a process does during the call shows in the next one.
+        The result is also True for a process that is new, and for one with far more threads than
+        descriptors, and None where it cannot be read. Processes that have ended are left out.
+        The next call reports what a process does during this one.
         """
         found: dict[int, bool | None] = {}
         for pid, descriptors in processes:
@@ -80,18 +80,16 @@ class RunMonitor:
                         continue
                     known = known._replace(lines=lines)
                     self._threads[pid] = known
-                    if self._count(pid) == len(known.tids):
+                    if self._thread_count(pid) == len(known.tids):
                         found[pid] = True
                         continue
-            except OSError:  # A thread ended; the others are looked for.
+            except OSError:  # A thread ended; _begin lists the others.
                 pass
             self._forget(pid)
             try:
                 found[pid] = self._begin(pid, max(_MIN_THREADS, descriptors))
             except OSError as error:
-                if (
-                    error.errno not in GONE_ERRNOS
-                ):  # hidepid=1, or no descriptors left for ourselves.
+                if error.errno not in GONE_ERRNOS:  # hidepid=1, or no free descriptor.
                     found[pid] = None
         for pid in self._threads.keys() - found.keys():
             self._forget(pid)
@@ -103,13 +101,13 @@ class RunMonitor:
             self._forget(pid)
 
     def _lines(self, pid: int, known: _Threads) -> tuple[bytes, ...]:
-        """Read what the threads show now. Raises OSError when one of them ended."""
+        """Read the lines of the threads. Raises OSError when one of them has ended."""
         return tuple(
-            os.pread(file, _LINE_BYTES, 0) if file >= 0 else self._line(pid, tid)
+            os.pread(file, _LINE_BYTES, 0) if file >= 0 else self._read_line(pid, tid)
             for tid, file in zip(known.tids, known.files, strict=True)
         )
 
-    def _line(self, pid: int, tid: int) -> bytes:
+    def _read_line(self, pid: int, tid: int) -> bytes:
         file = self._open(pid, tid)
         try:
             return os.read(file, _LINE_BYTES)
@@ -119,13 +117,13 @@ class RunMonitor:
     def _open(self, pid: int, tid: int) -> int:
         return os.open(f"{self._root}/{pid}/task/{tid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _count(self, pid: int) -> int:
-        """Return how many threads there are: the directory has a link for each, and two more."""
+    def _thread_count(self, pid: int) -> int:
+        """Return the number of threads: the directory has a link for each, and two more."""
         return os.stat(f"{self._root}/{pid}/task").st_nlink - 2
 
     def _begin(self, pid: int, max_threads: int) -> bool | None:
-        """Open the files of a process and read them. Raises OSError when the process is gone, or
-        its threads cannot be listed."""
+        """Open and read the files of a process. Raises OSError when the process has ended, or its
+        threads cannot be listed."""
         with open_directory(f"{self._root}/{pid}/task") as tasks:
             tids = tuple(map(int, os.listdir(tasks)))
         if len(tids) > max_threads:
@@ -140,7 +138,7 @@ class RunMonitor:
                     lines.append(os.read(files[-1], _LINE_BYTES))
                 else:
                     files.append(-1)
-                    lines.append(self._line(pid, tid))
+                    lines.append(self._read_line(pid, tid))
         except OSError:  # A thread ended, or the kernel has no such file.
             self._close(files)
             return None if _is_absent(self._root, pid) else True
@@ -163,9 +161,9 @@ class RunMonitor:
 
 
 def _is_absent(root: str, pid: int) -> bool:
-    """Return whether the kernel has no ``schedstat``, or does not let us read it.
+    """Return whether ``schedstat`` does not exist or may not be read.
 
-    Raises OSError when the process is gone.
+    Raises OSError when the process has ended.
     """
     os.stat(f"{root}/{pid}/stat")
     return not os.access(f"{root}/{pid}/schedstat", os.R_OK)

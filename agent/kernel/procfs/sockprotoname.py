@@ -1,13 +1,14 @@
-"""Read the protocol of a socket from its descriptor: the extended attribute that the kernel gives
-sockets, ``system.sockprotoname`` (``net/socket.c``).
+"""Read the protocol of a socket through its descriptor, from the extended attribute
+``system.sockprotoname`` (``net/socket.c``).
 
-Blocking. Nothing here reaches the file system of a file that has taken the descriptor's place.
+Blocking. If the descriptor leads to a file meanwhile, the file system of that file is not accessed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from operator import itemgetter
 
 from ...model import Socket
@@ -16,57 +17,45 @@ from .fd import SOCKET_PREFIX
 from .files import GONE_ERRNOS
 from .progress import Progress
 
-_OWN_DESCRIPTORS = "/proc/self/fd"  # Of this kernel, whatever procfs is read.
-# A descriptor that may tell what its socket is: pid, descriptor, inode.
-SocketFd = tuple[int, int, int]
+_OWN_FDS = "/proc/self/fd"  # Of this kernel, also where another procfs is read.
+_ATTRIBUTE = "system.sockprotoname"
+SocketFd = tuple[int, int, int]  # (pid, descriptor, inode of its socket)
 
 
 def read_protocols(
     root: str, descriptors: Iterable[SocketFd], progress: Progress | None = None
 ) -> dict[SocketFd, bytes | None]:
-    """Return, for each (pid, descriptor, inode), the kernel's name of the socket's protocol.
+    """Return the kernel's name of the protocol of each socket, for ``socket_from_protocol``.
 
-    Empty when the descriptor no longer leads to that socket, None when the name cannot be read.
-    ``root`` is the procfs.
+    The name is empty when the descriptor no longer leads to that socket, None when it cannot be
+    read. ``root`` is the procfs.
     """
-    names = {}
-    progress = progress or Progress()
-    for descriptor in progress.each(descriptors, itemgetter(0)):
-        names[descriptor] = _protocol(root, *descriptor)
-    return names
+    return {
+        descriptor: _read_protocol(root, *descriptor)
+        for descriptor in (progress or Progress()).each(descriptors, itemgetter(0))
+    }
 
 
-def _protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
-    """The descriptor may lead to a file by now, on a file system that never answers. Opening with
-    O_PATH and reading a link do not reach that file system; stat and getxattr do, and are left out
-    until it is certain that this is the socket."""
+def _read_protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
     path, target = f"{root}/{pid}/fd/{fd}", f"{SOCKET_PREFIX}{inode}]"
-    try:
-        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    # The descriptor may lead to a file meanwhile, on a file system that does not answer. open with
+    # O_PATH and readlink do not access that file system. stat and getxattr do: they are not called
+    # before it is certain that this is the socket.
+    with suppress(OSError):
+        own_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            ours = f"{_OWN_DESCRIPTORS}/{found}"
-            return (
-                os.getxattr(ours, "system.sockprotoname")
-                if os.readlink(ours) == target
-                else _unnamed(path, target)
-            )
+            own_path = f"{_OWN_FDS}/{own_fd}"
+            if os.readlink(own_path) == target:
+                return os.getxattr(own_path, _ATTRIBUTE)
         finally:
-            os.close(found)
-    except OSError:
-        return _unnamed(path, target)
-
-
-def _unnamed(path: str, target: str) -> bytes | None:
-    """Return what is known of a socket whose protocol cannot be read: None, or that a descriptor
-    does not lead to it any more."""
+            os.close(own_fd)
     try:
         return None if os.readlink(path) == target else b""
     except OSError as error:
         return b"" if error.errno in GONE_ERRNOS else None
 
 
-# Names that getxattr("system.sockprotoname") gives (the kernel's struct proto .name) for the
-# protocols that have a table; any other is passed on as the kernel calls it.
+# The kernel's names (.name of its struct proto) of protocols that records name otherwise.
 _PROTOCOL_NAMES = {
     "udp-lite": "udplite",
     "ping": "icmp",
@@ -75,10 +64,9 @@ _PROTOCOL_NAMES = {
 
 
 def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = None) -> Socket:
-    """A socket that is in no table, from what its descriptor says of its protocol.
+    """Return a socket that is in no table, from its name of ``read_protocols``, which may be None.
 
-    ``name`` is the value of ``system.sockprotoname`` (``net/socket.c``), None when it cannot be
-    read. TCP and UDP sockets are in no table while they are not bound.
+    TCP and UDP sockets are in no table while they are not bound.
     """
     if not name:
         return Socket(inode, None, None, None, None, netns=netns)
@@ -94,7 +82,7 @@ def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = Non
     return Socket(inode, proto, proto, None, state, netns=netns)
 
 
-# Protocols of the inet families with the state of a socket that is in no table.
+# Protocols of the inet families, with the state of their sockets that are in no table.
 _INET_UNBOUND: dict[str, str | None] = {
     "tcp": "CLOSE",
     "udp": "UNCONNECTED",

@@ -1,7 +1,7 @@
-"""Bytes of ``/proc/PID/{stat,cgroup,cmdline}`` to process facts. Pure: it knows no sockets.
+"""Parse ``/proc/PID/{stat,cgroup,cmdline}``. Pure.
 
-Formats: proc_pid_stat(5), proc_pid_cmdline(5), cgroups(7); the names that container managers and
-systemd give to cgroups are theirs.
+Formats: proc_pid_stat(5), proc_pid_cmdline(5), proc_pid_cgroup(5) and cgroups(7); systemd and each
+container manager have their own names of cgroups.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import NamedTuple
 from ...model import CgroupInfo
 from ...text import decode
 
-_INT_BITS = 31  # Of an int that is not negative.
-_TICKS_BITS = 42  # 1,400 years of a hundred ticks a second.
-_ENDED = (b"Z", b"X")  # States: zombie, dead.
+_INT_BITS = 31  # Of a C int that is not negative.
+_TICKS_BITS = 42  # 1,400 years at 100 ticks a second.
+_DEAD_STATES = (b"Z", b"X")  # Zombie, dead.
 _EXITING = 0x4  # PF_EXITING in include/linux/sched.h.
 
 
 class ProcessStat(NamedTuple):
-    """From ``stat``: ``start_ticks`` in clock ticks since boot. ``image`` differs after an exec
-    (where the reader may see it; else it is constant), so that one is noticed. ``exiting`` is True
-    from before the kernel closes the descriptors of a thread that exits; ``state`` changes later.
+    """The fields of ``stat`` that the agent uses.
+
+    ``start_ticks`` is in clock ticks since boot. ``image`` changes with an execve(2); it is
+    constant where it may not be read (PTRACE_MODE_READ, ptrace(2)). ``exiting`` becomes True before
+    the kernel closes the descriptors of a thread that exits; ``state`` changes later.
     """
 
     comm: str
@@ -34,9 +36,9 @@ class ProcessStat(NamedTuple):
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """``/proc/PID/stat``. Raises ValueError when it is none.
+    """Parse ``/proc/PID/stat``. Raises ValueError when it is malformed.
 
-    ``comm`` may hold blanks and parentheses: the fields are counted behind the last ``)``.
+    ``comm`` may contain blanks and parentheses: the other fields begin after the last ``)``.
     """
     head, closed, tail = data.rpartition(b")")
     _pid, opened, comm = head.partition(b"(")
@@ -45,59 +47,63 @@ def parse_stat(data: bytes) -> ProcessStat:
         raise ValueError("not a stat line")
     ppid, threads, start_ticks = int(fields[1]), int(fields[17]), int(fields[19])
     if (ppid | threads) >> _INT_BITS or start_ticks >> _TICKS_BITS:
-        raise ValueError("no kernel's numbers")
+        raise ValueError("a number in stat is out of range")
     return ProcessStat(
         comm=decode(comm),
         state=decode(fields[0]),
         ppid=ppid,
         threads=threads,
         start_ticks=start_ticks,
-        # startcode and startstack: addresses that are chosen anew by each exec.
+        # startcode and startstack: each execve(2) chooses new addresses.
         image=b" ".join(fields[23:26:2]),
-        exiting=fields[0] in _ENDED or bool(int(fields[6]) & _EXITING),
+        exiting=fields[0] in _DEAD_STATES or bool(int(fields[6]) & _EXITING),
     )
 
 
 def parse_cmdline(data: bytes) -> tuple[str, ...]:
-    """``/proc/PID/cmdline``: arguments ended by NULs; empty for a zombie or kernel thread."""
+    """Parse ``/proc/PID/cmdline``, arguments that end with NUL; empty for zombies and kernel
+    threads."""
     if not data:
         return ()
     return tuple(decode(argument) for argument in data.removesuffix(b"\0").split(b"\0"))
 
 
 def parse_cgroup(data: bytes) -> CgroupInfo:
-    """``/proc/PID/cgroup`` on v1, v2 and hybrid hierarchies; what is no line of it is skipped."""
+    """Parse ``/proc/PID/cgroup`` of v1, v2 and hybrid hierarchies; ignore malformed lines."""
     paths: dict[str, str] = {}
     for line in data.split(b"\n"):
         hierarchy, _, rest = line.partition(b":")
         controllers, colon, path = rest.partition(b":")
         if colon and hierarchy.isdigit() and path.startswith(b"/"):
-            # A removed cgroup is marked so; its name still tells whose process it was.
+            # The kernel marks a cgroup that was removed; its name is still of use.
             paths[decode(controllers)] = decode(path.removesuffix(b" (deleted)"))
     return cgroup_info_of(paths)
 
 
 def cgroup_info_of(paths: dict[str, str]) -> CgroupInfo:
-    """What the paths of a process in its hierarchies tell; by controllers, "" the unified one."""
-    # v2 ("") says most, unless it is unused beside v1; then systemd's own v1 hierarchy does.
+    """Return the cgroup, unit and container of a process, from its paths in each hierarchy.
+
+    ``paths`` are by controllers, "" for the unified hierarchy of v2.
+    """
+    # v2 counts first, then systemd's own v1 hierarchy: v2 may exist unused beside v1.
     order = [paths.pop(name) for name in ("", "name=systemd") if name in paths]
     order += sorted(paths.values(), key=len, reverse=True)
     if not order:
         return CgroupInfo(None, None, None)
-    telling = [path for path in order if path != "/"]
-    container = next((found for path in telling if (found := container_of(path))), None)
-    unit = next((found for path in telling if (found := unit_of(path))), None)
-    return CgroupInfo(telling[0] if telling else "/", unit, container)
+    below_root = [path for path in order if path != "/"]
+    container = next((found for path in below_root if (found := container_of(path))), None)
+    unit = next((found for path in below_root if (found := unit_of(path))), None)
+    return CgroupInfo(below_root[0] if below_root else "/", unit, container)
 
 
-# Patterns are compiled when they are first used: a start need not wait for them.
+# Patterns are compiled when they are first used, which makes the start faster.
 _UNIT = r"_?(.+\.(?:service|scope|socket|mount|swap))"
 
 
 def unit_of(path: str) -> str | None:
-    """The systemd unit that a cgroup path lies in: the outermost one that is not a slice.
+    """Return the systemd unit of a cgroup path: the outermost one that is not a slice.
 
-    So a process of a user's session belongs to ``session-N.scope`` or ``user@UID.service``.
+    A process of a user's session belongs to ``session-N.scope`` or ``user@UID.service``.
     """
     for part in path.split("/"):
         if match := re.fullmatch(_UNIT, part):
@@ -107,12 +113,12 @@ def unit_of(path: str) -> str | None:
 
 _ID = r"([0-9a-f]{64})"
 _CONTAINERS = (
-    # Docker, podman, containerd (CRI, nerdctl) and CRI-O with the systemd driver. Their
-    # monitors (libpod-conmon-, crio-conmon-) run outside: not matched.
+    # Docker, podman, containerd (CRI, nerdctl) and CRI-O with the systemd driver. Their monitors
+    # (libpod-conmon-, crio-conmon-) run outside the container and do not match.
     rf"(?:docker|libpod|cri-containerd|nerdctl|crio)-{_ID}(?:\.scope)?",
-    # containerd's systemd driver writes slice:prefix:id.
+    # The systemd driver of containerd: slice:prefix:id.
     rf"[^:]+:[^:]+:{_ID}",
-    # The cgroupfs driver: a bare id below docker/, a pod, or containerd's namespace.
+    # The cgroupfs driver: the id alone below docker/, a pod or a namespace of containerd.
     _ID,
 )
 _LXC_PREFIX = "lxc.payload."
@@ -121,9 +127,10 @@ _MACHINE = r"machine-(.+)\.scope"
 
 
 def container_of(path: str) -> str | None:
-    """The container that a cgroup path lies in, the innermost where they nest.
+    """Return the container of a cgroup path, the innermost of nested ones.
 
-    A 64 digit id of docker, podman, containerd or crio; the name of a systemd-nspawn or lxc one.
+    That is the id of 64 digits for docker, podman, containerd and CRI-O, and the name for
+    systemd-nspawn and LXC.
     """
     parts = path.split("/")
     for at in range(len(parts) - 1, 0, -1):
@@ -137,10 +144,10 @@ def container_of(path: str) -> str | None:
             return part
         if match := re.fullmatch(_NSPAWN_UNIT, part) or re.fullmatch(_MACHINE, part):
             name = unescape(match[1])
-            return None if name.startswith("qemu-") else name  # A virtual machine's scope.
+            return None if name.startswith("qemu-") else name  # The scope of a virtual machine.
     return None
 
 
 def unescape(name: str) -> str:
-    r"""A systemd unit name's ``\xNN`` read back, systemd.unit(5)."""
+    r"""Replace the escapes ``\xNN`` of the name of a systemd unit, systemd.unit(5)."""
     return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), name)

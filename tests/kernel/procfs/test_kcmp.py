@@ -91,7 +91,7 @@ def test_where_the_kernel_does_not_compare_the_number_of_descriptors_tells(
 ) -> None:
     if not os.stat("/proc/self/fd").st_size:
         pytest.skip("before Linux 6.2 the size of fd/ says nothing")
-    monkeypatch.setattr(threads, "_kcmp_files", lambda _pid, _tid: None)
+    monkeypatch.setattr(threads, "_share_fds", lambda _pid, _tid: None)
     with thread_with(unshared) as (tid, _inode, _fd):
         assert separate() == [tid]
     with thread_with(socket.socket):
