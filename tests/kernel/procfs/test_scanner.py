@@ -17,7 +17,6 @@ from agent.kernel.procfs.files import ProcessGone
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scan import FdCheck, FdSummary
 from agent.kernel.procfs.scanner import ProcessScanner
-from agent.kernel.procfs.sockprotoname import read_protocols
 from agent.kernel.procfs.stat import parse_stat
 from agent.model import Process
 
@@ -453,23 +452,3 @@ def test_at_a_glance_what_is_gone_or_a_zombie_is_nothing(fake: FakeProc) -> None
     (fake.process(7) / "stat").write_text(line.replace(") S ", ") Z "))
     (fake.process(8) / "stat").write_text("")
     assert fake.scanner().fingerprints([6, 7, 8]) == {6: None, 7: None, 8: None}
-
-
-# The protocol that a descriptor names.
-
-
-def test_an_unbound_socket_names_its_protocol(walker: ProcessScanner) -> None:
-    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
-        wanted = [(US, one.fileno(), inode_of(one)) for one in (tcp, unix)]
-        assert list(read_protocols("/proc", wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
-
-
-def test_a_descriptor_that_leads_elsewhere_by_now_names_nothing(fake: FakeProc) -> None:
-    fake.process(7, {3: 99})
-    asked = [(7, 3, 11), (7, 4, 11), (8, 3, 11)]
-    assert read_protocols(str(fake.root), asked) == dict.fromkeys(asked, b"")
-
-
-def test_a_descriptor_that_cannot_tell_is_no_closed_one(fake: FakeProc) -> None:
-    fake.process(7, {3: 11})
-    assert read_protocols(str(fake.root), [(7, 3, 11)]) == {(7, 3, 11): None}
