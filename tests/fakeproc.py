@@ -29,7 +29,7 @@ def inet_row(
     queues: str = "00000000:00000000",
     uid: int = 0,
 ) -> bytes:
-    """A row of the tables of the inet families; the default listens on 127.0.0.1:8080."""
+    """Return a row of a table of the inet families; the default listens on 127.0.0.1:8080."""
     return (
         f"   0: {local} {remote} {state} {queues} 00:00000000 00000000 {uid:5}        0 {inode} 1 "
         "0000000000000000 100 0 0 10 0\n"
@@ -60,7 +60,7 @@ def stat_line(
 
 
 class FakeProc:
-    """Processes of one network namespace share its tables through a link."""
+    """A procfs below ``root``; processes of one network namespace share its tables by a link."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,7 +93,7 @@ class FakeProc:
         cgroup: str = "0::/system.slice/app.service\n",
         cmdline: bytes = b"app\0",
     ) -> Path:
-        """``fds`` leads from descriptors to inodes of sockets, or to anything else."""
+        """Add a process; ``fds`` maps descriptors to inodes of sockets, or to other links."""
         directory = self.root / str(pid)
         (directory / "fd").mkdir(parents=True)
         (directory / "stat").write_text(
@@ -120,7 +120,7 @@ class FakeProc:
         (self.root / str(pid) / "fd" / str(fd)).unlink()
 
     def end(self, pid: int) -> None:
-        """Its directory goes; what stands for it in the kernel is not used again at once."""
+        """Remove a process; its inodes are not reused."""
         self._ended += 1
         (self.root / str(pid)).rename(self.root / f"ended-{self._ended}")
 
@@ -129,13 +129,13 @@ class FakeProc:
         self.raw_table(name, heading + b"".join(rows), netns=netns)
 
     def raw_table(self, name: str, data: bytes, *, netns: int = NETNS) -> None:
-        # Put in place as a whole, as a new file.
+        # Replaced at once, by a new file.
         new = self._tables(netns) / f"{name}.new"
         new.write_bytes(data)
         new.rename(new.with_name(name))
 
     def break_table(self, name: str, *, netns: int = NETNS) -> None:
-        """Reading it fails, for root too: it is a directory."""
+        """Make reading the table fail, for root too: it becomes a directory."""
         path = self._tables(netns) / name
         path.unlink(missing_ok=True)
         path.mkdir()
@@ -144,7 +144,7 @@ class FakeProc:
         (self._tables(netns) / name).rmdir()
 
     def break_descriptors(self, pid: int) -> None:
-        """Listing them fails, for root too: the directory's name leads to itself."""
+        """Make listing PID/fd fail, for root too: it becomes a link to itself."""
         path = self.root / str(pid) / "fd"
         path.rename(path.with_name("fd.kept"))
         path.symlink_to(path)

@@ -1,6 +1,6 @@
-"""A FUSE file system, fuse(4), that answers until it is told not to, and then never again.
+"""A FUSE file system, fuse(4), with one file, that can stop answering requests.
 
-It has one file. Only root may mount it; anybody may use it.
+Only root may mount it; every user may access it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPENDIR = 27
 FOPEN_DIRECT_IO = 1
 _IN_HEADER = struct.Struct("=IIQQIIII")
 _OUT_HEADER = struct.Struct("=IiQ")
-_UNANSWERED = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET: the kernel waits for no answer.
+_UNANSWERED = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET: they have no answer.
 _ROOT, _FILE = 1, 2
 _SIZE = 1 << 20
 _MNT_FORCE, _MNT_DETACH = 1, 2
@@ -38,7 +38,7 @@ def _attributes(node: int) -> bytes:
 
 
 def _answer(opcode: int, node: int, flags: int) -> bytes | int:
-    """The body of an answer, or an errno."""
+    """Return the body of an answer, or an errno."""
     if opcode == INIT:
         return struct.pack("=4I2H2I2H8I", 7, 31, 65536, 0, 16, 12, 65536, 1, *[0] * 10)
     if opcode == LOOKUP:
@@ -51,20 +51,20 @@ def _answer(opcode: int, node: int, flags: int) -> bytes | int:
 
 
 class Unanswering:
-    """A mounted file system. ``silent`` are the requests that it never answers."""
+    """The file system, mounted. ``silent`` are the requests that it does not answer."""
 
     def __init__(self, path: Path, silent: set[int]) -> None:
         self._path = path
         self.file = path / NAME
         self.silent = silent
         self._opened = 0
-        self.waiting: list[tuple[int, int]] = []  # (thread, request) that never get an answer.
+        self.waiting: list[tuple[int, int]] = []  # (thread, request) without an answer.
 
     def __enter__(self) -> Self:
         self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self._device},rootmode=40000,user_id=0,group_id=0,allow_other"
         if libc.mount(b"fuse", bytes(self._path), b"fuse", 0, options.encode()):
-            raise OSError(ctypes.get_errno(), "it cannot be mounted")
+            raise OSError(ctypes.get_errno(), "cannot mount FUSE")
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         return self
@@ -78,11 +78,11 @@ class Unanswering:
         self.end()
 
     def end(self) -> None:
-        """Unmount it: whoever waits for it gets an error."""
+        """Unmount it: requests that wait fail."""
         if self._device < 0:
             return
         libc.umount2(bytes(self._path), _MNT_FORCE)
-        libc.umount2(bytes(self._path), _MNT_DETACH)  # It may be in use.
+        libc.umount2(bytes(self._path), _MNT_DETACH)  # Also while it is in use.
         self._thread.join()
         os.close(self._device)
         self._device = -1
@@ -91,7 +91,7 @@ class Unanswering:
         while True:
             try:
                 request = os.read(self._device, 1 << 17)
-            except OSError:  # It is unmounted.
+            except OSError:  # Unmounted.
                 return
             _length, opcode, unique, node, _uid, _gid, thread, _ = _IN_HEADER.unpack_from(request)
             if opcode in _UNANSWERED:
@@ -101,18 +101,18 @@ class Unanswering:
                 continue
             if opcode == OPEN:
                 self._opened += 1
-            # From the second on past the page cache: such a mapping waits for pages being read.
+            # The second open bypasses the page cache: a mapping then waits for pages being read.
             body = _answer(opcode, node, FOPEN_DIRECT_IO if self._opened > 1 else 0)
             code, body = (-body, b"") if isinstance(body, int) else (0, body)
             header = _OUT_HEADER.pack(_OUT_HEADER.size + len(body), code, unique)
             try:
                 os.write(self._device, header + body)
-            except OSError:  # Whoever waited was killed.
+            except OSError:  # The thread that waited was killed.
                 continue
 
 
 def mount(path: Path) -> Unanswering:
-    """A file system that answers everything yet; skips the test where the kernel has no FUSE."""
+    """Return a file system that answers all requests; skip the test without FUSE or root."""
     if not Path("/dev/fuse").exists():
         pytest.skip("the kernel has no FUSE")
     if os.geteuid():

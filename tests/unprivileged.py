@@ -1,4 +1,4 @@
-"""Runs a piece of a test as a user who may not read others' processes."""
+"""Run a function as a user that may not read the processes of others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-import agent.kernel.procfs.kcmp  # noqa: F401 (what is imported later must be readable to that user)
+import agent.kernel.procfs.kcmp  # noqa: F401 (imports in the child must be readable for that user)
 
 NOBODY = 65534
 T = TypeVar("T")
 
 
 def as_nobody(do: Callable[[], T]) -> T:
-    """What ``do`` returns. Without privilege to drop it runs as it is."""
+    """Call ``do`` as nobody and return its result; without privilege, as the current user."""
     if os.geteuid() != 0:
         return do()
     reading, writing = os.pipe()
-    with warnings.catch_warnings():  # Of threads, whose locks the child does not need.
+    with warnings.catch_warnings():  # The child does not use locks of other threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -38,7 +38,7 @@ def as_nobody(do: Callable[[], T]) -> T:
     with open(reading, "rb") as file:
         data = file.read()
     os.waitpid(child, 0)
-    told = pickle.loads(data)
-    if isinstance(told, Exception):
-        raise told
-    return told  # type: ignore[no-any-return]
+    result = pickle.loads(data)
+    if isinstance(result, Exception):
+        raise result
+    return result  # type: ignore[no-any-return]

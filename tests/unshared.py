@@ -1,4 +1,4 @@
-"""Runs a piece of a test in a network namespace of its own, with its loopback up."""
+"""Run a function in a new network namespace whose loopback interface is up."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
 def need_root() -> None:
-    """Skip what takes CAP_SYS_ADMIN; where everything has to be tested that is a failure."""
+    """Skip a test that needs CAP_SYS_ADMIN; fail it in CI."""
     if os.geteuid() != 0:
-        reason = "only root may make network namespaces"
+        reason = "only root may create network namespaces"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
 
 
 def new_netns() -> None:
-    """Puts the calling thread into a new network namespace. Raises OSError."""
+    """Move the calling thread to a new network namespace. Raises OSError."""
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -37,7 +37,7 @@ def new_netns() -> None:
 
 
 def in_new_netns(do: Callable[[], T]) -> T:
-    """What ``do`` returns, in a thread in a new network namespace; root only."""
+    """Call ``do`` in a thread in a new network namespace and return its result; root only."""
     need_root()
     outcome: list[T | BaseException] = []
 

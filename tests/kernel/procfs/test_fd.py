@@ -14,7 +14,7 @@ from agent.kernel.procfs.fd import recheck_fds
     most=st.sampled_from([1, 1024]),
     counted=st.booleans(),
 )
-def test_changes_lead_to_what_is(
+def test_changes_applied_to_the_old_descriptors_give_the_new_ones(
     tmp_path_factory: pytest.TempPathFactory,
     before: dict[int, int],
     after: dict[int, int],

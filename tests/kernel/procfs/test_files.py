@@ -21,7 +21,7 @@ def test_a_file_of_procfs_is_read_although_its_size_is_0() -> None:
     assert files.read("/proc/self/stat").startswith(b"%d (" % os.getpid())
 
 
-def test_a_file_below_a_directory_is_that_directorys(tmp_path: Path) -> None:
+def test_a_path_is_relative_to_the_open_directory(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "file").write_text("old")
     with files.open_directory(str(tmp_path / "old")) as directory:
@@ -31,20 +31,20 @@ def test_a_file_below_a_directory_is_that_directorys(tmp_path: Path) -> None:
         assert files.read("file", directory) == b"old"
 
 
-def test_what_cannot_be_read_is_empty_if_that_is_wanted(tmp_path: Path) -> None:
+def test_read_or_empty_returns_nothing_where_read_raises(tmp_path: Path) -> None:
     assert files.read_or_empty(str(tmp_path / "none")) == b""
     with pytest.raises(FileNotFoundError):
         files.read(str(tmp_path / "none"))
 
 
-def test_a_link_to_bytes_that_are_no_utf8(tmp_path: Path) -> None:
+def test_a_link_target_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     os.symlink(b"/bin/caf\xe9", bytes(tmp_path / "exe"))
     with files.open_directory(str(tmp_path)) as directory:
         assert files.read_link("exe", directory) == "/bin/caf\\xe9"
         assert files.read_link("none", directory) is None
 
 
-def test_nothing_stays_open(tmp_path: Path) -> None:
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = descriptors()
     files.read("/proc/self/stat")
     with pytest.raises(IsADirectoryError):
@@ -54,6 +54,6 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_what_is_opened_is_not_inherited(tmp_path: Path) -> None:
+def test_an_open_directory_is_not_inherited(tmp_path: Path) -> None:
     with files.open_directory(str(tmp_path)) as directory:
         assert not os.get_inheritable(directory)

@@ -8,73 +8,73 @@ from agent.kernel.procfs.scanner import ProcessScanner
 
 from ...fakeproc import NETNS, FakeProc
 
-# What is forked here uses no other thread's locks.
+# The child does not use locks of other threads.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
-def walked(walk: ForkedScan) -> tuple[list[SocketHolder], dict[int, str]]:
-    looks: list[SocketHolder] = []
+def read_all(scan: ForkedScan) -> tuple[list[SocketHolder], dict[int, str]]:
+    holders: list[SocketHolder] = []
     failed: dict[int, str] = {}
-    while (batch := walk.next_batch()) is not None:
-        looks += batch.holders
+    while (batch := scan.next_batch()) is not None:
+        holders += batch.holders
         failed |= batch.failed
-    return looks, failed
+    return holders, failed
 
 
-def pid_of(look: SocketHolder) -> int:
-    return look[0].pid
+def pid_of(holder: SocketHolder) -> int:
+    return holder.process.pid
 
 
-def test_it_shows_what_a_walk_here_shows(fake: FakeProc) -> None:
+def test_a_forked_scan_equals_a_scan_in_this_process(fake: FakeProc) -> None:
     for pid in range(100, 200):
         fake.process(pid, {3: pid, 4: 5000}, comm=f"näme) {pid}", start=pid)
-    walker = fake.scanner()
-    looks, failed = walked(ForkedScan(lambda: walker))
-    assert sorted(looks, key=pid_of) == sorted(
-        scan_batch(walker.scan(walker.procfs.pids())).holders, key=pid_of
+    scanner = fake.scanner()
+    holders, failed = read_all(ForkedScan(lambda: scanner))
+    assert sorted(holders, key=pid_of) == sorted(
+        scan_batch(scanner.scan(scanner.procfs.pids())).holders, key=pid_of
     )
     assert failed == {}
 
 
-def test_namespaces_come_by_their_names(fake: FakeProc) -> None:
-    fake.process(7, nameable=False)  # In the namespace of process 1, which tells its name.
-    looks, _failed = walked(ForkedScan(fake.scanner))
-    assert {netns for _process, _held, _readable, netns, _directory in looks} == {NETNS}
+def test_namespaces_are_resolved_to_their_inodes(fake: FakeProc) -> None:
+    fake.process(7, nameable=False)  # In the namespace of process 1, whose link may be read.
+    holders, _failed = read_all(ForkedScan(fake.scanner))
+    assert {holder.netns for holder in holders} == {NETNS}
 
 
-def test_it_tells_why_looks_failed(fake: FakeProc) -> None:
+def test_failures_are_passed_on(fake: FakeProc) -> None:
     fake.process(7)
     fake.break_descriptors(7)
-    looks, failed = walked(ForkedScan(fake.scanner))
-    assert [pid_of(look) for look in looks] == [1]
+    holders, failed = read_all(ForkedScan(fake.scanner))
+    assert [pid_of(holder) for holder in holders] == [1]
     assert failed.keys() == {7}
 
 
-def test_without_a_procfs_it_shows_nothing(fake: FakeProc) -> None:
-    walker = fake.scanner()
+def test_without_a_procfs_there_is_no_batch(fake: FakeProc) -> None:
+    scanner = fake.scanner()
     fake.end(1)
-    assert walked(ForkedScan(lambda: walker)) == ([], {})
+    assert read_all(ForkedScan(lambda: scanner)) == ([], {})
 
 
-def test_a_child_that_is_stopped_ends(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_kills_the_child(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProcessScanner, "scan", lambda *_: time.sleep(600))
-    walk = ForkedScan(fake.scanner)
-    walk.stop()
-    assert walk.next_batch() is None
-    walk.stop()  # Once it ended its pid may be another's.
+    scan = ForkedScan(fake.scanner)
+    scan.stop()
+    assert scan.next_batch() is None
+    scan.stop()  # Its pid may belong to another process by now.
 
 
 def test_it_leaves_no_descriptor_and_no_zombie(fake: FakeProc) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    walked(ForkedScan(fake.scanner))
+    read_all(ForkedScan(fake.scanner))
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_what_is_found_is_the_descriptors_by_socket(fake: FakeProc) -> None:
+def test_a_batch_has_the_descriptors_by_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 5: 11, 4: 12, 6: "/dev/null"})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
-    (found,) = scan_batch(walker.scan([7])).holders
-    assert found == (look.process, {11: (3, 5), 12: (4,)}, True, look.netns, look.fd_dir_inode)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
+    (found,) = scan_batch(scanner.scan([7])).holders
+    assert found == (scan.process, {11: (3, 5), 12: (4,)}, True, scan.netns, scan.fd_dir_inode)

@@ -37,13 +37,13 @@ def table_of(procfs: ProcFS, netns: int, pids: list[int]) -> bytes | OSError:
 # Network namespaces.
 
 
-def test_a_namespace_is_named_by_its_inode(fake: FakeProc) -> None:
+def test_a_namespace_is_identified_by_its_inode(fake: FakeProc) -> None:
     fake.process(7, netns=5)
     procfs = fake.procfs()
     assert [procfs.netns_id(netns_of(procfs, pid)) for pid in (1, 7)] == [NETNS, 5]
 
 
-def test_namespaces_that_may_not_be_named_are_told_apart(fake: FakeProc) -> None:
+def test_namespaces_with_unreadable_links_are_distinguished(fake: FakeProc) -> None:
     fake.process(7, netns=5, nameable=False)
     fake.process(8, netns=5, nameable=False)
     fake.process(9, netns=6, nameable=False)
@@ -53,7 +53,7 @@ def test_namespaces_that_may_not_be_named_are_told_apart(fake: FakeProc) -> None
     assert procfs.netns_id(seven) is None
 
 
-def test_a_process_that_may_not_be_read_is_in_a_namespace_known_from_another(
+def test_a_namespace_with_an_unreadable_link_is_known_from_another_process(
     fake: FakeProc,
 ) -> None:
     fake.process(7, nameable=False)
@@ -62,26 +62,26 @@ def test_a_process_that_may_not_be_read_is_in_a_namespace_known_from_another(
     assert procfs.netns_id(netns_of(procfs, 7)) == NETNS
 
 
-def test_our_own_namespace_is_known_from_the_start(fake: FakeProc) -> None:
+def test_the_own_namespace_is_known_from_the_start(fake: FakeProc) -> None:
     fake.process(7)
     (fake.root / "self").symlink_to("7")
     assert fake.procfs().own == (NETNS, 7)
 
 
-def test_a_procfs_that_does_not_show_us_has_no_namespace_of_ours(fake: FakeProc) -> None:
+def test_a_procfs_without_this_process_has_no_own_namespace(fake: FakeProc) -> None:
     assert fake.procfs().own is None
 
 
 # Tables.
 
 
-def test_tables_are_read_whole_and_those_the_kernel_has_not_are_left_out(fake: FakeProc) -> None:
+def test_tables_are_read_whole_and_missing_ones_are_left_out(fake: FakeProc) -> None:
     fake.table("tcp", *(inet_row(inode) for inode in range(1, 2000)))
     read = fake.procfs().read_tables(NETNS, [1], ["tcp", "tcp6"]).texts
     assert read == {"tcp": (fake.root / "1" / "net" / "tcp").read_bytes()}
 
 
-def test_a_table_is_read_anew_each_time(fake: FakeProc) -> None:
+def test_a_table_is_read_again_each_time(fake: FakeProc) -> None:
     procfs = fake.procfs()
     fake.raw_table("tcp", b"old")
     assert procfs.read_tables(NETNS, [1], ["tcp"]).texts == {"tcp": b"old"}
@@ -98,13 +98,13 @@ def test_a_table_that_cannot_be_read_gives_its_error(fake: FakeProc) -> None:
     assert read["udp"] == b"rows"
 
 
-def test_when_a_process_goes_another_shows_its_namespaces_tables(fake: FakeProc) -> None:
+def test_when_a_process_has_ended_the_tables_are_read_from_another(fake: FakeProc) -> None:
     fake.process(7)
     fake.raw_table("tcp", b"rows")
     assert fake.procfs().read_tables(NETNS, [6, 7], ["tcp"]).texts == {"tcp": b"rows"}
 
 
-def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> None:
+def test_a_process_that_entered_another_namespace_is_reported_as_moved(fake: FakeProc) -> None:
     fake.process(6, netns=NETNS + 1)
     fake.process(7)
     fake.table("tcp", inet_row(5), netns=NETNS + 1)
@@ -116,7 +116,7 @@ def test_a_process_that_left_shows_another_namespaces_tables(fake: FakeProc) -> 
     assert procfs.read_tables(NETNS, [6], ["tcp"]) == TableTexts(None, frozenset({6}))
 
 
-def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
+def test_a_process_that_cannot_be_opened_does_not_count_as_ended(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_arguments: object, **_options: object) -> int:
@@ -129,7 +129,7 @@ def test_a_process_that_cannot_be_opened_is_an_error_and_no_end(
     assert error.errno == errno.EMFILE
 
 
-def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
+def test_a_device_in_place_of_a_table_is_an_error(fake: FakeProc) -> None:
     table = fake.root / "1" / "net" / "tcp"
     table.unlink(missing_ok=True)
     table.symlink_to("/dev/zero")
@@ -138,7 +138,7 @@ def test_a_device_has_no_end_and_is_no_table(fake: FakeProc) -> None:
     assert error.errno == errno.EFBIG
 
 
-def test_a_namespace_without_processes_has_vanished(fake: FakeProc) -> None:
+def test_a_namespace_without_processes_has_no_texts(fake: FakeProc) -> None:
     assert fake.procfs().read_tables(NETNS, [6, 7], ["tcp"]) == TableTexts(None)
 
 
@@ -152,19 +152,19 @@ def test_a_listening_socket_is_in_the_real_table(listener: socket.socket) -> Non
 # The machine.
 
 
-def test_the_processes_there_are(fake: FakeProc) -> None:
+def test_pids_of_all_processes(fake: FakeProc) -> None:
     fake.process(7)
     assert sorted(fake.procfs().pids()) == [1, 7]
 
 
-def test_without_processes_there_is_no_procfs(tmp_path: Path) -> None:
+def test_a_directory_without_processes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ProcFS(str(tmp_path)).pids()
     with pytest.raises(FileNotFoundError):
         ProcFS(str(tmp_path / "nowhere")).pids()
 
 
-def test_processes_are_hidden_when_the_first_is(fake: FakeProc) -> None:
+def test_processes_are_hidden_when_process_1_is(fake: FakeProc) -> None:
     assert not fake.procfs().hides_processes()
     fake.process(7)
     fake.end(1)
@@ -189,23 +189,23 @@ def test_the_ephemeral_ports(fake: FakeProc, text: str, ports: range | None) -> 
     assert fake.procfs().ephemeral_ports() == ports
 
 
-def test_where_the_boot_time_is_hidden_the_clocks_tell(fake: FakeProc) -> None:
+def test_without_btime_the_clocks_show_the_boot_time(fake: FakeProc) -> None:
     (fake.root / "stat").unlink()
     assert fake.procfs().boot_time() > BOOT_TIME
 
 
-def test_the_boot_time_is_the_machines(fake: FakeProc) -> None:
+def test_the_boot_time_is_btime(fake: FakeProc) -> None:
     assert fake.procfs().boot_time() == BOOT_TIME
 
 
-def test_the_boot_time_of_another_machine_is_the_one_it_recorded(fake: FakeProc) -> None:
+def test_the_boot_time_of_another_machine_is_its_btime(fake: FakeProc) -> None:
     path = fake.root / "sys" / "kernel" / "random"
     path.mkdir(parents=True)
     (path / "boot_id").write_text("00000000-0000-4000-8000-000000000000\n")
     assert fake.procfs().boot_time() == BOOT_TIME
 
 
-def test_the_boot_time_of_this_machine_is_the_same_each_time_it_is_asked_for() -> None:
+def test_the_boot_time_of_this_machine_is_constant() -> None:
     procfs = ProcFS()
     times = {procfs.boot_time() for _ in range(1000)}
     ticks = os.sysconf("SC_CLK_TCK")
@@ -213,25 +213,25 @@ def test_the_boot_time_of_this_machine_is_the_same_each_time_it_is_asked_for() -
     assert times == {round(time * ticks) / ticks for time in times}
 
 
-# What is real.
+# The procfs of this machine.
 
 
-def test_a_real_namespace_is_that_of_its_link() -> None:
+def test_the_own_namespace_is_that_of_proc_self_ns_net() -> None:
     netns = os.stat("/proc/self/ns/net").st_ino
     assert ProcFS().own == (netns, os.getpid())
 
 
-def test_the_tables_of_another_users_process_are_anyones_to_read() -> None:
+def test_every_user_may_read_the_tables_of_another_users_process() -> None:
     def read() -> tuple[bool, bool]:
         procfs = ProcFS()
         table = table_of(procfs, netns_of(procfs, 1), [1])
         return isinstance(table, bytes), netns_of(procfs, 1) > 0
 
-    # Its namespace is known although its link may not be read: it is ours.
+    # The namespace of process 1 is known although its link may not be read: it is the own one.
     assert as_nobody(read) == (True, True)
 
 
-def test_a_procfs_that_may_not_be_listed_is_an_error(open_fake: FakeProc) -> None:
+def test_a_procfs_that_may_not_be_listed_raises_an_error(open_fake: FakeProc) -> None:
     open_fake.root.chmod(0o111)
     procfs = open_fake.procfs()
 
@@ -246,12 +246,12 @@ def test_a_procfs_that_may_not_be_listed_is_an_error(open_fake: FakeProc) -> Non
 
 
 @pytest.mark.parametrize("btime", ["", "nan", "inf", "-5", "1e300", "9" * 30, "²"])
-def test_a_boot_time_that_is_none_is_not_believed(fake: FakeProc, btime: str) -> None:
+def test_a_malformed_btime_is_ignored(fake: FakeProc, btime: str) -> None:
     (fake.root / "stat").write_text(f"btime {btime}\n", "utf-8")
     assert BOOT_TIME < fake.procfs().boot_time() < 2 * BOOT_TIME
 
 
-def test_names_that_are_no_pids_are_no_processes(fake: FakeProc) -> None:
+def test_names_that_are_not_pids_are_ignored(fake: FakeProc) -> None:
     for name in ("0", "01", "²", "12345678", "9" * 40, "-1", "self"):
         (fake.root / name).mkdir()
     assert fake.procfs().pids() == [1]
@@ -260,7 +260,7 @@ def test_names_that_are_no_pids_are_no_processes(fake: FakeProc) -> None:
 @pytest.mark.parametrize(
     "target", ["net:[abc]", "net:[-1]", "net:[]", f"net:[{'9' * 30}]", "net:["]
 )
-def test_a_namespace_without_a_number_cannot_be_named(fake: FakeProc, target: str) -> None:
+def test_a_malformed_namespace_link_counts_as_unreadable(fake: FakeProc, target: str) -> None:
     directory = fake.process(7)
     (directory / "ns" / "net").unlink()
     (directory / "ns" / "net").symlink_to(target)

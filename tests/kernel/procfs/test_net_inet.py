@@ -16,7 +16,7 @@ def endpoints(row: Socket) -> tuple[object, ...]:
     return row[5:9]
 
 
-def test_a_listener_has_no_remote_end() -> None:
+def test_a_listener_has_no_remote_address() -> None:
     assert parsed("net/tcp")[134869] == Socket(
         inode=134869,
         proto="tcp",
@@ -52,19 +52,22 @@ def test_tcp_connections(inode: int, state: str, direction: str, local: int, rem
     assert endpoints(row) == ("127.0.0.1", local, "127.0.0.1", remote)
 
 
-def test_queues_are_bytes_and_of_a_listener_connections() -> None:
+def test_queues_are_in_bytes_and_for_listeners_in_connections() -> None:
     rows = parsed("net/tcp")
-    assert (rows[134871].recv_q, rows[134871].send_q) == (100, 0)  # 100 bytes were not read yet.
-    assert (rows[134881].recv_q, rows[134881].send_q) == (0, 1)  # The SYN is under way.
-    assert (rows[134868].recv_q, rows[134868].send_q) == (1, 0)  # One waits to be accepted.
+    assert (rows[134871].recv_q, rows[134871].send_q) == (100, 0)  # 100 bytes are unread.
+    assert (rows[134881].recv_q, rows[134881].send_q) == (0, 1)  # The SYN is not acknowledged.
+    assert (rows[134868].recv_q, rows[134868].send_q) == (
+        1,
+        0,
+    )  # One connection waits to be accepted.
 
 
-def test_rows_with_inode_0_are_nobodys() -> None:
+def test_rows_with_inode_0_are_unowned() -> None:
     table = net_tables.parse("tcp", capture("net/tcp"), NETNS)
     assert [row.state for row in table.unowned()] == [
         "TIME_WAIT", "FIN_WAIT2", "ESTABLISHED", "ESTABLISHED"
     ]  # fmt: skip
-    # Such rows print uid 0, which is not their owner's.
+    # The kernel prints uid 0 for these, whoever owned them.
     assert {row.uid for row in table.unowned()} == {None}
     assert 0 not in table.sockets()
 
@@ -145,6 +148,6 @@ def test_address(digits: bytes, text: str) -> None:
 
 
 @pytest.mark.parametrize("digits", [b"", b"0100", b"0100007", b"0100007G", b"01" * 17])
-def test_what_is_no_address_is_refused(digits: bytes) -> None:
+def test_a_malformed_address_raises_an_error(digits: bytes) -> None:
     with pytest.raises(ValueError):
         net_inet.decode_address(digits)

@@ -36,11 +36,11 @@ def test_netlink_sockets() -> None:
         134912: ("route", 9815),
         134913: ("kobject_uevent", 4242),
     }
-    # Port id 0 is the kernel's own end.
+    # Port id 0 is the kernel's end.
     assert {row.local_port for row in table.unowned()} == {0}
 
 
-def test_a_netlink_port_id_that_is_printed_negative() -> None:
+def test_a_negative_netlink_port_id_is_unsigned() -> None:
     row = b"ffff88003d0e6800 16  -4123  00000000 0  0  (null) 2  0  5150\n"
     assert (
         net_tables.parse("netlink", b"sk\n" + row, None).sockets()[5150].local_port == 2**32 - 4123
@@ -67,7 +67,7 @@ def test_interfaces_by_index() -> None:
     assert net_tables.parse_interfaces([igmp, if_inet6]) == {1: "lo", 3: "eth0", 12: "veth-1"}
 
 
-def test_the_real_interfaces() -> None:
+def test_interfaces_of_this_machine() -> None:
     texts = [Path(f"/proc/net/{name}") for name in net_tables.INTERFACE_TABLES]
     found = net_tables.parse_interfaces(path.read_bytes() for path in texts if path.exists())
     assert found
@@ -75,5 +75,5 @@ def test_the_real_interfaces() -> None:
 
 
 @given(st.lists(st.binary(max_size=100)))
-def test_no_bytes_raise_as_interfaces(texts: list[bytes]) -> None:
+def test_parse_interfaces_raises_for_no_input(texts: list[bytes]) -> None:
     net_tables.parse_interfaces(texts)

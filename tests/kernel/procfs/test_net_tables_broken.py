@@ -1,4 +1,4 @@
-"""What is broken in a table costs the broken row, and no other."""
+"""Malformed tables: only the malformed rows are left out."""
 
 import pytest
 from hypothesis import example, given
@@ -26,40 +26,40 @@ def test_a_repeated_row_counts_once() -> None:
     assert repeated == intact
 
 
-def test_of_a_repeated_row_the_later_is_newer() -> None:
+def test_of_two_rows_of_a_socket_the_later_one_counts() -> None:
     rows = inet_row(9, state=LISTEN) + inet_row(9, remote="0100007F:0050", state=ESTABLISHED)
     assert net_tables.parse("tcp", INET_HEADING + rows, None).sockets()[9].state == "ESTABLISHED"
 
 
-def test_garbage_rows_are_counted_and_skipped() -> None:
+def test_malformed_rows_are_counted_and_skipped() -> None:
     intact = net_tables.parse("tcp", capture("net/tcp"), NETNS)
     broken = net_tables.parse("tcp", capture("broken/tcp_garbage_row"), NETNS)
     assert broken.rows == intact.rows
     assert broken.malformed
 
 
-def test_garbage_in_the_unix_table_is_counted_and_skipped() -> None:
+def test_malformed_unix_rows_are_counted_and_skipped() -> None:
     broken = net_tables.parse("unix", capture("broken/unix_garbage_row"), NETNS)
     assert broken.sockets() == whole("unix")
     assert len(broken.malformed) == 1
 
 
 @pytest.mark.parametrize("name", ["tcp_cut_mid_row", "tcp_cut_inside_inode"])
-def test_a_row_cut_off_is_counted_and_skipped(name: str) -> None:
+def test_a_row_that_is_cut_off_is_counted_and_skipped(name: str) -> None:
     broken = net_tables.parse("tcp", capture(f"broken/{name}"), NETNS)
     assert len(broken.malformed) == 1
     assert broken.sockets().keys() < whole("tcp").keys()
 
 
 @pytest.mark.parametrize("table", ["unix", "netlink", "packet"])
-def test_a_last_row_cut_off_inside_its_inode_names_no_other_socket(table: str) -> None:
+def test_a_row_cut_off_inside_its_inode_is_not_another_socket(table: str) -> None:
     broken = net_tables.parse(table, capture(f"broken/{table}_cut_inside_inode"), NETNS)
     assert broken.sockets().keys() < whole(table).keys()
     assert len(broken.malformed) == 1
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_wherever_a_table_is_cut_off_no_other_socket_is_named(table: str) -> None:
+def test_wherever_a_table_is_cut_off_no_other_socket_appears(table: str) -> None:
     data = capture(f"net/{table}")
     known = whole(table).keys()
     for size in range(len(data)):
@@ -92,14 +92,14 @@ def test_an_empty_table(table: str, data: bytes) -> None:
         inet_row(9, remote="0100007F:10000"),
     ],
 )
-def test_an_odd_row_raises_nothing(row: bytes) -> None:
+def test_a_malformed_row_raises_nothing(row: bytes) -> None:
     read = net_tables.parse("tcp", INET_HEADING + row, None)
     assert len(read.rows) + len(read.malformed) == 1
     assert all(inode > 0 for inode in read.sockets())
 
 
 @given(st.sampled_from(TABLES), st.binary(max_size=300))
-def test_no_bytes_raise(table: str, data: bytes) -> None:
+def test_parse_raises_for_no_input(table: str, data: bytes) -> None:
     net_tables.parse(table, b"heading\n" + data, None)
 
 
@@ -108,7 +108,7 @@ def test_no_bytes_raise(table: str, data: bytes) -> None:
 )
 @example(("tcp", INET_HEADING + inet_row(10**20)))
 @example(("tcp", INET_HEADING + inet_row(9, queues="00000000:10000000000000000")))
-def test_what_is_read_of_a_mutated_table_can_be_told(broken: tuple[str, bytes]) -> None:
+def test_sockets_of_a_mutated_table_can_be_encoded(broken: tuple[str, bytes]) -> None:
     table = net_tables.parse(*broken, NETNS)
     encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     for row in table.rows.values():
@@ -117,7 +117,7 @@ def test_what_is_read_of_a_mutated_table_can_be_told(broken: tuple[str, bytes]) 
     encoder.delta(Coverage(1, 0, 1, (f"{len(table.malformed)} malformed rows",)), 2, 0.0)
 
 
-# Read again, only what is new is read.
+# Updates: only new rows are decoded.
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -131,19 +131,21 @@ def test_an_unchanged_table_is_the_same_object(table: str) -> None:
         lambda table: st.tuples(st.just(table), *[mutated(capture(f"net/{table}"))] * 2)
     )
 )
-def test_a_table_read_again_is_the_table(read: tuple[str, bytes, bytes]) -> None:
+def test_an_updated_table_equals_a_table_read_for_the_first_time(
+    read: tuple[str, bytes, bytes],
+) -> None:
     table, old, new = read
-    again = net_tables.parse(table, new, NETNS, before=net_tables.parse(table, old, NETNS))
-    fresh = net_tables.parse(table, new, NETNS)
-    assert again.rows.keys() == fresh.rows.keys()
-    assert again.malformed == fresh.malformed
-    # A direction stays as it was found out, whatever listens since.
-    assert {row._replace(direction=None) for row in again.rows.values()} == {
-        row._replace(direction=None) for row in fresh.rows.values()
+    updated = net_tables.parse(table, new, NETNS, before=net_tables.parse(table, old, NETNS))
+    first = net_tables.parse(table, new, NETNS)
+    assert updated.rows.keys() == first.rows.keys()
+    assert updated.malformed == first.malformed
+    # A direction is kept, whichever sockets listen now.
+    assert {row._replace(direction=None) for row in updated.rows.values()} == {
+        row._replace(direction=None) for row in first.rows.values()
     }
 
 
-def test_a_table_that_is_cut_off_behind_what_was_read_tells_nothing_anew() -> None:
+def test_a_row_cut_off_behind_known_rows_adds_and_removes_nothing() -> None:
     first = net_tables.parse("tcp", INET_HEADING + inet_row(11) + inet_row(12), None)
     before = net_tables.parse("tcp", INET_HEADING + inet_row(12) + inet_row(13), None, before=first)
     cut = INET_HEADING + inet_row(12) + inet_row(13) + b"  5: 0100"
@@ -152,7 +154,7 @@ def test_a_table_that_is_cut_off_behind_what_was_read_tells_nothing_anew() -> No
     assert (table.added, table.removed) == ({}, ())
 
 
-def test_a_row_in_another_place_is_the_same_row() -> None:
+def test_a_row_with_another_number_is_the_same_row() -> None:
     rows = inet_row(11), inet_row(12)
     before = net_tables.parse("tcp", INET_HEADING + b"".join(rows), None)
     moved = inet_row(12).replace(b"   0:", b"  31:")

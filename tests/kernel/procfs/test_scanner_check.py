@@ -1,4 +1,4 @@
-"""What is looked at again in a process that was looked at before."""
+"""Checks of processes whose descriptors were read before."""
 
 import os
 import resource
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
-from agent.kernel.procfs import scanner as walker_module
+from agent.kernel.procfs import scanner as scanner_module
 from agent.kernel.procfs.fd import recheck_fds
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scan import FdCheck, FdCheckResult, ProcessScan
@@ -18,141 +18,146 @@ from ...fakeproc import FakeProc
 from ...unprivileged import as_nobody
 from .test_kcmp import thread_with, unshared
 
-US = os.getpid()
+OWN_PID = os.getpid()
 COUNTED = os.stat("/proc/self/fd").st_size > 0
-needs_counts = pytest.mark.skipif(not COUNTED, reason="since Linux 6.2 the size of fd/ counts")
+needs_counts = pytest.mark.skipif(
+    not COUNTED, reason="the size of fd/ is the number of descriptors since Linux 6.2"
+)
 
 
 @pytest.fixture
-def walker() -> ProcessScanner:
+def scanner() -> ProcessScanner:
     return ProcessScanner(ProcFS())
 
 
-def again(look: ProcessScan, fds_of: Collection[int] = (), *, facts: bool = False) -> FdCheck:
-    return FdCheck(look.process.pid, look.fd_dir_inode, dict(look.fds), fds_of, facts)
+def again(
+    scan: ProcessScan, fds_to_read: Collection[int] = (), *, with_facts: bool = False
+) -> FdCheck:
+    """Return a check of the process that was scanned."""
+    return FdCheck(scan.process.pid, scan.fd_dir_inode, dict(scan.fds), fds_to_read, with_facts)
 
 
-def check(walker: ProcessScanner, wanted: FdCheck) -> FdCheckResult:
-    checked, lost = walker.check([wanted])
-    assert lost == []
-    return checked[0]
+def check(scanner: ProcessScanner, request: FdCheck) -> FdCheckResult:
+    results, failed = scanner.check([request])
+    assert failed == []
+    return results[0]
 
 
-def test_what_is_as_it_was_is_not_told(fake: FakeProc) -> None:
+def test_unchanged_descriptors_are_not_returned(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: "pipe:[5]"})
-    walker = fake.scanner()
-    found = check(walker, again(walker.scan_process(7), [3, 4]))
+    scanner = fake.scanner()
+    found = check(scanner, again(scanner.scan_process(7), [3, 4]))
     assert (found.pid, found.changes, found.process, found.netns) == (7, {}, None, None)
     assert found.reads == 2
 
 
-def test_a_suspect_that_is_closed(fake: FakeProc) -> None:
+def test_a_closed_descriptor(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.close(7, 3)
-    assert check(walker, again(look, [3])).changes == {3: None}
+    assert check(scanner, again(scan, [3])).changes == {3: None}
 
 
-def test_a_suspect_that_leads_to_another_socket(fake: FakeProc) -> None:
+def test_a_descriptor_with_another_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: 12})
-    assert check(walker, again(look, [3])).changes == {3: 12}
+    assert check(scanner, again(scan, [3])).changes == {3: 12}
 
 
-def test_a_suspect_that_is_no_socket_any_longer(fake: FakeProc) -> None:
+def test_a_descriptor_that_is_no_longer_a_socket(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.close(7, 3)
     fake.hold(7, {3: "/dev/null"})
-    assert check(walker, again(look, [3])).changes == {3: 0}
+    assert check(scanner, again(scan, [3])).changes == {3: 0}
 
 
-def test_only_suspects_and_what_is_new_are_read(fake: FakeProc) -> None:
+def test_only_requested_and_new_descriptors_are_read(fake: FakeProc) -> None:
     fake.process(7, {fd: fd for fd in range(100)})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.hold(7, {200: 200})
-    found = check(walker, again(look, [5]))
+    found = check(scanner, again(scan, [5]))
     assert (found.changes, found.reads) == ({200: 200}, 2)
 
 
-def test_a_list_shows_what_was_closed_without_suspicion(fake: FakeProc) -> None:
+def test_a_close_is_found_without_a_request(fake: FakeProc) -> None:
     fake.process(7, {3: 11, 4: 12})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.close(7, 4)
-    assert check(walker, again(look)).changes == {4: None}
+    assert check(scanner, again(scan)).changes == {4: None}
 
 
-def test_a_suspect_that_never_was_known_and_is_closed_is_no_change(fake: FakeProc) -> None:
+def test_an_unknown_descriptor_that_is_closed_is_not_a_change(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.scanner()
-    assert check(walker, again(walker.scan_process(7), [9])).changes == {}
+    scanner = fake.scanner()
+    assert check(scanner, again(scanner.scan_process(7), [9])).changes == {}
 
 
-def test_facts_are_read_only_if_asked_for(fake: FakeProc) -> None:
+def test_facts_are_read_on_request(fake: FakeProc) -> None:
     directory = fake.process(7, {3: 11})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     (directory / "cgroup").write_text("0::/system.slice/moved.service\n")
-    found = check(walker, again(look, facts=True))
-    assert found.process == look.process._replace(
+    found = check(scanner, again(scan, with_facts=True))
+    assert found.process == scan.process._replace(
         cgroup="/system.slice/moved.service", unit="moved.service"
     )
-    assert (found.netns, found.fingerprint) == (look.netns, look.fingerprint)
+    assert (found.netns, found.fingerprint) == (scan.netns, scan.fingerprint)
 
 
-# What cannot be checked.
+# Processes that need a scan.
 
 
-def test_a_process_that_is_gone_is_lost(fake: FakeProc) -> None:
+def test_a_process_that_has_ended_fails(fake: FakeProc) -> None:
     fake.process(7)
     fake.process(8, {3: 11})
-    walker = fake.scanner()
-    checks = [again(walker.scan_process(pid)) for pid in (7, 8)]
+    scanner = fake.scanner()
+    checks = [again(scanner.scan_process(pid)) for pid in (7, 8)]
     fake.end(7)
-    checked, lost = walker.check(checks)
-    assert ([one.pid for one in checked], lost) == ([8], [7])
+    results, failed = scanner.check(checks)
+    assert ([result.pid for result in results], failed) == ([8], [7])
 
 
-def test_a_reused_pid_is_lost(fake: FakeProc) -> None:
+def test_a_reused_pid_fails(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
-    walker = fake.scanner()
-    look = walker.scan_process(7)
+    scanner = fake.scanner()
+    scan = scanner.scan_process(7)
     fake.end(7)
     fake.process(7, {3: 11})
-    assert walker.check([again(look, [3])]) == ([], [7])
+    assert scanner.check([again(scan, [3])]) == ([], [7])
 
 
-def test_a_process_that_may_not_be_read_any_longer_is_lost(open_fake: FakeProc) -> None:
+def test_a_process_that_may_no_longer_be_read_fails(open_fake: FakeProc) -> None:
     directory = open_fake.process(7, {3: 11})
-    look = open_fake.scanner().scan_process(7)
+    scan = open_fake.scanner().scan_process(7)
     (directory / "fd").chmod(0)
-    assert as_nobody(lambda: open_fake.scanner().check([again(look, [3])])) == ([], [7])
+    assert as_nobody(lambda: open_fake.scanner().check([again(scan, [3])])) == ([], [7])
 
 
-def test_a_zombie_is_lost(walker: ProcessScanner) -> None:
+def test_a_zombie_fails(scanner: ProcessScanner) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        look = walker.scan_process(child.pid)
+        scan = scanner.scan_process(child.pid)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert walker.check([again(look, facts=True)]) == ([], [child.pid])
-        # What it held it did not close.
-        assert walker.check([again(look, look.fds)]) == ([], [child.pid])
+        assert scanner.check([again(scan, with_facts=True)]) == ([], [child.pid])
+        # Exit closed its descriptors: the process itself did not.
+        assert scanner.check([again(scan, scan.fds)]) == ([], [child.pid])
 
 
-def test_a_thread_with_its_own_table_calls_for_a_whole_look(walker: ProcessScanner) -> None:
-    look = walker.scan_process(US)
+def test_a_thread_with_a_descriptor_table_of_its_own_needs_a_scan(scanner: ProcessScanner) -> None:
+    scan = scanner.scan_process(OWN_PID)
     with thread_with(unshared):
-        assert walker.check([again(look, facts=True)]) == ([], [US])
+        assert scanner.check([again(scan, with_facts=True)]) == ([], [OWN_PID])
 
 
-# Of many descriptors the new ones are guessed.
+# New ones among many descriptors are found by trying the lowest free numbers.
 
 _MANY = """
 import os, resource, socket, sys
@@ -167,7 +172,7 @@ for line in sys.stdin:
 
 
 class Many:
-    """A process with more descriptors than are listed, all on one file."""
+    """A process with so many descriptors that they are not listed, all on one file."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.pid = child.pid
@@ -188,7 +193,7 @@ class Many:
 def many() -> Iterator[Many]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 1400:
-        pytest.skip("so many files may not be opened")
+        pytest.skip("RLIMIT_NOFILE is below 1400")
     with subprocess.Popen(
         [sys.executable, "-c", _MANY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -198,25 +203,25 @@ def many() -> Iterator[Many]:
 
 
 @needs_counts
-def test_a_new_one_among_many_is_found_with_a_few_reads(
-    walker: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
+def test_a_new_descriptor_among_many_is_found_with_few_reads(
+    scanner: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = walker.scan_process(many.pid)
+    scan = scanner.scan_process(many.pid)
     many.do("new = socket.socket()")
     with monkeypatch.context() as patch:
-        patch.delattr(os, "listdir")  # They are not listed.
-        found = check(walker, again(look))
+        patch.delattr(os, "listdir")  # The directory is not listed.
+        found = check(scanner, again(scan))
     (fd,) = found.changes
-    assert fd not in look.fds
+    assert fd not in scan.fds
     assert found.changes == {fd: many.inode(fd)}
     assert found.reads < 20
 
 
 @needs_counts
-def test_one_closed_and_two_opened_among_many(walker: ProcessScanner, many: Many) -> None:
-    look = walker.scan_process(many.pid)
+def test_one_closed_and_two_opened_among_many(scanner: ProcessScanner, many: Many) -> None:
+    scan = scanner.scan_process(many.pid)
     many.do("os.close(500); one = socket.socket(); two = socket.socket()")
-    found = check(walker, again(look, [500]))
+    found = check(scanner, again(scan, [500]))
     assert len(found.changes) == 2
     assert found.changes == {fd: many.inode(fd) for fd in found.changes}
     assert 500 in found.changes
@@ -224,32 +229,36 @@ def test_one_closed_and_two_opened_among_many(walker: ProcessScanner, many: Many
 
 
 @needs_counts
-def test_one_closed_unsuspected_among_many(walker: ProcessScanner, many: Many) -> None:
-    look = walker.scan_process(many.pid)
+def test_one_closed_without_a_request_among_many(scanner: ProcessScanner, many: Many) -> None:
+    scan = scanner.scan_process(many.pid)
     many.do("os.close(500)")
-    assert check(walker, again(look)).changes == {500: None}
+    assert check(scanner, again(scan)).changes == {500: None}
 
 
 @needs_counts
-def test_a_high_number_among_many_is_found_in_the_list(walker: ProcessScanner, many: Many) -> None:
-    many.do("[os.close(fd) for fd in many[::50]]")  # Free numbers that are guessed in vain.
-    look = walker.scan_process(many.pid)
+def test_a_high_descriptor_among_many_is_found_by_listing(
+    scanner: ProcessScanner, many: Many
+) -> None:
+    many.do("[os.close(fd) for fd in many[::50]]")  # Free numbers that are tried without success.
+    scan = scanner.scan_process(many.pid)
     many.do("one = socket.socket(); os.dup2(one.fileno(), 1300)")
-    found = check(walker, again(look)).changes
+    found = check(scanner, again(scan)).changes
     assert len(found) == 2
     assert set(found.values()) == {many.inode(1300)}
     assert 1300 in found
 
 
-def test_of_many_that_the_kernel_does_not_count_all_are_listed(
-    walker: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
+def test_without_a_count_many_descriptors_are_listed(
+    scanner: ProcessScanner, many: Many, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = walker.scan_process(many.pid)
+    scan = scanner.scan_process(many.pid)
     monkeypatch.setattr(
-        walker_module,
+        scanner_module,
         "recheck_fds",
-        lambda fd, fds, fds_of, _count: recheck_fds(fd, fds, fds_of, 0),
+        lambda listing, fds, fds_to_read, _count: recheck_fds(listing, fds, fds_to_read, 0),
     )
     many.do("os.close(500); os.close(501); one = socket.socket()")
-    assert check(walker, again(look)).changes == {501: None}  # That 500 is another is not seen.
-    assert check(walker, again(look, [500])).changes == {500: many.inode(500), 501: None}
+    assert check(scanner, again(scan)).changes == {
+        501: None
+    }  # A check without requests does not find that 500 is another.
+    assert check(scanner, again(scan, [500])).changes == {500: many.inode(500), 501: None}

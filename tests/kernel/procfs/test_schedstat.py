@@ -1,5 +1,3 @@
-"""Which processes have run since they were asked about last."""
-
 import os
 import resource
 import time
@@ -12,15 +10,15 @@ from agent.kernel.procfs.schedstat import RunMonitor, is_conclusive
 from ...child import Child, child_process
 from ...fakeproc import FakeProc
 
-MANY = 100  # More descriptors than anyone here has threads.
+MANY = 100  # More descriptors than any process here has threads.
 KEPT = 64
 
 needs_times = pytest.mark.skipif(
-    not os.path.exists("/proc/self/schedstat"), reason="this kernel keeps no such times"
+    not os.path.exists("/proc/self/schedstat"), reason="this kernel has no schedstat"
 )
 
 
-@pytest.fixture(params=[KEPT, 0, 1], ids=["kept open", "opened anew", "one kept"])
+@pytest.fixture(params=[KEPT, 0, 1], ids=["kept open", "opened each time", "one kept"])
 def monitor(request: pytest.FixtureRequest) -> Iterator[RunMonitor]:
     monitor = RunMonitor("/proc", request.param)
     yield monitor
@@ -40,7 +38,7 @@ def has_run(monitor: RunMonitor, pid: int, descriptors: int = MANY) -> bool | No
 
 
 @needs_times
-def test_a_process_that_sleeps_has_not_run_and_one_that_did_something_has(
+def test_a_process_that_sleeps_has_not_run_and_one_that_works_has(
     monitor: RunMonitor,
 ) -> None:
     with child_process() as there:
@@ -77,7 +75,7 @@ def test_a_thread_that_was_started_later_counts(monitor: RunMonitor) -> None:
 
 
 @needs_times
-def test_a_thread_that_ended_counts_and_the_others_are_asked_on(monitor: RunMonitor) -> None:
+def test_a_thread_that_ended_counts_and_the_others_are_still_read(monitor: RunMonitor) -> None:
     with child_process() as there:
         there("import time; go = threading.Event()")
         there("thread = threading.Thread(target=go.wait); thread.start()")
@@ -88,7 +86,7 @@ def test_a_thread_that_ended_counts_and_the_others_are_asked_on(monitor: RunMoni
 
 
 @needs_times
-def test_one_with_more_threads_than_it_has_descriptors_counts_as_having_run() -> None:
+def test_a_process_with_more_threads_than_descriptors_counts_as_having_run() -> None:
     monitor = RunMonitor("/proc", KEPT)
     with child_process() as there:
         there("go = threading.Event()")
@@ -106,7 +104,7 @@ def test_a_process_that_ended_is_left_out(monitor: RunMonitor) -> None:
 
 
 @needs_times
-def test_files_of_processes_that_are_not_asked_about_any_more_are_closed() -> None:
+def test_files_of_processes_that_are_no_longer_requested_are_closed() -> None:
     monitor = RunMonitor("/proc", KEPT)
     before = len(os.listdir("/proc/self/fd"))
     with child_process() as there:
@@ -118,7 +116,7 @@ def test_files_of_processes_that_are_not_asked_about_any_more_are_closed() -> No
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_where_the_kernel_keeps_no_times_it_is_not_known(fake: FakeProc) -> None:
+def test_without_times_in_schedstat_the_result_is_none(fake: FakeProc) -> None:
     for pid, line in ((7, b"0 0 0\n"), (8, b"")):
         task = fake.process(pid) / "task" / str(pid)
         (task / "schedstat").write_bytes(line)
@@ -139,14 +137,12 @@ def test_where_the_kernel_keeps_no_times_it_is_not_known(fake: FakeProc) -> None
         ("x", False),
     ],
 )
-def test_before_io_urings_workers_are_threads_nothing_is_proven(
-    release: str, expected: bool
-) -> None:
+def test_schedstat_is_conclusive_since_linux_5_12(release: str, expected: bool) -> None:
     assert is_conclusive(release) is expected
 
 
 @needs_times
-def test_without_descriptors_left_it_is_not_known_and_nobody_is_gone() -> None:
+def test_without_free_descriptors_the_result_is_none() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monitor = RunMonitor("/proc", KEPT)
     with child_process() as there:
@@ -159,7 +155,7 @@ def test_without_descriptors_left_it_is_not_known_and_nobody_is_gone() -> None:
     assert found == {there.pid: None}
 
 
-def test_no_more_files_are_kept_than_allowed_whatever_ends_while_it_is_read(fake: FakeProc) -> None:
+def test_no_more_than_max_files_stay_open_when_threads_end_during_a_reading(fake: FakeProc) -> None:
     monitor = RunMonitor(str(fake.root), 1)
     for pid in (7, 8):
         (fake.process(pid) / "task" / str(pid) / "schedstat").write_bytes(b"1 2 3\n")

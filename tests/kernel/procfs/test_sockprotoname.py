@@ -13,19 +13,21 @@ NETNS = 4026531833
 OWN_PID = os.getpid()
 
 
-def test_an_unbound_socket_names_its_protocol() -> None:
+def test_the_protocol_of_an_unbound_socket_is_read() -> None:
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         wanted = [(OWN_PID, one.fileno(), os.fstat(one.fileno()).st_ino) for one in (tcp, unix)]
         assert list(read_protocols("/proc", wanted).values()) == [b"TCP\0", b"UNIX-STREAM\0"]
 
 
-def test_a_descriptor_that_leads_elsewhere_by_now_names_nothing(fake: FakeProc) -> None:
+def test_the_name_is_empty_when_the_descriptor_no_longer_leads_to_the_socket(
+    fake: FakeProc,
+) -> None:
     fake.process(7, {3: 99})
     asked = [(7, 3, 11), (7, 4, 11), (8, 3, 11)]
     assert read_protocols(str(fake.root), asked) == dict.fromkeys(asked, b"")
 
 
-def test_a_descriptor_that_cannot_tell_is_no_closed_one(fake: FakeProc) -> None:
+def test_the_name_is_none_when_it_cannot_be_read(fake: FakeProc) -> None:
     fake.process(7, {3: 11})
     assert read_protocols(str(fake.root), [(7, 3, 11)]) == {(7, 3, 11): None}
 
@@ -53,7 +55,7 @@ def test_a_descriptor_that_cannot_tell_is_no_closed_one(fake: FakeProc) -> None:
         (None, None, None, None),
     ],
 )
-def test_the_protocol_that_a_descriptor_names(
+def test_socket_from_protocol(
     name: bytes | None, proto: str | None, family: str | None, state: str | None
 ) -> None:
     row = socket_from_protocol(5, name, NETNS)
@@ -63,5 +65,5 @@ def test_the_protocol_that_a_descriptor_names(
 
 
 @given(st.binary(max_size=30))
-def test_no_name_of_a_protocol_raises(name: bytes) -> None:
+def test_socket_from_protocol_raises_for_no_name(name: bytes) -> None:
     assert socket_from_protocol(5, name).inode == 5

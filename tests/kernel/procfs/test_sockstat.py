@@ -15,14 +15,14 @@ from ...unshared import in_new_netns
 CAPTURED = tuple(capture(f"counters/{name}") for name in sockstat.FILES)
 
 
-def sockets(counted: sockstat.SocketCounters) -> tuple[object, ...]:
-    """What counts sockets, without what counts segments."""
-    return counted._replace(segments=None)
+def without_segments(counters: sockstat.SocketCounters) -> tuple[object, ...]:
+    """Return the counters without that of segments."""
+    return counters._replace(segments=None)
 
 
-def real() -> tuple[object, ...]:
+def read_real() -> tuple[object, ...]:
     read = (Path(f"/proc/thread-self/net/{name}").read_bytes() for name in sockstat.FILES)
-    return sockets(sockstat.parse(tuple(read)))
+    return without_segments(sockstat.parse(tuple(read)))
 
 
 def with_file(name: str, old: bytes, new: bytes) -> tuple[bytes, ...]:
@@ -49,11 +49,13 @@ def with_file(name: str, old: bytes, new: bytes) -> tuple[bytes, ...]:
         ("protocols", b"UNIX-STREAM 1152      3 ", b"UNIX-STREAM 1152      4 "),
     ],
 )
-def test_what_tells_of_sockets_moves(name: str, old: bytes, new: bytes) -> None:
-    assert sockets(sockstat.parse(with_file(name, old, new))) != sockets(sockstat.parse(CAPTURED))
+def test_counters_of_sockets_are_compared(name: str, old: bytes, new: bytes) -> None:
+    assert without_segments(sockstat.parse(with_file(name, old, new))) != without_segments(
+        sockstat.parse(CAPTURED)
+    )
 
 
-def test_segments_that_arrive_are_counted() -> None:
+def test_received_segments_are_counted() -> None:
     moved = with_file("snmp", b" 0 0 4 12 12 ", b" 0 0 4 13 12 ")
     assert sockstat.parse(moved).segments != sockstat.parse(CAPTURED).segments
     sent = with_file("snmp", b" 0 0 4 12 12 ", b" 0 0 4 12 13 ")
@@ -64,7 +66,7 @@ def test_segments_that_arrive_are_counted() -> None:
     ("name", "old", "new"),
     [
         ("sockstat", b"mem 21", b"mem 25"),
-        # These are of the whole machine.
+        # These count for the whole machine.
         ("sockstat", b"orphan 0", b"orphan 1"),
         ("sockstat", b"alloc 20707", b"alloc 20708"),
         ("sockstat", b"UDP: inuse 1 mem 0", b"UDP: inuse 1 mem 5"),
@@ -73,25 +75,27 @@ def test_segments_that_arrive_are_counted() -> None:
         ("protocols", b"      3      21   no", b"      3      66   no"),  # TCP's memory.
     ],
 )
-def test_what_traffic_moves_does_not(name: str, old: bytes, new: bytes) -> None:
-    assert sockets(sockstat.parse(with_file(name, old, new))) == sockets(sockstat.parse(CAPTURED))
+def test_counters_of_traffic_are_ignored(name: str, old: bytes, new: bytes) -> None:
+    assert without_segments(sockstat.parse(with_file(name, old, new))) == without_segments(
+        sockstat.parse(CAPTURED)
+    )
 
 
 @given(st.tuples(*[st.binary(max_size=200)] * 4))
-def test_no_bytes_raise(contents: tuple[bytes, bytes, bytes, bytes]) -> None:
+def test_parse_raises_for_no_input(contents: tuple[bytes, bytes, bytes, bytes]) -> None:
     sockstat.parse(contents)
 
 
 @given(st.tuples(*map(mutated, CAPTURED)))
-def test_no_mutated_files_raise(contents: tuple[bytes, ...]) -> None:
+def test_parse_raises_for_no_mutated_files(contents: tuple[bytes, ...]) -> None:
     sockstat.parse(contents)
 
 
-def test_files_that_are_missing_are_no_trouble() -> None:
+def test_missing_files_are_accepted() -> None:
     assert sockstat.parse((b"", b"", b"", b"")) == sockstat.parse((b"", b"", b"", b""))
 
 
-# The real ones, of a namespace where nobody else is.
+# The counters of this kernel, in a network namespace without other processes.
 
 
 @pytest.mark.parametrize(
@@ -108,12 +112,14 @@ def test_files_that_are_missing_are_no_trouble() -> None:
     ],
     ids=["tcp", "tcp6", "udp", "udp6", "unix", "netlink", "packet", "raw"],
 )
-def test_a_socket_that_comes_or_goes_moves_them(make: Callable[[], socket.socket]) -> None:
+def test_creating_and_closing_a_socket_changes_the_counters(
+    make: Callable[[], socket.socket],
+) -> None:
     def run() -> tuple[object, object, object]:
-        before = real()
+        before = read_real()
         with make():
-            during = real()
-        return before, during, real()
+            during = read_real()
+        return before, during, read_real()
 
     before, during, after = in_new_netns(run)
     assert before != during != after
@@ -125,28 +131,28 @@ def bound(family: int) -> socket.socket:
     return opened
 
 
-def test_an_accepted_connection_moves_them() -> None:
+def test_an_accepted_connection_changes_the_counters() -> None:
     def run() -> tuple[object, object]:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            before = real()
+            before = read_real()
             with socket.create_connection(server.getsockname()) as _one, server.accept()[0]:
-                return before, real()
+                return before, read_real()
 
     before, during = in_new_netns(run)
     assert before != during
 
 
-def test_traffic_does_not_move_them() -> None:
+def test_traffic_does_not_change_the_counters() -> None:
     def run() -> tuple[object, object]:
         with (
             socket.create_server(("127.0.0.1", 0)) as server,
             socket.create_connection(server.getsockname()) as one,
             server.accept()[0] as other,
         ):
-            before = real()
+            before = read_real()
             one.sendall(b"x" * 50_000)
-            assert other.recv(10)  # The rest waits, and takes memory.
-            return before, real()
+            assert other.recv(10)  # The rest is unread, and takes memory.
+            return before, read_real()
 
     before, after = in_new_netns(run)
     assert before == after

@@ -31,18 +31,18 @@ def test_stat(name: str, comm: str, state: str, ppid: int, start_ticks: int) -> 
     assert stat.threads == 1
 
 
-def test_the_image_changes_with_an_exec_only() -> None:
+def test_the_image_changes_only_with_an_exec() -> None:
     plain, other = (parse_stat(capture(f"process/{name}/stat")) for name in ("plain", "newline"))
     assert plain.image != other.image
     fields = capture("process/plain/stat").split(b" ")
-    fields[13:15] = b"500", b"600"  # The time it ran.
+    fields[13:15] = b"500", b"600"  # utime and stime.
     assert parse_stat(b" ".join(fields)).image == plain.image
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"1 (a", b"1 a) S 1", b"1 (a) S 1 2 3", capture("broken/stat_cut")]
 )
-def test_what_is_no_stat_line_is_refused(data: bytes) -> None:
+def test_a_malformed_stat_raises_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         parse_stat(data)
 
@@ -59,7 +59,7 @@ def test_cmdline(name: str, arguments: tuple[str, ...]) -> None:
     assert parse_cmdline(capture(f"process/{name}/cmdline"))[3:] == arguments
 
 
-def test_a_cmdline_that_its_process_rewrote() -> None:
+def test_a_cmdline_that_its_process_has_overwritten() -> None:
     assert parse_cmdline(b"nginx: worker process") == ("nginx: worker process",)
 
 
@@ -99,7 +99,7 @@ def test_the_name_of_a_container(name: str, container: str) -> None:
         "service_v2", "service_hybrid", "session_v2", "user_app_v2", "root_v2", "root_hybrid",
     ],
 )  # fmt: skip
-def test_what_is_in_no_container(name: str) -> None:
+def test_cgroups_outside_of_containers(name: str) -> None:
     assert parse_cgroup(capture(f"cgroup/{name}")).container is None
 
 
@@ -115,7 +115,7 @@ def test_what_is_in_no_container(name: str) -> None:
         ("session_v2", "session-3.scope"),
         ("user_app_v2", "user@1000.service"),
         ("docker_v2", f"docker-{CONTAINER_ID}.scope"),
-        # Not what runs inside, which is another systemd's.
+        # Not a unit inside the container, of another systemd.
         ("nspawn_v2", "systemd-nspawn@web.service"),
         ("docker_v1", None),
         ("root_v2", None),
@@ -137,23 +137,23 @@ def test_the_systemd_unit(name: str, unit: str | None) -> None:
         ("root_hybrid", "/"),
     ],
 )
-def test_the_cgroup_that_says_most(name: str, cgroup: str) -> None:
+def test_the_most_informative_cgroup_is_chosen(name: str, cgroup: str) -> None:
     assert parse_cgroup(capture(f"cgroup/{name}")).cgroup == cgroup
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_cgroups_of_this_kernel(name: str) -> None:
-    place = parse_cgroup(capture(f"process/{name}/cgroup"))
-    assert place.cgroup is not None
-    assert (place.unit, place.container) == (None, None)
+    info = parse_cgroup(capture(f"process/{name}/cgroup"))
+    assert info.cgroup is not None
+    assert (info.unit, info.container) == (None, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"garbage\n", b"0:no colon", b"x::/a\n", b"0::a\n"])
-def test_no_cgroup_is_known(data: bytes) -> None:
+def test_without_a_valid_line_the_cgroup_is_unknown(data: bytes) -> None:
     assert parse_cgroup(data) == (None, None, None)
 
 
-def test_garbage_among_cgroups_is_skipped() -> None:
+def test_malformed_lines_among_cgroups_are_skipped() -> None:
     data = b"\xff\xfe\n" + capture("cgroup/service_v2") + b"12"
     assert parse_cgroup(data).unit == "nginx.service"
 
@@ -165,7 +165,7 @@ def test_unescape() -> None:
 @given(st.binary(max_size=300) | st.sampled_from(PROCESSES).flatmap(
     lambda name: mutated(capture(f"process/{name}/stat"))
 ))  # fmt: skip
-def test_stat_raises_nothing_but_value_error(data: bytes) -> None:
+def test_parse_stat_raises_only_value_error(data: bytes) -> None:
     with suppress(ValueError):
         parse_stat(data)
 
@@ -173,7 +173,7 @@ def test_stat_raises_nothing_but_value_error(data: bytes) -> None:
 @given(st.binary(max_size=300) | st.sampled_from(CGROUPS).flatmap(
     lambda name: mutated(capture(f"cgroup/{name}"))
 ))  # fmt: skip
-def test_no_cgroup_raises(data: bytes) -> None:
+def test_parse_cgroup_raises_for_no_input(data: bytes) -> None:
     parse_cgroup(data)
 
 

@@ -1,5 +1,5 @@
-"""Nothing that is read of a process reaches the file systems on which it has files: one that never
-answers would keep the reader."""
+"""Reading a process does not access the file systems of its files: one that does not answer would
+block the reader."""
 
 import os
 import socket
@@ -39,30 +39,38 @@ def mounted(tmp_path: Path) -> Iterator[Unanswering]:
 
 
 def done(mounted: Unanswering, work: Callable[[], object]) -> bool:
-    """Whether this is done, though the file system answers nothing."""
+    """Return whether ``work`` ends while the file system does not answer."""
     mounted.silent |= {GETATTR, GETXATTR, LOOKUP, OPEN, READ}
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(SECONDS)
     returned = not thread.is_alive()
-    mounted.end()  # Whoever waits gets an error.
+    mounted.end()  # Requests that wait fail.
     thread.join()
     return returned
 
 
-def test_a_descriptor_that_leads_to_a_file_by_now_names_no_protocol(mounted: Unanswering) -> None:
+def test_read_protocols_does_not_access_a_file_that_took_the_descriptor(
+    mounted: Unanswering,
+) -> None:
     file = os.open(mounted.file, os.O_RDWR)
     with socket.socket() as one:
         asked = (os.getpid(), file, os.fstat(one.fileno()).st_ino)
         assert done(mounted, lambda: read_protocols("/proc", [asked]))
-    with suppress(OSError):  # Its file system is gone.
+    with suppress(OSError):  # Its file system is unmounted.
         os.close(file)
 
 
-def test_a_process_that_is_all_on_the_file_system_is_looked_at(mounted: Unanswering) -> None:
+def test_a_process_with_all_its_files_on_the_file_system_is_scanned(mounted: Unanswering) -> None:
     code = "import os, sys; os.open(sys.argv[1], os.O_RDWR); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", code, mounted.file],  # It imports nothing from there.
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            code,
+            mounted.file,
+        ],  # Isolated: it imports nothing from the file system.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=mounted.file.parent,
@@ -71,15 +79,15 @@ def test_a_process_that_is_all_on_the_file_system_is_looked_at(mounted: Unanswer
         process.stdout.readline()
         pid = process.pid
 
-        def look() -> None:
-            walker = ProcessScanner(ProcFS(), cmdline=True)
-            (seen,) = walker.scan([pid]).scans
-            walker.check([FdCheck(pid, seen.fd_dir_inode, seen.fds, seen.fds, with_facts=True)])
-            walker.summaries([pid])
-            walker.fingerprints([pid])
+        def read_all() -> None:
+            scanner = ProcessScanner(ProcFS(), cmdline=True)
+            (scan,) = scanner.scan([pid]).scans
+            scanner.check([FdCheck(pid, scan.fd_dir_inode, scan.fds, scan.fds, with_facts=True)])
+            scanner.summaries([pid])
+            scanner.fingerprints([pid])
             RunMonitor("/proc", 0).have_run([(pid, 10)])
             may_share_fds("/proc", pid, os.getpid())
-            walker.procfs.read_tables(seen.netns, [pid], ["tcp"])
+            scanner.procfs.read_tables(scan.netns, [pid], ["tcp"])
 
-        assert done(mounted, look)
+        assert done(mounted, read_all)
         process.kill()
