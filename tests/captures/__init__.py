@@ -1,4 +1,4 @@
-"""Reads the captures; README.md beside it tells what they are."""
+"""Read the captured files, which README.md describes."""
 
 from pathlib import Path
 
@@ -13,8 +13,10 @@ TABLES = (
 
 
 def capture(name: str) -> bytes:
+    """Return the content of a captured file, for example ``net/tcp``."""
     return (_HERE / name).read_bytes()
 
 
 def names(directory: str) -> list[str]:
+    """Return the names of the captured files in a directory."""
     return sorted(path.name for path in (_HERE / directory).iterdir())

@@ -47,7 +47,7 @@ def unshared() -> socket.socket:
     return socket.socket()
 
 
-def threads_of_this_process() -> list[int]:
+def separate_threads() -> list[int]:
     directory = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
         return kcmp_module.threads_with_own_fds("/proc", os.getpid(), directory)
@@ -61,7 +61,7 @@ def scan_this_process() -> ProcessScan:
 
 def test_sockets_of_an_unshared_thread_belong_to_its_process() -> None:
     with thread_with(unshared) as (tid, inode, fd):
-        assert threads_of_this_process() == [tid]
+        assert separate_threads() == [tid]
         assert inode not in {
             os.stat(f"/proc/self/fd/{name}").st_ino
             for name in os.listdir("/proc/self/fd")
@@ -74,7 +74,7 @@ def test_sockets_of_an_unshared_thread_belong_to_its_process() -> None:
 
 def test_other_threads_share_their_descriptors() -> None:
     with thread_with(socket.socket) as (_tid, inode, fd):
-        assert threads_of_this_process() == []
+        assert separate_threads() == []
         scan = scan_this_process()
         assert scan.fds[fd] == inode
         assert scan.thread_fds == ()
@@ -83,7 +83,7 @@ def test_other_threads_share_their_descriptors() -> None:
 def test_a_single_thread_shares_with_itself() -> None:
     if len(os.listdir("/proc/self/task")) > 1:
         pytest.skip("another test's thread is still running")
-    assert threads_of_this_process() == []
+    assert separate_threads() == []
 
 
 def test_without_kcmp_the_numbers_of_descriptors_are_compared(
@@ -93,10 +93,10 @@ def test_without_kcmp_the_numbers_of_descriptors_are_compared(
         pytest.skip("the size of fd/ is the number of descriptors since Linux 6.2")
     monkeypatch.setattr(kcmp_module, "_share_fds", lambda _pid, _tid: None)
     with thread_with(unshared) as (tid, _inode, _fd):
-        assert threads_of_this_process() == [tid]
+        assert separate_threads() == [tid]
     with thread_with(socket.socket):
         # Another thread may open or close something between the two counts.
-        assert any(threads_of_this_process() == [] for _ in range(20))
+        assert any(separate_threads() == [] for _ in range(20))
 
 
 def test_kcmp_is_not_used_for_another_procfs(tmp_path: Path) -> None:
