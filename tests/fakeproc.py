@@ -75,8 +75,8 @@ class FakeProc:
         return ProcessScanner(self.procfs())
 
     def poller(self) -> Poller:
-        walker = self.scanner()
-        return Poller(walker, *sources_of(walker.procfs, None), clock=lambda: 1_700_000_100.0)
+        scanner = self.scanner()
+        return Poller(scanner, *sources_of(scanner.procfs, None), clock=lambda: 1_700_000_100.0)
 
     def process(
         self,
