@@ -129,6 +129,8 @@ class Server:
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
+            if self._feed.stopped:  # `stop` may have closed the sockets.
+                return
             peer_of = unix_peer if listener.socket.family == socket.AF_UNIX else tcp_peer
             factory = partial(Acceptor, self, self._add, peer_of, listener.tls)
             self._servers.append(
@@ -136,7 +138,8 @@ class Server:
             )
             # asyncio accepts up to `backlog` connections per turn and passes the same number to
             # listen(2): restore the larger one there.
-            listener.socket.listen(BACKLOG)
+            if not self._feed.stopped:
+                listener.socket.listen(BACKLOG)
 
     async def _sweep_forever(self) -> None:
         while True:

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from agent.address import parse_address
 from agent.publish.websocket import server
 from agent.publish.websocket.connection import Connection
-from agent.publish.websocket.server import PAGE_BYTES, Rules
+from agent.publish.websocket.limits import Limits
+from agent.publish.websocket.listen import open_listeners
+from agent.publish.websocket.registry import Registry
+from agent.publish.websocket.server import PAGE_BYTES, Rules, Server
+from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 from agent.stream.lines import MAX_CHUNK_BYTES
 
-from ...feeding import ONE, THREE, TWO, events, seqs
+from ...feeding import AGENT, ONE, THREE, TWO, events, seqs
 from ...make import holding, process, records, tcp
 from .serving import HANGS_SECONDS, MANY, UPGRADE, end_of, message, read_until, serving
 
@@ -160,6 +165,19 @@ async def test_ipv4_ipv6_and_unix_sockets_are_served(tmp_path: Path) -> None:
             async with running.client(host=listener.listen.host, port=port) as connection:
                 assert events(await message(connection)) == ["hello"]
     assert not (tmp_path / "feed.sock").exists()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_stop_while_the_server_starts(turns: int) -> None:
+    feed = Feed(AGENT)
+    listeners = [open_listeners(parse_address("127.0.0.1:0"), 0o600)[0] for _ in range(3)]
+    publisher = Server(feed, listeners, Rules(), Registry(Limits()), {})
+    running = asyncio.create_task(publisher.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    feed.stop()
+    await publisher.stop()
+    await asyncio.wait_for(running, HANGS_SECONDS)
 
 
 async def test_stop_sends_close_frames_and_waits_a_limited_time() -> None:
