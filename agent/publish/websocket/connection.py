@@ -15,6 +15,7 @@ from typing import Protocol
 
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
 
 from ...stream.filters import Filter
 from ...stream.ndjson import NdjsonSubscription
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether records may be sent: the WebSocket handshake is complete, no end has begun."""
-        return self._protocol.is_open and not self._closing and self._transport is not None
+        return self._protocol.state is OPEN and not self._closing and self._transport is not None
 
     @property
     def is_handshaking(self) -> bool:
@@ -271,17 +272,21 @@ class Connection(asyncio.Protocol):
         if self._abort_at is not None:
             if now >= self._abort_at:
                 self.abort()
+        elif self.is_open:
+            if self._stalled_at is not None:
+                self._check_progress(now, self._stalled_at)
         elif self.is_handshaking:
             if now - self._opened_at >= limits.HANDSHAKE_SECONDS:
                 self.evict(HANDSHAKE_TIMEOUT)
-        elif not self.is_open:
+        else:
             self._abort_at = now + limits.CLOSE_SECONDS
-        elif self._stalled_at is not None:
-            taken = self._count_taken()
-            if taken > self._taken:
-                self._taken, self._stalled_at = taken, now
-            elif now - self._stalled_at >= limits.STALL_SECONDS:
-                self.evict(TOO_SLOW)
+
+    def _check_progress(self, now: float, stalled_at: float) -> None:
+        taken = self._count_taken()
+        if taken > self._taken:
+            self._taken, self._stalled_at = taken, now
+        elif now - stalled_at >= limits.STALL_SECONDS:
+            self.evict(TOO_SLOW)
 
     def _count_taken(self) -> int:
         """Return how many written bytes the peer has taken: over TCP those that its kernel has
@@ -312,7 +317,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._transport is None:
             return
         self._closing = True
-        if self._protocol.is_open:
+        if self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
             self._flush()
         else:

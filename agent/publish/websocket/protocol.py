@@ -12,7 +12,7 @@ from http import HTTPStatus
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN, SEND_EOF
+from websockets.protocol import SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -59,11 +59,6 @@ class LimitedProtocol(ServerProtocol):
         self._budget = float(INBOUND_BYTES)
         self._received_at = now
         self._request_bytes: int | None = 0  # Received so far; None once the request is complete.
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the WebSocket handshake is complete and no close frame was sent or received."""
-        return self.state is OPEN
 
     @property
     def has_request(self) -> bool:

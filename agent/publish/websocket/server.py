@@ -149,10 +149,11 @@ class Server:
     async def _sweep(self) -> None:
         """Act on deadlines, and send heartbeats."""
         now = asyncio.get_running_loop().time()
+        idle_since = now - self._feed.heartbeat_seconds
         heartbeats: dict[int, bytes] = {}  # By seq: encoded once for all subscribers.
         for number, connection in enumerate(self._registry.connections(), 1):
             connection.expire(now)
-            subscription = connection.idle_subscription(now - self._feed.heartbeat_seconds)
+            subscription = connection.idle_subscription(idle_since)
             if subscription is not None:
                 heartbeat = heartbeats.get(subscription.seq)
                 if heartbeat is None:

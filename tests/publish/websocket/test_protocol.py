@@ -1,4 +1,5 @@
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 
 from agent.publish.http.page import PLAIN, Reply
 from agent.publish.websocket.limits import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
@@ -64,7 +65,7 @@ def test_the_output_of_a_close() -> None:
     assert protocol.output() == (b"", False)
     receive(protocol, b"\x88\x80\0\0\0\0")
     assert protocol.output() == (b"\x88\x00", True)
-    assert not protocol.is_open
+    assert protocol.state is not OPEN
 
 
 def test_frame() -> None:
