@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -186,31 +186,17 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
 
 async def _follow(config: Config, stop: asyncio.Event) -> None:
     """Poll, and run every publisher. Raises RuntimeFailure and ConfigFailure."""
-    # Not loaded for a one-shot snapshot.
     from .follow import Follower, log_stats
-    from .service.sd_notify import Notifier
-    from .service.status import ServiceStatus
 
     scanner, machine = await _open_procfs(config)
     tables, events = _sources(config, scanner.procfs)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
     feed = _feed(config, machine, saved)
-    servers: list[ConfiguredServer] = []
-    if config.network.listen:
-        from .serving import ConfiguredServer
-
-        servers.append(ConfiguredServer(config, feed, passed))
+    servers = _servers(config, feed, passed)
+    service = _service(config, feed, servers)
     publishers: list[Publisher] = [configured.server for configured in servers]
     if config.follow:
         publishers.append(StdoutPublisher(feed, config.filter))
-    service = ServiceStatus(
-        Notifier(os.environ if servers else {}),
-        feed,
-        lambda: sum(configured.registry.subscriber_count for configured in servers),
-        config.interval,
-    )
-    for configured in servers:
-        handle_reload(asyncio.get_running_loop(), partial(_reload, configured, service))
     poller = Poller(
         scanner,
         tables,
@@ -226,15 +212,15 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
         on_progress=service.report_progress,
         on_poll=service.report_poll,
     )
+    work = [follower.run(config.interval)]
+    if config.stats is not None:
+        work.append(log_stats(feed.stats, config.stats))
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(publisher.run()) for publisher in publishers]
-        polling = [group.create_task(follower.run(config.interval))]
-        if config.stats is not None:
-            polling.append(group.create_task(log_stats(feed.stats, config.stats)))
+        working = [group.create_task(coroutine) for coroutine in work]
         stopping = group.create_task(stop.wait())
         await asyncio.wait((*running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        for task in polling:
+        for task in (*working, stopping):
             task.cancel()
         feed.stop()
         service.report_stopping()
@@ -260,6 +246,35 @@ def _feed(config: Config, machine: Machine, saved: SavedState | None) -> Feed:
 
 def _new_epoch() -> str:
     return os.urandom(8).hex()
+
+
+def _servers(
+    config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]
+) -> list[ConfiguredServer]:
+    """Return the WebSocket server, if one is configured, listening.
+
+    Raises RuntimeFailure and ConfigFailure.
+    """
+    if not config.network.listen:
+        return []
+    from .serving import ConfiguredServer
+
+    return [ConfiguredServer(config, feed, passed)]
+
+
+def _service(config: Config, feed: Feed, servers: Sequence[ConfiguredServer]) -> ServiceStatus:
+    """Return the connection to systemd, which servers have; let SIGHUP reload them."""
+    from .service.sd_notify import Notifier
+    from .service.status import ServiceStatus
+
+    def subscriber_count() -> int:
+        return sum(configured.registry.subscriber_count for configured in servers)
+
+    notifier = Notifier(os.environ if servers else {})
+    service = ServiceStatus(notifier, feed, subscriber_count, config.interval)
+    for configured in servers:
+        handle_reload(asyncio.get_running_loop(), partial(_reload, configured, service))
+    return service
 
 
 def _passed_by_systemd(machine: Machine) -> tuple[dict[str, list[int]], SavedState | None]:
