@@ -1,16 +1,15 @@
-"""sockagent: report which process opened or closed which socket on this machine.
+"""Report which process opened or closed which socket on this machine, as a stream.
 
-Data flows in one direction: kernel → snapshot → stream → publish.
+Data flows through the folders in one order, which imports follow (tests/test_layout.py):
 
-- ``kernel`` reads procfs and netlink: bytes to values.
-- ``snapshot`` polls: which process holds which socket at one time.
-- ``stream`` compares snapshots, and numbers, encodes and keeps the differences.
-- ``publish`` sends the stream to standard output and to WebSocket clients.
+- ``kernel``: bytes from procfs and netlink → values
+- ``snapshot``: one poll, or polls in a row → the state of all sockets
+- ``stream``: snapshots → numbered records
+- ``publish``: records → standard output, WebSocket and HTTP clients
 
-``remote`` follows the streams of other agents, ``service`` is the integration with systemd. The
-modules beside these folders are values and helpers that all of them use (model, errors, log, text,
-bounded, address) or the application (``app`` wires everything). No folder imports one that comes
-after it, and none imports the application: tests/test_layout.py.
+``remote`` (following other agents) and ``service`` (systemd) build on ``stream``. Of the modules
+beside them, model, errors, text, bounded, address and log are for all folders; the others, from
+cli and app on, use the folders and are used by none.
 """
 
 __version__ = "0.1.0"
