@@ -13,6 +13,7 @@ from socket import ntohs
 
 from agent.kernel.netlink.inet_diag import inet_dump
 from agent.kernel.netlink.messages import split_rows
+from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY
 from tests.captures import capture
 
@@ -21,6 +22,10 @@ from .timing import Pair
 from .values import COUNT, holdings
 
 DESCRIPTORS = 200
+# Below the usual RLIMIT_NOFILE of 1,024.
+MANY = 500
+# Numbers that are tried for a new descriptor.
+MISSES = 8
 # Offsets in inet_diag_msg, linux/inet_diag.h.
 _PORTS, _INODE = 4, 68
 
@@ -42,6 +47,25 @@ def row_reuse() -> Pair:
     before = dump.read(rows, SCOPE, EMPTY)
     return Pair(
         lambda: dump.read(rows, SCOPE, before), lambda: dump.read(rows, SCOPE, EMPTY), COUNT
+    )
+
+
+def unnamed_rows() -> Pair:
+    """Decode rows of unnamed unix sockets by one format; attribute by attribute.
+
+    The other rows have one more attribute. The first row's format is that of unix_diag.py.
+    """
+    dump = unix_dump()
+    plain = [
+        struct.pack(
+            "=BBBxIQ HHI HHII HHBxxx HHI", 1, 1, 1, number, number, 8, 2, number ^ 1,
+            12, 4, 0, 0, 5, 6, 0, 8, 7, 0,
+        )
+        for number in range(COUNT)
+    ]  # fmt: skip
+    longer = [row + struct.pack("=HHI", 8, 99, 0) for row in plain]
+    return Pair(
+        lambda: dump.read(plain, SCOPE, EMPTY), lambda: dump.read(longer, SCOPE, EMPTY), COUNT
     )
 
 
@@ -68,8 +92,8 @@ def two_comparisons() -> Pair:
 class _Descriptors:
     """Descriptors of this process, and their directory."""
 
-    def __init__(self) -> None:
-        self.all = [os.open("/dev/null", os.O_RDONLY) for _ in range(DESCRIPTORS)]
+    def __init__(self, count: int = DESCRIPTORS) -> None:
+        self.all = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
         self.names = list(map(str, self.all))
         self.directory = os.open("/proc/self/fd", os.O_RDONLY)
 
@@ -89,35 +113,20 @@ def descriptor_links() -> Pair:
     return Pair(descriptors.read, lambda: [os.readlink(path) for path in paths], DESCRIPTORS)
 
 
-def working_directory() -> Pair:
-    """Read the link of a descriptor in the working directory; relative to a descriptor."""
-    descriptors = _Descriptors()
-
-    def inside() -> list[str]:
-        back = os.open(".", os.O_RDONLY)
-        os.fchdir(descriptors.directory)
-        try:
-            return [os.readlink(name) for name in descriptors.names]
-        finally:
-            os.fchdir(back)
-            os.close(back)
-
-    return Pair(inside, descriptors.read, DESCRIPTORS)
-
-
-def lowest_descriptors() -> Pair:
-    """Try the lowest numbers as descriptors; list the directory first."""
-    descriptors = _Descriptors()
-    names = list(map(str, range(len(os.listdir(descriptors.directory)))))
+def free_descriptors() -> Pair:
+    """Find a new descriptor among the lowest free numbers; by listing all. Of 500."""
+    descriptors = _Descriptors(MANY)
+    new = max(descriptors.all)
 
     def lowest() -> list[str | None]:
-        return [_link(name, descriptors.directory) for name in names]
+        return [_link(str(number), descriptors.directory) for number in range(new, new + MISSES)]
 
-    def listed() -> list[str | None]:
-        directory = descriptors.directory
-        return [_link(name, directory) for name in os.listdir(directory)]
+    known = set(map(int, os.listdir(descriptors.directory))) - {new}
 
-    return Pair(lowest, listed, len(names))
+    def listed() -> set[int]:
+        return set(map(int, os.listdir(descriptors.directory))) - known
+
+    return Pair(lowest, listed)
 
 
 def _link(name: str, directory: int) -> str | None:
@@ -187,11 +196,11 @@ def marshalled_scans() -> Pair:
 
 BENCHMARKS = (
     row_reuse,
+    unnamed_rows,
     byte_order,
     two_comparisons,
     descriptor_links,
-    working_directory,
-    lowest_descriptors,
+    free_descriptors,
     executor_batches,
     thread_namespaces,
     open_schedstat,

@@ -8,7 +8,7 @@ from hmac import compare_digest
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from agent.model import Holding, Process
+from agent.model import Holding, Opened, Process
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.filters import Filter
 from agent.text import escape_controls
@@ -18,6 +18,7 @@ from .values import COUNT, holdings
 
 PAGE = 500
 PINGS = 100
+FILTERS = 200
 
 
 def record_templates() -> Pair:
@@ -30,6 +31,26 @@ def record_templates() -> Pair:
         lambda: list(encoder.holdings(head, others)),
         COUNT,
     )
+
+
+def shared_records() -> Pair:
+    """Encode a delta once for 200 filters; for each of them. Per delta and filter."""
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
+    deltas = [Opened(holding) for holding in holdings(PAGE // 5)]
+
+    def once() -> None:
+        lines: dict[int, bytes] = {}
+        for _ in range(FILTERS):
+            for seq, delta in enumerate(deltas):
+                if lines.get(seq) is None:
+                    lines[seq] = encoder.delta(delta, seq, 1.7e9)
+
+    def each() -> None:
+        for _ in range(FILTERS):
+            for seq, delta in enumerate(deltas):
+                encoder.delta(delta, seq, 1.7e9)
+
+    return Pair(once, each, FILTERS * len(deltas))
 
 
 def control_characters() -> Pair:
@@ -114,6 +135,7 @@ def ping_frames() -> Pair:
 
 BENCHMARKS = (
     record_templates,
+    shared_records,
     control_characters,
     filter_loop,
     page_filter,
