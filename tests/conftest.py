@@ -7,14 +7,14 @@ from hypothesis import settings
 
 from .fakeproc import FakeProc
 
-# The same examples in every run; how long one takes says nothing on a busy machine.
+# The same examples in every run; no deadline, since times vary on a busy machine.
 settings.register_profile("sockagent", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("sockagent")
 
 
 @pytest.fixture
 def fake(tmp_path: Path) -> FakeProc:
-    """An empty procfs but for process 1."""
+    """A procfs with process 1 only."""
     procfs = FakeProc(tmp_path / "proc")
     procfs.process(1, comm="init", ppid=0)
     return procfs
@@ -22,7 +22,7 @@ def fake(tmp_path: Path) -> FakeProc:
 
 @pytest.fixture
 def open_fake() -> Iterator[FakeProc]:
-    """The same, where every user may look."""
+    """A procfs with process 1 only, which every user may read."""
     with tempfile.TemporaryDirectory(prefix="sockagent-") as name:
         Path(name).chmod(0o755)
         procfs = FakeProc(Path(name) / "proc")
