@@ -212,6 +212,8 @@ class Join:
 
         ``dirty`` is the result of ``dirty`` for ``changes``, or more.
         """
+        if not dirty and not self._is_first:  # Copying the holdings takes longer than the rest.
+            return Joined(frozenset(), [], Counter())
         holders, rows = self._holders, reading.sockets
         update = HoldingsUpdate(self.holdings, self._builder)
         short_lived: list[Holding] = []
