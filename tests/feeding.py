@@ -12,7 +12,16 @@ from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 from agent.stream.ndjson import NdjsonSubscription
 
-from .make import SIGHT, Fold, Record, fold, holding, records, snapshot, tcp
+from .make import (
+    FULL_COVERAGE,
+    Fold,
+    Record,
+    fold,
+    holding,
+    records,
+    snapshot,
+    tcp,
+)
 
 AGENT = AgentInfo("host", "boot", "epoch", 1.0)
 # Fields that change without an update, and those that differ from record to record.
@@ -26,7 +35,7 @@ class Source:
         self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat_seconds=0.0, **bounds)
         self._tracker = DeltaTracker()
 
-    def poll(self, *holdings: Holding, coverage: Coverage = SIGHT) -> None:
+    def poll(self, *holdings: Holding, coverage: Coverage = FULL_COVERAGE) -> None:
         """Publish a poll with these holdings."""
         self.publish(snapshot(*holdings, coverage=coverage))
 

@@ -18,7 +18,7 @@ from agent.model import (
 Record = dict[str, Any]
 Fold = dict[tuple[int | None, int], Record]
 
-SIGHT = Coverage(processes=1, unreadable=0, netns=1)
+FULL_COVERAGE = Coverage(processes=1, unreadable=0, netns=1)
 
 
 def tcp(inode: int = 11, state: str = "LISTEN", **more: Any) -> Socket:
@@ -46,7 +46,7 @@ def holding(
     return Holding(socket or tcp(), by or process(), fds, Owner(0, "root"))
 
 
-def nameless(socket: Socket | None = None) -> Holding:
+def without_holder(socket: Socket | None = None) -> Holding:
     return Holding(socket or tcp(), None, (), Owner(0, "root"))
 
 
@@ -57,7 +57,7 @@ def key(one: Holding) -> tuple[int | None, int]:
 def snapshot(
     *holdings: Holding,
     time: float = 1_700_000_100.0,
-    coverage: Coverage = SIGHT,
+    coverage: Coverage = FULL_COVERAGE,
     others: Iterable[Process] = (),
     short_lived: tuple[Holding, ...] = (),
 ) -> Snapshot:

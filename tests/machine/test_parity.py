@@ -163,7 +163,7 @@ def test_a_tool_shows_every_socket_that_it_can(tool: str, observed: Observed) ->
     # Without an inode, the address is compared.
     places = {(row.proto, row.place) for row in rows if row.inode is None}
     holders = {(row.inode, pid) for row in rows for pid, _ in row.holders}
-    nameless = {(row.proto, row.place, pid) for row in rows for pid, _ in row.holders}
+    without_holder = {(row.proto, row.place, pid) for row in rows for pid, _ in row.holders}
     first = {(record["pid"], shown(record)) for record in observed.snapshots[0]}
     more = []
     unseen = set()
@@ -177,7 +177,7 @@ def test_a_tool_shows_every_socket_that_it_can(tool: str, observed: Observed) ->
         elif pid is None or tool == "netstat":  # netstat shows one holder only.
             if record["inode"] not in inodes and key not in places and tool != "lsof":
                 more.append(record)  # lsof shows sockets with a holder only.
-        elif (record["inode"], pid) not in holders and (*key, pid) not in nameless:
+        elif (record["inode"], pid) not in holders and (*key, pid) not in without_holder:
             more.append(record)
     assert not more, more[:5]
     if observed.uid == 0:

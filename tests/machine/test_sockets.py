@@ -213,9 +213,9 @@ def test_a_socket_in_flight_has_no_holder_until_it_is_received(holder: Holder) -
     with Follow("--addr", holder.address) as follow:
         follow.started()
         holder.do("a, b = socket.socketpair(); socket.send_fds(a, [b'.'], [s.fileno()]); s.close()")
-        nameless = follow.wait(event="open", pid=None, inode=inode)
-        assert "comm" not in nameless
-        assert nameless["state"] == "LISTEN"
+        without_holder = follow.wait(event="open", pid=None, inode=inode)
+        assert "comm" not in without_holder
+        assert without_holder["state"] == "LISTEN"
         holder.do("received = socket.recv_fds(b, 1, 1)[1]")
         assert follow.wait(event="close", pid=None, inode=inode)["reason"] == "attributed"
         follow.until(lambda: list(follow.fold) == [(holder.pid, inode)])

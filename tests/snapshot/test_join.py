@@ -268,8 +268,8 @@ def test_facts_that_changed_are_in_every_holding(joined: Polls) -> None:
 
 
 def test_at_first_a_row_without_a_holder_is_nameless_at_once(joined: Polls) -> None:
-    nameless = Holding(tcp(11), None, (), Owner(0, "user0"))
-    assert joined.poll(tcp(11)) == {(None, 11): nameless}
+    without_holder = Holding(tcp(11), None, (), Owner(0, "user0"))
+    assert joined.poll(tcp(11)) == {(None, 11): without_holder}
 
 
 def test_later_a_row_without_a_holder_waits_one_poll(joined: Polls) -> None:
@@ -293,12 +293,12 @@ def test_a_row_that_is_gone_before_a_holder_was_found_came_and_went(joined: Poll
     assert joined.doubts == [11]
     assert joined.poll() == {}
     assert joined.changed == frozenset()
-    assert joined.missed == [nameless(tcp(11), user="user0")]
+    assert joined.missed == [without_holder(tcp(11), user="user0")]
     joined.poll()
     assert (joined.missed, joined.doubts) == ([], [])
 
 
-def nameless(socket: Socket, user: str) -> Holding:
+def without_holder(socket: Socket, user: str) -> Holding:
     return Holding(socket, None, (), Owner(0, user))
 
 
@@ -344,7 +344,7 @@ def test_a_socket_that_ended_without_a_holder_came_and_went(joined: Polls) -> No
     row = tcp(11, cookie=5)
     joined.poll(row)  # It waits for a holder.
     assert joined.poll(ended={11: row}) == {}
-    assert joined.missed == [nameless(row, user="user0")]
+    assert joined.missed == [without_holder(row, user="user0")]
 
 
 def test_a_socket_that_was_reported_is_not_reported_again_when_its_end_is(joined: Polls) -> None:

@@ -149,12 +149,12 @@ async def test_a_namespace_that_may_not_be_named_is_read(fake: FakeProc) -> None
     assert found.holdings[8, 12].socket.local_port == 8080
 
 
-@pytest.mark.parametrize("nameless", [range(7, 12, 2), range(8, 12, 2)])
+@pytest.mark.parametrize("without_holder", [range(7, 12, 2), range(8, 12, 2)])
 async def test_a_namespace_is_named_by_any_of_its_processes(
-    fake: FakeProc, nameless: range
+    fake: FakeProc, without_holder: range
 ) -> None:
     for pid in range(7, 12):
-        fake.process(pid, {3: pid}, netns=5, nameable=pid not in nameless)
+        fake.process(pid, {3: pid}, netns=5, nameable=pid not in without_holder)
     fake.raw_table("tcp", INET_HEADING, netns=5)  # The descriptors alone tell of the sockets.
     found = await fake.poller().poll()
     assert found.holdings.keys() == {(pid, pid) for pid in range(7, 12)}

@@ -14,7 +14,15 @@ from agent.model import (
 )
 from agent.stream.diff import DeltaTracker, is_changed, is_same
 
-from ..make import SIGHT, holding, key, nameless, process, snapshot, tcp
+from ..make import (
+    FULL_COVERAGE,
+    holding,
+    key,
+    process,
+    snapshot,
+    tcp,
+    without_holder,
+)
 from ..strategies import runs
 
 
@@ -130,7 +138,7 @@ def test_the_seconds_of_a_reopened_socket_begin_again() -> None:
 
 
 def test_a_socket_whose_holder_becomes_known_is_attributed() -> None:
-    unknown, known = nameless(tcp(11)), holding(tcp(11))
+    unknown, known = without_holder(tcp(11)), holding(tcp(11))
     assert deltas(snapshot(unknown), snapshot(known)) == [
         Closed(unknown, "attributed", None),
         Opened(known),
@@ -138,7 +146,7 @@ def test_a_socket_whose_holder_becomes_known_is_attributed() -> None:
 
 
 def test_a_socket_without_a_known_holder_closes_as_closed() -> None:
-    unknown = nameless(tcp(11))
+    unknown = without_holder(tcp(11))
     assert deltas(snapshot(unknown), snapshot(holding(tcp(12)))) == [
         Closed(unknown, "closed", None),
         Opened(holding(tcp(12))),
@@ -159,7 +167,7 @@ def test_only_the_changed_keys_of_a_snapshot_are_compared() -> None:
 
 
 def test_a_short_lived_socket_opens_and_closes() -> None:
-    one, short_lived = holding(), nameless(tcp(12))
+    one, short_lived = holding(), without_holder(tcp(12))
     found = deltas(snapshot(), snapshot(one, short_lived=(short_lived,)))
     assert found == [Opened(one), Opened(short_lived), Closed(short_lived, "closed", None)]
 
@@ -177,12 +185,12 @@ def test_another_namespace_is_an_update() -> None:
 
 
 def test_coverage_comes_first() -> None:
-    sight = SIGHT._replace(unreadable=1)
+    sight = FULL_COVERAGE._replace(unreadable=1)
     assert deltas(snapshot(), snapshot(holding(), coverage=sight)) == [sight, Opened(holding())]
 
 
 def test_the_number_of_processes_is_not_coverage() -> None:
-    assert deltas(snapshot(), snapshot(coverage=SIGHT._replace(processes=9))) == []
+    assert deltas(snapshot(), snapshot(coverage=FULL_COVERAGE._replace(processes=9))) == []
 
 
 def test_closes_come_before_updates_and_opens() -> None:

@@ -19,7 +19,7 @@ from agent.stream.encoder import (
     timestamp,
 )
 
-from ..make import holding, nameless, process, records, tcp
+from ..make import holding, process, records, tcp, without_holder
 from ..strategies import changes, coverages, holdings, unix_sockets
 
 TIME = 1_700_000_000.25
@@ -83,7 +83,7 @@ def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
 
 
 def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encoder) -> None:
-    record = only(encoder.delta(Opened(nameless()), 5, TIME))
+    record = only(encoder.delta(Opened(without_holder()), 5, TIME))
     assert record["pid"] is None
     assert not record.keys() & {
         "fds",
@@ -98,7 +98,7 @@ def test_a_socket_without_a_holder_has_a_null_pid_and_no_process(encoder: Encode
 
 
 def test_a_row_that_no_process_can_hold_has_a_null_inode(encoder: Encoder) -> None:
-    record = only(encoder.delta(Opened(nameless(tcp(0, "TIME_WAIT", uid=None))), 5, TIME))
+    record = only(encoder.delta(Opened(without_holder(tcp(0, "TIME_WAIT", uid=None))), 5, TIME))
     assert record["inode"] is None
 
 
@@ -118,7 +118,7 @@ def test_only_a_listener_has_a_backlog_and_it_may_be_null(encoder: Encoder) -> N
 
 
 def test_a_socket_without_a_holder_has_its_cgroup(encoder: Encoder) -> None:
-    hidden = nameless()._replace(cgroup=CgroupInfo("/a.service", "a.service", None))
+    hidden = without_holder()._replace(cgroup=CgroupInfo("/a.service", "a.service", None))
     record = only(encoder.delta(Opened(hidden), 5, TIME))
     assert (record["cgroup"], record["unit"], record["container"]) == (
         "/a.service", "a.service", None

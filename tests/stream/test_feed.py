@@ -5,7 +5,7 @@ import pytest
 from agent.stream.feed import Feed
 
 from ..feeding import AGENT, ONE, TWO, Source, Subscriber, events
-from ..make import SIGHT, holding, snapshot, tcp
+from ..make import FULL_COVERAGE, holding, snapshot, tcp
 
 
 async def test_a_poll_with_deltas_wakes_a_subscriber() -> None:
@@ -15,7 +15,7 @@ async def test_a_poll_with_deltas_wakes_a_subscriber() -> None:
     assert events(await subscriber.read_chunk()) == ["hello"]
     assert events(await subscriber.read_chunk()) == ["snapshot_end"]
     waiting = subscriber.read_chunk()
-    feed.publish(snapshot(coverage=SIGHT), [SIGHT])
+    feed.publish(snapshot(coverage=FULL_COVERAGE), [FULL_COVERAGE])
     assert events(await waiting) == ["coverage"]
 
 
@@ -28,7 +28,7 @@ async def test_a_poll_at_the_end_of_a_wait_is_not_missed() -> None:
         waiting = asyncio.ensure_future(subscriber.read_chunk())
         for _ in range(turn % 7):
             await asyncio.sleep(0)
-        feed.publish(snapshot(coverage=SIGHT), [SIGHT])
+        feed.publish(snapshot(coverage=FULL_COVERAGE), [FULL_COVERAGE])
         got = events(await waiting)
         # A heartbeat that was due comes first, and nothing else.
         assert got == ["coverage"] or events(await subscriber.read_chunk()) == ["coverage"]

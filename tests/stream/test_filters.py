@@ -12,7 +12,7 @@ from agent.errors import FilterError
 from agent.model import CgroupInfo, Closed, Delta, Holding, Opened, Owner, Updated
 from agent.stream.filters import EVENTS, FILTERS, Filter
 
-from ..make import SIGHT, holding, nameless, process, tcp
+from ..make import FULL_COVERAGE, holding, process, tcp, without_holder
 from ..strategies import holdings
 
 ID = "3f4a9c07d2b1" + "0" * 52
@@ -126,11 +126,11 @@ def test_ports_and_addresses_are_of_inet_sockets_only(one: Holding) -> None:
 @pytest.mark.parametrize("name", ["pid", "comm", "unit", "container"])
 def test_an_unknown_field_matches_nothing(name: str) -> None:
     value = "1" if name == "pid" else "*"
-    assert not matches(name, value, one=nameless())
+    assert not matches(name, value, one=without_holder())
 
 
 def test_a_socket_without_a_holder_is_matched_by_its_cgroup() -> None:
-    hidden = nameless()._replace(cgroup=CgroupInfo("/x", "nginx.service", ID))
+    hidden = without_holder()._replace(cgroup=CgroupInfo("/x", "nginx.service", ID))
     assert matches("unit", "nginx*", one=hidden)
     assert matches("container", "3f4a9c", one=hidden)
     assert not matches("unit", "sshd.service", one=hidden)
@@ -239,7 +239,7 @@ LISTENING, CLOSED = holding(tcp(state="LISTEN")), holding(tcp(state="CLOSE"))
         (Updated(LISTENING, CLOSED, 1.5), Opened(LISTENING)),
         (Updated(CLOSED, LISTENING, 1.5), Closed(LISTENING, "filtered", 1.5)),
         (Updated(CLOSED, CLOSED, 1.5), None),
-        (SIGHT, SIGHT),
+        (FULL_COVERAGE, FULL_COVERAGE),
     ],
 )
 def test_a_delta_through_a_filter(delta: Delta, expected: Delta | None) -> None:

@@ -29,7 +29,7 @@ from agent.stream.diff import DeltaTracker
 from agent.stream.feed import HISTORY_BYTES, HISTORY_RECORDS
 from agent.stream.history import MAX_BURST, Batch, History
 
-from ..make import SIGHT, holding, process, snapshot, tcp
+from ..make import FULL_COVERAGE, holding, process, snapshot, tcp
 from ..strategies import changes, coverages
 
 MIB = 1024 * 1024
@@ -150,7 +150,7 @@ def test_a_socket_with_thousands_of_descriptors_stays_within_the_bound() -> None
         resolution = join.resolve(dirty, reading, (), {})
         changed = join.apply(dirty, changes, resolution, reading).changed
         state = snapshot()._replace(
-            holdings=join.holdings, processes={7: 100}, coverage=SIGHT, changed=changed
+            holdings=join.holdings, processes={7: 100}, coverage=FULL_COVERAGE, changed=changed
         )
         deltas = tracker.advance(state)
         assert len(deltas) == min(poll, 1)  # Each poll adds or removes a descriptor.

@@ -3,8 +3,16 @@ import pytest
 from agent.snapshot.stats import PollCost, PollStats, PollSummary, WorkCounters
 from agent.stream.filters import Filter
 
-from ..feeding import ONE, THREE, TWO, Source, events, seqs, tracked
-from ..make import SIGHT, holding, nameless, records, snapshot, tcp
+from ..feeding import (
+    ONE,
+    THREE,
+    TWO,
+    Source,
+    events,
+    seqs,
+    tracked,
+)
+from ..make import FULL_COVERAGE, holding, records, snapshot, tcp, without_holder
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ async def test_deltas_are_numbered_in_sequence(source: Source) -> None:
     subscriber = source.subscribe()
     await subscriber.read()
     source.poll(TWO, THREE)
-    source.poll(coverage=SIGHT._replace(unreadable=1))
+    source.poll(coverage=FULL_COVERAGE._replace(unreadable=1))
     got = await subscriber.read()
     assert events(got) == ["close", "open", "open", "coverage", "close", "close"]
     assert seqs(got) == [1, 2, 3, 4, 5, 6]
@@ -100,7 +108,9 @@ async def test_short_lived_sockets_open_and_close(source: Source) -> None:
     source.poll()
     subscriber = source.subscribe()
     await subscriber.read()
-    source.publish(snapshot(short_lived=(nameless(tcp(0, remote_port=5)), nameless(tcp(0)))))
+    source.publish(
+        snapshot(short_lived=(without_holder(tcp(0, remote_port=5)), without_holder(tcp(0))))
+    )
     got = await subscriber.read()
     assert events(got) == ["open", "close", "open", "close"]
     assert seqs(got) == [1, 2, 3, 4]
@@ -237,7 +247,7 @@ async def test_coverage_passes_every_filter(source: Source) -> None:
     source.poll()
     subscriber = source.subscribe(Filter({"pid": ["1"], "event": ["open"]}))
     await subscriber.read()
-    source.poll(ONE, coverage=SIGHT._replace(netns=2))
+    source.poll(ONE, coverage=FULL_COVERAGE._replace(netns=2))
     assert events(await subscriber.read()) == ["coverage"]
 
 

@@ -12,7 +12,7 @@ from agent.snapshot.stats import PollStats
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.schema import schema, schema_text
 
-from ..make import holding, nameless, process, records, tcp
+from ..make import holding, process, records, tcp, without_holder
 from ..strategies import changes, coverages, names
 
 TIME = 1_700_000_000.0
@@ -65,7 +65,7 @@ def test_records_have_all_fields_of_the_schema_and_no_others() -> None:
     packet = tcp(state="UNCONNECTED")._replace(proto="packet", family="packet")
     by, place = process(cmdline=("app",)), CgroupInfo("/a.service", "a.service", None)
     found = [holding(socket, by) for socket in (tcp(), unix, packet)]
-    found += [nameless(socket)._replace(cgroup=place) for socket in (tcp(), unix, packet)]
+    found += [without_holder(socket)._replace(cgroup=place) for socket in (tcp(), unix, packet)]
     lines = [*encoder().holdings(encoder().head("snapshot", 1, TIME), found)]
     for one in found:
         deltas: list[Delta] = [Opened(one), Updated(one, one), Closed(one, "closed", 1.0)]

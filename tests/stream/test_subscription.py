@@ -22,7 +22,7 @@ from agent.stream.subscription import (
 )
 
 from ..feeding import ONE, THREE, TWO, Source
-from ..make import SIGHT, key
+from ..make import FULL_COVERAGE, key
 from ..strategies import runs
 
 State = dict[HoldingKey, Holding]
@@ -71,7 +71,7 @@ def test_hello_comes_first_and_then_the_whole_snapshot(source: Source) -> None:
     source.poll(ONE)
     source.poll(ONE, TWO)
     subscription = Subscription(source.feed)
-    assert subscription.take() == Hello(1, 1_700_000_100.0, SIGHT, resumed=False)
+    assert subscription.take() == Hello(1, 1_700_000_100.0, FULL_COVERAGE, resumed=False)
     source.poll()  # The snapshot is that of hello.
     assert subscription.take() == FullSnapshot(2, 1, 1_700_000_100.0, (ONE, TWO))
     assert {type(delta) for delta in deltas(subscription.take())} == {Closed}

@@ -7,7 +7,7 @@ from agent.publish.http.metrics import metrics
 from agent.publish.websocket.rejections import TOO_SLOW
 
 from ...feeding import ONE, TWO
-from ...make import SIGHT
+from ...make import FULL_COVERAGE
 from ..websocket.serving import serving
 
 
@@ -15,7 +15,7 @@ async def test_metrics_over_http() -> None:
     async with serving(
         history_records=2, pages=lambda feed, registry: {"/metrics": metrics(feed, registry)}
     ) as running:
-        running.poll(ONE, coverage=SIGHT._replace(processes=5, unreadable=2))
+        running.poll(ONE, coverage=FULL_COVERAGE._replace(processes=5, unreadable=2))
         async with running.client():
             await running.subscribed(1)
             running.poll(TWO)

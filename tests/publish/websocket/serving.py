@@ -28,7 +28,7 @@ from agent.stream.filters import Filter
 
 from ...feeding import AGENT
 from ...make import (
-    SIGHT,
+    FULL_COVERAGE,
     Record,
     holding,
     records,
@@ -63,7 +63,7 @@ class Serving:
         port: int = self.listeners[0].socket.getsockname()[1]
         return port
 
-    def poll(self, *held: Holding, coverage: Coverage = SIGHT) -> None:
+    def poll(self, *held: Holding, coverage: Coverage = FULL_COVERAGE) -> None:
         current = snapshot(*held, coverage=coverage)
         self.feed.publish(current, self._tracker.advance(current))
 
