@@ -1,4 +1,4 @@
-"""Values of the model, made short; and how a subscriber folds what it is sent."""
+"""Build values of the model from few arguments, and apply records as a subscriber does."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def process(pid: int = 7, start_ticks: int = 100, **more: Any) -> Process:
 def holding(
     socket: Socket | None = None, by: Process | None = None, fds: tuple[int, ...] = (3,)
 ) -> Holding:
-    """Held by process 7, unless ``by`` says who."""
+    """Return a holding of process 7, or of the process ``by``."""
     return Holding(socket or tcp(), by or process(), fds, Owner(0, "root"))
 
 
 def without_holder(socket: Socket | None = None) -> Holding:
+    """Return the holding of a socket whose holder is unknown."""
     return Holding(socket or tcp(), None, (), Owner(0, "root"))
 
 
-def key(one: Holding) -> tuple[int | None, int]:
-    return (one.process.pid if one.process else None, one.socket.inode)
+def key(holding: Holding) -> tuple[int | None, int]:
+    return (holding.process.pid if holding.process else None, holding.socket.inode)
 
 
 def snapshot(
@@ -61,7 +62,7 @@ def snapshot(
     others: Iterable[Process] = (),
     short_lived: tuple[Holding, ...] = (),
 ) -> Snapshot:
-    """``others`` are processes that hold nothing, ``brief`` what came and went."""
+    """Return a snapshot; ``others`` are processes without a socket."""
     processes = [one.process for one in holdings if one.process] + list(others)
     return Snapshot(
         time,
@@ -73,30 +74,33 @@ def snapshot(
 
 
 def records(data: bytes) -> list[Record]:
-    """Parsed strictly: what is not JSON, or a line that does not end, is an error."""
+    """Parse NDJSON. Raise an error for a line that is not JSON or has no end."""
     assert data.endswith(b"\n")
     return [json.loads(line) for line in data[:-1].split(b"\n")]
 
 
-def fold(state: Fold, told: Iterable[Record]) -> Fold:
-    """The state behind these records; an impossible record is an error."""
-    snapshot_under_way = False
-    for record in told:
+def fold(state: Fold, records: Iterable[Record]) -> Fold:
+    """Apply records to a subscriber's state; return the new state.
+
+    Raise AssertionError if a record does not fit the state, such as the close of an unknown socket.
+    """
+    in_snapshot = False
+    for record in records:
         event = record["event"]
         if event == "snapshot":
-            if not snapshot_under_way:
-                state, snapshot_under_way = {}, True
+            if not in_snapshot:
+                state, in_snapshot = {}, True
             assert (record["pid"], record["inode"]) not in state
             state[record["pid"], record["inode"]] = record
         elif event == "snapshot_end":
-            state = state if snapshot_under_way else {}
-            snapshot_under_way = False
+            state = state if in_snapshot else {}
+            in_snapshot = False
             assert record["count"] == len(state)
         elif event in ("open", "update", "close"):
-            at = (record["pid"], record["inode"])
-            assert (at in state) == (event != "open")
+            pid_inode = (record["pid"], record["inode"])
+            assert (pid_inode in state) == (event != "open")
             if event == "close":
-                del state[at]
+                del state[pid_inode]
             else:
-                state[at] = record
+                state[pid_inode] = record
     return state

@@ -1,4 +1,4 @@
-"""Arbitrary values of the model, within what its sources can say."""
+"""Hypothesis strategies for the values of the model, as far as the kernel can produce them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ unix_sockets = st.builds(
     peer_inode=st.none() | inodes,
     backlog=st.none() | small,
 )
-# What only a descriptor tells of: the kernel's names may be anything.
+# Sockets that no table lists, known from their descriptors: a protocol may have any name.
 other_sockets = st.builds(
     _socket,
     proto=st.none() | names,
@@ -111,32 +111,34 @@ descriptors = st.sets(st.integers(0, 2**20), min_size=1, max_size=3).map(
     lambda fds: tuple(sorted(fds))
 )
 pids = st.none() | st.integers(1, 2**22)
-places = st.none() | st.builds(CgroupInfo, st.none() | names, st.none() | names, st.none() | names)
+cgroups = st.none() | st.builds(CgroupInfo, st.none() | names, st.none() | names, st.none() | names)
 held = st.builds(
     lambda holding, omitted: holding._replace(omitted_fds=omitted if len(holding.fds) > 1 else 0),
     st.builds(Holding, sockets, processes, descriptors, owners, pids, st.none(), st.just(0)),
     small,
 )
-hidden = st.builds(Holding, sockets, st.none(), st.just(()), owners, pids, places, st.just(0))
-holdings = held | hidden
+without_holder = st.builds(
+    Holding, sockets, st.none(), st.just(()), owners, pids, cgroups, st.just(0)
+)
+holdings = held | without_holder
 
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[Holding, Holding]:
-    """A holding as it is and as it was."""
+    """Draw a holding as it is now and as it was before."""
     kind = draw(st.sampled_from([inet_sockets(), unix_sockets, other_sockets]))
     now, was = draw(kind), draw(kind)
     was = was._replace(inode=now.inode, proto=now.proto, family=now.family, type=now.type)
-    by = draw(st.none() | processes)
-    if by is None:
-        place = draw(places)
+    holder = draw(st.none() | processes)
+    if holder is None:
+        cgroup = draw(cgroups)
         return (
-            Holding(now, None, (), draw(owners), draw(pids), place),
-            Holding(was, None, (), draw(owners), draw(pids), place),
+            Holding(now, None, (), draw(owners), draw(pids), cgroup),
+            Holding(was, None, (), draw(owners), draw(pids), cgroup),
         )
-    before = draw(st.just(by) | processes.map(lambda other: other._replace(pid=by.pid)))
+    before = draw(st.just(holder) | processes.map(lambda other: other._replace(pid=holder.pid)))
     return (
-        Holding(now, by, draw(descriptors), draw(owners), draw(pids)),
+        Holding(now, holder, draw(descriptors), draw(owners), draw(pids)),
         Holding(was, before, draw(descriptors), draw(owners), draw(pids)),
     )
 
@@ -144,7 +146,7 @@ def changes(draw: st.DrawFn) -> tuple[Holding, Holding]:
 coverages = st.builds(Coverage, small, small, small, st.lists(names, max_size=2).map(tuple))
 
 
-# Few keys that come, go and change all the time: what a run of polls may show.
+# Few keys, so that holdings of successive polls often have the same key and differ.
 _busy_processes = st.builds(
     process,
     pid=st.integers(1, 2),
@@ -179,37 +181,37 @@ _busy_holdings = st.builds(
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
+    """Draw a snapshot in which each pid is that of one process."""
     found = draw(st.lists(_busy_holdings, max_size=8))
-    # A pid is one process at a time.
-    lives = {one.process.pid: one.process for one in found if one.process}
+    holders = {one.process.pid: one.process for one in found if one.process}
     others = {one.pid: one for one in draw(st.lists(_busy_processes, max_size=1))}
-    lives = others | lives
-    whole = [
-        one._replace(process=lives[one.process.pid]) if one.process else one._replace(fds=())
+    by_pid = others | holders
+    consistent = [
+        one._replace(process=by_pid[one.process.pid]) if one.process else one._replace(fds=())
         for one in found
     ]
     return Snapshot(
         draw(st.floats(1.0e9, 1.0e9 + 100)),
-        {key(one): one for one in whole},
-        {pid: one.start_ticks for pid, one in lives.items()},
-        Coverage(len(lives), draw(st.integers(0, 1)), 1),
+        {key(one): one for one in consistent},
+        {pid: one.start_ticks for pid, one in by_pid.items()},
+        Coverage(len(by_pid), draw(st.integers(0, 1)), 1),
     )
 
 
 @st.composite
 def runs(draw: st.DrawFn, least: int = 1, most: int = 6) -> list[Snapshot]:
-    """Polls in a row, some of which say what they changed."""
+    """Draw successive snapshots, of which some have the keys that changed."""
     polls = draw(st.lists(snapshots(), min_size=least, max_size=most))
-    told = polls[:1]
+    drawn = polls[:1]
     for before, now in pairwise(polls):
         keys = before.holdings.keys() | now.holdings.keys()
         changed = {at for at in keys if before.holdings.get(at) != now.holdings.get(at)}
-        told.append(now._replace(changed=frozenset(changed) if draw(st.booleans()) else None))
-    return told
+        drawn.append(now._replace(changed=frozenset(changed) if draw(st.booleans()) else None))
+    return drawn
 
 
 def mutated(data: bytes) -> st.SearchStrategy[bytes]:
-    """``data`` cut off, with bytes changed, with lines repeated, swapped and left out."""
+    """Return ``data`` truncated, with other bytes, or with lines repeated, swapped and removed."""
 
     def cut(at: int) -> bytes:
         return data[:at]
