@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent.kernel.procfs.progress import Progress
-from agent.snapshot import blocking as hops_module
+from agent.snapshot import blocking
 from agent.snapshot.blocking import MAX_HUNG_OF_A_KIND, THREADS, BlockingCalls, CallTimeout
 
 
@@ -27,7 +27,7 @@ class Hanging:
         return "released"
 
     def batch(self, items: Sequence[int], progress: Progress) -> list[int]:
-        """Read items, of which the negative ones hang."""
+        """Read items; the reads of negative items hang."""
         for item in progress.each(items):
             self.read.append(item)
             if item < 0:
@@ -37,66 +37,68 @@ class Hanging:
 
 @pytest.fixture
 async def hanging(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:
-    monkeypatch.setattr(hops_module, "HANG_SECONDS", 0.1)
+    monkeypatch.setattr(blocking, "HANG_SECONDS", 0.1)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * THREADS))
-    one = Hanging()
-    yield one
-    one.release()
+    reads = Hanging()
+    yield reads
+    reads.release()
 
 
 def itself(item: int) -> int:
+    """Return the place of an item: the item."""
     return item
 
 
-async def returned(hops: BlockingCalls, place: Hashable) -> None:
-    while hops.hangs(place):
-        hops.forget_returned()
+async def until_returned(calls: BlockingCalls, place: Hashable) -> None:
+    """Wait until no call hangs at the place."""
+    while calls.hangs(place):
+        calls.forget_returned()
         await asyncio.sleep(0)
 
 
-async def test_a_call_returns_what_the_function_does() -> None:
+async def test_a_call_returns_the_result_of_the_function() -> None:
     assert await BlockingCalls().call("here", divmod, 7, 2) == (3, 1)
 
 
-async def test_a_call_raises_what_the_function_does() -> None:
+async def test_a_call_raises_the_error_of_the_function() -> None:
     with pytest.raises(ZeroDivisionError):
         await BlockingCalls().call("here", divmod, 7, 0)
 
 
-async def test_a_call_that_hangs_is_late_and_its_place_avoided(hanging: Hanging) -> None:
-    hops = BlockingCalls()
+async def test_a_call_that_hangs_times_out_and_its_place_is_avoided(hanging: Hanging) -> None:
+    calls = BlockingCalls()
     with pytest.raises(CallTimeout):
-        await hops.call("there", hanging.wait)
-    assert hops.hangs("there")
+        await calls.call("there", hanging.wait)
+    assert calls.hangs("there")
     with pytest.raises(CallTimeout):
-        await hops.call("there", os.getpid)
-    assert await hops.call("here", os.getpid) == os.getpid()
+        await calls.call("there", os.getpid)
+    assert await calls.call("here", os.getpid) == os.getpid()
 
 
 async def test_a_place_is_read_again_when_its_call_has_returned(hanging: Hanging) -> None:
-    hops = BlockingCalls()
+    calls = BlockingCalls()
     with pytest.raises(CallTimeout):
-        await hops.call("there", hanging.wait)
+        await calls.call("there", hanging.wait)
     hanging.release()
-    await returned(hops, "there")
-    assert await hops.call("there", os.getpid) == os.getpid()
+    await until_returned(calls, "there")
+    assert await calls.call("there", os.getpid) == os.getpid()
 
 
 async def test_a_place_hangs_until_returned_calls_are_forgotten(hanging: Hanging) -> None:
-    hops = BlockingCalls()
-    await hops.batch(hanging.batch, [-1, 2], itself)
+    calls = BlockingCalls()
+    await calls.batch(hanging.batch, [-1, 2], itself)
     hanging.release()
-    while not hops._hung[-1].returned:  # noqa: ASYNC110 (until a thread returns)
+    while not calls._hung[-1].returned:  # noqa: ASYNC110 (until a thread returns)
         await asyncio.sleep(0)
-    assert await hops.batch(hanging.batch, [-1, 2], itself) == [2]
-    assert hops.hangs(-1)
-    hops.forget_returned()
-    assert not hops.hangs(-1)
+    assert await calls.batch(hanging.batch, [-1, 2], itself) == [2]
+    assert calls.hangs(-1)
+    calls.forget_returned()
+    assert not calls.hangs(-1)
 
 
-async def test_a_call_that_works_is_never_late(hanging: Hanging) -> None:
+async def test_a_call_that_uses_cpu_time_does_not_time_out(hanging: Hanging) -> None:
     def work() -> str:
-        end = time.thread_time() + 1.0  # Ten times the patience.
+        end = time.thread_time() + 1.0  # Ten times HANG_SECONDS.
         while time.thread_time() < end:
             pass
         return "done"
@@ -104,60 +106,60 @@ async def test_a_call_that_works_is_never_late(hanging: Hanging) -> None:
     assert await BlockingCalls().call("here", work) == "done"
 
 
-async def test_a_batch_is_made_again_without_what_hangs(hanging: Hanging) -> None:
-    hops = BlockingCalls()
-    assert await hops.batch(hanging.batch, [1, -2, 3, -4, 5], itself) == [1, 3, 5]
+async def test_a_batch_is_repeated_without_the_items_that_hang(hanging: Hanging) -> None:
+    calls = BlockingCalls()
+    assert await calls.batch(hanging.batch, [1, -2, 3, -4, 5], itself) == [1, 3, 5]
     assert hanging.read == [1, -2, 1, 3, -4, 1, 3, 5]
-    assert (hops.hangs(-2), hops.hangs(-4), hops.hangs(3)) == (True, True, False)
+    assert (calls.hangs(-2), calls.hangs(-4), calls.hangs(3)) == (True, True, False)
 
 
-async def test_what_hung_in_a_batch_goes_on_with_nothing_else(hanging: Hanging) -> None:
-    hops = BlockingCalls()
-    await hops.batch(hanging.batch, [-1, 2], itself)
+async def test_a_thread_that_hung_in_a_batch_reads_no_further_item(hanging: Hanging) -> None:
+    calls = BlockingCalls()
+    await calls.batch(hanging.batch, [-1, 2], itself)
     hanging.release()
-    await returned(hops, -1)
+    await until_returned(calls, -1)
     assert hanging.read == [-1, 2]
 
 
-async def test_more_calls_hang_than_there_are_threads_and_others_are_made(
+async def test_calls_are_made_while_more_calls_hang_than_there_are_slots(
     hanging: Hanging,
 ) -> None:
-    hops = BlockingCalls()
-    calls = (hops.call(("there", number), hanging.wait) for number in range(THREADS + 2))
-    late = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(one) for one in late] == [CallTimeout] * (THREADS + 2)
-    assert await hops.call("here", os.getpid) == os.getpid()
+    calls = BlockingCalls()
+    hung = (calls.call(("there", number), hanging.wait) for number in range(THREADS + 2))
+    errors = await asyncio.gather(*hung, return_exceptions=True)
+    assert [type(error) for error in errors] == [CallTimeout] * (THREADS + 2)
+    assert await calls.call("here", os.getpid) == os.getpid()
 
 
 async def test_no_call_is_made_while_too_many_hang(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hops_module, "MAX_HUNG", 2)
-    hops = BlockingCalls()
+    monkeypatch.setattr(blocking, "MAX_HUNG", 2)
+    calls = BlockingCalls()
     for place in "ab":
         with pytest.raises(CallTimeout):
-            await hops.call(place, hanging.wait)
+            await calls.call(place, hanging.wait)
     with pytest.raises(CallTimeout):
-        await hops.call("here", os.getpid)
+        await calls.call("here", os.getpid)
     with pytest.raises(CallTimeout):
-        await hops.batch(hanging.batch, [1], itself)
+        await calls.batch(hanging.batch, [1], itself)
     assert hanging.read == []
 
 
-async def test_what_can_be_done_without_is_avoided_everywhere_once_several_hang(
+async def test_places_of_a_dispensable_kind_are_avoided_once_several_hang(
     hanging: Hanging,
 ) -> None:
-    hops = BlockingCalls()
+    calls = BlockingCalls()
     for pid in range(MAX_HUNG_OF_A_KIND):
-        assert not hops.avoids(("cmdline", 99))
+        assert not calls.avoids(("cmdline", 99))
         with pytest.raises(CallTimeout):
-            await hops.call(("cmdline", pid), hanging.wait)
-    assert hops.avoids(("cmdline", 99))
-    assert not hops.avoids(("counters", 99))
-    assert not hops.avoids(99)
+            await calls.call(("cmdline", pid), hanging.wait)
+    assert calls.avoids(("cmdline", 99))
+    assert not calls.avoids(("counters", 99))
+    assert not calls.avoids(99)
 
 
-async def test_who_is_cancelled_in_a_call_is_cancelled(hanging: Hanging) -> None:
+async def test_a_task_can_be_cancelled_during_a_call(hanging: Hanging) -> None:
     task = asyncio.create_task(BlockingCalls().call("there", hanging.wait))
     await asyncio.sleep(0)
     task.cancel()

@@ -5,7 +5,8 @@ from agent.snapshot.coverage import HIDDEN, MAX_ALIKE, coverage, kind, named
 from agent.snapshot.holders import Holders
 
 
-def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
+def holders_of(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
+    """Return the state of processes; the descriptors of ``denied`` ones may not be read."""
     holders = Holders()
     for pid in pids:
         process = Process(pid, 1, f"app{pid}", 1, 0.0)
@@ -13,13 +14,13 @@ def watching(*pids: int, denied: tuple[int, ...] = ()) -> Holders:
     return holders
 
 
-def test_where_all_is_seen_nothing_is_missing() -> None:
-    found = coverage(watching(1, 2), 3, {}, hidden=False, unread=())
+def test_without_failures_nothing_is_missing() -> None:
+    found = coverage(holders_of(1, 2), 3, {}, hidden=False, unread=())
     assert found == Coverage(2, 0, 3)
 
 
-def test_what_is_missing_is_told_in_sentences() -> None:
-    holders = watching(1, 2, 3, denied=(2,))
+def test_missing_is_reported_in_sentences() -> None:
+    holders = holders_of(1, 2, 3, denied=(2,))
     failed = {3: "no", 4: "no", 1: "never"}
     found = coverage(holders, 1, failed, hidden=True, unread=["tcp is gone"])
     assert (found.processes, found.unreadable) == (3, 1)
@@ -32,8 +33,8 @@ def test_what_is_missing_is_told_in_sentences() -> None:
     )
 
 
-def test_many_are_not_named() -> None:
-    holders = watching(1, 2, 3, 4, denied=(1, 2, 3, 4))
+def test_many_processes_are_counted_not_named() -> None:
+    holders = holders_of(1, 2, 3, 4, denied=(1, 2, 3, 4))
     failed = dict.fromkeys((1, 2, 3, 4), "no")
     assert coverage(holders, 1, failed, hidden=False, unread=()).missing == (
         "the descriptors of some processes may not be read",
@@ -41,9 +42,9 @@ def test_many_are_not_named() -> None:
     )
 
 
-def test_of_many_sentences_of_one_kind_the_first_are_listed_and_the_others_counted() -> None:
+def test_of_many_sentences_of_one_kind_the_first_are_listed_and_the_rest_counted() -> None:
     tables = [f"tcp of network namespace {at} could not be read (no)" for at in range(3000)]
-    found = coverage(watching(1), 1, {}, hidden=False, unread=[*tables, "unix is gone"])
+    found = coverage(holders_of(1), 1, {}, hidden=False, unread=[*tables, "unix is gone"])
     assert found.missing == (
         *tables[: MAX_ALIKE - 1],
         f"{tables[MAX_ALIKE - 1]}; {3000 - MAX_ALIKE} more such gaps",
@@ -51,7 +52,7 @@ def test_of_many_sentences_of_one_kind_the_first_are_listed_and_the_others_count
     )
 
 
-def test_names() -> None:
+def test_processes_are_named_in_ascending_order() -> None:
     assert named({7: None}) == "process 7"
     assert named({9: "b", 8: "a"}) == "processes 8 (a), 9 (b)"
 
@@ -75,6 +76,6 @@ def test_sentences_that_differ_in_names_and_numbers_are_of_one_kind(one: str, ot
     assert kind(one) == kind(other)
 
 
-def test_sentences_on_different_things_are_of_different_kinds() -> None:
+def test_sentences_about_different_gaps_are_of_different_kinds() -> None:
     sentences = [HIDDEN, "tcp of network namespace 1 is gone", "udp of network namespace 1 is gone"]
     assert len(set(map(kind, sentences))) == 3

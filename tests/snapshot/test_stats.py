@@ -13,32 +13,32 @@ from agent.snapshot.stats import (
     sentence,
 )
 
-# All zeros before there is anything to tell.
 NOTHING = PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
 
 
-def vitals(*polls: PollCost) -> PollStats:
-    gathered = PollStats()
+def stats_of(*polls: PollCost) -> PollStats:
+    stats = PollStats()
     for poll in polls:
-        gathered.add(poll)
-    return gathered
+        stats.add(poll)
+    return stats
 
 
 def lasting(*seconds: float) -> PollStats:
-    return vitals(*(PollCost(one, 0.0, WorkCounters()) for one in seconds))
+    """Return the statistics of polls that took this long."""
+    return stats_of(*(PollCost(one, 0.0, WorkCounters()) for one in seconds))
 
 
-def test_before_the_first_poll_there_is_nothing_to_tell() -> None:
+def test_before_the_first_poll_all_figures_are_zero() -> None:
     assert PollStats().figures() == NOTHING
     assert sentence(NOTHING).startswith("0 polls, 0 late;")
 
 
-def test_one_poll_is_all_of_the_figures() -> None:
-    one = vitals(PollCost(0.25, 0.125, WorkCounters(3, 40, 500)))
+def test_the_figures_of_one_poll_are_its_cost() -> None:
+    one = stats_of(PollCost(0.25, 0.125, WorkCounters(3, 40, 500)))
     assert one.figures() == PollSummary(1, 250.0, 250.0, 125.0, 3.0, 40.0, 500.0, 0)
 
 
-def test_a_poll_takes_the_median() -> None:
+def test_poll_ms_is_the_median() -> None:
     assert lasting(0.001, 0.002, 0.9).figures().poll_ms == 2.0
     assert 1.0 <= lasting(0.001, 0.003).figures().poll_ms <= 3.0
 
@@ -50,7 +50,7 @@ def test_one_slow_poll_of_many_shows_in_the_99th_percentile() -> None:
 
 
 def test_cpu_and_work_are_per_poll() -> None:
-    figures = vitals(
+    figures = stats_of(
         PollCost(1, 0.002, WorkCounters(1, 10, 0)), PollCost(1, 0.004, WorkCounters(2, 0, 5))
     ).figures()
     assert figures.poll_cpu_ms == 3.0
@@ -60,24 +60,24 @@ def test_cpu_and_work_are_per_poll() -> None:
 
 
 def test_late_polls_are_counted() -> None:
-    gathered = lasting(0.1)
-    gathered.add(PollCost(3.0, 0.0, WorkCounters()), late=True)
-    assert (gathered.figures().polls, gathered.figures().late_polls) == (2, 1)
+    stats = lasting(0.1)
+    stats.add(PollCost(3.0, 0.0, WorkCounters()), late=True)
+    assert (stats.figures().polls, stats.figures().late_polls) == (2, 1)
 
 
-def test_old_polls_are_counted_but_not_in_the_figures() -> None:
-    gathered = PollStats()
-    gathered.add(PollCost(100.0, 100.0, WorkCounters(9, 9, 9)), late=True)
+def test_old_polls_are_only_counted() -> None:
+    stats = PollStats()
+    stats.add(PollCost(100.0, 100.0, WorkCounters(9, 9, 9)), late=True)
     for _ in range(WINDOW):
-        gathered.add(PollCost(0.001, 0.001, WorkCounters(1, 1, 1)))
-    assert gathered.figures() == PollSummary(WINDOW + 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1)
+        stats.add(PollCost(0.001, 0.001, WorkCounters(1, 1, 1)))
+    assert stats.figures() == PollSummary(WINDOW + 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1)
 
 
-def test_the_sentence_tells_every_figure() -> None:
+def test_the_sentence_contains_every_figure() -> None:
     figures = PollSummary(11, 22.25, 33.5, 44.75, 55.5, 66.5, 77.5, 88)
-    told = sentence(figures)
-    assert all(str(figure) in told for figure in figures)
-    assert "\n" not in told
+    text = sentence(figures)
+    assert all(str(figure) in text for figure in figures)
+    assert "\n" not in text
 
 
 amounts = st.floats(0, 1e4)
@@ -85,16 +85,16 @@ polls = st.builds(PollCost, amounts, amounts, st.builds(WorkCounters, *[st.integ
 
 
 @given(st.lists(polls, min_size=1, max_size=20))
-def test_figures_lie_within_what_was_measured(found: list[PollCost]) -> None:
-    figures = vitals(*found).figures()
-    shortest, longest = (pick(one.seconds for one in found) * 1000 for pick in (min, max))
+def test_figures_lie_within_the_measured_range(found: list[PollCost]) -> None:
+    figures = stats_of(*found).figures()
+    shortest, longest = (extreme(one.seconds for one in found) * 1000 for extreme in (min, max))
     assert shortest - 0.01 <= figures.poll_ms <= figures.poll_p99_ms <= longest + 0.01
     assert min(one.work.rows for one in found) <= figures.rows_decoded + 0.1
     assert figures.rows_decoded - 0.1 <= max(one.work.rows for one in found)
     assert json.loads(json.dumps(figures._asdict())) == figures._asdict()
 
 
-def test_work_is_told_from_the_start() -> None:
+def test_work_counters_begin_at_zero_and_are_frozen() -> None:
     assert WorkCounters() == (0, 0, 0)
     with pytest.raises(AttributeError):
         WorkCounters().rows = 1  # type: ignore[misc]
