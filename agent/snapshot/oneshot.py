@@ -44,7 +44,7 @@ async def take_snapshot(
     others = {netns: ways for netns, ways in every.items() if netns not in own}
     reading = await tables.read({**own, **others}, dict.fromkeys(others, ALL_GROUPS))
     reported = holdings.reported
-    sockets = {at: row for at, row in reading.sockets.items() if at not in reported}
+    sockets = {inode: reading.sockets[inode] for inode in reading.sockets.keys() - reported}
     rest = Reading(sockets, Change(set(sockets), set()), {**reading.groups, **own_groups})
     snapshot = await poller.join_reading(every, rest, failed, reported=reported)
     yield map(holdings.with_peer, snapshot.holdings.values())
