@@ -15,7 +15,10 @@ from agent.kernel.netlink.inet_diag import inet_dump
 from agent.kernel.netlink.messages import split_rows
 from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY
+from agent.kernel.trace.events import EVENTS, SET_STATE, StateChange
+from agent.kernel.trace.formats import COMMON
 from tests.captures import capture
+from tests.kernel.trace import captured
 
 from ..fuzz_tables import SCOPE
 from .timing import Pair
@@ -87,6 +90,34 @@ def two_comparisons() -> Pair:
         lambda: [state not in ("SYN_SENT", "CLOSE") for state in states],
         COUNT,
     )
+
+
+def trace_pages() -> Pair:
+    """Decode state changes with one format for all fields; field by field. Per event."""
+    kernel = captured.KERNELS[-1]
+    decoder, layout = captured.decoder(kernel), captured.layout(kernel)
+    format = captured.formats(kernel)[SET_STATE]
+    data = captured.make_data(
+        format, protocol=6, skaddr=1 << 63, common_pid=1 << 20, sport=40_000, dport=443
+    )
+    record = captured.make_record(data, 5_000)
+    count = layout.data_size // len(record)
+    page = captured.make_page(layout, *[record] * count, time=1 << 50)
+    codes = {1: "B", 2: "H", 4: "i", 8: "Q", 16: "16s"}
+    fields = [
+        struct.Struct(f"={field.offset + 4}x{codes[field.size]}")
+        for field in map(format.fields.__getitem__, (*COMMON, *EVENTS[SET_STATE]))
+        if field.name != "protocol"
+    ]
+    begins = range(layout.data_offset, layout.data_offset + count * len(record), len(record))
+
+    def by_field() -> list[StateChange]:
+        return [
+            StateChange(0, *[field.unpack_from(page, begin)[0] for field in fields])
+            for begin in begins
+        ]
+
+    return Pair(lambda: decoder.decode(page).events, by_field, count)
 
 
 class _Descriptors:
@@ -199,6 +230,7 @@ BENCHMARKS = (
     unnamed_rows,
     byte_order,
     two_comparisons,
+    trace_pages,
     descriptor_links,
     free_descriptors,
     executor_batches,

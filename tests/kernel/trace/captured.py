@@ -60,13 +60,13 @@ def having(name: str) -> list[str]:
     return [kernel for kernel in KERNELS if (CAPTURES / kernel / "pages" / name).exists()]
 
 
-def make_data(format: EventFormat, extra: bytes = b"", **values: int | bytes) -> bytes:
+def make_data(format: EventFormat, **values: int | bytes) -> bytes:
     """Return the data of an event with these fields, and zeros in the others."""
     size = max(field.offset + field.size for field in format.fields.values())
     data = bytearray(size)
     for name, value in {"common_type": format.id, **values}.items():
         put(data, format.fields[name], value)
-    return bytes(data) + extra
+    return bytes(data)
 
 
 def put(data: bytearray, field: Field, value: int | bytes) -> None:
