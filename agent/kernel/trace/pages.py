@@ -207,7 +207,7 @@ def _code(field: Field, kind: FieldKind) -> str:
 
 
 def _read_state_change(unpack: _Unpack) -> _Read:
-    new = tuple.__new__  # At half the cost of StateChange().
+    new = tuple.__new__  # StateChange() takes 0.29 µs instead of 0.17.
 
     def read(time: int, page: bytes, data: int, _end: int) -> StateChange | None:
         (

@@ -299,6 +299,16 @@ def test_a_truncated_page_gives_its_first_events(kernel: str) -> None:
             assert decoded.malformed == 1
 
 
+@each_kernel
+def test_a_record_with_a_length_word_that_is_cut_off_is_malformed(kernel: str) -> None:
+    first, second = exit_record(kernel), exit_record(kernel, length_word=True)
+    page = make_page(layout(kernel), first, second, time=TIME)
+    begin = layout(kernel).data_offset + len(first)
+    for size in range(begin, begin + len(second)):
+        decoded = decoder(kernel).decode(page[:size])
+        assert decoded == DecodedPage([Exited(TIME, 0, 5, 5)], 0, 1)
+
+
 @given(st.data())
 def test_no_bytes_raise(data: st.DataObject) -> None:
     kernel = data.draw(st.sampled_from(KERNELS))
