@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ..kernel.procfs.progress import Progress
+from ..kernel.procfs.files import Progress
 
 # A call hangs if its thread has used next to no CPU time for this long. A call that works may take
 # longer.

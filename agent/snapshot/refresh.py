@@ -14,8 +14,8 @@ import time
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from operator import attrgetter
 
+from ..kernel.procfs.files import Progress
 from ..kernel.procfs.kcmp import may_share_fds
-from ..kernel.procfs.progress import Progress
 from ..kernel.procfs.scan import FdCheck, FdSummary, ProcessScan, is_other_program
 from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.schedstat import RunMonitor, is_conclusive

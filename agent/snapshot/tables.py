@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import DUMPED_TABLES
 from ..kernel.procfs import sockstat
+from ..kernel.procfs.files import Progress
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.procfs.net_tables import table_of
-from ..kernel.procfs.progress import Progress
 from ..kernel.rows import EMPTY, Table
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout

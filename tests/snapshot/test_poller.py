@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from agent.kernel.procfs.progress import Progress
+from agent.kernel.procfs.files import Progress
 from agent.kernel.procfs.scan import FdCheck, FdCheckResult, ProcessScan
 from agent.kernel.procfs.scanner import ProcessScanner
 from agent.kernel.procfs.sockprotoname import SocketFd, read_protocols

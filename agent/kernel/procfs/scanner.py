@@ -20,13 +20,13 @@ from .files import (
     DENIED_ERRNOS,
     GONE_ERRNOS,
     ProcessGone,
+    Progress,
     open_directory,
     read,
     read_link,
     read_or_empty,
 )
 from .mount import ProcFS
-from .progress import Progress
 from .scan import FdCheck, FdCheckResult, FdSummary, ProcessScan, ScanResult
 from .stat import ProcessStat, parse_cgroup, parse_cmdline, parse_stat
 

@@ -14,8 +14,7 @@ from operator import itemgetter
 from ...model import Socket
 from ...text import decode
 from .fd import SOCKET_PREFIX
-from .files import GONE_ERRNOS
-from .progress import Progress
+from .files import GONE_ERRNOS, Progress
 
 _OWN_FDS = "/proc/self/fd"  # Of this kernel, also where another procfs is read.
 _ATTRIBUTE = "system.sockprotoname"
@@ -56,10 +55,12 @@ def _read_protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
 
 
 # The kernel's names (.name of its struct proto) of protocols that records name otherwise.
-_PROTOCOL_NAMES = {
-    "udp-lite": "udplite",
-    "ping": "icmp",
-    "unix-stream": "unix",
+_PROTOCOL_NAMES = {"udp-lite": "udplite", "ping": "icmp", "unix-stream": "unix"}
+# Protocols of the inet families, with the state of their sockets that are in no table.
+_INET_UNBOUND: dict[str, str | None] = {
+    "tcp": "CLOSE",
+    **dict.fromkeys(("udp", "udplite", "raw", "icmp"), "UNCONNECTED"),
+    **dict.fromkeys(("mptcp", "sctp", "dccp", "smc")),
 }
 
 
@@ -71,26 +72,10 @@ def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = Non
     if not name:
         return Socket(inode, None, None, None, None, netns=netns)
     proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
-    family = "inet"
-    if proto.endswith("v6"):
-        family = "inet6"
-        proto = proto.removesuffix("v6")
+    family = "inet6" if proto.endswith("v6") else "inet"
+    proto = proto.removesuffix("v6")
     proto = _PROTOCOL_NAMES.get(proto, proto)
     if proto in _INET_UNBOUND:
         return Socket(inode, proto, family, None, _INET_UNBOUND[proto], netns=netns)
     state = "UNCONNECTED" if proto in ("netlink", "packet") else None
     return Socket(inode, proto, proto, None, state, netns=netns)
-
-
-# Protocols of the inet families, with the state of their sockets that are in no table.
-_INET_UNBOUND: dict[str, str | None] = {
-    "tcp": "CLOSE",
-    "udp": "UNCONNECTED",
-    "udplite": "UNCONNECTED",
-    "raw": "UNCONNECTED",
-    "icmp": "UNCONNECTED",
-    "mptcp": None,
-    "sctp": None,
-    "dccp": None,
-    "smc": None,
-}
