@@ -15,8 +15,7 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import NamedTuple
 
-from .holders import Holders
-from .process_state import ProcessState
+from .holders import Holders, ProcessState
 
 # Everything is read again in this many seconds.
 SWEEP_SECONDS = 60.0

@@ -22,9 +22,8 @@ from ..kernel.procfs.schedstat import RunMonitor, is_conclusive
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout, place_of_process
 from .holders import Holders
-from .late import LateProcesses
 from .plan import Budget, Planner
-from .quota import Limits
+from .quota import LateProcesses, Limits
 
 # Two threads scan in 0.6 of the time of one; more threads wait for the interpreter's lock.
 SCAN_THREADS = min(2, os.cpu_count() or 1)

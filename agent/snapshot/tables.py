@@ -17,8 +17,18 @@ from ..kernel.rows import EMPTY, Table
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout
 from .ended import EndedSockets
-from .groups import GROUP_OF, GROUPS, TCP, UDP, Group, groups_of
-from .reading import Ended, GroupsByNamespace, Namespaces, Reading
+from .reading import (
+    GROUP_OF,
+    GROUPS,
+    TCP,
+    UDP,
+    Ended,
+    Group,
+    GroupsByNamespace,
+    Namespaces,
+    Reading,
+    groups_of,
+)
 from .schedule import Schedule
 from .socket_tables import SocketTables
 from .table_sources import EventSource, Namespace, TableName, TableReading, TableSource
