@@ -16,10 +16,8 @@ Decode = Callable[[Iterable[bytes]], Iterator[tuple[bytes, Socket]]]
 
 
 class Table(NamedTuple):
-    """One reading of a table: its sockets by row, and the rows that could not be decoded.
-
-    ``added`` and ``removed`` are the difference from the reading before.
-    """
+    """One reading of a table: its sockets by row, and the rows that could not be decoded. ``added``
+    and ``removed`` are the difference from the reading before."""
 
     rows: Mapping[bytes, Socket]
     malformed: frozenset[bytes] = frozenset()
@@ -39,11 +37,8 @@ EMPTY = Table({})
 
 
 class Scope(NamedTuple):
-    """What decoding the rows of a network namespace requires.
-
-    ``ephemeral_ports`` are those that the kernel chooses from; ``interface_name`` returns the name
-    of the interface with an index.
-    """
+    """What decoding the rows of a network namespace requires. ``ephemeral_ports`` are those that
+    the kernel chooses from; ``interface_name`` returns the name of the interface with an index."""
 
     netns: int | None
     ephemeral_ports: range
@@ -51,10 +46,8 @@ class Scope(NamedTuple):
 
 
 def update_table(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
-    """Return the table with these rows, or ``before`` itself if nothing changed.
-
-    ``decode`` is called once, with the rows that are not in ``before``, and only if there are any.
-    """
+    """Return the table with these rows, or ``before`` itself if nothing changed. ``decode`` is
+    called once, with the rows that are not in ``before``, and only if there are any."""
     if before is EMPTY:
         listed = list(rows)
         added = dict(decode(listed))

@@ -49,10 +49,7 @@ class Users:
 
 
 def is_privileged(status: bytes | None = None) -> bool:
-    """Return whether the process may read the descriptors of all processes.
-
-    Reading them takes both capabilities above. ``status`` is the content of ``/proc/self/status``;
-    None reads it.
-    """
+    """Return whether the process may read the descriptors of all processes. Reading them takes both
+    capabilities above. ``status`` is the content of ``/proc/self/status``; None reads it."""
     found = _EFFECTIVE.search(read_or_empty("/proc/self/status") if status is None else status)
     return found is not None and int(found[1], 16) & _NEEDED == _NEEDED

@@ -90,10 +90,8 @@ class ProcessState:
         return before
 
     def update_fds(self, changes: Mapping[int, int | None]) -> tuple[FdsByInode, FdsByInode]:
-        """Apply changes: descriptor → inode, None for a descriptor that was closed.
-
-        Return what was held before and after, of the inodes that the changes concern.
-        """
+        """Apply changes: descriptor → inode, None for a descriptor that was closed. Return what was
+        held before and after, of the inodes that the changes concern."""
         fds = self.fds
         removed: dict[int, set[int]] = {}
         added: dict[int, set[int]] = {}
@@ -159,11 +157,9 @@ class Holders:
         return dict(fds_of)
 
     def candidates_for(self, sockets: Iterable[Socket]) -> list[int]:
-        """Return the readable processes that may hold new sockets, the most likely first.
-
-        Those come first that were searched in vain the least, changed last, and belong to the
-        user of one of the sockets.
-        """
+        """Return the readable processes that may hold new sockets, the most likely first. Those
+        come first that were searched in vain the least, changed last, and belong to the user of one
+        of the sockets."""
         wanted = list(sockets)
         uids = {socket.uid for socket in wanted}
         namespaces = {socket.netns for socket in wanted}
@@ -219,10 +215,8 @@ class Holders:
         thread_fds: ThreadFds = (),
         stat: StatFingerprint | None = None,
     ) -> None:
-        """Record a scan of a whole process; ``fds`` is None if its descriptors may not be read.
-
-        In that case the sockets that the process held stay as they were.
-        """
+        """Record a scan of a whole process; ``fds`` is None if its descriptors may not be read. In
+        that case the sockets that the process held stay as they were."""
         pid = process.pid
         state = self.processes.get(pid)
         if state is not None and state.process.start_ticks != process.start_ticks:

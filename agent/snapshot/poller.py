@@ -136,11 +136,9 @@ class Poller:
         *,
         reported: Container[int] = (),
     ) -> Snapshot:
-        """Join what the tables show with the processes, and return the snapshot.
-
-        ``failed`` maps processes that could not be read to the reason. ``reported`` are sockets
-        that are published already, by the first poll of a process.
-        """
+        """Join what the tables show with the processes, and return the snapshot. ``failed`` maps
+        processes that could not be read to the reason. ``reported`` are sockets that are published
+        already, by the first poll of a process."""
         for pid in reading.moved_pids:
             self.holders.mark_failed(pid)  # It is scanned as a whole in the next poll.
         if self._last is None:
@@ -211,10 +209,8 @@ class Poller:
         sockets: Mapping[int, Socket],
     ) -> Reading:
         """Read the tables that should list identified sockets, unless this poll has read them.
-
         These may be tables of namespaces that only a thread is in. The first poll reads all of them
-        again: the kernel may have skipped rows. Return ``reading`` with what was read.
-        """
+        again: the kernel may have skipped rows. Return ``reading`` with what was read."""
         again: dict[int, set[Group]] = {}
         for socket in sockets.values():
             if socket.netns is not None and (self._last is None or not reading.covers(socket)):

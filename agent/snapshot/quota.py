@@ -40,11 +40,8 @@ class Usage(NamedTuple):
 
 
 class Excess(NamedTuple):
-    """What is beyond the limits.
-
-    ``late`` are processes to read late; those of them in ``barred`` are not read at all. ``users``
-    maps each user beyond the limits to (descriptors, processes).
-    """
+    """What is beyond the limits. ``late`` are processes to read late; those of them in ``barred``
+    are not read at all. ``users`` maps each user beyond the limits to (descriptors, processes)."""
 
     late: frozenset[int]
     barred: frozenset[int]
@@ -55,10 +52,8 @@ NO_EXCESS = Excess(frozenset(), frozenset(), {})
 
 
 def excess(processes: Mapping[int, Usage], limits: Limits) -> Excess:
-    """Return the processes beyond the limits of their users.
-
-    Those with the fewest descriptors count first, so that large processes delay no small ones.
-    """
+    """Return the processes beyond the limits of their users. Those with the fewest descriptors
+    count first, so that large processes delay no small ones."""
     by_user: dict[int, list[tuple[int, int, int]]] = {}
     for pid, (uid, descriptors, holdings) in processes.items():
         if uid != ROOT:
@@ -86,11 +81,9 @@ def excess(processes: Mapping[int, Usage], limits: Limits) -> Excess:
 
 
 def late_namespaces(owners: Mapping[int, Iterable[int]], limit: int) -> dict[int, list[int]]:
-    """Return the namespaces beyond ``limit`` of each user, by user.
-
-    ``owners`` maps namespaces, in the order in which they were found, to the users of the processes
-    in them. A namespace in which root or several users have processes counts for no user.
-    """
+    """Return the namespaces beyond ``limit`` of each user, by user. ``owners`` maps namespaces, in
+    the order in which they were found, to the users of the processes in them. A namespace in which
+    root or several users have processes counts for no user."""
     by_user: dict[int, list[int]] = {}
     for netns, uids in owners.items():
         users = set(uids)
@@ -141,10 +134,8 @@ class LateProcesses:
     def set_present(
         self, pids: Collection[int], counts: Mapping[int, int], owners: Mapping[int, int]
     ) -> frozenset[int]:
-        """Record the processes that exist; return those beyond the limits.
-
-        ``counts`` maps some to their number of descriptors, ``owners`` new ones to their user.
-        """
+        """Record the processes that exist; return those beyond the limits. ``counts`` maps some to
+        their number of descriptors, ``owners`` new ones to their user."""
         usages = {pid: Usage(uid, counts.get(pid, 0), None) for pid, uid in owners.items()}
         for pid in pids:
             state = self._holders.processes.get(pid)
@@ -157,10 +148,8 @@ class LateProcesses:
     def take_affordable(
         self, counts: Mapping[int, int], has_run: Callable[[int], bool], passed: float
     ) -> list[int]:
-        """Return late processes to read now, those that were read longest ago first.
-
-        ``passed`` are the seconds since the last poll, of which TIME_SHARE may be used.
-        """
+        """Return late processes to read now, those that were read longest ago first. ``passed`` are
+        the seconds since the last poll, of which TIME_SHARE may be used."""
         waiting = self._excess.late - self._excess.barred
         self._read_in = {pid: poll for pid, poll in self._read_in.items() if pid in waiting}
         self._saved_seconds = min(self._saved_seconds + passed * TIME_SHARE, MAX_SAVED_SECONDS)

@@ -29,10 +29,8 @@ GroupsByNamespace = Mapping[int, Collection[Group]]
 
 
 def groups_of(socket: Socket) -> frozenset[Group]:
-    """Return the groups whose tables may list the socket.
-
-    These are all groups if its protocol is unknown, none if no table lists its protocol.
-    """
+    """Return the groups whose tables may list the socket. These are all groups if its protocol is
+    unknown, none if no table lists its protocol."""
     if socket.proto is None:
         return ALL_GROUPS
     group = GROUP_OF.get(table_of(socket))
@@ -79,11 +77,9 @@ class Reading(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Sockets whose end the kernel reported.
-
-    ``listed`` are sockets that a table showed, by inode, as it showed them last. ``unlisted`` are
-    sockets that no table showed, in the order in which they ended.
-    """
+    """Sockets whose end the kernel reported. ``listed`` are sockets that a table showed, by inode,
+    as it showed them last. ``unlisted`` are sockets that no table showed, in the order in which
+    they ended."""
 
     listed: Mapping[int, Socket]
     unlisted: Sequence[Socket]

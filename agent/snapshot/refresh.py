@@ -57,11 +57,8 @@ def _place_of_pair(pair: tuple[int, int]) -> tuple[str, int]:
 
 
 class HolderRefresher:
-    """Keeps ``holders`` up to date.
-
-    ``sweep`` is the number of seconds in which everything is read again. ``processes_scanned`` and
-    ``descriptors_read`` count since the start.
-    """
+    """Keeps ``holders`` up to date. ``sweep`` is the number of seconds in which everything is read
+    again. ``processes_scanned`` and ``descriptors_read`` count since the start."""
 
     def __init__(
         self,
@@ -93,11 +90,9 @@ class HolderRefresher:
         return self._ran.get(pid) is not False
 
     async def refresh(self, pids: Sequence[int], unlisted: Iterable[int]) -> dict[int, str]:
-        """Read the processes that may have changed; return pid → the reason of a failure.
-
-        ``pids`` are all processes that exist. ``unlisted`` are sockets in no table, whose
-        descriptors are read again.
-        """
+        """Read the processes that may have changed; return pid → the reason of a failure. ``pids``
+        are all processes that exist. ``unlisted`` are sockets in no table, whose descriptors are
+        read again."""
         now = time.monotonic()
         passed, self._refreshed_at = now - self._refreshed_at, now
         counted, present = await self._count(pids)
@@ -129,9 +124,7 @@ class HolderRefresher:
 
     async def _count(self, pids: Sequence[int]) -> tuple[dict[int, FdSummary], Collection[int]]:
         """Find out which processes have run, and count the descriptors of those that may matter.
-
-        Return these counts, and the processes that still exist.
-        """
+        Return these counts, and the processes that still exist."""
         self._ran = await self._have_run(pids)
         self._ran.update((pid, True) for pid in self._ran_since & self._ran.keys())
         # If this poll fails, the next one has to read the descriptors of these processes.
@@ -173,10 +166,8 @@ class HolderRefresher:
         return self._late.set_present(present, counts, owners)
 
     def _omit_own_fds(self, parts: dict[int, Collection[int] | None]) -> None:
-        """Omit the agent's own descriptors that show which processes have run: no sockets.
-
-        There is one for each thread of the machine, and the agent runs in each poll.
-        """
+        """Omit the agent's own descriptors that show which processes have run: no sockets. There is
+        one for each thread of the machine, and the agent runs in each poll."""
         own = None if self._procfs.own is None else self._procfs.own.pid
         fds = None if own is None else parts.get(own)
         if own is not None and fds and self._monitor is not None:
@@ -198,9 +189,7 @@ class HolderRefresher:
         self, parts: Mapping[int, Collection[int] | None], *, facts: Container[int] = ()
     ) -> list[int]:
         """Read descriptors of processes again; return the processes that need a whole scan.
-
-        ``facts`` are the processes whose facts are read too.
-        """
+        ``facts`` are the processes whose facts are read too."""
         if not parts:
             return []
         processes = self._holders.processes

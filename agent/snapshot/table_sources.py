@@ -33,11 +33,9 @@ class Namespace(NamedTuple):
 
 
 class TableReading(NamedTuple):
-    """Tables that were read, and for those that could not be read the reason.
-
-    ``vanished``: no process of the namespace exists any more. ``moved_pids`` are processes that are
-    in another namespace.
-    """
+    """Tables that were read, and for those that could not be read the reason. ``vanished``: no
+    process of the namespace exists any more. ``moved_pids`` are processes that are in another
+    namespace."""
 
     tables: Mapping[TableName, Table]
     failed: Mapping[TableName, str]

@@ -43,10 +43,8 @@ def open_directory(path: str, directory: int | None = None) -> Iterator[int]:
 
 
 def read(path: str, directory: int | None = None) -> bytes:
-    """Read a whole file; ``path`` is relative to the open ``directory``, if one is given.
-
-    Raises OSError.
-    """
+    """Read a whole file; ``path`` is relative to the open ``directory``, if one is given. Raises
+    OSError."""
     descriptor = os.open(path, _FILE_FLAGS, dir_fd=directory)
     try:
         chunks = []
@@ -84,11 +82,9 @@ def _never(_place: Hashable) -> bool:
 
 
 class Progress:
-    """Shared by the thread that reads a batch and by the event loop, which waits for it.
-
-    ``place`` is what is being read, None before the first item. ``avoids`` returns whether a place
-    must not be read because an earlier read of it hangs.
-    """
+    """Shared by the thread that reads a batch and by the event loop, which waits for it. ``place``
+    is what is being read, None before the first item. ``avoids`` returns whether a place must not
+    be read because an earlier read of it hangs."""
 
     __slots__ = ("_stopped", "avoids", "place")
 
@@ -105,9 +101,7 @@ class Progress:
         self, items: Iterable[T], place_of: Callable[[T], Hashable] | None = None
     ) -> Iterator[T]:
         """Yield the items until ``stop`` is called; ``place`` is then that of the item yielded.
-
-        Without ``place_of`` an item is its own place and must be hashable.
-        """
+        Without ``place_of`` an item is its own place and must be hashable."""
         for item in items:
             if self._stopped:
                 return

@@ -113,9 +113,7 @@ class ProcFS:
         self, netns: int, members: Sequence[NetnsMember], names: Sequence[str]
     ) -> TableTexts:
         """Read the named tables of one namespace, whose members were ``members`` when last seen.
-
-        Tables that this kernel does not have are left out.
-        """
+        Tables that this kernel does not have are left out."""
         moved: set[int] = set()
         for pid, path in self._paths_of(members):
             try:

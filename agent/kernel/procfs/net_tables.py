@@ -29,9 +29,7 @@ def parse(
     before: Table = EMPTY,
 ) -> Table:
     """Parse the file ``name`` of ``/proc/net``; ``before`` is the reading before.
-
-    ``ephemeral_ports`` are as in ``make_direction_finder``.
-    """
+    ``ephemeral_ports`` are as in ``make_direction_finder``."""
     lines = data.split(b"\n")
     # Empty behind a complete table. The inode of a row that is cut off would be another socket's.
     cut_off = lines.pop()
@@ -66,10 +64,8 @@ _UNIX_STATES = {b"%02X" % code: name for code, name in enumerate(UNIX_STATES, 1)
 
 
 def _update_unix_table(lines: Iterable[bytes], netns: int | None, before: Table) -> Table:
-    """Return the table with these lines; ``before`` is the reading before.
-
-    A path with newlines takes several lines, of which only the first looks like a row.
-    """
+    """Return the table with these lines; ``before`` is the reading before. A path with newlines
+    takes several lines, of which only the first looks like a row."""
     known, match_row = before.rows, _UNIX_ROW.fullmatch
     rows: list[bytes] = []
     for line in lines:

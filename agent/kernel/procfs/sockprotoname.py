@@ -24,11 +24,9 @@ SocketFd = tuple[int, int, int]  # (pid, descriptor, inode of its socket)
 def read_protocols(
     root: str, descriptors: Iterable[SocketFd], progress: Progress | None = None
 ) -> dict[SocketFd, bytes | None]:
-    """Return the kernel's name of the protocol of each socket, for ``socket_from_protocol``.
-
-    The name is empty when the descriptor no longer leads to that socket, None when it cannot be
-    read. ``root`` is the procfs.
-    """
+    """Return the kernel's name of the protocol of each socket, for ``socket_from_protocol``. The
+    name is empty when the descriptor no longer leads to that socket, None when it cannot be read.
+    ``root`` is the procfs."""
     return {
         descriptor: _read_protocol(root, *descriptor)
         for descriptor in (progress or Progress()).each(descriptors, itemgetter(0))
@@ -66,9 +64,7 @@ _INET_UNBOUND: dict[str, str | None] = {
 
 def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = None) -> Socket:
     """Return a socket that is in no table, from its name of ``read_protocols``, which may be None.
-
-    TCP and UDP sockets are in no table while they are not bound.
-    """
+    TCP and UDP sockets are in no table while they are not bound."""
     if not name:
         return Socket(inode, None, None, None, None, netns=netns)
     proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
