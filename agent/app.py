@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
-from .kernel.capabilities import is_privileged
 from .kernel.netlink.client import NetlinkClient
 from .kernel.procfs.forked_scan import ForkedScan
 from .kernel.procfs.mount import ProcFS
 from .kernel.procfs.scanner import ProcessScanner
+from .kernel.users import is_privileged
 from .log import LoopErrorReporter, capture_libraries, finish, log
 from .model import Coverage
 from .preflight import hints, warn

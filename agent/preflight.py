@@ -9,9 +9,9 @@ from __future__ import annotations
 import pwd
 from collections.abc import Iterator
 
-from .kernel.capabilities import is_privileged
 from .kernel.procfs.files import read_or_empty
 from .kernel.procfs.sockprotoname import socket_from_protocol
+from .kernel.users import is_privileged
 from .log import log
 from .model import INET_FAMILIES, INET_PROTOS, Coverage
 from .stream.filters import Filter, is_glob

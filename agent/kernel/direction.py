@@ -6,8 +6,8 @@ of a listener were accepted by it, and their peers are outbound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator
+from itertools import chain
 
 from ..model import Socket
 
@@ -46,25 +46,23 @@ def make_direction_finder(
     return find
 
 
-def listening_paths(sockets: Iterable[Socket]) -> set[str]:
-    """Return the paths on which unix sockets listen."""
-    return {row.path for row in sockets if row.path is not None and row.state == "LISTEN"}
-
-
-def mark_inbound(socket: Socket, listening: AbstractSet[str]) -> Socket:
-    """Return the unix socket, inbound if it is connected and has the path of a listener."""
-    if socket.path in listening and socket.state == "CONNECTED":
-        return socket._replace(direction="inbound")
-    return socket
-
-
-def inbound_inodes(sockets: Iterable[Socket]) -> set[int]:
-    """Return the inodes of the inbound sockets."""
-    return {socket.inode for socket in sockets if socket.direction == "inbound"}
-
-
-def mark_outbound(socket: Socket, inbound: AbstractSet[int]) -> Socket:
-    """Return the unix socket, outbound if its peer is one of the ``inbound`` inodes."""
-    if socket.peer_inode in inbound and socket.direction is None:
-        return socket._replace(direction="outbound")
-    return socket
+def mark_unix_directions(
+    rows: Iterable[tuple[bytes, Socket]], known: Collection[Socket]
+) -> Iterator[tuple[bytes, Socket]]:
+    """Yield decoded rows of unix sockets, with the direction of those that are connected.
+    ``known`` are the sockets of the table's reading before."""
+    new = dict(rows)
+    listening = {
+        one.path
+        for one in chain(known, new.values())
+        if one.path is not None and one.state == "LISTEN"
+    }
+    for row, socket in new.items():
+        if socket.path in listening and socket.state == "CONNECTED":
+            new[row] = socket._replace(direction="inbound")
+    if any(socket.peer_inode for socket in new.values()):  # The text does not show peers.
+        accepted = {one.inode for one in chain(known, new.values()) if one.direction == "inbound"}
+        for row, socket in new.items():
+            if socket.peer_inode in accepted and socket.direction is None:
+                new[row] = socket._replace(direction="outbound")
+    yield from new.items()

@@ -1,6 +1,7 @@
-"""Tables of sockets as rows of bytes, and the difference between two readings of a table. Pure.
+"""What the tables of procfs and those of netlink have in common. Pure.
 
-A row is identified by its bytes: a row that has not changed is not decoded again.
+A table consists of rows of bytes. A row is identified by its bytes: a row that has not changed is
+not decoded again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ Decode = Callable[[Iterable[bytes]], Iterator[tuple[bytes, Socket]]]
 
 
 class Table(NamedTuple):
-    """One reading of a table: its sockets by row, and the rows that could not be decoded.
-
-    ``added`` and ``removed`` are the difference from the reading before.
-    """
+    """One reading of a table: its sockets by row, and the rows that could not be decoded. ``added``
+    and ``removed`` are the difference from the reading before."""
 
     rows: Mapping[bytes, Socket]
     malformed: frozenset[bytes] = frozenset()
@@ -38,11 +37,8 @@ EMPTY = Table({})
 
 
 class Scope(NamedTuple):
-    """What decoding the rows of a network namespace requires.
-
-    ``ephemeral_ports`` are those that the kernel chooses from; ``interface_name`` returns the name
-    of the interface with an index.
-    """
+    """What decoding the rows of a network namespace requires. ``ephemeral_ports`` are those that
+    the kernel chooses from; ``interface_name`` returns the name of the interface with an index."""
 
     netns: int | None
     ephemeral_ports: range
@@ -50,10 +46,8 @@ class Scope(NamedTuple):
 
 
 def update_table(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
-    """Return the table with these rows, or ``before`` itself if nothing changed.
-
-    ``decode`` is called once, with the rows that are not in ``before``, and only if there are any.
-    """
+    """Return the table with these rows, or ``before`` itself if nothing changed. ``decode`` is
+    called once, with the rows that are not in ``before``, and only if there are any."""
     if before is EMPTY:
         listed = list(rows)
         added = dict(decode(listed))
@@ -78,3 +72,23 @@ def update_table(rows: Iterable[bytes], before: Table, decode: Decode) -> Table:
     removed = tuple(merged.pop(row) for row in gone)
     merged.update(added)
     return Table(merged, malformed, added, removed)
+
+
+# include/uapi/linux/netlink.h
+_NETLINK_PROTOCOLS = {
+    0: "route", 2: "usersock", 3: "firewall", 4: "sock_diag", 5: "nflog", 6: "xfrm", 7: "selinux",
+    8: "iscsi", 9: "audit", 10: "fib_lookup", 11: "connector", 12: "netfilter", 13: "ip6_fw",
+    14: "dnrtmsg", 15: "kobject_uevent", 16: "generic", 18: "scsitransport", 19: "ecryptfs",
+    20: "rdma", 21: "crypto", 22: "smc",
+}  # fmt: skip
+_ETH_P_ALL = 3  # include/uapi/linux/if_ether.h
+
+
+def netlink_protocol(number: int) -> str:
+    """Return the name of a netlink protocol, or its number in digits."""
+    return _NETLINK_PROTOCOLS.get(number) or str(number)
+
+
+def packet_protocol(number: int) -> str:
+    """Return ``*`` for a packet socket that receives every protocol, else its EtherType."""
+    return "*" if number == _ETH_P_ALL else f"0x{number:04x}"

@@ -1,23 +1,27 @@
-"""Names of user ids from the system's name service, getpwuid(3). Blocking.
-
-Answers are cached: a name service may be slow, and a poll needs thousands.
-"""
+"""Names of users, and the privileges of the agent's own process. Blocking."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import time
 
 from ..model import Owner
 from ..text import decode
+from .procfs.files import read_or_empty
 
 # A uid may be given a name, or another one, later.
 MAX_AGE_SECONDS = 300.0
 
+# linux/capability.h: CAP_DAC_READ_SEARCH is 2, CAP_SYS_PTRACE is 19.
+_NEEDED = 1 << 2 | 1 << 19
+_EFFECTIVE = re.compile(rb"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
+
 
 class Users:
-    """A cache of user names."""
+    """The answers of the system's name service, getpwuid(3): it may be slow, and a poll needs
+    thousands."""
 
     def __init__(self) -> None:
         self.known: dict[int | None, Owner] = {}
@@ -42,3 +46,10 @@ class Users:
             name = None
         owner = self.known[uid] = Owner(uid, name)
         return owner
+
+
+def is_privileged(status: bytes | None = None) -> bool:
+    """Return whether the process may read the descriptors of all processes. Reading them takes both
+    capabilities above. ``status`` is the content of ``/proc/self/status``; None reads it."""
+    found = _EFFECTIVE.search(read_or_empty("/proc/self/status") if status is None else status)
+    return found is not None and int(found[1], 16) & _NEEDED == _NEEDED

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ..kernel.procfs.progress import Progress
+from ..kernel.procfs.files import Progress
 
 # A call hangs if its thread has used next to no CPU time for this long. A call that works may take
 # longer.
@@ -53,12 +53,9 @@ def place_of_process(pid: int) -> int:
 
 
 class BlockingCalls:
-    """Calls in the event loop's default executor.
-
-    A place, any hashable value, names what a call reads. A place at which a call hangs is not read
-    again until the call has returned and ``forget_returned`` is called: so a caller can ask after a
-    batch which items were left out.
-    """
+    """Calls in the event loop's default executor. A place, any hashable value, names what a call
+    reads. A place at which a call hangs is not read again until the call has returned and
+    ``forget_returned`` is called: so a caller can ask after a batch which items were left out."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(THREADS)
@@ -87,11 +84,8 @@ class BlockingCalls:
     async def call(
         self, place: Hashable, function: Callable[..., T], *args: object, seconds: float = 0.0
     ) -> T:
-        """Call the function in a thread and return its result.
-
-        ``seconds`` replaces HANG_SECONDS. Raise CallTimeout, at once if the place is avoided, and
-        what the function raises.
-        """
+        """Call the function in a thread and return its result. ``seconds`` replaces HANG_SECONDS.
+        Raise CallTimeout, at once if the place is avoided, and what the function raises."""
         if self.avoids(place):
             raise CallTimeout
         return await self._run(place, Progress(), partial(function, *args), seconds)

@@ -26,11 +26,9 @@ def coverage(
     hidden: bool,
     unread: Iterable[str],
 ) -> Coverage:
-    """Return the coverage of a poll that read this many network ``namespaces``.
-
-    ``failed`` maps processes that could not be scanned to the reason. ``unread`` are sentences
-    about tables. ``hidden``: processes of other users are not listed.
-    """
+    """Return the coverage of a poll that read this many network ``namespaces``. ``failed`` maps
+    processes that could not be scanned to the reason. ``unread`` are sentences about tables.
+    ``hidden``: processes of other users are not listed."""
     processes = holders.processes
     unreadable = [pid for pid, state in processes.items() if not state.readable]
     missing = []
@@ -50,10 +48,8 @@ def coverage(
 
 
 def _bounded(sentences: Iterable[str]) -> list[str]:
-    """Return at most MAX_ALIKE sentences of each kind; the last one counts the others.
-
-    Any user can create namespaces, and gaps in each of them.
-    """
+    """Return at most MAX_ALIKE sentences of each kind; the last one counts the others. Any user can
+    create namespaces, and gaps in each of them."""
     by_kind: dict[str, list[str]] = {}
     for sentence in sentences:
         by_kind.setdefault(kind(sentence), []).append(sentence)
@@ -75,8 +71,6 @@ def named(processes: Mapping[int, str | None], *, exactly: bool = False) -> str:
 
 
 def kind(sentence: str) -> str:
-    """Return a sentence of ``Coverage.missing`` without its names and numbers.
-
-    There are few kinds of sentences, whatever names and numbers they contain.
-    """
+    """Return a sentence of ``Coverage.missing`` without its names and numbers. There are few kinds
+    of sentences, whatever names and numbers they contain."""
     return _VARIABLE.sub("", sentence)

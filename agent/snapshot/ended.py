@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from ..bounded import drop_oldest
 from ..kernel.netlink.destroy import short_lived
+from ..kernel.netlink.monitor import DestroyReport
 from ..kernel.rows import Scope, Table
 from ..model import Socket
-from .groups import GROUP_OF, TCP, UDP, Group
-from .reading import Ended
-from .table_sources import Events, EventSource, TableName
+from .reading import GROUP_OF, TCP, UDP, Ended, Group
+from .table_sources import EventSource, TableName
 
 # Cookies kept of a namespace: more than the sockets of a large machine; 100 bytes each.
 MAX_COOKIES = 250_000
@@ -28,7 +28,7 @@ class EndedSockets:
         self._rows: dict[int, dict[int, Socket]] = {}
         self._noted: set[tuple[int, TableName]] = set()  # Tables whose cookies are in ``_rows``.
         self._following: Collection[int] = ()
-        self._events: list[Events] = []  # What the last poll took.
+        self._events: list[DestroyReport] = []  # What the last poll took.
 
     def forced(self) -> dict[int, set[Group]]:
         """Return the groups of tables, by namespace, that lost a socket or may have."""
@@ -73,7 +73,7 @@ class EndedSockets:
         unlisted: list[Socket] = []
         self._events = [source.take() for source in self._sources]
         for events in self._events:
-            for netns, notices in events.destroyed.items():
+            for netns, notices in events.notices.items():
                 rows = self._rows.get(netns, {})
                 unseen = []
                 for notice in notices:
@@ -104,6 +104,6 @@ class EndedSockets:
             f"{count} malformed messages on ended sockets in {name_of(netns)} were skipped"
             for netns, count in malformed.items()
         ]
-        if any(events.overrun for events in self._events):
+        if any(events.lost for events in self._events):
             sentences.append("more sockets ended at once than the kernel's notices could report")
         return sentences

@@ -37,10 +37,8 @@ class Descriptor(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """What the sockets of a poll are, by inode.
-
-    ``sockets`` can be published. ``rowless`` are held sockets that wait for a table to show them.
-    """
+    """What the sockets of a poll are, by inode. ``sockets`` can be published. ``rowless`` are held
+    sockets that wait for a table to show them."""
 
     sockets: Mapping[int, Socket]
     rowless: Mapping[int, Socket]
@@ -56,11 +54,8 @@ class Joined(NamedTuple):
 
 
 class Join:
-    """The holdings, poll after poll.
-
-    A poll calls ``end``, ``dirty``, ``questions``, ``resolve`` and ``apply``. Of these only ``end``
-    and ``apply`` change what is kept for the next poll.
-    """
+    """The holdings, poll after poll. A poll calls ``end``, ``dirty``, ``questions``, ``resolve``
+    and ``apply``. Of these only ``end`` and ``apply`` change what is kept for the next poll."""
 
     def __init__(self, holders: Holders, builder: HoldingBuilder) -> None:
         self._holders = holders
@@ -76,11 +71,9 @@ class Join:
         self._is_first = True
 
     def doubted(self, sockets: Mapping[int, Socket], changes: Iterable[HoldingKey]) -> list[Socket]:
-        """Return sockets whose tables are read in any case.
-
-        These wait for a row or a holder, lost their row, or lost their last holder. ``sockets`` are
-        those of the newest reading, ``changes`` the keys of holdings that may have changed.
-        """
+        """Return sockets whose tables are read in any case. These wait for a row or a holder, lost
+        their row, or lost their last holder. ``sockets`` are those of the newest reading,
+        ``changes`` the keys of holdings that may have changed."""
         pids_of = self._holders.pids_of
         left = {inode for _pid, inode in changes if not pids_of(inode)}
         doubted = [sockets[inode] for inode in left if inode in sockets]
@@ -89,9 +82,7 @@ class Join:
 
     def take_unlisted(self) -> list[int]:
         """Return sockets in no table whose descriptors are to be read again, others in each poll.
-
-        Only its descriptor shows that such a socket was closed and another file opened.
-        """
+        Only its descriptor shows that such a socket was closed and another file opened."""
         inodes = sorted(self._unlisted)
         if len(inodes) <= MAX_UNLISTED_CHECKS:
             return inodes
@@ -107,10 +98,8 @@ class Join:
         ]
 
     def end(self, ended: Mapping[int, Socket]) -> list[Holding]:
-        """Take in sockets whose end was reported, while their holders are still known.
-
-        Return the holdings of those that were never published.
-        """
+        """Take in sockets whose end was reported, while their holders are still known. Return the
+        holdings of those that were never published."""
         short_lived: list[Holding] = []
         build, processes = self._builder.build, self._holders.processes
         for inode, row in ended.items():
@@ -132,10 +121,8 @@ class Join:
         return short_lived
 
     def dirty(self, changes: Iterable[HoldingKey], inodes: Iterable[int]) -> set[int]:
-        """Return the sockets to join again: those of ``changes``, ``inodes``, and those in doubt.
-
-        A unix socket's peer is among them: a holding names a holder of the peer.
-        """
+        """Return the sockets to join again: those of ``changes``, ``inodes``, and those in doubt. A
+        unix socket's peer is among them: a holding names a holder of the peer."""
         dirty = {inode for _pid, inode in changes}
         published = self._sockets
         peers = {published[inode].peer_inode for inode in dirty if inode in published}
@@ -173,10 +160,8 @@ class Join:
         ended: Container[int],
         answers: Mapping[int, Socket],
     ) -> Resolution:
-        """Return what the ``dirty`` sockets are.
-
-        ``answers`` is what the descriptors of ``questions`` showed; ``ended`` are known to be gone.
-        """
+        """Return what the ``dirty`` sockets are. ``answers`` is what the descriptors of
+        ``questions`` showed; ``ended`` are known to be gone."""
         sockets: dict[int, Socket] = {}
         rowless: dict[int, Socket] = {}
         rows, published = reading.sockets, self._sockets
@@ -208,10 +193,8 @@ class Join:
         resolution: Resolution,
         reading: Reading,
     ) -> Joined:
-        """Bring the holdings up to date with the resolved sockets.
-
-        ``dirty`` is the result of ``dirty`` for ``changes``, or more.
-        """
+        """Bring the holdings up to date with the resolved sockets. ``dirty`` is the result of
+        ``dirty`` for ``changes``, or more."""
         if not dirty and not self._is_first:  # Copying the holdings takes longer than the rest.
             return Joined(frozenset(), [], Counter())
         holders, rows = self._holders, reading.sockets

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from ..kernel.procfs.forked_scan import ForkedScan, ScanBatch, scan_batch
 from ..model import Coverage, Holding, Process, Socket
 from .blocking import NO_ANSWER, CallTimeout, place_of_process
-from .groups import ALL_GROUPS
 from .poller import Poller
-from .reading import Change, Reading
+from .reading import ALL_GROUPS, Change, Reading
 
 
 async def take_snapshot(

@@ -15,8 +15,7 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import NamedTuple
 
-from .holders import Holders
-from .process_state import ProcessState
+from .holders import Holders, ProcessState
 
 # Everything is read again in this many seconds.
 SWEEP_SECONDS = 60.0
@@ -78,11 +77,9 @@ class Planner:
         return pid in self._stale or pid in self._pending
 
     def to_count(self, pids: Collection[int], ran: Mapping[int, bool | None]) -> list[int]:
-        """Return the processes whose descriptors the next poll has to count.
-
-        These are processes that are new, may have run, share a descriptor table or could not be
-        scanned; and a tenth of the others.
-        """
+        """Return the processes whose descriptors the next poll has to count. These are processes
+        that are new, may have run, share a descriptor table or could not be scanned; and a tenth of
+        the others."""
         processes = self._holders.processes
         turn = (self._poll + 1) % STAT_CHECK_POLLS
         return [
@@ -160,10 +157,8 @@ class Planner:
             plan.stat_checks.append(pid)
 
     def _plan_recheck(self, plan: Plan, budget: int, late: AbstractSet[int]) -> None:
-        """Plan to read the descriptors of processes that have run, the smallest processes first.
-
-        A process that is too large for one poll is read in slices, in several polls.
-        """
+        """Plan to read the descriptors of processes that have run, the smallest processes first. A
+        process that is too large for one poll is read in slices, in several polls."""
         processes = self._holders.processes
         on_time = (processes.keys() - late).difference(plan.whole)
         self._stale &= on_time
@@ -195,10 +190,8 @@ class Planner:
     def _plan_sweep(
         self, plan: Plan, budget: int, ran: Mapping[int, bool | None], late: AbstractSet[int]
     ) -> None:
-        """Plan the sweep of ``budget`` descriptors; a process without descriptors counts as one.
-
-        Of a process that has not run only the facts are read: other processes may change these.
-        """
+        """Plan the sweep of ``budget`` descriptors; a process without descriptors counts as one. Of
+        a process that has not run only the facts are read: other processes may change these."""
         processes = self._holders.processes
         if not self._sweep:
             self._sweep, self._swept = list(processes), 0

@@ -5,28 +5,28 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 
 from ..kernel.cgroups import Cgroups
 from ..kernel.procfs.scanner import ProcessScanner
+from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..kernel.procfs.stat import cgroup_info_of
 from ..kernel.users import Users
 from ..model import CgroupInfo, Holding, HoldingKey, Snapshot, Socket
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
-from .groups import ALL_GROUPS, Group, groups_of
 from .holders import Holders
 from .holding import HoldingBuilder
-from .identify import SocketIdentifier
 from .join import Descriptor, Join
 from .namespaces import NamespaceIndex
 from .plan import SWEEP_SECONDS
 from .quota import Limits
-from .reading import Ended, Namespaces, Reading
+from .reading import ALL_GROUPS, Ended, Group, Namespaces, Reading, groups_of
 from .refresh import HolderRefresher
 from .stats import WorkCounters
 from .table_sources import EventSource, TableSource
 from .tables import TableReader
-from .thread_namespaces import ThreadNamespaces
 
 # A delay of rechecks that is longer than this is published.
 MAX_UNREPORTED_DELAY_SECONDS = 5
@@ -73,15 +73,11 @@ class Poller:
         self._users = Users()
         self._cgroups = Cgroups()
         self.holders = Holders()
-        self.namespaces = NamespaceIndex(self.holders, limits.namespaces)
+        self.namespaces = NamespaceIndex(self.procfs, self.calls, self.holders, limits.namespaces)
         self._refresher = HolderRefresher(scanner, self.holders, sweep, self.calls, limits)
         self.tables = TableReader(self.procfs, sources, events, self.calls)
         self.builder = HoldingBuilder(self._users.find_owner, self._cgroup)
         self._join = Join(self.holders, self.builder)
-        self._identifier = SocketIdentifier(
-            self.procfs.root, self.calls, self.holders, self._refresher
-        )
-        self._threads = ThreadNamespaces(self.procfs, self.calls, self.holders, self.namespaces)
         self._last: Snapshot | None = None
         self._hidden = False  # Whether processes of other users are not listed.
         # What changed, and began and ended, since the last poll that was completed.
@@ -120,7 +116,7 @@ class Poller:
         )
         for pid in plan.moved_pids:
             self.holders.mark_failed(pid)
-        if await self._threads.drop_ended(plan.vanished):
+        if await self.namespaces.drop_ended_threads(plan.vanished):
             namespaces = self.namespaces.all()
         reading = await self.tables.read(namespaces, plan.groups)
         self._progressed()
@@ -140,11 +136,9 @@ class Poller:
         *,
         reported: Container[int] = (),
     ) -> Snapshot:
-        """Join what the tables show with the processes, and return the snapshot.
-
-        ``failed`` maps processes that could not be read to the reason. ``reported`` are sockets
-        that are published already, by the first poll of a process.
-        """
+        """Join what the tables show with the processes, and return the snapshot. ``failed`` maps
+        processes that could not be read to the reason. ``reported`` are sockets that are published
+        already, by the first poll of a process."""
         for pid in reading.moved_pids:
             self.holders.mark_failed(pid)  # It is scanned as a whole in the next poll.
         if self._last is None:
@@ -169,7 +163,7 @@ class Poller:
         questions = join.questions(dirty, reading, ended.listed)
         sockets: dict[int, Socket] = {}
         if questions:
-            sockets = await self._identifier.identify(questions)
+            sockets = await self._identify(questions)
             # A descriptor may refer to another socket by now, which was held before or not.
             self._changes |= self.holders.take_changes()
             reading = await self._read_again(namespaces, reading, questions, sockets)
@@ -184,6 +178,29 @@ class Poller:
         )
         return joined.changed
 
+    async def _identify(self, questions: Sequence[Descriptor]) -> dict[int, Socket]:
+        """Return what the descriptors show of their sockets, by inode.
+        Descriptors that were closed meanwhile are left out, and those of processes that may not be
+        read any more: the rows of their sockets are gone."""
+        names = await self.calls.batch(
+            partial(read_protocols, self.procfs.root), questions, attrgetter("pid")
+        )
+        sockets: dict[int, Socket] = {}
+        closed: list[int] = []
+        for question in questions:
+            name = names.get(question)
+            state = self.holders.processes[question.pid]
+            if not state.readable:
+                # No other holder is readable either: ``questions`` prefer readable ones.
+                for pid in self.holders.pids_of(question.inode):
+                    self.holders.remove_socket(pid, question.inode)
+            elif name == b"":
+                closed.append(question.inode)
+            else:
+                sockets[question.inode] = socket_from_protocol(question.inode, name, state.netns)
+        await self._refresher.recheck_holders_of(closed)
+        return sockets
+
     async def _read_again(
         self,
         namespaces: Namespaces,
@@ -192,15 +209,13 @@ class Poller:
         sockets: Mapping[int, Socket],
     ) -> Reading:
         """Read the tables that should list identified sockets, unless this poll has read them.
-
         These may be tables of namespaces that only a thread is in. The first poll reads all of them
-        again: the kernel may have skipped rows. Return ``reading`` with what was read.
-        """
+        again: the kernel may have skipped rows. Return ``reading`` with what was read."""
         again: dict[int, set[Group]] = {}
         for socket in sockets.values():
             if socket.netns is not None and (self._last is None or not reading.covers(socket)):
                 again.setdefault(socket.netns, set()).update(groups_of(socket))
-        found = await self._threads.find(
+        found = await self.namespaces.find_threads(
             {one.pid for one in questions if one.inode in sockets and groups_of(sockets[one.inode])}
         )
         if not again and not found:

@@ -1,4 +1,4 @@
-"""The result of reading tables: which sockets came, changed or went. Pure."""
+"""The groups of tables that a poll reads together, and the result of reading them. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,35 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..kernel.procfs.mount import NetnsMember
+from ..kernel.procfs.net_tables import table_of
 from ..model import Socket
-from .groups import Group, groups_of
+
+# Names of files in /proc/net. Each group is read in a thread of its own.
+Group = tuple[str, ...]
+
+TCP = ("tcp", "tcp6")
+UNIX = ("unix",)
+UDP = ("udp", "udp6", "udplite", "udplite6")
+OTHERS = ("raw", "raw6", "icmp", "icmp6", "netlink", "packet")
+# In the order of the counters in ``sockstat.SocketCounters`` that count the sockets of each group.
+GROUPS: tuple[Group, ...] = (TCP, UNIX, UDP, OTHERS)
+ALL_GROUPS = frozenset(GROUPS)
+GROUP_OF = {name: group for group in GROUPS for name in group}
 
 # Network namespaces with the processes or threads that lead to each. A namespace is named by its
 # inode, or by a negative number if the inode may not be read.
 Namespaces = Mapping[int, Sequence[NetnsMember]]
 # The groups of tables to read, or that were read, by namespace.
 GroupsByNamespace = Mapping[int, Collection[Group]]
+
+
+def groups_of(socket: Socket) -> frozenset[Group]:
+    """Return the groups whose tables may list the socket. These are all groups if its protocol is
+    unknown, none if no table lists its protocol."""
+    if socket.proto is None:
+        return ALL_GROUPS
+    group = GROUP_OF.get(table_of(socket))
+    return frozenset() if group is None else frozenset((group,))
 
 
 class Change(NamedTuple):
@@ -56,11 +77,9 @@ class Reading(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Sockets whose end the kernel reported.
-
-    ``listed`` are sockets that a table showed, by inode, as it showed them last. ``unlisted`` are
-    sockets that no table showed, in the order in which they ended.
-    """
+    """Sockets whose end the kernel reported. ``listed`` are sockets that a table showed, by inode,
+    as it showed them last. ``unlisted`` are sockets that no table showed, in the order in which
+    they ended."""
 
     listed: Mapping[int, Socket]
     unlisted: Sequence[Socket]

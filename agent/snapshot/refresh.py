@@ -14,17 +14,16 @@ import time
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from operator import attrgetter
 
+from ..kernel.procfs.files import Progress
 from ..kernel.procfs.kcmp import may_share_fds
-from ..kernel.procfs.progress import Progress
 from ..kernel.procfs.scan import FdCheck, FdSummary, ProcessScan, is_other_program
 from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.schedstat import RunMonitor, is_conclusive
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout, place_of_process
 from .holders import Holders
-from .late import LateProcesses
 from .plan import Budget, Planner
-from .quota import Limits
+from .quota import LateProcesses, Limits
 
 # Two threads scan in 0.6 of the time of one; more threads wait for the interpreter's lock.
 SCAN_THREADS = min(2, os.cpu_count() or 1)
@@ -58,11 +57,8 @@ def _place_of_pair(pair: tuple[int, int]) -> tuple[str, int]:
 
 
 class HolderRefresher:
-    """Keeps ``holders`` up to date.
-
-    ``sweep`` is the number of seconds in which everything is read again. ``processes_scanned`` and
-    ``descriptors_read`` count since the start.
-    """
+    """Keeps ``holders`` up to date. ``sweep`` is the number of seconds in which everything is read
+    again. ``processes_scanned`` and ``descriptors_read`` count since the start."""
 
     def __init__(
         self,
@@ -94,11 +90,9 @@ class HolderRefresher:
         return self._ran.get(pid) is not False
 
     async def refresh(self, pids: Sequence[int], unlisted: Iterable[int]) -> dict[int, str]:
-        """Read the processes that may have changed; return pid → the reason of a failure.
-
-        ``pids`` are all processes that exist. ``unlisted`` are sockets in no table, whose
-        descriptors are read again.
-        """
+        """Read the processes that may have changed; return pid → the reason of a failure. ``pids``
+        are all processes that exist. ``unlisted`` are sockets in no table, whose descriptors are
+        read again."""
         now = time.monotonic()
         passed, self._refreshed_at = now - self._refreshed_at, now
         counted, present = await self._count(pids)
@@ -130,9 +124,7 @@ class HolderRefresher:
 
     async def _count(self, pids: Sequence[int]) -> tuple[dict[int, FdSummary], Collection[int]]:
         """Find out which processes have run, and count the descriptors of those that may matter.
-
-        Return these counts, and the processes that still exist.
-        """
+        Return these counts, and the processes that still exist."""
         self._ran = await self._have_run(pids)
         self._ran.update((pid, True) for pid in self._ran_since & self._ran.keys())
         # If this poll fails, the next one has to read the descriptors of these processes.
@@ -174,10 +166,8 @@ class HolderRefresher:
         return self._late.set_present(present, counts, owners)
 
     def _omit_own_fds(self, parts: dict[int, Collection[int] | None]) -> None:
-        """Omit the agent's own descriptors that show which processes have run: no sockets.
-
-        There is one for each thread of the machine, and the agent runs in each poll.
-        """
+        """Omit the agent's own descriptors that show which processes have run: no sockets. There is
+        one for each thread of the machine, and the agent runs in each poll."""
         own = None if self._procfs.own is None else self._procfs.own.pid
         fds = None if own is None else parts.get(own)
         if own is not None and fds and self._monitor is not None:
@@ -199,9 +189,7 @@ class HolderRefresher:
         self, parts: Mapping[int, Collection[int] | None], *, facts: Container[int] = ()
     ) -> list[int]:
         """Read descriptors of processes again; return the processes that need a whole scan.
-
-        ``facts`` are the processes whose facts are read too.
-        """
+        ``facts`` are the processes whose facts are read too."""
         if not parts:
             return []
         processes = self._holders.processes

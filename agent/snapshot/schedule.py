@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 
 from ..kernel.procfs import sockstat
-from .groups import ALL_GROUPS, GROUPS, Group
+from .reading import ALL_GROUPS, GROUPS, Group
 
 # Tables are read at least this often where a process runs or TCP segments arrive: when a peer shuts
 # down a connection, no counter changes.

@@ -14,10 +14,8 @@ K = TypeVar("K", bound=Hashable)
 
 
 class SocketTables(Generic[K]):
-    """The newest reading of every table, by a key that the caller chooses, and all their sockets.
-
-    A table that is not read again stays as it is.
-    """
+    """The newest reading of every table, by a key that the caller chooses, and all their sockets. A
+    table that is not read again stays as it is."""
 
     def __init__(self) -> None:
         self._tables: dict[K, Table] = {}
@@ -109,9 +107,7 @@ class SocketTables(Generic[K]):
 
     def _settle(self, known: Mapping[int, Socket | None], added: dict[int, Socket]) -> set[int]:
         """Decide which row counts for each inode; ``known`` are the rows that counted before.
-
-        Return the inodes that are gone.
-        """
+        Return the inodes that are gone."""
         gone = set()
         for inode, before in known.items():
             row = self._resolve(inode, before)
@@ -129,11 +125,9 @@ class SocketTables(Generic[K]):
         return gone
 
     def _resolve(self, inode: int, before: Socket | None) -> Socket | None:
-        """Return the row that counts for an inode; ``before`` is the row that counted so far.
-
-        A row that may be an imitation counts only if there is no other row. A namespace whose row
-        counts keeps the inode for as long as it shows it.
-        """
+        """Return the row that counts for an inode; ``before`` is the row that counted so far. A row
+        that may be an imitation counts only if there is no other row. A namespace whose row counts
+        keeps the inode for as long as it shows it."""
         found = [row for index in self._indexes.values() if (row := index.get(inode)) is not None]
         self.clashes.discard(inode)
         self.disputed.discard(inode)

@@ -13,12 +13,11 @@ from typing import NamedTuple, Protocol
 
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import NetlinkClient
-from ..kernel.netlink.destroy import DestroyNotice
-from ..kernel.netlink.monitor import DestroyMonitor
+from ..kernel.netlink.monitor import DestroyMonitor, DestroyReport
 from ..kernel.procfs import net_tables
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.rows import Scope, Table
-from .groups import Group
+from .reading import Group
 
 # A file in /proc/net, or the files that one netlink dump stands for.
 TableName = str | Group
@@ -34,11 +33,9 @@ class Namespace(NamedTuple):
 
 
 class TableReading(NamedTuple):
-    """Tables that were read, and for those that could not be read the reason.
-
-    ``vanished``: no process of the namespace exists any more. ``moved_pids`` are processes that are
-    in another namespace.
-    """
+    """Tables that were read, and for those that could not be read the reason. ``vanished``: no
+    process of the namespace exists any more. ``moved_pids`` are processes that are in another
+    namespace."""
 
     tables: Mapping[TableName, Table]
     failed: Mapping[TableName, str]
@@ -59,17 +56,6 @@ class TableSource(Protocol):
         """Return, by namespace, what this source cannot read there, as the end of a sentence."""
 
 
-class Events(NamedTuple):
-    """Events since the last call, by namespace: notices of destroyed sockets, messages that were
-    ``ignored`` because another process sent them, and malformed messages. ``overrun``: some events
-    were lost."""
-
-    destroyed: Mapping[int, Sequence[DestroyNotice]]
-    ignored: Mapping[int, int]
-    malformed: Mapping[int, int]
-    overrun: bool
-
-
 class EventSource(Protocol):
     """Receives events about sockets, in the event loop."""
 
@@ -79,7 +65,7 @@ class EventSource(Protocol):
     def pending(self) -> Mapping[int, Collection[str]]:
         """Return the protocols, by namespace, of which sockets were or may have been destroyed."""
 
-    def take(self) -> Events:
+    def take(self) -> DestroyReport:
         """Return the events since the last call."""
 
 
@@ -173,11 +159,10 @@ class NetlinkEvents:
         """Return the protocols, by namespace, of which sockets were or may have been destroyed."""
         return self._monitor.affected_protocols()
 
-    def take(self) -> Events:
+    def take(self) -> DestroyReport:
         """Return the notices since the last call."""
         report = self._monitor.take()
-        ignored = report.ignored + self._client.take_ignored()
-        return Events(report.notices, ignored, report.malformed, bool(report.lost))
+        return report._replace(ignored=report.ignored + self._client.take_ignored())
 
 
 def sources_of(

@@ -10,15 +10,25 @@ from typing import NamedTuple
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import DUMPED_TABLES
 from ..kernel.procfs import sockstat
+from ..kernel.procfs.files import Progress
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.procfs.net_tables import table_of
-from ..kernel.procfs.progress import Progress
 from ..kernel.rows import EMPTY, Table
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout
 from .ended import EndedSockets
-from .groups import GROUP_OF, GROUPS, TCP, UDP, Group, groups_of
-from .reading import Ended, GroupsByNamespace, Namespaces, Reading
+from .reading import (
+    GROUP_OF,
+    GROUPS,
+    TCP,
+    UDP,
+    Ended,
+    Group,
+    GroupsByNamespace,
+    Namespaces,
+    Reading,
+    groups_of,
+)
 from .schedule import Schedule
 from .socket_tables import SocketTables
 from .table_sources import EventSource, Namespace, TableName, TableReading, TableSource
@@ -139,10 +149,8 @@ class TableReader:
     def _count(
         self, namespaces: Iterable[tuple[int, Sequence[NetnsMember]]], progress: Progress
     ) -> tuple[dict[int, sockstat.SocketCounters], set[int]]:
-        """Read the counters of namespaces; those without a process are left out. Blocking.
-
-        Return the counters and the processes that are in another namespace.
-        """
+        """Read the counters of namespaces; those without a process are left out. Blocking. Return
+        the counters and the processes that are in another namespace."""
         counted: dict[int, sockstat.SocketCounters] = {}
         moved: set[int] = set()
         for netns, ways in progress.each(namespaces, _place_of_counters):
@@ -231,11 +239,9 @@ class TableReader:
     def _replaced(
         self, read: Mapping[TableName, Table], before: Callable[[TableName], Table]
     ) -> dict[TableName, Table]:
-        """Return the tables that another source read before, without the rows of ``read`` tables.
-
-        A dump stands for two text tables: if one of these is read as text, the rows of the other
-        one stay.
-        """
+        """Return the tables that another source read before, without the rows of ``read`` tables. A
+        dump stands for two text tables: if one of these is read as text, the rows of the other one
+        stay."""
         files = {file for name in read for file in _files(name)}
         replaced: dict[TableName, Table] = {}
         for name in _ALL_NAMES:
@@ -249,11 +255,8 @@ class TableReader:
     # What ended, and what is missing.
 
     def take_ended(self, namespaces: Namespaces) -> Ended:
-        """Return the sockets that ended since the last call, and drop their rows.
-
-        Namespaces that are not among ``namespaces`` are left: an open netlink socket would keep
-        them alive.
-        """
+        """Return the sockets that ended since the last call, and drop their rows. Namespaces that
+        are not among ``namespaces`` are left: an open netlink socket would keep them alive."""
         ended, listed = self._ended.take(
             lambda netns: self._tables.get((netns, TCP)), self._procfs.netns_id
         )

@@ -57,11 +57,9 @@ class AdaptiveInterval:
 
 
 async def snapshots(poller: Poller, interval: float, vitals: PollStats) -> AsyncIterator[Snapshot]:
-    """Yield a snapshot at once, then one every ``interval`` seconds of the monotonic clock.
-
-    The schedule does not drift: a poll that ends late skips ticks. If many polls are late, the
-    interval is lengthened, and the coverage says so. Raise what the poller raises.
-    """
+    """Yield a snapshot at once, then one every ``interval`` seconds of the monotonic clock. The
+    schedule does not drift: a poll that ends late skips ticks. If many polls are late, the interval
+    is lengthened, and the coverage says so. Raise what the poller raises."""
     adaptive = AdaptiveInterval(interval)
     clock = asyncio.get_running_loop().time
     start = clock()

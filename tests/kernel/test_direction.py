@@ -2,11 +2,8 @@ import pytest
 
 from agent.kernel.direction import (
     DEFAULT_EPHEMERAL_PORTS,
-    inbound_inodes,
-    listening_paths,
     make_direction_finder,
-    mark_inbound,
-    mark_outbound,
+    mark_unix_directions,
 )
 from agent.model import Socket
 
@@ -59,17 +56,25 @@ ACCEPTED = Socket(2, "unix", "unix", "stream", "CONNECTED", path="/a")
 CONNECTING = Socket(3, "unix", "unix", "stream", "CONNECTED", peer_inode=2)
 
 
+def directions(new: list[Socket], known: list[Socket]) -> list[str | None]:
+    rows = [(b"%d" % number, socket) for number, socket in enumerate(new)]
+    marked = list(mark_unix_directions(rows, known))
+    assert [row for row, _socket in marked] == [row for row, _socket in rows]
+    return [socket.direction for _row, socket in marked]
+
+
 def test_a_unix_socket_with_the_path_of_a_listener_is_inbound() -> None:
-    listening = listening_paths([LISTENER, ACCEPTED, CONNECTING])
-    assert listening == {"/a"}
-    assert mark_inbound(ACCEPTED, listening).direction == "inbound"
-    for other in (LISTENER, CONNECTING, ACCEPTED._replace(path="/b")):
-        assert mark_inbound(other, listening) is other
+    others = [ACCEPTED._replace(path="/b"), CONNECTING._replace(peer_inode=None)]
+    assert directions([ACCEPTED, *others], [LISTENER]) == ["inbound", None, None]
+    assert directions([LISTENER, ACCEPTED, *others], []) == ["listen", "inbound", None, None]
+    assert directions([ACCEPTED, *others], [ACCEPTED]) == [None, None, None]
 
 
 def test_the_peer_of_an_inbound_unix_socket_is_outbound() -> None:
-    inbound = inbound_inodes([LISTENER, ACCEPTED._replace(direction="inbound"), CONNECTING])
-    assert inbound == {2}
-    assert mark_outbound(CONNECTING, inbound).direction == "outbound"
-    for other in (LISTENER, CONNECTING._replace(peer_inode=9), CONNECTING._replace(direction="x")):
-        assert mark_outbound(other, inbound) is other
+    others = [CONNECTING._replace(peer_inode=9), CONNECTING._replace(direction="x")]
+    inbound = ACCEPTED._replace(direction="inbound")
+    assert directions([CONNECTING, *others], [LISTENER, inbound]) == ["outbound", None, "x"]
+    assert directions([CONNECTING, ACCEPTED, *others], [LISTENER]) == [
+        "outbound", "inbound", None, "x"
+    ]  # fmt: skip
+    assert directions([CONNECTING, *others], [LISTENER, ACCEPTED]) == [None, None, "x"]

@@ -3,7 +3,7 @@ from collections.abc import Iterable, Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.rows import EMPTY, Table, update_table
+from agent.kernel.rows import EMPTY, Table, netlink_protocol, packet_protocol, update_table
 from agent.model import Socket
 
 from ..make import tcp
@@ -116,3 +116,13 @@ def test_an_updated_table_equals_one_that_is_read_anew(old: list[bytes], new: li
     anew = read(*new)
     assert (updated.rows, updated.malformed) == (anew.rows, anew.malformed)
     assert (updated is before) == (set(old) == set(new))
+
+
+def test_netlink_protocols_have_names_or_numbers() -> None:
+    assert [netlink_protocol(number) for number in (0, 4, 22, 17)] == [
+        "route", "sock_diag", "smc", "17"
+    ]  # fmt: skip
+
+
+def test_a_packet_protocol_is_an_ethertype_or_all() -> None:
+    assert [packet_protocol(number) for number in (3, 0x0800, 0)] == ["*", "0x0800", "0x0000"]

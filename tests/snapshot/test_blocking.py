@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.kernel.procfs.progress import Progress
+from agent.kernel.procfs.files import Progress
 from agent.snapshot import blocking
 from agent.snapshot.blocking import MAX_HUNG_OF_A_KIND, THREADS, BlockingCalls, CallTimeout
 

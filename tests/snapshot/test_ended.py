@@ -10,8 +10,7 @@ import pytest
 from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.procfs.mount import ProcFS
 from agent.model import Socket
-from agent.snapshot.groups import ALL_GROUPS
-from agent.snapshot.reading import Namespaces
+from agent.snapshot.reading import ALL_GROUPS, Namespaces
 from agent.snapshot.table_sources import sources_of
 from agent.snapshot.tables import TableReader
 

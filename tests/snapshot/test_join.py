@@ -16,11 +16,10 @@ from agent.model import (
     Process,
     Socket,
 )
-from agent.snapshot.groups import ALL_GROUPS
 from agent.snapshot.holders import Holders
 from agent.snapshot.holding import HoldingBuilder
 from agent.snapshot.join import MAX_MISSES, Descriptor, Join, Resolution
-from agent.snapshot.reading import Change, Reading
+from agent.snapshot.reading import ALL_GROUPS, Change, Reading
 from agent.stream.diff import is_same
 
 from ..make import process, tcp

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from agent.kernel.procfs.progress import Progress
+from agent.kernel.procfs.files import Progress
 from agent.kernel.procfs.scan import FdCheck, FdCheckResult, ProcessScan
 from agent.kernel.procfs.scanner import ProcessScanner
 from agent.kernel.procfs.sockprotoname import SocketFd, read_protocols
@@ -17,11 +17,11 @@ from agent.model import (
     Updated,
 )
 from agent.snapshot import blocking as hops
-from agent.snapshot import identify as identify_module
+from agent.snapshot import poller as poller_module
 from agent.snapshot import refresh as looking
 from agent.snapshot.coverage import HIDDEN
-from agent.snapshot.groups import GROUPS
 from agent.snapshot.poller import Poller
+from agent.snapshot.reading import GROUPS
 from agent.snapshot.table_sources import sources_of
 from agent.stream.diff import DeltaTracker
 
@@ -690,7 +690,7 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
         fake.hold(7, {3: 22})
         return read_protocols(root, asked, progress)
 
-    monkeypatch.setattr(identify_module, "read_protocols", replaced)
+    monkeypatch.setattr(poller_module, "read_protocols", replaced)
     await follower.poll()
     monkeypatch.undo()
     await follower.poll()

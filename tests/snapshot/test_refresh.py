@@ -10,7 +10,7 @@ import pytest
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scanner import ProcessScanner
 from agent.snapshot import blocking as hops
-from agent.snapshot import late
+from agent.snapshot import quota
 from agent.snapshot import refresh as looking
 from agent.snapshot.holders import NEW_POLLS, Holders
 from agent.snapshot.plan import MAX_SKIPS
@@ -295,10 +295,10 @@ async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left
         for there in (first, second):
             hold(there, 30)
         polling = Polling(monkeypatch, first.pid, second.pid, limits=Limits(40, 40, 1))
-        monkeypatch.setattr(late, "TIME_SHARE", 0.0)
+        monkeypatch.setattr(quota, "TIME_SHARE", 0.0)
         await polling.poll()
         assert len(polling.holders.processes) == 1
-        monkeypatch.setattr(late, "TIME_SHARE", 0.1)
+        monkeypatch.setattr(quota, "TIME_SHARE", 0.1)
         await polling.poll()
         assert {first.pid, second.pid} == polling.holders.processes.keys()
         assert all(len(one.held) == 30 for one in polling.holders.processes.values())

@@ -11,8 +11,16 @@ from agent.kernel.netlink.messages import Dump
 from agent.kernel.rows import Scope, Table, update_table
 from agent.model import Socket
 from agent.snapshot import tables as tables_module
-from agent.snapshot.groups import ALL_GROUPS, GROUPS, TCP, UDP, Group, groups_of
-from agent.snapshot.reading import Change, Namespaces
+from agent.snapshot.reading import (
+    ALL_GROUPS,
+    GROUPS,
+    TCP,
+    UDP,
+    Change,
+    Group,
+    Namespaces,
+    groups_of,
+)
 from agent.snapshot.schedule import READ_SECONDS
 from agent.snapshot.table_sources import NetlinkEvents, sources_of
 from agent.snapshot.tables import TableReader

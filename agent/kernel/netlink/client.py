@@ -60,10 +60,8 @@ MAX_NAMESPACES = 300
 
 
 class _Link:
-    """The sockets of one namespace: one for dumps, and one for destroy notices if subscribed.
-
-    One dump at a time can be under way.
-    """
+    """The sockets of one namespace: one for dumps, and one for destroy notices if subscribed. One
+    dump at a time can be under way."""
 
     def __init__(self, dumps: socket.socket, notices: socket.socket | None) -> None:
         dumps.settimeout(_TIMEOUT_SECONDS)
@@ -162,10 +160,8 @@ class NetlinkClient:
         self, netns: int, path: str, names: Collection[str]
     ) -> Iterator[tuple[Dump, list[bytes]]]:
         """Yield each dump that replaces one of the named tables of a namespace, with its rows.
-
         Dumps that fail or are not supported there are left out. ``path`` leads to the namespace
-        (``/proc/PID/ns/net``).
-        """
+        (``/proc/PID/ns/net``)."""
         for dump in self._dumps:
             if set(names).isdisjoint(dump.tables):
                 continue
@@ -190,10 +186,8 @@ class NetlinkClient:
         return None if link is None else link.notices
 
     def close_except(self, namespaces: Collection[int]) -> None:
-        """Close the sockets in all other namespaces, which they would keep alive.
-
-        Their destroy sockets must not be read any longer.
-        """
+        """Close the sockets in all other namespaces, which they would keep alive. Their destroy
+        sockets must not be read any longer."""
         with self._links_lock:
             for netns in self._links.keys() - set(namespaces):
                 self._drop(netns)

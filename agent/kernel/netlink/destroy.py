@@ -81,9 +81,7 @@ def _parse_protocol(kind: int, row: bytes) -> int:
 
 def short_lived(notices: Sequence[DestroyNotice], tcp: Table, scope: Scope) -> list[Socket]:
     """Return the sockets of these notices, whose cookies no reading showed, in the same order.
-
-    ``tcp`` is the last reading of tcp, whose listeners show the directions of connections.
-    """
+    ``tcp`` is the last reading of tcp, whose listeners show the directions of connections."""
     parsed = [(notice, parse_endpoints(notice.row)) for notice in notices]
     listening, wildcard_ports = find_listeners(tcp.rows)
     for notice, ends in parsed:

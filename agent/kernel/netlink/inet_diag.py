@@ -44,10 +44,8 @@ RawEndpoint = tuple[bytes, int]
 
 
 class Endpoints(NamedTuple):
-    """The family and the endpoints of a row; address and port of an absent peer are None.
-
-    The raw endpoints are for comparison with those of ``find_listeners``.
-    """
+    """The family and the endpoints of a row; address and port of an absent peer are None. The raw
+    endpoints are for comparison with those of ``find_listeners``."""
 
     family: str
     local_addr: str
@@ -59,11 +57,9 @@ class Endpoints(NamedTuple):
 
 
 def inet_dump(proto: str, *, include_unowned: bool = False, include_cgroups: bool = False) -> Dump:
-    """Return the dump of tcp, udp or udplite, both IPv4 and IPv6.
-
-    ``include_unowned`` adds the rows without an inode, ``include_cgroups`` the cgroup of each
-    socket, which takes longer to decode.
-    """
+    """Return the dump of tcp, udp or udplite, both IPv4 and IPv6. ``include_unowned`` adds the rows
+    without an inode, ``include_cgroups`` the cgroup of each socket, which takes longer to
+    decode."""
     states = _ALL_STATES if include_unowned else _HELD_STATES
     requests: tuple[bytes, ...]
     if proto == "tcp":

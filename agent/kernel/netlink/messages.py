@@ -69,9 +69,7 @@ Read = Callable[[Sequence[bytes], Scope, Table], Table]
 
 class Dump(NamedTuple):
     """A dump: the requests to send, one after the other, and a reader of the rows of the answers.
-
-    ``tables`` are the tables of ``/proc/net`` that the dump replaces.
-    """
+    ``tables`` are the tables of ``/proc/net`` that the dump replaces."""
 
     tables: tuple[str, ...]
     requests: tuple[bytes, ...]
@@ -135,10 +133,8 @@ def _check_errno(body: bytes) -> None:
 
 
 def parse_attributes(row: bytes, at: int) -> dict[int, bytes]:
-    """Return the attributes of a row, from ``at`` to its end, by type.
-
-    Raises MALFORMED if an attribute does not fit into the row.
-    """
+    """Return the attributes of a row, from ``at`` to its end, by type. Raises MALFORMED if an
+    attribute does not fit into the row."""
     found = {}
     end = len(row)
     unpack, header_bytes = _ATTRIBUTE.unpack_from, _ATTRIBUTE.size

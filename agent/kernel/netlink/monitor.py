@@ -27,11 +27,9 @@ _FLOODED_PAUSE_SECONDS = 5.0
 
 
 class DestroyReport(NamedTuple):
-    """The notices received since the report before, by network namespace.
-
-    ``ignored`` counts messages of other processes, ``malformed`` those of the kernel that could not
-    be parsed. In the ``lost`` namespaces some notices were lost.
-    """
+    """The notices received since the report before, by network namespace. ``ignored`` counts
+    messages of other processes, ``malformed`` those of the kernel that could not be parsed. In the
+    ``lost`` namespaces some notices were lost."""
 
     notices: dict[int, list[DestroyNotice]]
     ignored: Counter[int]
@@ -40,11 +38,9 @@ class DestroyReport(NamedTuple):
 
 
 class DestroyMonitor:
-    """Reads the destroy notices of several network namespaces.
-
-    Datagrams of other processes are ignored and counted. When the kernel's queue overflows
-    (ENOBUFS), notices of the namespace are lost.
-    """
+    """Reads the destroy notices of several network namespaces. Datagrams of other processes are
+    ignored and counted. When the kernel's queue overflows (ENOBUFS), notices of the namespace are
+    lost."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}

@@ -11,8 +11,7 @@ from socket import AF_NETLINK, AF_PACKET
 from struct import Struct
 
 from ...model import Socket
-from ..protocols import netlink_protocol, packet_protocol
-from ..rows import Scope, Table, update_table
+from ..rows import Scope, Table, netlink_protocol, packet_protocol, update_table
 from .messages import MALFORMED, NO_COOKIE, SOURCE, Dump, make_request, parse_attributes
 
 # Family, protocol, padding; inode; attributes to show; cookie. For both families.

@@ -11,7 +11,7 @@ from struct import Struct
 
 from ...model import Socket
 from ...text import decode
-from ..direction import inbound_inodes, listening_paths, mark_inbound, mark_outbound
+from ..direction import mark_unix_directions
 from ..rows import Scope, Table, update_table
 from .messages import MALFORMED, NO_COOKIE, SOURCE, Dump, make_request, parse_attributes
 
@@ -42,14 +42,7 @@ def unix_dump() -> Dump:
 
 def _read(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
     def decode(new: Iterable[bytes]) -> Iterator[tuple[bytes, Socket]]:
-        decoded = list(_decode(new, scope.netns))
-        listening = listening_paths(before.rows.values())
-        listening |= listening_paths(socket for _row, socket in decoded)
-        decoded = [(row, mark_inbound(socket, listening)) for row, socket in decoded]
-        inbound = inbound_inodes(before.rows.values())
-        inbound |= inbound_inodes(socket for _row, socket in decoded)
-        for row, socket in decoded:
-            yield row, mark_outbound(socket, inbound)
+        return mark_unix_directions(_decode(new, scope.netns), before.rows.values())
 
     return update_table(rows, before, decode)
 

@@ -1,4 +1,4 @@
-"""Open and read files of procfs.
+"""Open and read files of procfs, and follow a batch of such reads.
 
 A process can end while it is read: the system calls then fail with one of GONE_ERRNOS.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 # The process is gone (ENOENT, ESRCH, ENOTDIR) or a zombie (EINVAL).
 GONE_ERRNOS = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR})
@@ -21,6 +22,9 @@ _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _READ_BYTES = 1 << 16
 # After this many reads, 1 MiB at most, check that it is a regular file: a device may have no end.
 _CHECKED_READS = 16
+
+
+T = TypeVar("T")
 
 
 class ProcessGone(Exception):
@@ -39,10 +43,8 @@ def open_directory(path: str, directory: int | None = None) -> Iterator[int]:
 
 
 def read(path: str, directory: int | None = None) -> bytes:
-    """Read a whole file; ``path`` is relative to the open ``directory``, if one is given.
-
-    Raises OSError.
-    """
+    """Read a whole file; ``path`` is relative to the open ``directory``, if one is given. Raises
+    OSError."""
     descriptor = os.open(path, _FILE_FLAGS, dir_fd=directory)
     try:
         chunks = []
@@ -73,3 +75,39 @@ def read_link(path: str, directory: int) -> str | None:
     except OSError:
         return None
     return os.fsencode(target).decode("utf-8", "backslashreplace")
+
+
+def _never(_place: Hashable) -> bool:
+    return False
+
+
+class Progress:
+    """Shared by the thread that reads a batch and by the event loop, which waits for it. ``place``
+    is what is being read, None before the first item. ``avoids`` returns whether a place must not
+    be read because an earlier read of it hangs."""
+
+    __slots__ = ("_stopped", "avoids", "place")
+
+    def __init__(self, avoids: Callable[[Hashable], bool] = _never) -> None:
+        self.place: Hashable = None
+        self.avoids = avoids
+        self._stopped = False
+
+    def begin(self, place: Hashable) -> None:
+        """Record that ``place`` is read next, where it changes within an item of ``each``."""
+        self.place = place
+
+    def each(
+        self, items: Iterable[T], place_of: Callable[[T], Hashable] | None = None
+    ) -> Iterator[T]:
+        """Yield the items until ``stop`` is called; ``place`` is then that of the item yielded.
+        Without ``place_of`` an item is its own place and must be hashable."""
+        for item in items:
+            if self._stopped:
+                return
+            self.place = place_of(item) if place_of else item
+            yield item
+
+    def stop(self) -> None:
+        """End the batch before its next item."""
+        self._stopped = True

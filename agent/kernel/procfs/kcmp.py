@@ -25,9 +25,7 @@ _KCMP_FILES = 2  # include/uapi/linux/kcmp.h
 
 def threads_with_own_fds(root: str, tid: int, directory: int) -> list[int]:
     """Return the threads of a process that do not share the descriptor table of its thread ``tid``.
-
-    ``directory`` is the process's, open. Raises OSError when the process has ended.
-    """
+    ``directory`` is the process's, open. Raises OSError when the process has ended."""
     with open_directory("task", directory) as tasks:
         others = [int(name) for name in os.listdir(tasks) if name != str(tid)]
     if not others:
@@ -74,9 +72,7 @@ def _kcmp() -> Callable[..., int] | None:
 
 def _share_fds(pid1: int, pid2: int) -> bool | None:
     """Return whether two threads share a descriptor table; None when the kernel does not report it.
-
-    A thread that has ended shares that of any other.
-    """
+    A thread that has ended shares that of any other."""
     call = _kcmp()
     if call is None:
         return None

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from .files import GONE_ERRNOS, open_directory, read, read_link, read_or_empty
-from .progress import Progress
+from .files import GONE_ERRNOS, Progress, open_directory, read, read_link, read_or_empty
 
 # A process or thread in a network namespace: a pid, or the directory PID/task/TID.
 NetnsMember = int | str
@@ -66,7 +65,7 @@ class ProcFS:
 
     def hides_processes(self) -> bool:
         """Return whether other users' processes are hidden (hidepid, proc(5))."""
-        return not self._exists("1") and not self._exists("1/stat")
+        return not any(os.path.exists(f"{self.root}/{name}") for name in ("1", "1/stat"))
 
     def boot_id(self) -> str | None:
         """Return the kernel's random id of this boot; None when it cannot be read."""
@@ -114,9 +113,7 @@ class ProcFS:
         self, netns: int, members: Sequence[NetnsMember], names: Sequence[str]
     ) -> TableTexts:
         """Read the named tables of one namespace, whose members were ``members`` when last seen.
-
-        Tables that this kernel does not have are left out.
-        """
+        Tables that this kernel does not have are left out."""
         moved: set[int] = set()
         for pid, path in self._paths_of(members):
             try:
@@ -185,13 +182,6 @@ class ProcFS:
                         found.setdefault(netns, f"{pid}/task/{tid}")
         return found
 
-    def _exists(self, name: str) -> bool:
-        try:
-            os.stat(f"{self.root}/{name}")
-        except OSError:
-            return False
-        return True
-
     def _read_text(self, name: str) -> str:
         return read_or_empty(f"{self.root}/{name}").decode("ascii", "replace")
 
@@ -199,14 +189,13 @@ class ProcFS:
         """Return when the machine booted, in seconds since the Unix epoch, in whole clock ticks."""
         for line in self._read_text("stat").splitlines():
             if line.startswith("btime ") and _BOOT_TIME.fullmatch(line, 6):
-                # btime is in whole seconds; it is all that is known of another machine.
-                return _boot_time() if self._is_of_this_kernel() else float(line[6:])
+                boot_id = self.boot_id()
+                if boot_id is None or boot_id != _boot_id("/proc"):
+                    # In whole seconds, but all that is known of another machine.
+                    return float(line[6:])
+                break
         # Without /proc/stat (ProcSubset=pid, systemd.exec(5)) the clocks show it.
         return _boot_time()
-
-    def _is_of_this_kernel(self) -> bool:
-        boot_id = self.boot_id()
-        return boot_id is not None and boot_id == _boot_id("/proc")
 
 
 def _boot_id(root: str) -> str | None:

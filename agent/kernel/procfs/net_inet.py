@@ -25,7 +25,7 @@ _ANY_ADDRESSES = (b"0" * 8, b"0" * 32)
 _EMPTY_QUEUES = b"00000000:00000000"
 # The last fields of Socket: the source, and what the text does not show (peer_inode, backlog,
 # interface, cgroup_id, cookie).
-_LAST_FIELDS = ("procfs", *(None,) * 5)
+LAST_FIELDS = ("procfs", *(None,) * 5)
 
 
 @lru_cache(maxsize=65_536)  # Most addresses occur in many rows; an entry takes about 150 bytes.
@@ -101,7 +101,7 @@ def _decode(
             row,
             make((
                 inode, proto, family, None, state, local_addr, local_port, remote_addr,
-                remote_port, None, direction, recv_q, send_q, uid, netns, *_LAST_FIELDS,
+                remote_port, None, direction, recv_q, send_q, uid, netns, *LAST_FIELDS,
             )),
         )  # fmt: skip
 

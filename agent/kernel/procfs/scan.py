@@ -40,11 +40,9 @@ class ScanResult(NamedTuple):
 
 
 class FdSummary(NamedTuple):
-    """What one stat(2) shows of ``PID/fd``: its inode, and the number of descriptors.
-
-    The same inode means the same process. The same number is no proof that nothing changed: one
-    descriptor may have been closed and another opened.
-    """
+    """What one stat(2) shows of ``PID/fd``: its inode, and the number of descriptors. The same
+    inode means the same process. The same number is no proof that nothing changed: one descriptor
+    may have been closed and another opened."""
 
     fd_dir_inode: int
     fd_count: int
@@ -67,12 +65,9 @@ class FdCheck(NamedTuple):
 
 
 class FdCheckResult(NamedTuple):
-    """The result of one FdCheck.
-
-    ``changes`` maps the descriptors that changed to the inode of their socket, 0 for any other
-    file, None for a closed descriptor. ``process`` and ``netns`` are None unless they were
-    requested. ``reads`` is the number of descriptors that were read.
-    """
+    """The result of one FdCheck. ``changes`` maps the descriptors that changed to the inode of
+    their socket, 0 for any other file, None for a closed descriptor. ``process`` and ``netns`` are
+    None unless they were requested. ``reads`` is the number of descriptors that were read."""
 
     pid: int
     changes: dict[int, int | None]

@@ -20,13 +20,13 @@ from .files import (
     DENIED_ERRNOS,
     GONE_ERRNOS,
     ProcessGone,
+    Progress,
     open_directory,
     read,
     read_link,
     read_or_empty,
 )
 from .mount import ProcFS
-from .progress import Progress
 from .scan import FdCheck, FdCheckResult, FdSummary, ProcessScan, ScanResult
 from .stat import ProcessStat, parse_cgroup, parse_cmdline, parse_stat
 
@@ -124,10 +124,8 @@ class ProcessScanner:
         return _FdListing(fds, readable=True, malformed=malformed)
 
     def _find_living_thread(self, directory: int) -> tuple[int, _FdListing]:
-        """Return the id and the descriptors of a thread of the process that is not exiting.
-
-        Raises ProcessGone when all its threads are.
-        """
+        """Return the id and the descriptors of a thread of the process that is not exiting. Raises
+        ProcessGone when all its threads are."""
         with open_directory("task", directory) as tasks:
             tids = sorted(int(name) for name in os.listdir(tasks))
         for tid in tids:
@@ -178,11 +176,9 @@ class ProcessScanner:
     def summaries(
         self, pids: Iterable[int], progress: Progress | None = None
     ) -> dict[int, FdSummary]:
-        """Return the FdSummary of each process; those that have ended are left out.
-
-        Both fields are 0 when ``PID/fd`` cannot be examined; ``fd_count`` is -1 when the kernel
-        does not report it and the directory cannot be listed.
-        """
+        """Return the FdSummary of each process; those that have ended are left out. Both fields are
+        0 when ``PID/fd`` cannot be examined; ``fd_count`` is -1 when the kernel does not report it
+        and the directory cannot be listed."""
         summaries = {}
         root, stat, has_fd_counts = self._root, os.stat, self._has_fd_counts
         for pid in (progress or Progress()).each(pids):
@@ -203,11 +199,9 @@ class ProcessScanner:
         return summaries
 
     def owners(self, pids: Iterable[int], progress: Progress) -> dict[int, int]:
-        """Return the effective user id of each process; those that have ended are left out.
-
-        That is the owner of the process's directory, also where a process that is not dumpable,
-        prctl(2), shows root as the owner of all files in it.
-        """
+        """Return the effective user id of each process; those that have ended are left out. That is
+        the owner of the process's directory, also where a process that is not dumpable, prctl(2),
+        shows root as the owner of all files in it."""
         owners = {}
         for pid in progress.each(pids):
             with suppress(OSError):
@@ -230,10 +224,8 @@ class ProcessScanner:
     def check(
         self, checks: Iterable[FdCheck], progress: Progress | None = None
     ) -> tuple[list[FdCheckResult], list[int]]:
-        """Check these processes; also return the pids for which that is not enough.
-
-        Those have ended, may no longer be read, or changed in a way that only ``scan`` can show.
-        """
+        """Check these processes; also return the pids for which that is not enough. Those have
+        ended, may no longer be read, or changed in a way that only ``scan`` can show."""
         results, failed = [], []
         progress = progress or Progress()
         for check in progress.each(checks, attrgetter("pid")):
@@ -308,10 +300,8 @@ def _has_fd_counts(root: str) -> bool:
 
 
 def _parse_living(data: bytes) -> ProcessStat:
-    """Parse ``stat``. Raises ProcessGone for a zombie, which holds no descriptors any more.
-
-    A process whose main thread ended before the others has the state of a zombie, but threads.
-    """
+    """Parse ``stat``. Raises ProcessGone for a zombie, which holds no descriptors any more. A
+    process whose main thread ended before the others has the state of a zombie, but threads."""
     stat = parse_stat(data)
     if stat.state in _DEAD_STATES and stat.threads < 2:
         raise ProcessGone

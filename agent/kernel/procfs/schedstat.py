@@ -35,9 +35,7 @@ def is_conclusive(release: str) -> bool:
 
 class _Threads(NamedTuple):
     """The threads of a process: their ids, their open ``schedstat`` files, and the lines in these.
-
-    A descriptor of -1 stands for a file that is opened again for each reading.
-    """
+    A descriptor of -1 stands for a file that is opened again for each reading."""
 
     tids: tuple[int, ...]
     files: tuple[int, ...]
@@ -45,11 +43,9 @@ class _Threads(NamedTuple):
 
 
 class RunMonitor:
-    """Compares the ``schedstat`` of processes with the previous reading.
-
-    At most ``max_files`` files stay open, which saves three quarters of the cost. An open file
-    never shows another thread with the same id.
-    """
+    """Compares the ``schedstat`` of processes with the previous reading. At most ``max_files``
+    files stay open, which saves three quarters of the cost. An open file never shows another thread
+    with the same id."""
 
     def __init__(self, root: str, max_files: int) -> None:
         self._root = root
@@ -161,9 +157,7 @@ class RunMonitor:
 
 
 def _is_absent(root: str, pid: int) -> bool:
-    """Return whether ``schedstat`` does not exist or may not be read.
-
-    Raises OSError when the process has ended.
-    """
+    """Return whether ``schedstat`` does not exist or may not be read. Raises OSError when the
+    process has ended."""
     os.stat(f"{root}/{pid}/stat")
     return not os.access(f"{root}/{pid}/schedstat", os.R_OK)

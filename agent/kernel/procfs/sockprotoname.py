@@ -14,8 +14,7 @@ from operator import itemgetter
 from ...model import Socket
 from ...text import decode
 from .fd import SOCKET_PREFIX
-from .files import GONE_ERRNOS
-from .progress import Progress
+from .files import GONE_ERRNOS, Progress
 
 _OWN_FDS = "/proc/self/fd"  # Of this kernel, also where another procfs is read.
 _ATTRIBUTE = "system.sockprotoname"
@@ -25,11 +24,9 @@ SocketFd = tuple[int, int, int]  # (pid, descriptor, inode of its socket)
 def read_protocols(
     root: str, descriptors: Iterable[SocketFd], progress: Progress | None = None
 ) -> dict[SocketFd, bytes | None]:
-    """Return the kernel's name of the protocol of each socket, for ``socket_from_protocol``.
-
-    The name is empty when the descriptor no longer leads to that socket, None when it cannot be
-    read. ``root`` is the procfs.
-    """
+    """Return the kernel's name of the protocol of each socket, for ``socket_from_protocol``. The
+    name is empty when the descriptor no longer leads to that socket, None when it cannot be read.
+    ``root`` is the procfs."""
     return {
         descriptor: _read_protocol(root, *descriptor)
         for descriptor in (progress or Progress()).each(descriptors, itemgetter(0))
@@ -56,41 +53,25 @@ def _read_protocol(root: str, pid: int, fd: int, inode: int) -> bytes | None:
 
 
 # The kernel's names (.name of its struct proto) of protocols that records name otherwise.
-_PROTOCOL_NAMES = {
-    "udp-lite": "udplite",
-    "ping": "icmp",
-    "unix-stream": "unix",
+_PROTOCOL_NAMES = {"udp-lite": "udplite", "ping": "icmp", "unix-stream": "unix"}
+# Protocols of the inet families, with the state of their sockets that are in no table.
+_INET_UNBOUND: dict[str, str | None] = {
+    "tcp": "CLOSE",
+    **dict.fromkeys(("udp", "udplite", "raw", "icmp"), "UNCONNECTED"),
+    **dict.fromkeys(("mptcp", "sctp", "dccp", "smc")),
 }
 
 
 def socket_from_protocol(inode: int, name: bytes | None, netns: int | None = None) -> Socket:
     """Return a socket that is in no table, from its name of ``read_protocols``, which may be None.
-
-    TCP and UDP sockets are in no table while they are not bound.
-    """
+    TCP and UDP sockets are in no table while they are not bound."""
     if not name:
         return Socket(inode, None, None, None, None, netns=netns)
     proto = decode(name.rstrip(b"\0")).lower().removeprefix("af_")
-    family = "inet"
-    if proto.endswith("v6"):
-        family = "inet6"
-        proto = proto.removesuffix("v6")
+    family = "inet6" if proto.endswith("v6") else "inet"
+    proto = proto.removesuffix("v6")
     proto = _PROTOCOL_NAMES.get(proto, proto)
     if proto in _INET_UNBOUND:
         return Socket(inode, proto, family, None, _INET_UNBOUND[proto], netns=netns)
     state = "UNCONNECTED" if proto in ("netlink", "packet") else None
     return Socket(inode, proto, proto, None, state, netns=netns)
-
-
-# Protocols of the inet families, with the state of their sockets that are in no table.
-_INET_UNBOUND: dict[str, str | None] = {
-    "tcp": "CLOSE",
-    "udp": "UNCONNECTED",
-    "udplite": "UNCONNECTED",
-    "raw": "UNCONNECTED",
-    "icmp": "UNCONNECTED",
-    "mptcp": None,
-    "sctp": None,
-    "dccp": None,
-    "smc": None,
-}

@@ -36,10 +36,8 @@ class ProcessStat(NamedTuple):
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """Parse ``/proc/PID/stat``. Raises ValueError when it is malformed.
-
-    ``comm`` may contain blanks and parentheses: the other fields begin after the last ``)``.
-    """
+    """Parse ``/proc/PID/stat``. Raises ValueError when it is malformed. ``comm`` may contain blanks
+    and parentheses: the other fields begin after the last ``)``."""
     head, closed, tail = data.rpartition(b")")
     _pid, opened, comm = head.partition(b"(")
     fields = tail.split()
@@ -82,9 +80,7 @@ def parse_cgroup(data: bytes) -> CgroupInfo:
 
 def cgroup_info_of(paths: dict[str, str]) -> CgroupInfo:
     """Return the cgroup, unit and container of a process, from its paths in each hierarchy.
-
-    ``paths`` are by controllers, "" for the unified hierarchy of v2.
-    """
+    ``paths`` are by controllers, "" for the unified hierarchy of v2."""
     # v2 counts first, then systemd's own v1 hierarchy: v2 may exist unused beside v1.
     order = [paths.pop(name) for name in ("", "name=systemd") if name in paths]
     order += sorted(paths.values(), key=len, reverse=True)
@@ -101,10 +97,8 @@ _UNIT = r"_?(.+\.(?:service|scope|socket|mount|swap))"
 
 
 def unit_of(path: str) -> str | None:
-    """Return the systemd unit of a cgroup path: the outermost one that is not a slice.
-
-    A process of a user's session belongs to ``session-N.scope`` or ``user@UID.service``.
-    """
+    """Return the systemd unit of a cgroup path: the outermost one that is not a slice. A process of
+    a user's session belongs to ``session-N.scope`` or ``user@UID.service``."""
     for part in path.split("/"):
         if match := re.fullmatch(_UNIT, part):
             return match[1]
@@ -127,11 +121,8 @@ _MACHINE = r"machine-(.+)\.scope"
 
 
 def container_of(path: str) -> str | None:
-    """Return the container of a cgroup path, the innermost of nested ones.
-
-    That is the id of 64 digits for docker, podman, containerd and CRI-O, and the name for
-    systemd-nspawn and LXC.
-    """
+    """Return the container of a cgroup path, the innermost of nested ones. That is the id of 64
+    digits for docker, podman, containerd and CRI-O, and the name for systemd-nspawn and LXC."""
     parts = path.split("/")
     for at in range(len(parts) - 1, 0, -1):
         part = parts[at]

@@ -1,9 +1,11 @@
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
 
 from agent.kernel.procfs import files
+from agent.kernel.procfs.files import Progress
 
 
 def descriptors() -> int:
@@ -57,3 +59,30 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 def test_an_open_directory_is_not_inherited(tmp_path: Path) -> None:
     with files.open_directory(str(tmp_path)) as directory:
         assert not os.get_inheritable(directory)
+
+
+def test_each_notes_the_item_being_read() -> None:
+    progress = Progress()
+    assert progress.place is None
+    assert [progress.place for _item in progress.each([7, 8])] == [7, 8]
+
+
+def test_each_notes_the_place_of_an_item() -> None:
+    progress = Progress()
+
+    def place_of(item: int) -> Hashable:
+        return ("counters", item)
+
+    places = [progress.place for _item in progress.each([7, 8], place_of)]
+    assert places == [("counters", 7), ("counters", 8)]
+
+
+def test_stop_ends_a_batch_before_its_next_item() -> None:
+    progress = Progress()
+    read = []
+    for item in progress.each([7, 8, 9]):
+        read.append(item)
+        if item == 8:
+            progress.stop()
+    assert read == [7, 8]
+    assert progress.place == 8
