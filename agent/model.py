@@ -146,7 +146,8 @@ class Holding(NamedTuple):
 
     If the holder is unknown, ``process`` is None, ``fds`` is empty and ``cgroup`` is that of the
     socket, if known. ``peer_pid`` is a holder of a unix socket's peer. ``omitted_fds`` counts the
-    descriptors that ``fds`` does not list.
+    descriptors that ``fds`` does not list. ``attribution`` is how the process of a connection that
+    no poll saw was found: connect, close or listener.
     """
 
     socket: Socket
@@ -156,10 +157,15 @@ class Holding(NamedTuple):
     peer_pid: int | None = None
     cgroup: CgroupInfo | None = None
     omitted_fds: int = 0
+    attribution: str | None = None
 
 
 # (pid, inode); the pid is None for a socket without a known holder.
 HoldingKey = tuple[int | None, int]
+
+
+# Why trace events are not read where nothing else is known.
+EVENTS_OFF = "switched off (--events off)"
 
 
 class Coverage(NamedTuple):
@@ -167,12 +173,14 @@ class Coverage(NamedTuple):
 
     ``processes`` and ``netns`` count processes and network namespaces, ``unreadable`` the processes
     whose descriptors may not be read. ``missing`` has one short sentence for each gap.
+    ``events_off`` is why the kernel's trace events are not read, as a sentence; None if they are.
     """
 
     processes: int
     unreadable: int
     netns: int
     missing: tuple[str, ...] = ()
+    events_off: str | None = EVENTS_OFF
 
     @property
     def complete(self) -> bool:
@@ -180,11 +188,49 @@ class Coverage(NamedTuple):
         return not self.missing and not self.unreadable
 
 
+class TcpFigures(NamedTuple):
+    """What a TCP connection transferred, from tcp_info (``include/uapi/linux/tcp.h``).
+
+    ``retransmits`` counts segments; ``rtt_ms`` is the smoothed round-trip time, None if it was
+    never measured.
+    """
+
+    bytes_sent: int
+    bytes_received: int
+    segments_out: int
+    segments_in: int
+    retransmits: int
+    rtt_ms: float | None
+
+
+class SocketEnd(NamedTuple):
+    """What the kernel reported of the end of a socket. ``time`` is in seconds since the Unix epoch.
+    None: not reported."""
+
+    time: float | None = None
+    figures: TcpFigures | None = None
+
+
+class ShortLived(NamedTuple):
+    """A holding that began and ended between two snapshots.
+
+    ``opened`` is in seconds since the Unix epoch, None if no event showed it. ``reason`` is closed
+    or exited, None if that is to be found out from the processes of the snapshot.
+    """
+
+    holding: Holding
+    opened: float | None = None
+    end: SocketEnd = SocketEnd()
+    reason: str | None = None
+
+
 class Snapshot(NamedTuple):
-    """The result of one poll. ``time`` is in seconds since the Unix epoch.
+    """The result of one poll, or of events after it. ``time`` is in seconds since the Unix epoch.
 
     ``processes`` maps all pids to their start ticks. ``changed`` are the keys of holdings that
     differ from the previous snapshot, None if unknown. ``short_lived`` began and ended since then.
+    ``event_times`` maps inodes of sockets that were opened or changed since then to the times at
+    which events showed it, ``ended`` inodes of sockets that ended to what was reported of the end.
     """
 
     time: float
@@ -192,36 +238,45 @@ class Snapshot(NamedTuple):
     processes: Mapping[int, int]
     coverage: Coverage
     changed: frozenset[HoldingKey] | None = None
-    short_lived: tuple[Holding, ...] = ()
+    short_lived: tuple[ShortLived, ...] = ()
+    event_times: Mapping[int, float] = {}
+    ended: Mapping[int, SocketEnd] = {}
 
 
 class Opened(NamedTuple):
-    """A process holds a socket that it did not hold before."""
+    """A process holds a socket that it did not hold before. ``time`` is when, in seconds since the
+    Unix epoch; None if only the poll that found it is known."""
 
     holding: Holding
+    time: float | None = None
 
 
 class Updated(NamedTuple):
     """A holding changed; ``before`` is the holding as it was.
 
-    ``seconds`` is how long it has been open, None if it was open before the first poll.
+    ``seconds`` is how long it has been open, None if it was open before the first poll. ``time`` is
+    as in ``Opened``.
     """
 
     holding: Holding
     before: Holding
     seconds: float | None = None
+    time: float | None = None
 
 
 class Closed(NamedTuple):
     """A process no longer holds a socket.
 
     ``reason`` is closed, exited or attributed. ``seconds`` is how long it was open, None if it was
-    open before the first poll.
+    open before the first poll. ``time`` is as in ``Opened``. ``figures`` are None if the kernel did
+    not report them.
     """
 
     holding: Holding
     reason: str
     seconds: float | None
+    time: float | None = None
+    figures: TcpFigures | None = None
 
 
 Delta = Opened | Updated | Closed | Coverage

@@ -11,6 +11,7 @@ from agent.model import (
     Holding,
     Owner,
     Process,
+    ShortLived,
     Snapshot,
     Socket,
 )
@@ -69,7 +70,7 @@ def snapshot(
         {key(one): one for one in holdings},
         {one.pid: one.start_ticks for one in processes},
         coverage,
-        short_lived=short_lived,
+        short_lived=tuple(map(ShortLived, short_lived)),
     )
 
 

@@ -27,6 +27,7 @@ from ..model import (
     Opened,
     Owner,
     Process,
+    ShortLived,
     Snapshot,
     Socket,
     Updated,
@@ -123,7 +124,7 @@ def _encode(state: SavedState) -> bytes:
         index = indexes.get(id(holding))
         if index is None:
             index = indexes[id(holding)] = len(holdings)
-            socket, process, fds, owner, peer_pid, cgroup, omitted_fds = holding
+            socket, process, fds, owner, peer_pid, cgroup, omitted_fds, _attribution = holding
             holdings.append(
                 (
                     sockets.index(socket), processes.index(process), fds, owners.index(owner),
@@ -134,23 +135,23 @@ def _encode(state: SavedState) -> bytes:
 
     def row_of(delta: Delta) -> tuple[object, ...]:
         match delta:
-            case Opened(holding):
+            case Opened(holding, _):
                 return ("open", index_of(holding))
-            case Updated(holding, before, seconds):
+            case Updated(holding, before, seconds, _):
                 return ("update", index_of(holding), index_of(before), seconds)
-            case Closed(holding, reason, seconds):
+            case Closed(holding, reason, seconds, _, _):
                 return ("close", index_of(holding), reason, seconds)
             case Coverage():
-                return ("coverage", tuple(delta))
+                return ("coverage", tuple(delta[:4]))
 
     snapshot = state.snapshot
     values = [
         snapshot.time,
         [(*key, index_of(holding)) for key, holding in snapshot.holdings.items()],
         list(snapshot.processes.items()),
-        tuple(snapshot.coverage),
+        tuple(snapshot.coverage[:4]),
         None if snapshot.changed is None else list(snapshot.changed),
-        [index_of(holding) for holding in snapshot.short_lived],
+        [index_of(one.holding) for one in snapshot.short_lived],
         [(*key, time) for key, time in state.opened_at.items()],
     ]
     batches = [
@@ -198,7 +199,7 @@ def _decode(content: bytes) -> SavedState:
         dict(_rows(processes, (_NUMBER, _NUMBER))),
         _coverage(coverage),
         None if changed is None else frozenset(map(_key, _rows(changed, _KEY))),
-        tuple(holdings[index] for index in _values(short_lived, _NUMBER)),
+        tuple(ShortLived(holdings[index]) for index in _values(short_lived, _NUMBER)),
     )
     opened = {(pid, inode): seconds for pid, inode, seconds in _rows(opened_at, (*_KEY, _TIME))}
     if opened:

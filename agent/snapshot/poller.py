@@ -13,7 +13,7 @@ from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..kernel.procfs.stat import cgroup_info_of
 from ..kernel.users import Users
-from ..model import CgroupInfo, Holding, HoldingKey, Snapshot, Socket
+from ..model import CgroupInfo, Holding, HoldingKey, ShortLived, Snapshot, Socket
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
 from .holders import Holders
@@ -241,7 +241,7 @@ class Poller:
             processes=processes,
             coverage=coverage(self.holders, namespaces, failed, hidden=self._hidden, unread=unread),
             changed=changed,
-            short_lived=tuple(self._short_lived),
+            short_lived=tuple(map(ShortLived, self._short_lived)),
         )
         self._changes, self._inodes, self._short_lived = set(), set(), []
         return self._last

@@ -16,7 +16,9 @@ from ..model import (
     HoldingKey,
     Opened,
     Process,
+    ShortLived,
     Snapshot,
+    SocketEnd,
     Updated,
 )
 
@@ -28,6 +30,8 @@ _socket_fields = attrgetter(
     "peer_inode", "backlog", "interface",
 )  # fmt: skip
 _process_fields = attrgetter(*(name for name in Process._fields if name != "cmdline"))
+
+_NOT_REPORTED = SocketEnd()
 
 
 class DeltaTracker:
@@ -70,17 +74,20 @@ class DeltaTracker:
                 ended.append((key, was))
                 begun.append((key, now))
             elif is_changed(was, now):
-                updated.append(Updated(now, was, self._seconds(key, current.time)))
+                time = current.event_times.get(key[1])
+                seconds = self._seconds(key, current.time if time is None else time)
+                updated.append(Updated(now, was, seconds, time))
         deltas: list[Delta] = []
         if is_coverage_changed(last.coverage, current.coverage):
             deltas.append(current.coverage)
         deltas += self._closes(ended, current)
         deltas += updated
         for key, now in begun:
-            self.opened_at[key] = current.time
-            deltas.append(Opened(now))
-        for holding in current.short_lived:
-            deltas += (Opened(holding), Closed(holding, _reason(holding.process, current), None))
+            time = current.event_times.get(key[1])
+            self.opened_at[key] = current.time if time is None else time
+            deltas.append(Opened(now, time))
+        for one in current.short_lived:
+            deltas += (Opened(one.holding, one.opened), _close_of(one, current))
         return deltas
 
     def _seconds(self, key: HoldingKey, now: float) -> float | None:
@@ -95,9 +102,18 @@ class DeltaTracker:
                 reason = "attributed" if key[1] in held else "closed"
             else:
                 reason = _reason(was.process, current)
-            closes.append(Closed(was, reason, self._seconds(key, current.time)))
+            time, figures = current.ended.get(key[1], _NOT_REPORTED)
+            seconds = self._seconds(key, current.time if time is None else time)
+            closes.append(Closed(was, reason, seconds, time, figures))
             self.opened_at.pop(key, None)
         return closes
+
+
+def _close_of(one: ShortLived, current: Snapshot) -> Closed:
+    time, figures = one.end
+    seconds = None if one.opened is None or time is None else time - one.opened
+    reason = one.reason or _reason(one.holding.process, current)
+    return Closed(one.holding, reason, seconds, time, figures)
 
 
 def _held_inodes(inodes: set[int], current: Snapshot) -> set[int]:
@@ -152,8 +168,9 @@ def is_changed(was: Holding, now: Holding) -> bool:
 def is_coverage_changed(was: Coverage, now: Coverage) -> bool:
     """Return whether the agent sees more or less than before. That processes start and end does
     not count, be they readable or not."""
-    return (bool(was.unreadable), was.netns, was.missing) != (
+    return (bool(was.unreadable), was.netns, was.missing, was.events_off) != (
         bool(now.unreadable),
         now.netns,
         now.missing,
+        now.events_off,
     )

@@ -127,7 +127,7 @@ class Encoder:
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
                 _backlog, interface, _cgroup, _cookie,
-            ), process, fds, owner, peer_pid, _place, _omitted_fds = holding  # fmt: skip
+            ), process, fds, owner, peer_pid, _place, _omitted_fds, _attribution = holding  # fmt: skip
             if process is not last or (owner, netns, source) != shared:
                 last, shared = process, (owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
@@ -193,13 +193,13 @@ class Encoder:
     def delta(self, delta: Delta, seq: int, time: float) -> bytes:
         """Return the record of a delta."""
         match delta:
-            case Opened(holding):
+            case Opened(holding, _):
                 return self.holding(self.head("open", seq, time), holding)
-            case Updated(holding, before, _):
+            case Updated(holding, before, _, _):
                 fields = socket_fields(holding)
                 fields["previous"] = _previous(holding, before)
                 return self._record_of(self.head("update", seq, time), fields, holding.process)
-            case Closed(holding, reason, seconds):
+            case Closed(holding, reason, seconds, _, _):
                 fields = socket_fields(holding)
                 fields["reason"] = reason
                 # A wall clock set back must not make a duration negative.
@@ -235,7 +235,7 @@ def socket_fields(holding: Holding) -> dict[str, object]:
         inode, proto, family, kind, state, local_addr, local_port, remote_addr, remote_port,
         path, direction, recv_q, send_q, _uid, netns, source, peer_inode, backlog, interface,
         _cgroup, _cookie,
-    ), process, fds, owner, peer_pid, place, omitted_fds = holding  # fmt: skip
+    ), process, fds, owner, peer_pid, place, omitted_fds, _attribution = holding  # fmt: skip
     uid, user = (None, None) if owner is None else owner
     fields: dict[str, object]
     if family == "unix":

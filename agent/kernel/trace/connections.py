@@ -1,0 +1,258 @@
+"""TCP connections and the processes that opened and closed them, from trace events. Pure.
+
+The kernel reports each change of state of a TCP socket, and its destruction, with the address of
+the socket in the kernel and the thread that ran at that moment. That thread acts on the socket only
+if the event did not run in an interrupt: a packet that arrives is handled in whatever thread is
+running then. Evidence of the process, the strongest first:
+
+- it connected the socket, or made it a listener;
+- it closed or shut down the connection while it was established: it held the socket last;
+- it destroyed the socket, whose connection the peer had reset: it held the socket last;
+- it aborted the connection. Another program can do that, too (``ss --kill``).
+
+Events may be lost, and an address is used again at once. Evidence is used only if the ports of the
+destroyed socket are those of the connection that it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...bounded import drop_oldest
+from .events import Destroyed, StateChange
+from .tasks import Task, TaskTable
+
+# include/linux/trace_events.h: hard and soft interrupt, NMI.
+NOT_IN_PROCESS = 0x58
+# include/net/tcp_states.h
+_ESTABLISHED, _SYN_SENT, _SYN_RECV, _FIN_WAIT1, _CLOSE, _CLOSE_WAIT, _LAST_ACK, _LISTEN = (
+    1, 2, 3, 4, 7, 8, 9, 10
+)  # fmt: skip
+# Connections under way, 600 bytes each. Beyond that the oldest are forgotten: their ends are
+# reported without the process that opened them, unless a poll has seen it.
+MAX_CONNECTIONS = 250_000
+# Changes and ends between two calls of ``take``; beyond that they are lost.
+MAX_UNTAKEN = 200_000
+
+CLIENT, SERVER, LISTENER = "client", "server", "listener"
+CONNECT, CLOSE = "connect", "close"  # Kinds of evidence.
+
+
+class Tuple(NamedTuple):
+    """The ends of a connection. Addresses are 16 bytes, IPv4 as ``::ffff:a.b.c.d``; ``family`` is
+    AF_INET or AF_INET6. The remote end of a listener is all zeros."""
+
+    family: int
+    local: bytes
+    local_port: int
+    remote: bytes
+    remote_port: int
+
+
+class Started(NamedTuple):
+    """A connection that was established, a listener that was opened, or a connection whose peer has
+    shut it down (``state`` CLOSE_WAIT), and that has not ended.
+
+    ``task`` is the process that opened it, None if unknown. Times are in nanoseconds of the trace
+    clock; ``opened`` is None if the connection is older than the events.
+    """
+
+    ends: Tuple
+    state: int
+    role: str | None
+    task: Task | None
+    opened: int | None
+    time: int
+
+
+class Finished(NamedTuple):
+    """A socket that was destroyed.
+
+    ``task`` is the process, by ``evidence`` (CONNECT or CLOSE), None if unknown. ``closed`` is when
+    that process let go of it, as far as is known; ``exited``: because it exited.
+    """
+
+    cookie: int
+    ends: Tuple
+    role: str | None
+    task: Task | None
+    evidence: str | None
+    opened: int | None
+    closed: int
+    exited: bool
+
+
+class ConnectionReport(NamedTuple):
+    """What happened since the report before, in the order of the events. ``lost`` counts reports
+    that were dropped because too many waited."""
+
+    started: Sequence[Started]
+    finished: Sequence[Finished]
+    lost: int
+
+
+class _Connection:
+    """What is known of the socket at one address, from the opening of its connection on."""
+
+    __slots__ = (
+        "aborter", "closed", "closer", "family", "local", "local_port", "opened", "opener",
+        "remote", "remote_port", "role", "state",
+    )  # fmt: skip
+
+    def __init__(self, event: StateChange, role: str | None) -> None:
+        self.role = role
+        self.opener: Task | None = None
+        self.closer: Task | None = None
+        self.aborter: Task | None = None
+        self.opened: int | None = None
+        self.closed: int | None = None
+        self.set_ends(event)
+
+    def set_ends(self, event: StateChange) -> None:
+        self.state = event.new
+        self.family = event.family
+        self.local_port, self.remote_port = event.local_port, event.remote_port
+        self.local, self.remote = event.local, event.remote
+
+    def ends(self) -> Tuple:
+        return Tuple(self.family, self.local, self.local_port, self.remote, self.remote_port)
+
+
+class ConnectionTable:
+    """All TCP connections that events have shown and that have not ended."""
+
+    def __init__(self, tasks: TaskTable) -> None:
+        self._tasks = tasks
+        self._connections: dict[int, _Connection] = {}  # By address.
+        self._started: dict[int, int] = {}  # Address → the time of the newest change to report.
+        self._finished: list[Finished] = []
+        self._lost = 0
+
+    def __len__(self) -> int:
+        """Return the number of connections under way."""
+        return len(self._connections)
+
+    def change(self, event: StateChange) -> Task | None:
+        """Take in a change of state; return the process that connects, if this event shows it.
+
+        Events come in the order of their times.
+        """
+        new, address = event.new, event.address
+        connection = self._connections.get(address)
+        if new == _SYN_SENT:
+            return self._open(event, CLIENT)
+        if new == _ESTABLISHED:
+            self._establish(event, connection)
+        elif new == _LISTEN:
+            if connection is None or connection.state != _LISTEN:
+                self._open(event, LISTENER)
+                self._started[address] = event.time
+        elif connection is None or connection.local_port != event.local_port:
+            connection = self._connections[address] = _Connection(event, None)
+            self._close(connection, event)
+        else:
+            self._close(connection, event)
+        return None
+
+    def _open(self, event: StateChange, role: str) -> Task | None:
+        """Begin a connection or listener; the socket may have had another connection before."""
+        connection = self._connections[event.address] = _Connection(event, role)
+        drop_oldest(self._connections, MAX_CONNECTIONS)
+        connection.opened = event.time
+        connection.opener = self._actor(event)
+        self._started.pop(event.address, None)
+        return connection.opener
+
+    def _establish(self, event: StateChange, connection: _Connection | None) -> None:
+        is_client = event.old == _SYN_SENT
+        known = connection is not None and (
+            connection.remote_port == event.remote_port
+            and connection.local_port in (0, event.local_port)  # 0 in SYN_SENT.
+            and (connection.role == CLIENT) == is_client
+        )
+        if connection is None or not known:
+            connection = _Connection(event, CLIENT if is_client else SERVER)
+            if event.old == _SYN_RECV:
+                connection.opened = event.time
+            self._connections[event.address] = connection
+            drop_oldest(self._connections, MAX_CONNECTIONS)
+        connection.set_ends(event)
+        self._started[event.address] = event.time
+
+    def _close(self, connection: _Connection, event: StateChange) -> None:
+        """Take in a change of state towards the end."""
+        new = event.new
+        was, connection.state = connection.state, new
+        if connection.local_port == 0:  # The connection attempt failed.
+            connection.set_ends(event)
+        if new == _CLOSE_WAIT:
+            if was != new:
+                self._started[event.address] = event.time
+            return
+        if event.flags & NOT_IN_PROCESS:
+            return
+        if new in (_FIN_WAIT1, _LAST_ACK):
+            connection.closed = event.time
+            if connection.closer is None:
+                connection.closer = self._actor(event)
+        elif new == _CLOSE and connection.aborter is None:
+            connection.closed = connection.closed or event.time
+            connection.aborter = self._actor(event)
+
+    def destroy(self, event: Destroyed) -> None:
+        """Take in the end of a socket. Sockets that were never bound are of no interest."""
+        self._started.pop(event.address, None)
+        connection = self._connections.pop(event.address, None)
+        if not event.local_port:
+            return
+        ends = Tuple(event.family, event.local, event.local_port, event.remote, event.remote_port)
+        opener = closer = aborter = opened = closed = role = None
+        if connection is not None and _is_same(connection, event):
+            ends = connection.ends()
+            role, opened, closed = connection.role, connection.opened, connection.closed
+            opener, closer, aborter = connection.opener, connection.closer, connection.aborter
+        in_process = not event.flags & NOT_IN_PROCESS
+        if in_process:
+            closed = event.time
+            destroyer = self._actor(event) if opener is None and closer is None else None
+        else:
+            destroyer = None
+        task = opener or closer or destroyer or aborter
+        evidence = None if task is None else CONNECT if task is opener else CLOSE
+        if closed is None:
+            closed = event.time
+        if len(self._finished) >= MAX_UNTAKEN:
+            self._lost += 1
+            return
+        exited = task is not None and self._tasks.has_exited(task, closed)
+        self._finished.append(
+            Finished(event.cookie, ends, role, task, evidence, opened, closed, exited)
+        )
+
+    def take(self) -> ConnectionReport:
+        """Return what happened since the last call."""
+        started = []
+        for address, time in self._started.items():
+            one = self._connections.get(address)
+            if one is not None:
+                started.append(
+                    Started(one.ends(), one.state, one.role, one.opener, one.opened, time)
+                )
+        report = ConnectionReport(started, self._finished, self._lost)
+        self._started, self._finished, self._lost = {}, [], 0
+        return report
+
+    def _actor(self, event: StateChange | Destroyed) -> Task | None:
+        """Return the process that acts; None in an interrupt, and for a thread of the kernel."""
+        return None if event.flags & NOT_IN_PROCESS else self._tasks.find(event.tid)
+
+
+def _is_same(connection: _Connection, event: Destroyed) -> bool:
+    """Return whether the destroyed socket had this connection last.
+
+    A reset, or connect(2) with AF_UNSPEC, clears the remote port before the end.
+    """
+    return connection.local_port in (0, event.local_port) and event.remote_port in (
+        0, connection.remote_port
+    )  # fmt: skip
