@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes
     from .service.handover import SavedState
     from .service.status import ServiceStatus
     from .serving import ConfiguredServer
+    from .snapshot.trace_events import TraceEvents
     from .stream.feed import Feed
 
 Machine = tuple[str, str | None]  # Host name and boot id.
@@ -158,6 +159,24 @@ def _sources(config: Config, procfs: ProcFS) -> tuple[Sequence[TableSource], Seq
     return sources_of(procfs, netlink)
 
 
+async def _open_trace(config: Config, scanner: ProcessScanner) -> TraceEvents | None:
+    """Return the source of trace events, None if it is switched off; ``off`` is the reason if it
+    does not work and is not required. Raises RuntimeFailure."""
+    if config.events == "off":
+        return None
+    from .kernel.trace.unavailable import TraceUnavailable
+    from .snapshot.trace_events import TraceEvents
+
+    trace = TraceEvents(scanner)
+    try:
+        await trace.open()
+    except TraceUnavailable as error:
+        if config.events == "on":
+            raise
+        trace.set_off(str(error))
+    return trace
+
+
 def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient | None:
     """Return the netlink source, with the descriptors that clients and files leave; None if it does
     not work and is not required. Raises RuntimeFailure."""
@@ -190,6 +209,7 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
 
     scanner, machine = await _open_procfs(config)
     tables, events = _sources(config, scanner.procfs)
+    trace = await _open_trace(config, scanner)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
     feed = _feed(config, machine, saved)
     servers = _servers(config, feed, passed)
@@ -204,6 +224,7 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
         sweep=config.sweep,
         limits=config.limits,
         on_progress=service.report_progress,
+        trace=trace,
     )
     follower = Follower(
         poller,
@@ -229,6 +250,8 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
         for task in running:
             task.cancel()
     service.store_state(follower.state(), machine)
+    if trace is not None:
+        await trace.close()
 
 
 def _feed(config: Config, machine: Machine, saved: SavedState | None) -> Feed:

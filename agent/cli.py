@@ -87,6 +87,10 @@ def build_parser() -> ArgumentParser:
     add("--source", choices=("auto", "procfs", "netlink"),
         help="Where to read socket tables; auto is netlink where it works (default auto).",
     )  # fmt: skip
+    add("--events", choices=("auto", "on", "off"),
+        help="Whether to read the kernel's trace events, which show connections between two polls "
+        "with their processes; auto is on where they can be read (default auto).",
+    )  # fmt: skip
     for name, text in _USER_LIMITS.items():
         add(f"--max-user-{name}", type=int, metavar="N", help=text)
     add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")

@@ -27,11 +27,14 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", 
 
 # Where socket tables are read: text in procfs, sock_diag over netlink, or netlink if it works.
 SOURCES = ("auto", "procfs", "netlink")
+# Whether the kernel's trace events are read: where they can be, always, or never.
+EVENTS = ("auto", "on", "off")
 _USER_LIMITS = Limits()
 # Settings of reading sockets, which an agent that only prints remote feeds does not do.
 _USER_LIMIT_SETTINGS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
 _READ_SETTINGS = (
-    "interval", "sweep", "stats", "all", "cmdline", "proc", "source", *_USER_LIMIT_SETTINGS
+    "interval", "sweep", "stats", "all", "cmdline", "proc", "source", "events",
+    *_USER_LIMIT_SETTINGS,
 )  # fmt: skip
 # Settings of a server that are settings of a client, too.
 _CLIENT_SETTINGS = frozenset({"token_file", "tls_cert", "tls_key", "tls_ca"})
@@ -149,6 +152,7 @@ class Config:
     cmdline: bool = False
     proc: str = "/proc"
     source: str = "auto"  # One of SOURCES.
+    events: str = "auto"  # One of EVENTS.
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
     max_user_holdings: int = _USER_LIMITS.holdings
@@ -174,6 +178,8 @@ class Config:
                 raise UsageError(_option(name), "must be at least 1")
         if self.stats is not None:
             _check_seconds("stats", self.stats, MIN_STATS_SECONDS)
+        if self.events == "on" and not self.is_continuous:
+            raise UsageError("events", "on requires --follow or --listen")
         if self.stats is not None and not self.is_continuous:
             raise UsageError("stats", "requires --follow or --listen")
         if "snapshot" not in self.filter.events and not self.is_continuous:

@@ -1,34 +1,84 @@
-"""Sockets that ended, from the kernel's notices and the rows that showed these sockets before."""
+"""Sockets that ended, from the kernel's reports and the rows that showed these sockets before."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
+from socket import AF_INET, AF_INET6, inet_ntop
 
 from ..bounded import drop_oldest
 from ..kernel.netlink.destroy import short_lived
 from ..kernel.netlink.monitor import DestroyReport
 from ..kernel.rows import Scope, Table
+from ..kernel.trace.connections import CLIENT, LISTENER, SERVER, ConnectionReport, Finished, Tuple
+from ..kernel.trace.tasks import Task
 from ..model import Socket
-from .reading import GROUP_OF, TCP, UDP, Ended, Group
-from .table_sources import EventSource, TableName
+from .ends import End, EndMatcher
+from .reading import GROUP_OF, TCP, UDP, Ended, EndedSocket, Group
+from .table_sources import ConnectionSource, EventSource, TableName
 
-# Cookies kept of a namespace: more than the sockets of a large machine; 100 bytes each.
-MAX_COOKIES = 250_000
+# Sockets kept of a namespace: more than those of a large machine; 100 bytes each.
+MAX_ROWS = 250_000
+SOURCE = "events"  # ``Socket.source`` of sockets that only trace events showed.
+DIRECTIONS = {CLIENT: "outbound", SERVER: "inbound", LISTENER: "listen"}
+_FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
+_NO_REPORT = ConnectionReport((), (), 0)
+
+# A socket's cookie or, where no table shows cookies, its local and remote address and port.
+RowKey = int | tuple[str | None, int | None, str | None, int | None]
+
+
+@lru_cache(maxsize=65_536)
+def format_address(family: int, raw: bytes) -> str:
+    """Return an address of a trace event as tables show it; ``raw`` has 16 bytes."""
+    return inet_ntop(AF_INET, raw[12:]) if family == AF_INET else inet_ntop(AF_INET6, raw)
+
+
+def row_key(ends: Tuple) -> RowKey:
+    """Return the key of a connection in tables without cookies."""
+    return (
+        format_address(ends.family, ends.local),
+        ends.local_port,
+        format_address(ends.family, ends.remote),
+        ends.remote_port,
+    )
 
 
 class EndedSockets:
-    """Matches destroy notices with rows, by the socket's cookie."""
+    """Matches reports of ended sockets with rows, by the socket's cookie.
 
-    def __init__(self, sources: Sequence[EventSource], ephemeral: range) -> None:
+    Rows of text tables have no cookie. There, connections are matched by their ends: of two sockets
+    with the same ends in one namespace, the earlier one has ended.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[EventSource],
+        ephemeral: range,
+        connections: ConnectionSource | None = None,
+    ) -> None:
         self._sources = sources
+        self._connections = connections
         self._ephemeral = ephemeral
-        # Sockets that a table showed and whose end was not reported yet, by namespace and cookie,
-        # in the order in which they were read first.
-        self._rows: dict[int, dict[int, Socket]] = {}
-        self._noted: set[tuple[int, TableName]] = set()  # Tables whose cookies are in ``_rows``.
-        self._following: Collection[int] = ()
-        self._events: list[DestroyReport] = []  # What the last poll took.
+        self._matcher = EndMatcher()
+        # Sockets that a table showed and whose end was not reported yet, by namespace and key, in
+        # the order in which they were read first.
+        self._rows: dict[int, dict[RowKey, Socket]] = {}
+        self._noted: set[tuple[int, TableName]] = set()  # Tables whose sockets are in ``_rows``.
+        self._reports: list[DestroyReport] = []  # Of the newest call of ``take``.
+        self._listeners: dict[tuple[int | None, int | None], set[int]] = {}  # By netns and port.
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether something that was received is to be reported by a later ``take``."""
+        return self._matcher.is_waiting
+
+    @property
+    def matcher(self) -> EndMatcher:
+        """Return the matcher of notices and events."""
+        return self._matcher
 
     def forced(self) -> dict[int, set[Group]]:
         """Return the groups of tables, by namespace, that lost a socket or may have."""
@@ -39,19 +89,40 @@ class EndedSockets:
         return groups
 
     def note(self, netns: int, name: TableName, table: Table, before: Table) -> None:
-        """Keep the cookies of a table's sockets that a process can hold; ``before`` is the table's
-        reading before this one."""
-        if not self._sources or isinstance(name, str) or GROUP_OF[name[0]] not in (TCP, UDP):
+        """Keep a table's sockets that a process can hold; ``before`` is the table's reading before
+        this one."""
+        group = GROUP_OF[name if isinstance(name, str) else name[0]]
+        if isinstance(name, str):  # A text table.
+            if self._connections is None or group != TCP:
+                return
+        elif not self._sources or group not in (TCP, UDP):
             return
         is_noted = (netns, name) in self._noted
         if is_noted and table is before:
             return
-        # Rows that were read before the notices began count too.
+        # Rows that were read before the reports began count too.
         new = table.added if is_noted else table.rows
         self._noted.add((netns, name))
         rows = self._rows.setdefault(netns, {})
-        rows.update((row.cookie, row) for row in new.values() if row.inode and row.cookie)
-        drop_oldest(rows, MAX_COOKIES)  # An end that was not reported leaves its cookie behind.
+        self._add(rows, new.values())
+
+    def note_row(self, netns: int, row: Socket) -> None:
+        """Keep a socket that was looked up."""
+        self._add(self._rows.setdefault(netns, {}), [row])
+
+    def listener_inodes(self, socket: Socket) -> list[int]:
+        """Return the inodes of listeners that may have accepted a connection."""
+        return sorted(self._listeners.get((socket.netns, socket.local_port), ()))
+
+    def _add(self, rows: dict[RowKey, Socket], new: Iterable[Socket]) -> None:
+        for row in new:
+            if row.state == "LISTEN":
+                self._listeners.setdefault((row.netns, row.local_port), set()).add(row.inode)
+            if row.inode and row.cookie:
+                rows[row.cookie] = row
+            elif row.inode and row.remote_port:
+                rows[row.local_addr, row.local_port, row.remote_addr, row.remote_port] = row
+        drop_oldest(rows, MAX_ROWS)  # An end that was not reported leaves its row behind.
 
     def follow(self, namespaces: Collection[int]) -> None:
         """Receive events of these namespaces from now on; forget all others."""
@@ -60,41 +131,130 @@ class EndedSockets:
         for source in self._sources:
             source.follow(namespaces)
 
+    def find(self, netns: int | None, ends: Tuple) -> tuple[int, Socket] | None:
+        """Return the socket with these ends that a text table showed, with its namespace; None
+        unless there is exactly one. ``netns`` is None if unknown."""
+        key = row_key(ends)
+        namespaces = self._rows if netns is None else [netns]
+        found = [(at, row) for at in namespaces if (row := self._rows.get(at, {}).get(key))]
+        return found[0] if len(found) == 1 else None
+
     def take(
-        self, tcp_table: Callable[[int], Table], netns_inode: Callable[[int], int | None]
+        self,
+        tcp_table: Callable[[int], Table],
+        netns_inode: Callable[[int], int | None],
+        netns_of: Callable[[Task], int | None],
+        now: float,
     ) -> tuple[Ended, dict[int, dict[int, Socket]]]:
         """Return the sockets that ended since the last call; and those that a table showed, by
         namespace and inode, of which the caller drops the rows.
 
         ``tcp_table`` returns the newest TCP table of a namespace, whose listeners show which side
-        began a connection; ``netns_inode`` the inode of a namespace.
+        began a connection; ``netns_inode`` the inode of a namespace, ``netns_of`` the namespace of
+        a process. ``now`` is in seconds of the monotonic clock.
         """
-        listed: dict[int, dict[int, Socket]] = {}
-        unlisted: list[Socket] = []
-        self._events = [source.take() for source in self._sources]
-        for events in self._events:
-            for netns, notices in events.notices.items():
-                rows = self._rows.get(netns, {})
-                unseen = []
-                for notice in notices:
-                    socket = rows.pop(notice.cookie, None)
-                    if socket is None:
-                        unseen.append(notice)
-                    else:
-                        listed.setdefault(netns, {})[socket.inode] = socket
-                if unseen:
-                    scope = Scope(netns_inode(netns), self._ephemeral)
-                    unlisted += short_lived(unseen, tcp_table(netns), scope)
-        by_inode = {inode: row for rows in listed.values() for inode, row in rows.items()}
-        return Ended(by_inode, unlisted), listed
+        # Notices first: an event is written before its notice.
+        self._reports = [source.take() for source in self._sources]
+        source = self._connections
+        report = _NO_REPORT if source is None else source.take()
+        notices = dict(chain.from_iterable(one.notices.items() for one in self._reports))
+        ends = self._matcher.match(
+            notices,
+            report.finished,
+            now,
+            has_events=source is not None and source.is_reading,
+            has_notices=bool(self._sources),
+        )
+        listed: dict[int, dict[int, EndedSocket]] = {}
+        unlisted: list[End] = []
+        for end in ends:
+            netns = end.netns
+            if netns is None and end.finished is not None and end.finished.task is not None:
+                netns = netns_of(end.finished.task)
+            found = self._pop(netns, end)
+            if found is not None:
+                at, row = found
+                if row.state == "LISTEN":
+                    self._listeners.get((row.netns, row.local_port), set()).discard(row.inode)
+                figures = None if end.notice is None else end.notice.figures
+                listed.setdefault(at, {})[row.inode] = EndedSocket(row, end.finished, figures)
+            elif end.notice is not None or self._is_reportable(end.finished):
+                unlisted.append(end._replace(netns=netns))
+        sockets = self._make(unlisted, tcp_table, netns_inode)
+        by_inode = {inode: one for rows in listed.values() for inode, one in rows.items()}
+        rows = {
+            netns: {inode: one.socket for inode, one in found.items()}
+            for netns, found in listed.items()
+        }
+        return Ended(by_inode, sockets, report.started), rows
+
+    def _pop(self, netns: int | None, end: End) -> tuple[int, Socket] | None:
+        """Remove and return the row of an ended socket, with its namespace; None if no table showed
+        it."""
+        cookie = end.finished.cookie if end.notice is None and end.finished else None
+        cookie = end.notice.cookie if end.notice is not None else cookie
+        namespaces = list(self._rows) if netns is None else [netns]
+        for at in namespaces:
+            row = self._rows.get(at, {}).pop(cookie, None) if cookie is not None else None
+            if row is not None:
+                return at, row
+        if end.notice is not None or end.finished is None or not end.finished.ends.remote_port:
+            return None
+        found = self.find(netns, end.finished.ends)
+        if found is not None:
+            del self._rows[found[0]][row_key(end.finished.ends)]
+        return found
+
+    def _is_reportable(self, finished: Finished | None) -> bool:
+        """Return whether to report a socket of which there was no notice, and no row.
+
+        Where notices are received, a socket without one and without a process is the kernel's own.
+        A listener's row in a text table does not show which of several sockets it is.
+        """
+        if finished is None:
+            return False
+        if finished.task is None:
+            return not self._sources and finished.role is not None and finished.role != LISTENER
+        return finished.role != LISTENER or bool(self._sources)
+
+    def _make(
+        self,
+        ends: Sequence[End],
+        tcp_table: Callable[[int], Table],
+        netns_inode: Callable[[int], int | None],
+    ) -> list[EndedSocket]:
+        """Return the sockets of ends that no table showed, in the same order."""
+        by_netns: dict[int, list[End]] = {}
+        for end in ends:
+            if end.notice is not None and end.netns is not None:
+                by_netns.setdefault(end.netns, []).append(end)
+        noticed: dict[int, Socket] = {}
+        for netns, several in by_netns.items():
+            scope = Scope(netns_inode(netns), self._ephemeral)
+            received = [end.notice for end in several if end.notice is not None]
+            made = short_lived(received, tcp_table(netns), scope)
+            noticed.update((id(end), row) for end, row in zip(several, made, strict=True))
+        sockets = []
+        for end in ends:
+            finished = end.finished
+            inode = None if end.netns is None else netns_inode(end.netns)
+            socket = noticed.get(id(end)) or socket_of(finished, inode)
+            if finished is not None and finished.role is not None:
+                socket = socket._replace(direction=DIRECTIONS[finished.role])
+            if socket.remote_port is None and finished is not None and finished.ends.remote_port:
+                # A reset clears the port of the peer before the end.
+                socket = socket._replace(remote_port=finished.ends.remote_port)
+            figures = None if end.notice is None else end.notice.figures
+            sockets.append(EndedSocket(socket, finished, figures))
+        return sockets
 
     def missing(self, name_of: Callable[[int], str]) -> list[str]:
         """Return a sentence for each kind of event of the last poll that was not used."""
         ignored: Counter[int] = Counter()
         malformed: Counter[int] = Counter()
-        for events in self._events:
-            ignored.update(events.ignored)
-            malformed.update(events.malformed)
+        for report in self._reports:
+            ignored.update(report.ignored)
+            malformed.update(report.malformed)
         sentences = [
             f"{count} messages of another process to the agent's netlink sockets in "
             f"{name_of(netns)} were ignored"
@@ -104,6 +264,28 @@ class EndedSockets:
             f"{count} malformed messages on ended sockets in {name_of(netns)} were skipped"
             for netns, count in malformed.items()
         ]
-        if any(events.lost for events in self._events):
+        if any(report.lost for report in self._reports):
             sentences.append("more sockets ended at once than the kernel's notices could report")
         return sentences
+
+
+def socket_of(finished: Finished | None, netns: int | None) -> Socket:
+    """Return the socket of a trace event, as it was before its end."""
+    if finished is None:
+        raise ValueError("an end without a notice has an event")
+    ends = finished.ends
+    has_peer = ends.remote_port or any(ends.remote[12:] if ends.family == AF_INET else ends.remote)
+    return Socket(
+        inode=0,
+        proto="tcp",
+        family=_FAMILIES.get(ends.family),
+        type=None,
+        state=None,  # The event does not have the state before the end.
+        local_addr=format_address(ends.family, ends.local),
+        local_port=ends.local_port,
+        remote_addr=format_address(ends.family, ends.remote) if has_peer else None,
+        remote_port=ends.remote_port or None,
+        netns=netns,
+        source=SOURCE,
+        cookie=finished.cookie,
+    )

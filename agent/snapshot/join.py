@@ -15,15 +15,15 @@ from ..bounded import drop_oldest
 from ..model import INET_FAMILIES, Holding, HoldingKey, Socket
 from .holders import Holders
 from .holding import HoldingBuilder, HoldingsUpdate
-from .reading import Reading
+from .reading import EndedSocket, Reading
 
 # Readings that must miss a row before its socket counts as gone: the kernel skips rows in tables
 # that change while they are read.
 MAX_MISSES = 2
 # Sockets in no table whose descriptors one poll reads again; 5 µs each.
 MAX_UNLISTED_CHECKS = 200
-# Cookies of published sockets whose end was not reported yet; 60 bytes each.
-MAX_COOKIES = 250_000
+# Published sockets whose end was not reported yet; 60 bytes each.
+MAX_UNREPORTED = 250_000
 # States in which a socket has no direction to keep.
 _WITHOUT_DIRECTION = frozenset({"LISTEN", "CLOSE", None})
 
@@ -57,16 +57,20 @@ class Join:
     """The holdings, poll after poll. A poll calls ``end``, ``dirty``, ``questions``, ``resolve``
     and ``apply``. Of these only ``end`` and ``apply`` change what is kept for the next poll."""
 
-    def __init__(self, holders: Holders, builder: HoldingBuilder) -> None:
+    def __init__(
+        self, holders: Holders, builder: HoldingBuilder, *, has_events: bool = False
+    ) -> None:
+        """``has_events``: trace events report the ends of TCP connections."""
         self._holders = holders
         self._builder = builder
+        self._has_events = has_events
         self.holdings: Mapping[HoldingKey, Holding] = {}
         self._sockets: dict[int, Socket] = {}  # As published, by inode.
         self._unlisted: set[int] = set()  # Published sockets that only their descriptors show.
         self._misses: dict[int, int] = {}  # Readings in a row that missed a published socket.
         self._ownerless: dict[int, Socket] = {}  # Rows that wait one poll for a holder.
         self._rowless: Mapping[int, Socket] = {}  # Held sockets that wait for a row.
-        self._cookies: dict[int, None] = {}  # Of published sockets whose end was not reported.
+        self._unreported: dict[int, None] = {}  # Published sockets whose end was not reported.
         self._next_unlisted = 0  # Where the next checks of unlisted sockets begin.
         self._is_first = True
 
@@ -97,15 +101,16 @@ class Join:
             sockets[inode] for inode in self._ownerless if inode in sockets and not pids_of(inode)
         ]
 
-    def end(self, ended: Mapping[int, Socket]) -> list[Holding]:
-        """Take in sockets whose end was reported, while their holders are still known. Return the
-        holdings of those that were never published."""
-        short_lived: list[Holding] = []
+    def end(self, ended: Mapping[int, EndedSocket]) -> list[tuple[EndedSocket, Holding | None]]:
+        """Take in sockets whose end was reported, while their holders are still known. Return those
+        that were never published, with each holding, or None if no holder is known."""
+        unpublished: list[tuple[EndedSocket, Holding | None]] = []
         build, processes = self._builder.build, self._holders.processes
-        for inode, row in ended.items():
-            published = inode in self._sockets
-            if row.cookie is not None and row.cookie in self._cookies:
-                del self._cookies[row.cookie]
+        for inode, one in ended.items():
+            row, published = one.socket, inode in self._sockets
+            identity = self._identity(row)
+            if identity is not None and identity in self._unreported:
+                del self._unreported[identity]
                 published = True
             self._ownerless.pop(inode, None)
             if published:
@@ -113,12 +118,19 @@ class Join:
             pids = self._holders.pids_of(inode)
             for pid in pids:
                 state = processes[pid]
-                short_lived.append(build(row, state.process, state.held[inode]))
+                unpublished.append((one, build(row, state.process, state.held[inode])))
             if not pids:
-                short_lived.append(build(row, None, ()))
+                unpublished.append((one, None))
         if ended:
             self._rowless = {at: row for at, row in self._rowless.items() if at not in ended}
-        return short_lived
+        return unpublished
+
+    def _identity(self, socket: Socket) -> int | None:
+        """Return what a report of the end of a socket is matched with: its cookie or, where text
+        tables show connections whose ends trace events report, its inode, negative."""
+        if socket.cookie is not None:
+            return socket.cookie
+        return -socket.inode if self._has_events and socket.proto == "tcp" else None
 
     def dirty(self, changes: Iterable[HoldingKey], inodes: Iterable[int]) -> set[int]:
         """Return the sockets to join again: those of ``changes``, ``inodes``, and those in doubt. A
@@ -216,14 +228,17 @@ class Join:
                 if waited and not (inode in resolution.rowless or inode in self._sockets):
                     # Its row was read, no holder was found, and the row is gone.
                     short_lived.append(self._builder.build(waited, None, ()))
-                    self._note_cookie(waited)
+                    self._note_published(waited)
                 gone.update(self._forget(inode))
             elif not (pids or is_published or inode in self._ownerless or self._is_first):
                 ownerless[inode] = socket
             else:
                 self._put(update, inode, socket, pids)
                 self._remember(inode, socket, reading)
-        self._ownerless, self._rowless = ownerless, resolution.rowless
+        # Between two polls only some sockets are joined.
+        waiting = {inode: row for inode, row in self._ownerless.items() if inode not in dirty}
+        rowless = {inode: row for inode, row in self._rowless.items() if inode not in dirty}
+        self._ownerless, self._rowless = waiting | ownerless, {**rowless, **resolution.rowless}
         self._is_first = False
         if update.changed:
             self.holdings = update.holdings
@@ -241,19 +256,20 @@ class Join:
         else:
             update.put((None, inode), socket, None, (), peer_pid)
 
-    def _note_cookie(self, socket: Socket) -> None:
-        """Keep the cookie of a published socket, so that its end is not taken for that of a socket
-        that was never published. The kernel reports the end of IP sockets only."""
-        if socket.cookie is not None and socket.family in INET_FAMILIES:
-            self._cookies[socket.cookie] = None
-            drop_oldest(self._cookies, MAX_COOKIES)
+    def _note_published(self, socket: Socket) -> None:
+        """Keep the identity of a published socket, so that its end is not taken for that of a
+        socket that was never published. The kernel reports the end of IP sockets only."""
+        identity = self._identity(socket)
+        if identity is not None and socket.family in INET_FAMILIES:
+            self._unreported[identity] = None
+            drop_oldest(self._unreported, MAX_UNREPORTED)
 
     def _remember(self, inode: int, socket: Socket, reading: Reading) -> None:
         """Keep a socket as published."""
         before = self._sockets.get(inode)
         self._sockets[inode] = socket
         if before is None or before.cookie != socket.cookie:
-            self._note_cookie(socket)
+            self._note_published(socket)
         if inode in reading.sockets:
             self._misses.pop(inode, None)
             self._unlisted.discard(inode)

@@ -13,26 +13,38 @@ from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..kernel.procfs.stat import cgroup_info_of
 from ..kernel.users import Users
-from ..model import CgroupInfo, Holding, HoldingKey, ShortLived, Snapshot, Socket
+from ..model import (
+    CgroupInfo,
+    Coverage,
+    HoldingKey,
+    ShortLived,
+    Snapshot,
+    Socket,
+    SocketEnd,
+)
+from .attribution import Attribution
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
+from .event_join import EventJoin
 from .holders import Holders
 from .holding import HoldingBuilder
 from .join import Descriptor, Join
 from .namespaces import NamespaceIndex
 from .plan import SWEEP_SECONDS
 from .quota import Limits
-from .reading import ALL_GROUPS, Ended, Group, Namespaces, Reading, groups_of
+from .reading import ALL_GROUPS, Ended, EndedSocket, Group, Namespaces, Reading, groups_of
 from .refresh import HolderRefresher
+from .schedule import READ_SECONDS
 from .stats import WorkCounters
 from .table_sources import EventSource, TableSource
 from .tables import TableReader
+from .trace_events import TraceEvents
 
 # A delay of rechecks that is longer than this is published.
 MAX_UNREPORTED_DELAY_SECONDS = 5
 
 
-def without_unlisted(ended: Iterable[Socket], gone: Counter[str | None]) -> list[Socket]:
+def without_unlisted(ended: Iterable[EndedSocket], gone: Counter[str | None]) -> list[EndedSocket]:
     """Return sockets that no table showed and that ended, without those that are published.
 
     ``gone`` counts, by protocol, the published sockets in no table that are gone in the same poll.
@@ -41,11 +53,11 @@ def without_unlisted(ended: Iterable[Socket], gone: Counter[str | None]) -> list
     """
     remaining = gone["tcp"]
     others = []
-    for socket in ended:
-        if remaining > 0 and socket.proto == "tcp" and socket.remote_addr is None:
+    for one in ended:
+        if remaining > 0 and one.socket.proto == "tcp" and one.socket.remote_addr is None:
             remaining -= 1
         else:
-            others.append(socket)
+            others.append(one)
     return others
 
 
@@ -62,9 +74,10 @@ class Poller:
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         on_progress: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
+        trace: TraceEvents | None = None,
     ) -> None:
         """``sweep``: seconds in which everything is read again. ``on_progress`` is called after
-        each part of a poll."""
+        each part of a poll. ``trace`` reports connections between two polls."""
         self.procfs = scanner.procfs
         self.scanner = scanner
         self._clock = clock
@@ -75,20 +88,35 @@ class Poller:
         self.holders = Holders()
         self.namespaces = NamespaceIndex(self.procfs, self.calls, self.holders, limits.namespaces)
         self._refresher = HolderRefresher(scanner, self.holders, sweep, self.calls, limits)
-        self.tables = TableReader(self.procfs, sources, events, self.calls)
+        self._sweep = sweep
+        self.trace = trace
+        has_events = trace is not None and trace.is_reading
+        connections = trace if has_events else None
+        self.tables = TableReader(self.procfs, sources, events, self.calls, connections)
         self.builder = HoldingBuilder(self._users.find_owner, self._cgroup)
-        self._join = Join(self.holders, self.builder)
+        self._join = Join(self.holders, self.builder, has_events=has_events)
+        self._attribution = Attribution(
+            self.holders, self.builder, trace, scanner.start_time, self._holders_of_listener
+        )
+        self._event_join = EventJoin(self.tables, self.holders, self._refresher, self._attribution)
         self._last: Snapshot | None = None
         self._hidden = False  # Whether processes of other users are not listed.
         # What changed, and began and ended, since the last poll that was completed.
         self._changes: set[HoldingKey] = set()
         self._inodes: set[int] = set()
-        self._short_lived: list[Holding] = []
+        self._short_lived: list[ShortLived] = []
+        self._event_times: dict[int, float] = {}
+        self._ended: dict[int, SocketEnd] = {}
+        self._postponed: list[EndedSocket] = []  # Ends that the next poll takes in.
+        self._losses = 0  # Of events, up to the last poll.
+        self._namespaces: Namespaces = {}  # Of the last poll.
 
     async def poll(self) -> Snapshot:
         """Take a snapshot. Raise OSError if no process was ever listed."""
         self.calls.forget_returned()
         try:
+            if self.trace is not None:
+                await self.trace.check()
             pids = await self.list_processes()
             return await self._poll(pids)
         except OSError as error:
@@ -103,6 +131,7 @@ class Poller:
 
     async def _poll(self, pids: Sequence[int]) -> Snapshot:
         self._users.expire()
+        self._event_join.begin_poll()
         # Processes are read before tables: a socket that a process holds is in a table by then.
         failed = await self._refresher.refresh(pids, self._join.take_unlisted())
         self._changes |= self.holders.take_changes()
@@ -113,6 +142,7 @@ class Poller:
             ran=self.namespaces.in_use(filter(self._refresher.has_run, self.holders.processes)),
             doubted=self._join.doubted(self.tables.sockets, self._changes),
             udp_users=self._udp_users(),
+            read_seconds=self._read_seconds(),
         )
         for pid in plan.moved_pids:
             self.holders.mark_failed(pid)
@@ -143,8 +173,10 @@ class Poller:
             self.holders.mark_failed(pid)  # It is scanned as a whole in the next poll.
         if self._last is None:
             await self._scan_itself(reported)
-        ended = self.tables.take_ended(namespaces)
-        self._short_lived += self._join.end(ended.listed)
+        self._namespaces = namespaces
+        ended = self._take_ended()
+        times = self._event_join.times_of(reading.change.added, reading.sockets)
+        self._event_times |= {inode: self._to_unix(at) for inode, at in times.items()}
         self._inodes |= reading.change.added | reading.change.gone | ended.listed.keys()
         await self._refresher.recheck_holders_of(reading.change.gone | ended.listed.keys())
         await self._refresher.search(self._join.orphans(reading.sockets))
@@ -171,12 +203,90 @@ class Poller:
             dirty |= join.dirty(self._changes, self._inodes)
         resolution = join.resolve(dirty, reading, ended.listed, sockets)
         joined = join.apply(dirty, self._changes, resolution, reading)
-        self._short_lived += joined.short_lived
-        self._short_lived += (
-            self.builder.build(row, None, ())
-            for row in without_unlisted(ended.unlisted, joined.gone_unlisted)
-        )
+        self._short_lived += map(ShortLived, joined.short_lived)
+        unlisted, self._postponed = [*self._postponed, *ended.unlisted], []
+        self._add_short_lived(without_unlisted(unlisted, joined.gone_unlisted))
         return joined.changed
+
+    # What events show.
+
+    async def poll_events(self) -> Snapshot | None:
+        """Return a snapshot with what events have shown since the last one; None if there is
+        nothing. What they do not show is as it was at the last poll."""
+        last = self._last
+        if last is None or self.trace is None:
+            return None
+        ended = self._take_ended()
+        inodes = set(ended.listed)
+        times = await self._event_join.find_started()
+        inodes |= times.keys()
+        self._event_times |= {inode: self._to_unix(at) for inode, at in times.items()}
+        # A table may list no socket that is bound but has no peer: see ``without_unlisted``.
+        self._postponed += (one for one in ended.unlisted if one.socket.remote_addr is None)
+        self._add_short_lived(one for one in ended.unlisted if one.socket.remote_addr is not None)
+        changed: frozenset[HoldingKey] = frozenset()
+        if inodes:
+            await self._refresher.recheck_holders_of(ended.listed.keys())
+            self._changes |= self.holders.take_changes()
+            changes = {key for key in self._changes if key[1] in inodes}
+            reading = self.tables.partial_reading(times)
+            resolution = self._join.resolve(inodes, reading, ended.listed, {})
+            joined = self._join.apply(inodes, changes, resolution, reading)
+            self._changes -= changes
+            self._short_lived += map(ShortLived, joined.short_lived)
+            changed = joined.changed
+        if not changed and not self._short_lived:
+            return None
+        return self._publishable(last.coverage, changed)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether ``poll_events`` is to be called soon, although no event arrives."""
+        return self._event_join.is_waiting or self.tables.ends.is_waiting
+
+    def _take_ended(self) -> Ended:
+        """Take in the sockets that ended, and the connections that began."""
+        ended = self.tables.take_ended(self._namespaces, self._attribution.netns_of)
+        self._event_join.add(ended)
+        for one, holding in self._join.end(ended.listed):
+            made = self._attribution.short_lived(one, self._to_unix)
+            if holding is not None:
+                made = made._replace(holding=holding)
+            self._short_lived.append(made)
+        for inode, (_socket, finished, figures) in ended.listed.items():
+            at = None if finished is None else self._to_unix(finished.closed)
+            self._ended[inode] = SocketEnd(at, figures)
+        return ended
+
+    def _add_short_lived(self, ended: Iterable[EndedSocket]) -> None:
+        to_unix = self._to_unix
+        self._short_lived += (self._attribution.short_lived(one, to_unix) for one in ended)
+
+    def _to_unix(self, nanoseconds: int) -> float:
+        """Return a time of the trace clock in seconds since the Unix epoch."""
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return self._clock() + (nanoseconds - now) / 1e9
+
+    def _holders_of_listener(self, socket: Socket) -> list[int]:
+        inodes = self.tables.ends.listener_inodes(socket)
+        return [pid for inode in inodes for pid in self.holders.pids_of(inode)]
+
+    def _read_seconds(self) -> float:
+        """Return in how many seconds all tables are read. Events show all that changes without
+        moving a counter, unless some were lost."""
+        if self.trace is None or not self.trace.is_reading:
+            return READ_SECONDS
+        return max(READ_SECONDS, self._sweep)
+
+    def _lost_events(self) -> list[str]:
+        """Return a sentence if events were lost since the last poll."""
+        if self.trace is None:
+            return []
+        losses, self._losses = self._losses, self.trace.counts.losses
+        if self._losses == losses:
+            return []
+        self.tables.read_all_again()
+        return ["kernel events were lost: some connections are reported without a process"]
 
     async def _identify(self, questions: Sequence[Descriptor]) -> dict[int, Socket]:
         """Return what the descriptors show of their sockets, by inode.
@@ -226,24 +336,34 @@ class Poller:
     def _snapshot(
         self, changed: frozenset[HoldingKey], namespaces: int, failed: Mapping[int, str]
     ) -> Snapshot:
-        processes = {
-            pid: state.process.start_ticks for pid, state in self.holders.processes.items()
-        }
         unread = [
             *self.tables.missing(),
             *self._late_rechecks(),
             *self._refresher.beyond_limits(),
             *self.namespaces.missing(),
+            *self._lost_events(),
         ]
+        seen = coverage(self.holders, namespaces, failed, hidden=self._hidden, unread=unread)
+        if self.trace is not None:
+            seen = seen._replace(events_off=self.trace.off)
+        self._changes, self._inodes = set(), set()
+        return self._publishable(seen, changed)
+
+    def _publishable(self, seen: Coverage, changed: frozenset[HoldingKey]) -> Snapshot:
+        """Return the newest state as a snapshot."""
         self._last = Snapshot(
             time=self._clock(),
             holdings=self._join.holdings,
-            processes=processes,
-            coverage=coverage(self.holders, namespaces, failed, hidden=self._hidden, unread=unread),
+            processes={
+                pid: state.process.start_ticks for pid, state in self.holders.processes.items()
+            },
+            coverage=seen,
             changed=changed,
-            short_lived=tuple(map(ShortLived, self._short_lived)),
+            short_lived=tuple(self._short_lived),
+            event_times=self._event_times,
+            ended=self._ended,
         )
-        self._changes, self._inodes, self._short_lived = set(), set(), []
+        self._short_lived, self._event_times, self._ended = [], {}, {}
         return self._last
 
     def _late_rechecks(self) -> list[str]:
@@ -278,6 +398,8 @@ class Poller:
             coverage=last.coverage._replace(missing=missing),
             changed=frozenset(),
             short_lived=(),
+            event_times={},
+            ended={},
         )
 
     @property

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ..kernel.procfs.mount import NetnsMember
 from ..kernel.procfs.net_tables import table_of
-from ..model import Socket
+from ..kernel.trace.connections import Finished, Started
+from ..model import Socket, TcpFigures
 
 # Names of files in /proc/net. Each group is read in a thread of its own.
 Group = tuple[str, ...]
@@ -76,10 +77,23 @@ class Reading(NamedTuple):
         return Reading(later.sockets, change, groups, self.moved_pids | later.moved_pids)
 
 
-class Ended(NamedTuple):
-    """Sockets whose end the kernel reported. ``listed`` are sockets that a table showed, by inode,
-    as it showed them last. ``unlisted`` are sockets that no table showed, in the order in which
-    they ended."""
+class EndedSocket(NamedTuple):
+    """A socket that ended, as a table showed it last, or as the report of its end shows it.
 
-    listed: Mapping[int, Socket]
-    unlisted: Sequence[Socket]
+    ``finished`` is the trace event of its end, ``figures`` are those of the destroy notice.
+    """
+
+    socket: Socket
+    finished: Finished | None = None
+    figures: TcpFigures | None = None
+
+
+class Ended(NamedTuple):
+    """Sockets whose end the kernel reported. ``listed`` are sockets that a table showed, by inode.
+    ``unlisted`` are sockets that no table showed, in the order in which they ended. ``started`` are
+    connections and listeners that trace events showed to begin or change, and that have not ended.
+    """
+
+    listed: Mapping[int, EndedSocket]
+    unlisted: Sequence[EndedSocket]
+    started: Sequence[Started] = ()

@@ -270,6 +270,19 @@ class HolderRefresher:
 
     # Sockets that lost their rows or have no holder yet.
 
+    async def read_new(self, pids: Sequence[int]) -> None:
+        """Read the descriptors that processes have opened since they were read, and processes that
+        were not read yet."""
+        known = [pid for pid in pids if self._can_check(pid)]
+        new = [pid for pid in pids if pid not in self._holders.processes]
+        whole = [*new, *await self._check(dict.fromkeys(known, ()))]
+        await self._scan(whole)
+        await self._find_shared(whole)
+
+    def _can_check(self, pid: int) -> bool:
+        state = self._holders.processes.get(pid)
+        return state is not None and state.readable and pid not in self._late.pids
+
     async def recheck_holders_of(self, inodes: Iterable[int]) -> None:
         """Read the descriptors on sockets that left the tables again."""
         fds_of = self._holders.fds_of(inodes)

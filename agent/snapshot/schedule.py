@@ -14,7 +14,8 @@ from ..kernel.procfs import sockstat
 from .reading import ALL_GROUPS, GROUPS, Group
 
 # Tables are read at least this often where a process runs or TCP segments arrive: when a peer shuts
-# down a connection, no counter changes.
+# down a connection, no counter changes. Trace events show that; while they are read, tables are
+# read with the sweep.
 READ_SECONDS = 5.0
 
 
@@ -64,13 +65,15 @@ class Schedule:
         counted: Mapping[int, sockstat.SocketCounters],
         forced: Mapping[int, Iterable[Group]],
         now: float,
+        read_seconds: float = READ_SECONDS,
     ) -> dict[int, set[Group]]:
-        """Return the groups to read, by namespace, from the counters that were read."""
+        """Return the groups to read, by namespace, from the counters that were read. All tables are
+        read at least every ``read_seconds``, where a process runs or TCP segments arrive."""
         due: dict[int, set[Group]] = {}
         for netns, new in counted.items():
             groups = _moved(self._counters.get(netns), new).union(forced.get(netns, ()))
             self._counters[netns], self._counted_at[netns] = new, now
-            if self._is_overdue(netns, new, now):
+            if self._is_overdue(netns, new, now, read_seconds):
                 groups = set(ALL_GROUPS)
             if groups:
                 due[netns] = groups
@@ -79,17 +82,23 @@ class Schedule:
                 self._active.discard(netns)
         return due
 
+    def forget_readings(self) -> None:
+        """Read all tables when they are due next: events that show changes were lost."""
+        self._read_at.clear()
+
     def note_failed(self, netns: int) -> None:
         """Record that a group could not be read: all tables of the namespace are read again after
         READ_SECONDS, even if no counter changes."""
         self._active.add(netns)
 
-    def _is_overdue(self, netns: int, new: sockstat.SocketCounters, now: float) -> bool:
+    def _is_overdue(
+        self, netns: int, new: sockstat.SocketCounters, now: float, read_seconds: float
+    ) -> bool:
         """Return whether all tables of a namespace are due, whatever its other counters show."""
         if new.used is None or netns not in self._read_at:
             return True
         moved = netns in self._active or self._segments_at.get(netns) != new.segments
-        return moved and now - self._read_at[netns] >= READ_SECONDS
+        return moved and now - self._read_at[netns] >= read_seconds
 
 
 def _moved(old: sockstat.SocketCounters | None, new: sockstat.SocketCounters) -> set[Group]:

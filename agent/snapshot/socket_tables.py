@@ -28,6 +28,8 @@ class SocketTables(Generic[K]):
         # namespace that showed the inode first counts, for as long as it shows it.
         self.disputed: set[int] = set()
         self.decoded = 0  # Rows that were decoded since the start.
+        # Sockets that were put into a table since it was read last, and that it did not show.
+        self._provisional: dict[K, set[int]] = {}
 
     def get(self, key: K) -> Table:
         """Return a table as it was last read."""
@@ -82,11 +84,20 @@ class SocketTables(Generic[K]):
             for inode in inodes:
                 index.pop(inode, None)
 
+    def put(self, key: K, socket: Socket) -> None:
+        """Put a socket into a table, or replace it there, until the table is read again."""
+        index = self._indexes.setdefault(key, {})
+        if socket.inode not in index:
+            self._provisional.setdefault(key, set()).add(socket.inode)
+        self.sockets[socket.inode] = index[socket.inode] = socket
+
     def _take(self, key: K, before: Table, table: Table, new: dict[int, Socket]) -> set[int]:
         """Take over one reading; return the inodes of the rows that are no longer in it."""
         self.decoded += len(table.added)
         removed = before.rows.values() if table is EMPTY else table.removed
         inodes = {row.inode for row in removed}
+        # A reading without a socket that was put shows that it has ended.
+        inodes |= self._provisional.pop(key, set())
         if table is EMPTY:
             self._tables.pop(key, None)
             self._indexes.pop(key, None)

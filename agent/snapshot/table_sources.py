@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from socket import AF_INET
 from typing import NamedTuple, Protocol
 
 from ..kernel.direction import DEFAULT_EPHEMERAL_PORTS
 from ..kernel.netlink.client import NetlinkClient
+from ..kernel.netlink.inet_diag import read_tcp_row, tcp_lookup
 from ..kernel.netlink.monitor import DestroyMonitor, DestroyReport
 from ..kernel.procfs import net_tables
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.rows import Scope, Table
+from ..kernel.trace.connections import ConnectionReport, Tuple
+from ..model import Socket
 from .reading import Group
 
 # A file in /proc/net, or the files that one netlink dump stands for.
@@ -52,6 +56,10 @@ class TableSource(Protocol):
         """Read the named tables, as far as this source has them; ``before`` returns a table as it
         was read last."""
 
+    def look_up(self, netns: int, inode: int, ends: Tuple) -> Socket | None:
+        """Return the TCP socket with these ends in a namespace whose tables were read; None if
+        there is none, or if this source cannot look up sockets."""
+
     def missing(self) -> Mapping[int, str]:
         """Return, by namespace, what this source cannot read there, as the end of a sentence."""
 
@@ -67,6 +75,17 @@ class EventSource(Protocol):
 
     def take(self) -> DestroyReport:
         """Return the events since the last call."""
+
+
+class ConnectionSource(Protocol):
+    """Reports TCP connections with their processes, in the event loop."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Return whether connections are reported at present."""
+
+    def take(self) -> ConnectionReport:
+        """Return what happened since the last call."""
 
 
 class ProcfsTables:
@@ -96,6 +115,9 @@ class ProcfsTables:
                 )
         return TableReading(tables, failed, moved_pids=moved)
 
+    def look_up(self, _netns: int, _inode: int, _ends: Tuple) -> None:
+        """Return None: a text table shows a socket only among all others."""
+
     def missing(self) -> Mapping[int, str]:
         """Return nothing: ``read`` reports each failure."""
         return {}
@@ -120,6 +142,17 @@ class NetlinkTables:
             for dump, rows in self._client.read_dumps(namespace.inode, path, names):
                 tables[dump.tables] = dump.read(rows, scope, before(dump.tables))
         return TableReading(tables, {})
+
+    def look_up(self, _netns: int, inode: int, ends: Tuple) -> Socket | None:
+        """Look up a TCP socket by its ends."""
+        family, local, local_port, remote, remote_port = ends
+        if family == AF_INET:
+            local, remote = local[12:].ljust(16, b"\0"), remote[12:].ljust(16, b"\0")
+        request = tcp_lookup(family, local, local_port, remote, remote_port)
+        (row,) = self._client.look_up(inode, [request])
+        socket = None if row is None else read_tcp_row(row, Scope(inode, self._ephemeral), None)
+        # Where no connection has these ends, the kernel answers with the listener.
+        return socket if socket is not None and (socket.remote_port or 0) == remote_port else None
 
     def _interface(self, namespace: Namespace, index: int) -> str:
         """Return the name of an interface of the namespace, or its index in digits."""

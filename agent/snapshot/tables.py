@@ -14,6 +14,8 @@ from ..kernel.procfs.files import Progress
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.procfs.net_tables import table_of
 from ..kernel.rows import EMPTY, Table
+from ..kernel.trace.connections import Tuple
+from ..kernel.trace.tasks import Task
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout
 from .ended import EndedSockets
@@ -22,6 +24,7 @@ from .reading import (
     GROUPS,
     TCP,
     UDP,
+    Change,
     Ended,
     Group,
     GroupsByNamespace,
@@ -29,13 +32,22 @@ from .reading import (
     Reading,
     groups_of,
 )
-from .schedule import Schedule
+from .schedule import READ_SECONDS, Schedule
 from .socket_tables import SocketTables
-from .table_sources import EventSource, Namespace, TableName, TableReading, TableSource
+from .table_sources import (
+    ConnectionSource,
+    EventSource,
+    Namespace,
+    TableName,
+    TableReading,
+    TableSource,
+)
 
 # A table that cannot be read in this many seconds hangs. A netlink dump, and the text that replaces
 # it when it fails, may take as long.
 TABLE_SECONDS = 10.0
+# Namespaces in which a connection is looked up whose process, and so whose namespace, is not known.
+MAX_LOOKUP_NAMESPACES = 16
 COUNTERS = "counters"  # With the namespace, the place of its counters in ``Progress``.
 
 TableKey = tuple[int, TableName]
@@ -64,6 +76,7 @@ class TableReader:
         sources: Sequence[TableSource],
         events: Sequence[EventSource] = (),
         calls: BlockingCalls | None = None,
+        connections: ConnectionSource | None = None,
     ) -> None:
         """``sources`` are tried in this order for each table."""
         self._calls = calls or BlockingCalls()
@@ -72,7 +85,8 @@ class TableReader:
         self._tables = SocketTables[TableKey]()
         self._failed: dict[TableKey, str] = {}
         self._schedule = Schedule()
-        self._ended = EndedSockets(events, procfs.ephemeral_ports() or DEFAULT_EPHEMERAL_PORTS)
+        ephemeral = procfs.ephemeral_ports() or DEFAULT_EPHEMERAL_PORTS
+        self._ended = EndedSockets(events, ephemeral, connections)
 
     @property
     def sockets(self) -> Mapping[int, Socket]:
@@ -107,13 +121,14 @@ class TableReader:
         ran: Collection[int] | None = None,
         doubted: Iterable[Socket] = (),
         udp_users: Collection[int] = (),
+        read_seconds: float = READ_SECONDS,
     ) -> TablePlan:
         """Return what to read: groups of tables whose counters changed, that lost a socket, or that
         should list a ``doubted`` socket.
 
         ``ran`` are the namespaces in which a process has run since the last call, None if unknown.
         ``udp_users`` are those in which a holder of a UDP socket has run: it may have connected the
-        socket, which changes no counter.
+        socket, which changes no counter. All tables are read at least every ``read_seconds``.
         """
         forced = self._forced(namespaces, doubted)
         for netns in udp_users:
@@ -125,7 +140,7 @@ class TableReader:
         for netns in chosen:
             if self._calls.hangs((COUNTERS, netns)):
                 counted[netns] = sockstat.UNREADABLE
-        groups = self._schedule.due(counted, forced, time.monotonic())
+        groups = self._schedule.due(counted, forced, time.monotonic(), read_seconds)
         return TablePlan(groups, frozenset(set(chosen) - counted.keys()), frozenset(moved))
 
     def _forced(self, namespaces: Namespaces, doubted: Iterable[Socket]) -> dict[int, set[Group]]:
@@ -254,16 +269,88 @@ class TableReader:
 
     # What ended, and what is missing.
 
-    def take_ended(self, namespaces: Namespaces) -> Ended:
+    def take_ended(
+        self, namespaces: Namespaces, netns_of: Callable[[Task], int | None] = lambda _task: None
+    ) -> Ended:
         """Return the sockets that ended since the last call, and drop their rows. Namespaces that
-        are not among ``namespaces`` are left: an open netlink socket would keep them alive."""
+        are not among ``namespaces`` are left: an open netlink socket would keep them alive.
+        ``netns_of`` returns the namespace of a process."""
         ended, listed = self._ended.take(
-            lambda netns: self._tables.get((netns, TCP)), self._procfs.netns_id
+            lambda netns: self._tables.get((netns, TCP)),
+            self._procfs.netns_id,
+            netns_of,
+            time.monotonic(),
         )
         for netns, rows in listed.items():
             self._tables.discard([(netns, name) for name in _ALL_NAMES], rows)
         self._ended.follow(namespaces.keys())
         return ended
+
+    @property
+    def ends(self) -> EndedSockets:
+        """Return what matches reports of ended sockets with rows."""
+        return self._ended
+
+    def read_all_again(self) -> None:
+        """Read all tables in the next poll: events that show changes were lost."""
+        self._schedule.forget_readings()
+
+    # Sockets that events show between two readings.
+
+    async def look_up(
+        self, wanted: Sequence[tuple[Tuple, int | None]]
+    ) -> list[tuple[int, Socket] | None]:
+        """Return the TCP sockets with these ends, each with its namespace; None for those that do
+        not exist or cannot be looked up. A namespace is None if it is not known."""
+        try:
+            return await self._calls.call("lookup", self._look_up, wanted)
+        except CallTimeout:
+            return [None] * len(wanted)
+
+    def _look_up(
+        self, wanted: Sequence[tuple[Tuple, int | None]]
+    ) -> list[tuple[int, Socket] | None]:
+        """Look up sockets. Blocking."""
+        found: list[tuple[int, Socket] | None] = []
+        tables = {netns for (netns, name), _table in self._tables.items() if name == TCP}
+        own = None if self._procfs.own is None else self._procfs.own.netns
+        for ends, netns in wanted:
+            namespaces = sorted(tables, key=lambda one: one != own)[:MAX_LOOKUP_NAMESPACES]
+            found.append(
+                next(
+                    (
+                        (one, socket)
+                        for one in (namespaces if netns is None else [netns])
+                        if (socket := self._look_up_in(one, ends)) is not None
+                    ),
+                    None,
+                )
+            )
+        return found
+
+    def _look_up_in(self, netns: int, ends: Tuple) -> Socket | None:
+        inode = self._procfs.netns_id(netns)
+        if inode is None:
+            return None
+        return next(
+            (
+                socket
+                for source in self._sources
+                if (socket := source.look_up(netns, inode, ends)) is not None
+            ),
+            None,
+        )
+
+    def put(self, netns: int, socket: Socket) -> None:
+        """Put a TCP socket into the tables of a namespace until they are read again."""
+        name = table_of(socket) if socket.cookie is None else TCP  # Only dumps show cookies.
+        self._tables.put((netns, name), socket)
+        self._ended.note_row(netns, socket)
+
+    def partial_reading(self, inodes: Iterable[int]) -> Reading:
+        """Return a reading in which sockets that were put have been added or changed, and no table
+        was read."""
+        return Reading(self._tables.sockets, Change(set(inodes), set()), {})
 
     def missing(self) -> list[str]:
         """Return a sentence for each thing that could not be read when it was last tried."""

@@ -15,6 +15,8 @@ from .stats import PollCost, PollStats, WorkCounters
 # The interval is doubled if MAX_LATE of the newest WINDOW polls were late. It is halved again if
 # all of them took less than MAX_SHARE of the halved interval.
 WINDOW, MAX_LATE, MAX_SHARE = 20, 4, 0.25
+# Seconds between two snapshots of what events show, at least.
+EVENT_PAUSE = 0.01
 # The most times that the interval is doubled: --interval 0.05 then allows polls of 1.6 s.
 MAX_DOUBLINGS = 5
 
@@ -74,10 +76,26 @@ async def snapshots(poller: Poller, interval: float, vitals: PollStats) -> Async
         vitals.add(PollCost(ended - begun, spent, done), late=late)
         adaptive.add(ended - begun, late=late)
         cpu, work = time.process_time(), poller.work
-        yield _with(snapshot, adaptive.sentence())
-        elapsed = clock() - start
-        tick = next_tick(elapsed, adaptive.interval)
-        await asyncio.sleep(tick - elapsed)
+        sentence = adaptive.sentence()
+        yield _with(snapshot, sentence)
+        tick = next_tick(clock() - start, adaptive.interval)
+        async for shown in _event_snapshots(poller, start + tick):
+            yield _with(shown, sentence)
+
+
+async def _event_snapshots(poller: Poller, until: float) -> AsyncIterator[Snapshot]:
+    """Yield what events show until this time of the event loop's clock."""
+    clock, trace = asyncio.get_running_loop().time, poller.trace
+    if trace is None:
+        await asyncio.sleep(until - clock())
+        return
+    while (remaining := until - clock()) > 0:
+        is_due = poller.is_waiting
+        if await trace.wait(min(remaining, EVENT_PAUSE) if is_due else remaining) or is_due:
+            snapshot = await poller.poll_events()
+            if snapshot is not None:
+                yield snapshot
+            await asyncio.sleep(max(0.0, min(EVENT_PAUSE, until - clock())))
 
 
 def _with(snapshot: Snapshot, sentence: str | None) -> Snapshot:

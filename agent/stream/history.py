@@ -56,7 +56,7 @@ def _size(deltas: Sequence[Delta]) -> int:
 
 
 def _holding(holding: Holding, counted: set[int]) -> int:
-    socket, process, fds, owner, _peer_pid, place, _omitted_fds = holding
+    socket, process, fds, owner, _peer_pid, place, _omitted_fds, _attribution = holding
     size = _HOLDING_BYTES  # With one descriptor.
     if len(fds) > 1:
         numbers = {id(fd) for fd in fds} - counted

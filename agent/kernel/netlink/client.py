@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from .messages import (
     DumpError,
     is_last,
     number_request,
+    read_answer,
     read_sequence,
     receive,
     split_rows,
@@ -87,6 +88,16 @@ class _Link:
                     if is_last(buffer):
                         break
         return buffers
+
+    def look_up(self, request: bytes) -> bytes | None:
+        """Return the row of the socket that is requested; None if there is none. Raises OSError."""
+        with self._lock:
+            self._sequence = self._sequence % _MAX_SEQUENCE + 1
+            self.dumps.send(number_request(request, self._sequence))
+            while True:
+                buffer = self._receive()
+                if read_sequence(buffer) == self._sequence:
+                    return read_answer(buffer)
 
     def _receive(self) -> bytes:
         """Return the next datagram of the kernel. Raises OSError."""
@@ -178,6 +189,19 @@ class NetlinkClient:
             except OSError:  # Timed out or overrun; the rest of the answer must not be read.
                 with self._links_lock:
                     self._drop(netns)
+
+    def look_up(self, netns: int, requests: Sequence[bytes]) -> list[bytes | None]:
+        """Return the rows of sockets of a namespace whose tables were read; None for each one that
+        does not exist or cannot be looked up."""
+        link = self._links.get(netns)
+        if link is None:
+            return [None] * len(requests)
+        try:
+            return [link.look_up(request) for request in requests]
+        except OSError:
+            with self._links_lock:
+                self._drop(netns)
+            return [None] * len(requests)
 
     def destroy_socket(self, netns: int) -> socket.socket | None:
         """Return the socket for the destroy notices of a namespace; None before its tables were

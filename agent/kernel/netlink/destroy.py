@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sys import byteorder
 from typing import NamedTuple
 
-from ...model import Socket
+from ...model import Socket, TcpFigures
 from ..direction import make_direction_finder
 from ..rows import Scope, Table
 from .inet_diag import ROW_BYTES, find_listeners, is_inet, parse_endpoints
@@ -42,6 +42,7 @@ class DestroyNotice(NamedTuple):
     cookie: int
     proto: str
     row: bytes
+    figures: TcpFigures | None = None
 
 
 def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:

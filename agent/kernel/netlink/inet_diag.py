@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from socket import AF_INET, AF_INET6, inet_ntop, ntohs
+from socket import AF_INET, AF_INET6, htons, inet_ntop, ntohs
 from struct import Struct
 from typing import NamedTuple
 
 from ...model import DATAGRAM_STATES, TCP_STATES, Socket
 from ..direction import DirectionFinder, make_direction_finder
 from ..rows import Scope, Table, update_table
-from .messages import MALFORMED, SOURCE, Dump, make_request, parse_attributes
+from .messages import (
+    MALFORMED,
+    NO_COOKIE,
+    SOURCE,
+    Dump,
+    make_lookup,
+    make_request,
+    parse_attributes,
+)
 
 _TCPDIAG_GETSOCK = 18  # The older request: AF_UNSPEC dumps IPv4 and IPv6 in one walk.
 _TIME_WAIT, LISTEN, _NEW_SYN_RECV = 6, 10, 12
@@ -30,6 +38,10 @@ _FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
 _OLD_REQUEST = Struct("=BBBB48xII")
 # Family, protocol, extensions, padding; states; socket id.
 _REQUEST = Struct("=BBBBI48x")
+# Family, protocol, extensions, padding; states; both ports (network order), both addresses,
+# interface, cookie.
+_REQUEST_ONE = Struct("=BBBxIHH16s16sI8s")
+_TCP = 6  # IPPROTO_TCP
 # Family, state, timer, retransmits; both ports (network order), both addresses, interface, cookie;
 # expiry, receive and send queue, uid, inode.
 _ROW = Struct("=BB2xHH16s16sIQ4xIIII")
@@ -143,6 +155,25 @@ def _add_cgroups(decoded: Iterator[tuple[bytes, Socket]]) -> Iterator[tuple[byte
 @lru_cache(maxsize=65_536)
 def _format_address(family: int, raw: bytes) -> str:
     return inet_ntop(AF_INET, raw[:4]) if family == AF_INET else inet_ntop(AF_INET6, raw)
+
+
+def tcp_lookup(
+    family: int, local: bytes, local_port: int, remote: bytes, remote_port: int
+) -> bytes:
+    """Return a request for the TCP socket with these ends. Addresses have 16 bytes; those of
+    AF_INET begin with the four bytes of the address."""
+    return make_lookup(
+        _REQUEST_ONE.pack(
+            family, _TCP, 0, _ALL_STATES, htons(local_port), htons(remote_port), local, remote, 0,
+            NO_COOKIE,
+        )
+    )  # fmt: skip
+
+
+def read_tcp_row(row: bytes, scope: Scope, direction: str | None) -> Socket | None:
+    """Return the TCP socket of a row; None if it is malformed."""
+    socket = next((found for _row, found in _decode([row], "tcp", scope, None)), None)
+    return None if socket is None else socket._replace(direction=direction)
 
 
 def is_inet(row: bytes) -> bool:

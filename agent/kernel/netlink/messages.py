@@ -38,7 +38,7 @@ _ERROR_TYPE = _NLMSG_ERROR.to_bytes(2, byteorder)
 _DONE_START = _HEADER.pack(20, _NLMSG_DONE, 0, 0, 0)[:6]
 _LAST_START = slice(-20, -14)
 _ERRNO_BYTES = 4
-_NLM_F_REQUEST_DUMP = 0x301
+_NLM_F_REQUEST, _NLM_F_REQUEST_DUMP = 0x1, 0x301
 SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
 NO_COOKIE = b"\xff" * 8  # INET_DIAG_NOCOOKIE: sockets with any cookie.
 
@@ -80,6 +80,20 @@ def make_request(body: bytes, kind: int = SOCK_DIAG_BY_FAMILY) -> bytes:
     """Return a request for a dump, with sequence number 0."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, _NLM_F_REQUEST_DUMP, 0, 0) + body
+
+
+def make_lookup(body: bytes) -> bytes:
+    """Return a request for one socket, with sequence number 0."""
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body
+
+
+def read_answer(buffer: bytes) -> bytes | None:
+    """Return the row in the answer to a request for one socket; None if there is no such socket."""
+    if len(buffer) < HEADER_BYTES:
+        return None
+    length, kind = LENGTH_AND_TYPE.unpack_from(buffer)
+    return buffer[HEADER_BYTES:length] if kind == SOCK_DIAG_BY_FAMILY else None
 
 
 def number_request(request: bytes, sequence: int) -> bytes:

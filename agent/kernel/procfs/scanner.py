@@ -109,6 +109,21 @@ class ProcessScanner:
                 listing.malformed,
             )
 
+    def facts(self, pids: Iterable[int], progress: Progress | None = None) -> dict[int, Process]:
+        """Return the facts of each process, without its descriptors; those that have ended or
+        cannot be read are left out."""
+        found = {}
+        progress = progress or Progress()
+        for pid in progress.each(pids):
+            with suppress(ProcessGone, OSError, ValueError), self._open_process(pid) as directory:
+                stat = _parse_living(read("stat", directory))
+                found[pid] = self._read_facts(pid, directory, stat, progress)
+        return found
+
+    def start_time(self, start_ticks: int) -> float:
+        """Return a time in clock ticks since boot in seconds since the Unix epoch."""
+        return (self._boot_ticks + start_ticks) / _TICKS_PER_SECOND
+
     def _fd_count(self, fd_dir: os.stat_result) -> int | None:
         """Return the number of entries of ``PID/fd``; None where the kernel does not report it."""
         return fd_dir.st_size if self._has_fd_counts else None
@@ -282,7 +297,7 @@ class ProcessScanner:
             start_ticks=stat.start_ticks,
             comm=stat.comm,
             ppid=stat.ppid,
-            start_time=(self._boot_ticks + stat.start_ticks) / _TICKS_PER_SECOND,
+            start_time=self.start_time(stat.start_ticks),
             uid=os.fstat(directory).st_uid,
             exe=read_link(f"{thread}exe", directory),
             cgroup=cgroup.cgroup,

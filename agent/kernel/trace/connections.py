@@ -133,16 +133,13 @@ class ConnectionTable:
         """Return the number of connections under way."""
         return len(self._connections)
 
-    def change(self, event: StateChange) -> Task | None:
-        """Take in a change of state; return the process that connects, if this event shows it.
-
-        Events come in the order of their times.
-        """
+    def change(self, event: StateChange) -> None:
+        """Take in a change of state. Events come in the order of their times."""
         new, address = event.new, event.address
         connection = self._connections.get(address)
         if new == _SYN_SENT:
-            return self._open(event, CLIENT)
-        if new == _ESTABLISHED:
+            self._open(event, CLIENT)
+        elif new == _ESTABLISHED:
             self._establish(event, connection)
         elif new == _LISTEN:
             if connection is None or connection.state != _LISTEN:
@@ -153,16 +150,14 @@ class ConnectionTable:
             self._close(connection, event)
         else:
             self._close(connection, event)
-        return None
 
-    def _open(self, event: StateChange, role: str) -> Task | None:
+    def _open(self, event: StateChange, role: str) -> None:
         """Begin a connection or listener; the socket may have had another connection before."""
         connection = self._connections[event.address] = _Connection(event, role)
         drop_oldest(self._connections, MAX_CONNECTIONS)
         connection.opened = event.time
         connection.opener = self._actor(event)
         self._started.pop(event.address, None)
-        return connection.opener
 
     def _establish(self, event: StateChange, connection: _Connection | None) -> None:
         is_client = event.old == _SYN_SENT
@@ -229,6 +224,11 @@ class ConnectionTable:
         self._finished.append(
             Finished(event.cookie, ends, role, task, evidence, opened, closed, exited)
         )
+
+    @property
+    def has_news(self) -> bool:
+        """Return whether there is something to take."""
+        return bool(self._started or self._finished)
 
     def take(self) -> ConnectionReport:
         """Return what happened since the last call."""

@@ -1,0 +1,240 @@
+"""The kernel's trace events as a source of connections: where they come from, and who reads them.
+
+An agent that may create a trace instance has one of its own, which it removes when it stops.
+Otherwise it reads the one that ``sockagent events enable`` created.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from ..bounded import drop_oldest
+from ..kernel.procfs.scanner import ProcessScanner
+from ..kernel.procfs.threads import find_process, is_initial_pid_namespace, list_threads
+from ..kernel.trace import instance
+from ..kernel.trace.connections import ConnectionReport
+from ..kernel.trace.formats import UnknownFormat, parse_event_format, parse_header_page
+from ..kernel.trace.pages import PageDecoder
+from ..kernel.trace.reader import TraceCounts, TraceReader
+from ..kernel.trace.tasks import Task, TaskTable
+from ..kernel.trace.unavailable import TraceUnavailable
+from ..model import Process
+from .blocking import BlockingCalls, CallTimeout, place_of_process
+
+# Seconds between two checks whether the instance still records; 40 µs each, in a thread.
+CHECK_SECONDS = 2.0
+# Processes that were read from procfs when they connected, 500 bytes each.
+MAX_FACTS = 5000
+# Processes that wait to be read; short-lived ones beyond that are known from events alone.
+MAX_LOOKUPS = 50
+OTHER_NAMESPACE = (
+    "no kernel events: their process ids are not those of this procfs, which is of another pid "
+    "namespace; run the agent on the host, or give it the procfs of the host with --proc"
+)
+STOPPED = "no kernel events: the trace instance was switched off or removed; setting it up again"
+
+
+class _Opened(NamedTuple):
+    """An instance that is read. ``created``: it is removed when the agent stops."""
+
+    root: str
+    name: str
+    path: str
+    created: bool
+    lock: int
+    descriptors: tuple[int, ...]
+    page_size: int
+    decoder: PageDecoder
+
+
+class TraceEvents:
+    """Trace events, from ``open`` to ``close``. Both and ``check`` are called in the event loop."""
+
+    def __init__(self, scanner: ProcessScanner) -> None:
+        self._scanner = scanner
+        self._root = scanner.procfs.root
+        self._calls = BlockingCalls()
+        self._opened: _Opened | None = None
+        self._reader: TraceReader | None = None
+        self._tasks = TaskTable(lambda tid: find_process(self._root, tid))
+        self._facts: dict[int, Process] = {}
+        self._to_look_up: set[int] = set()
+        self._looking_up: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._counts_before = TraceCounts()  # Of earlier readers.
+        self._checked_at = 0.0
+        self._was_open = False  # What could be opened once is tried again.
+        self.off: str | None = None  # Why events are not read, as a sentence.
+
+    # Opening, checking and closing.
+
+    async def open(self) -> None:
+        """Set up or find the instance, and begin to read it. Raises TraceUnavailable."""
+        try:
+            self._opened = await self._calls.call("trace", self._open)
+            threads = await self._calls.call("threads", list_threads, self._root)
+        except CallTimeout as late:
+            raise TraceUnavailable(f"no kernel events: tracefs: {late.strerror}") from late
+        except OSError as error:
+            raise TraceUnavailable(f"no kernel events: {error.strerror}") from error
+        self._tasks = TaskTable(lambda tid: find_process(self._root, tid))
+        self._tasks.add_existing(threads)
+        self._reader = TraceReader(
+            self._opened.descriptors,
+            self._opened.page_size,
+            self._opened.decoder,
+            self._tasks,
+            on_connect=self._on_connect,
+            on_report=self._news.set,
+        )
+        self._reader.start()
+        self.off, self._was_open = None, True
+
+    def _open(self) -> _Opened:
+        """Open the files of an instance. Blocking; raises TraceUnavailable."""
+        if not is_initial_pid_namespace(self._root):
+            raise TraceUnavailable(OTHER_NAMESPACE)
+        root = instance.require_tracefs()
+        instance.remove_abandoned(root, self._root)
+        name, created = f"{instance.SERVICE_INSTANCE}-{os.getpid()}", True
+        try:
+            instance.enable(root, name, instance.BUFFER_KIB)
+        except TraceUnavailable:
+            path = instance.path_of(root, instance.SERVICE_INSTANCE)
+            if not instance.is_intact(path):
+                raise
+            name, created = instance.SERVICE_INSTANCE, False
+        path = instance.path_of(root, name)
+        lock, descriptors = -1, list[int]()
+        try:
+            lock = instance.lock_reader(path)
+            header, formats = instance.read_formats(path)
+            layout = parse_header_page(header)
+            decoder = PageDecoder(
+                layout, {event: parse_event_format(event, text) for event, text in formats.items()}
+            )
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            for file in instance.trace_files(path):
+                descriptors.append(os.open(file, flags))
+        except (OSError, UnknownFormat, TraceUnavailable) as error:
+            _release([*descriptors, lock], root, name if created else None)
+            if isinstance(error, TraceUnavailable):
+                raise
+            raise TraceUnavailable(f"no kernel events: {error}") from error
+        return _Opened(
+            root, name, path, created, lock, tuple(descriptors), layout.page_size, decoder
+        )
+
+    def set_off(self, reason: str) -> None:
+        """Record why events are not read."""
+        self.off = reason
+
+    async def check(self) -> None:
+        """Set the instance up again if it does not record any more; at most every CHECK_SECONDS."""
+        now = asyncio.get_running_loop().time()
+        if (self._reader is None and not self._was_open) or now - self._checked_at < CHECK_SECONDS:
+            return
+        self._checked_at = now
+        opened = self._opened
+        if opened is not None:
+            with suppress(CallTimeout):
+                if await self._calls.call("trace", instance.is_intact, opened.path):
+                    return
+            self.off = STOPPED
+            await self.close()
+        try:
+            await self.open()
+        except TraceUnavailable as error:
+            self.off = str(error)
+
+    async def close(self) -> None:
+        """Stop reading, and remove an instance of the agent's own."""
+        if self._looking_up is not None:
+            self._looking_up.cancel()
+            self._looking_up = None
+        if self._reader is not None:
+            self._reader.stop()
+            self._counts_before = self.counts._replace(losses=self.counts.losses + 1)
+            self._reader = None
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            with suppress(CallTimeout):
+                own = opened.name if opened.created else None
+                files = [*opened.descriptors, opened.lock]
+                await self._calls.call("trace", _release, files, opened.root, own)
+
+    # What the events show.
+
+    @property
+    def is_reading(self) -> bool:
+        """Return whether events are read."""
+        return self._reader is not None and self._reader.failure is None
+
+    @property
+    def counts(self) -> TraceCounts:
+        """Return the counts since the start."""
+        if self._reader is None:
+            return self._counts_before
+        return TraceCounts(*map(sum, zip(self._counts_before, self._reader.counts, strict=True)))
+
+    def take(self) -> ConnectionReport:
+        """Return what happened since the last call."""
+        self._news.clear()
+        return ConnectionReport((), (), 0) if self._reader is None else self._reader.take()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for news, at most so many seconds; return whether there are some."""
+        if not self._news.is_set() and seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+        return self._news.is_set()
+
+    def ancestors_of(self, task: Task) -> Sequence[Task]:
+        """Return the parent of a process, its parent, and so on, as far as they are known."""
+        return self._tasks.ancestors(task)
+
+    # Processes that live so briefly that only a reading at once shows them.
+
+    def facts_of(self, pid: int) -> Process | None:
+        """Return a process as procfs showed it when it connected."""
+        return self._facts.get(pid)
+
+    def _on_connect(self, tids: Sequence[int]) -> None:
+        """Read the processes of threads that begin a connection, unless too many wait already."""
+        pids = {pid for tid in tids if (pid := self._tasks.find_process(tid))}
+        new = {pid for pid in pids if self._is_new(pid)} - self._to_look_up
+        if not new or len(self._to_look_up) + len(new) > MAX_LOOKUPS:
+            return
+        self._to_look_up |= new
+        if self._looking_up is None or self._looking_up.done():
+            self._looking_up = asyncio.create_task(self._look_up())
+
+    def _is_new(self, pid: int) -> bool:
+        """Return whether a process has not been read since it began or executed a program."""
+        facts, task = self._facts.get(pid), self._tasks.find(pid)
+        return task is None or facts is None or task.comm not in (None, facts.comm)
+
+    async def _look_up(self) -> None:
+        while self._to_look_up:
+            pids, self._to_look_up = list(self._to_look_up), set()
+            with suppress(CallTimeout):
+                facts = await self._calls.batch(self._scanner.facts, pids, place_of_process)
+                for pid, process in facts.items():
+                    self._facts.pop(pid, None)
+                    self._facts[pid] = process
+                drop_oldest(self._facts, MAX_FACTS)
+
+
+def _release(descriptors: Sequence[int], root: str, own: str | None) -> None:
+    """Close the files of an instance, and remove the agent's own one, if it has one. Blocking."""
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
+    if own is not None:
+        with suppress(TraceUnavailable):
+            instance.disable(root, own)
