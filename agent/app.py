@@ -37,8 +37,7 @@ from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
 from .snapshot.refresh import reserved_fds
 from .snapshot.table_sources import EventSource, TableSource, sources_of
-from .stream.encoder import AgentInfo, Encoder
-from .stream.lines import snapshot_chunks
+from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .text import decode
 
 if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from orjson import OPT_APPEND_NEWLINE, dumps
@@ -21,6 +22,7 @@ from ..text import escape_controls
 
 if TYPE_CHECKING:
     from ..snapshot.stats import PollSummary
+    from .filters import Filter
 
 SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
@@ -29,6 +31,8 @@ _UNTRACKED = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
 _DIRECTIONS = {
     None: "null", "inbound": '"inbound"', "outbound": '"outbound"', "listen": '"listen"'
 }  # fmt: skip
+# Records of a one-shot snapshot that are written at a time, about 300 KiB.
+SNAPSHOT_CHUNK_LINES = 512
 
 
 class AgentInfo(NamedTuple):
@@ -222,6 +226,19 @@ class Encoder:
         """Drop the JSON of processes that have exited."""
         for pid in self._processes.keys() - pids:
             del self._processes[pid]
+
+
+def snapshot_chunks(
+    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, now: float
+) -> Iterator[bytes]:
+    """Yield the records of a one-shot snapshot that pass a filter, many at a time."""
+    if "snapshot" not in chosen.events:
+        return
+    if not chosen.passes_all:
+        holdings = filter(chosen.matches, holdings)
+    lines = encoder.holdings(encoder.head("snapshot", 0, now), holdings)
+    while chunk := b"".join(islice(lines, SNAPSHOT_CHUNK_LINES)):
+        yield chunk
 
 
 def _json(value: object) -> str:

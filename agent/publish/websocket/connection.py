@@ -17,8 +17,8 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
+from ...stream.feed import NdjsonSubscription
 from ...stream.filters import Filter
-from ...stream.ndjson import NdjsonSubscription
 from ...stream.view import View
 from ..http.page import PLAIN, Reply
 from . import limits

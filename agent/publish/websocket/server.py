@@ -12,9 +12,8 @@ from typing import NamedTuple
 from websockets.frames import CloseCode
 from websockets.http11 import Request
 
-from ...stream.feed import Feed
+from ...stream.feed import Feed, NdjsonSubscription
 from ...stream.filters import Filter
-from ...stream.ndjson import NdjsonSubscription
 from ..http.page import Page, Reply
 from . import limits
 from .accept import Acceptor

@@ -14,7 +14,7 @@ from agent.publish.websocket.registry import Registry
 from agent.publish.websocket.server import PAGE_BYTES, Rules, Server
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
-from agent.stream.lines import MAX_CHUNK_BYTES
+from agent.stream.view import MAX_CHUNK_BYTES
 
 from ...feeding import AGENT, ONE, THREE, TWO, events, seqs
 from ...make import holding, process, records, tcp
