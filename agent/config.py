@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from .address import ListenAddress
 from .errors import UsageError
-from .publish.websocket.limits import LIMITS
 from .snapshot.plan import SWEEP_SECONDS
 from .snapshot.quota import Limits
 from .stream.filters import Filter
@@ -25,8 +24,6 @@ INSECURE = (
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
-# Where socket tables are read: text in procfs, sock_diag over netlink, or netlink if it works.
-SOURCES = ("auto", "procfs", "netlink")
 _USER_LIMITS = Limits()
 # Settings of reading sockets, which an agent that only prints remote feeds does not do.
 _USER_LIMIT_SETTINGS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
@@ -59,9 +56,9 @@ class Network:
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
     socket_mode: int = SOCKET_MODE
-    max_clients: int = LIMITS.clients
-    max_clients_per_address: int = LIMITS.clients_per_address
-    max_handshakes: int = LIMITS.handshakes
+    max_clients: int = 1000
+    max_clients_per_address: int = 250
+    max_handshakes: int = 200
 
     def __post_init__(self) -> None:
         if self.listen and self.connect:
@@ -148,7 +145,8 @@ class Config:
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
-    source: str = "auto"  # One of SOURCES.
+    # Where socket tables are read: procfs, netlink (sock_diag), or auto: netlink if it works.
+    source: str = "auto"
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
     max_user_holdings: int = _USER_LIMITS.holdings

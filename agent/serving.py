@@ -11,11 +11,9 @@ from functools import partial
 from .config import INSECURE, Config, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.health import health
-from .publish.http.page import PLAIN, Page, Reply
-from .publish.websocket.limits import Limits
+from .publish.http.pages import PLAIN, Page, Reply, health
 from .publish.websocket.listen import Listener, open_listeners
-from .publish.websocket.registry import Registry
+from .publish.websocket.registry import Limits, Registry
 from .publish.websocket.server import Rules, Server
 from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths

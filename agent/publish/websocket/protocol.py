@@ -17,9 +17,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from ...log import silent_logger
-from ..http.page import Reply
+from ..http.pages import Reply
 from .access import PROTOCOL
-from .limits import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
+from .rejections import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
 
 # The largest message of a client; a larger one ends the connection (1009).
 MAX_MESSAGE_BYTES = 4096
