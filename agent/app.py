@@ -250,10 +250,8 @@ def _new_epoch() -> str:
 def _servers(
     config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]
 ) -> list[ConfiguredServer]:
-    """Return the WebSocket server, if one is configured, listening.
-
-    Raises RuntimeFailure and ConfigFailure.
-    """
+    """Return the WebSocket server, if one is configured, listening. Raises RuntimeFailure and
+    ConfigFailure."""
     if not config.network.listen:
         return []
     from .serving import ConfiguredServer

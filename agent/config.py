@@ -40,10 +40,8 @@ def _option(setting: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Settings of the WebSocket server, or of the client that follows remote agents.
-
-    Files are given by path. Raises UsageError.
-    """
+    """Settings of the WebSocket server, or of the client that follows remote agents. Files are
+    given by path. Raises UsageError."""
 
     listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.

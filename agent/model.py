@@ -202,10 +202,8 @@ class Opened(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """A holding changed; ``before`` is the holding as it was.
-
-    ``seconds`` is how long it has been open, None if it was open before the first poll.
-    """
+    """A holding changed; ``before`` is the holding as it was. ``seconds`` is how long it has been
+    open, None if it was open before the first poll."""
 
     holding: Holding
     before: Holding
@@ -213,11 +211,8 @@ class Updated(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """A process no longer holds a socket.
-
-    ``reason`` is closed, exited or attributed. ``seconds`` is how long it was open, None if it was
-    open before the first poll.
-    """
+    """A process no longer holds a socket. ``reason`` is closed, exited or attributed. ``seconds``
+    is how long it was open, None if it was open before the first poll."""
 
     holding: Holding
     reason: str

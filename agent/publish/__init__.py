@@ -13,7 +13,5 @@ class Publisher(Protocol):
         """Publish until the feed stops or the reader leaves. Raises RuntimeFailure."""
 
     async def stop(self) -> None:
-        """Deliver what is left and close everything, within about a second.
-
-        Call it after ``Feed.stop()``, while ``run`` may still be running; cancel ``run`` after it.
-        """
+        """Deliver what is left and close everything, within about a second. Call it after
+        ``Feed.stop()``, while ``run`` may still be running; cancel ``run`` after it."""

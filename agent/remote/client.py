@@ -115,10 +115,8 @@ async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
 
 
 async def _follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[str, str]) -> None:
-    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure.
-
-    ``urls`` has the URL of each host name, to warn of two agents with the same name.
-    """
+    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure. ``urls``
+    has the URL of each host name, to warn of two agents with the same name."""
     position = ResumePosition(snapshots=remote.snapshots)
     backoff, failing = MIN_BACKOFF_SECONDS, False
     while True:

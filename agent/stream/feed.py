@@ -149,9 +149,7 @@ class Feed:
 
 class Subscription:
     """One subscriber's cursor. ``take`` returns messages; asynchronous iteration waits for them.
-
-    ``seq`` is the newest delta that the messages taken include.
-    """
+    ``seq`` is the newest delta that the messages taken include."""
 
     __slots__ = ("_feed", "_following", "_greeted", "_resume", "_snapshot", "seq")
 
@@ -217,11 +215,8 @@ class Subscription:
 
 
 class NdjsonSubscription:
-    """One subscriber of a view.
-
-    ``take`` returns chunk after chunk; asynchronous iteration waits for them. What they contain is
-    encoded once for all subscribers of the view.
-    """
+    """One subscriber of a view. ``take`` returns chunk after chunk; asynchronous iteration waits
+    for them. What they contain is encoded once for all subscribers of the view."""
 
     __slots__ = ("_begin", "_closed", "_feed", "_paged", "_snapshot", "_subscription", "view")
 

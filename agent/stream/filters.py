@@ -50,10 +50,8 @@ _MAX_ADDRESSES = 8192
 
 
 class Filter:
-    """The holdings, and the kinds of socket records, that a subscriber wants.
-
-    Filters of the same values are equal, so that subscribers can share what is encoded.
-    """
+    """The holdings, and the kinds of socket records, that a subscriber wants. Filters of the same
+    values are equal, so that subscribers can share what is encoded."""
 
     __slots__ = ("_predicates", "events", "values")
 

@@ -28,10 +28,8 @@ MAX_BURST = 10
 
 
 class Batch:
-    """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``.
-
-    ``size`` is an upper bound of the bytes that they keep alive.
-    """
+    """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``. ``size`` is
+    an upper bound of the bytes that they keep alive."""
 
     __slots__ = ("deltas", "first", "last", "size", "time")
 
@@ -169,10 +167,8 @@ class Hello(NamedTuple):
 
 
 class FullSnapshot(NamedTuple):
-    """Every holding of the newest poll, and of the delta numbered ``seq``.
-
-    ``poll`` numbers the polls of the feed from 1 on: equal numbers mean equal snapshots.
-    """
+    """Every holding of the newest poll, and of the delta numbered ``seq``. ``poll`` numbers the
+    polls of the feed from 1 on: equal numbers mean equal snapshots."""
 
     poll: int
     seq: int

@@ -219,10 +219,8 @@ def _passing(
 
 
 def gather(lines: Iterable[tuple[int, bytes]], max_bytes: int) -> tuple[list[bytes], int | None]:
-    """Take pairs of index and line up to a size of the lines, at least one.
-
-    Return the lines, and the index of the first line that did not fit, None where all did.
-    """
+    """Take pairs of index and line up to a size of the lines, at least one. Return the lines, and
+    the index of the first line that did not fit, None where all did."""
     gathered: list[bytes] = []
     size = 0
     for index, line in lines:

@@ -134,9 +134,7 @@ def _open_unix(path: str, mode: int) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove the file of a unix socket on which no process listens. Raises OSError for other files.
-
-    A socket on which a process listens is left: bind() then fails with EADDRINUSE.
-    """
+    A socket on which a process listens is left: bind() then fails with EADDRINUSE."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "the file exists and is not a socket")

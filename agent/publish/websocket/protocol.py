@@ -77,9 +77,7 @@ class LimitedProtocol(ServerProtocol):
 
     def receive(self, data: bytes, now: float) -> Iterator[Request | None]:
         """Parse inbound data in slices; yield after each one, with the request if it is complete.
-
-        Messages are discarded. Parsing ends when the budget is overdrawn.
-        """
+        Messages are discarded. Parsing ends when the budget is overdrawn."""
         earned = (now - self._received_at) * INBOUND_BYTES_PER_SECOND
         self._budget = min(self._budget + earned, INBOUND_BYTES)
         self._received_at = now

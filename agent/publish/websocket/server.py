@@ -113,10 +113,8 @@ class Server:
         await asyncio.sleep(0)  # For connection_lost.
 
     def set_rules(self, rules: Rules) -> None:
-        """Use other rules: access for new requests, the filter for all subscribers.
-
-        Where the filter differs, subscriptions restart.
-        """
+        """Use other rules: access for new requests, the filter for all subscribers. Where the
+        filter differs, subscriptions restart."""
         is_same_filter = rules.limit_filter == self._rules.limit_filter
         self._rules = rules
         if is_same_filter:
