@@ -64,20 +64,16 @@ class Encoder:
     def hello(self, seq: int, time: float, coverage: Coverage, *, resumed: bool) -> bytes:
         """Return the first record of a stream."""
         agent = self._agent
-        return self._record(
-            "hello",
-            seq,
-            time,
-            {
-                "schema": SCHEMA_VERSION,
-                "version": __version__,
-                "boot_id": agent.boot_id,
-                "epoch": agent.epoch,
-                "interval": agent.interval,
-                "resumed": resumed,
-                **coverage_fields(coverage),
-            },
-        )
+        fields = {
+            "schema": SCHEMA_VERSION,
+            "version": __version__,
+            "boot_id": agent.boot_id,
+            "epoch": agent.epoch,
+            "interval": agent.interval,
+            "resumed": resumed,
+            **coverage_fields(coverage),
+        }
+        return self._record("hello", seq, time, fields)
 
     def snapshot_end(self, seq: int, time: float, count: int) -> bytes:
         """Return the record after the ``count`` records of a snapshot."""
@@ -92,16 +88,8 @@ class Encoder:
         return self._record("heartbeat", seq, time, stats._asdict())
 
     def _record(self, event: str, seq: int, time: float, fields: dict[str, object]) -> bytes:
-        line = dumps(
-            {
-                "event": event,
-                "seq": seq,
-                "time": timestamp(time),
-                "host": self._agent.host,
-                **fields,
-            },
-            option=OPT_APPEND_NEWLINE,
-        )
+        head = {"event": event, "seq": seq, "time": timestamp(time), "host": self._agent.host}
+        line = dumps(head | fields, option=OPT_APPEND_NEWLINE)
         if line.isascii() and b"\x7f" not in line:
             return line
         return escape_controls(line.decode()).encode()

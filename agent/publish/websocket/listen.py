@@ -68,9 +68,7 @@ def open_listeners(
         return [Listener(listen, opened, tls) for opened in _open_tcp(listen)]
     except OSError as error:
         reason = error.strerror or str(error)
-        if (
-            error.errno == errno.EAFNOSUPPORT
-        ):  # The sandbox of the service allows unix sockets only.
+        if error.errno == errno.EAFNOSUPPORT:  # The service's sandbox allows unix sockets only.
             raise ConfigFailure(
                 f"cannot listen on {listen}: {reason}; for the service, set ListenStream= in "
                 "sockagent.socket"

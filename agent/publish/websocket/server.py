@@ -62,18 +62,13 @@ class Server:
     ) -> None:
         self._feed = feed
         self._listeners = listeners
-        self._rules = rules
+        self.rules = rules
         self._registry = registry
         self.rejections = registry.rejections
         self._pages = pages
         self._pump = Pump()
         self._servers: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
-
-    @property
-    def rules(self) -> Rules:
-        """The rules in force."""
-        return self._rules
 
     async def run(self) -> None:
         """Accept and serve clients until the feed stops."""
@@ -115,8 +110,8 @@ class Server:
     def set_rules(self, rules: Rules) -> None:
         """Use other rules: access for new requests, the filter for all subscribers. Where the
         filter differs, subscriptions restart."""
-        is_same_filter = rules.limit_filter == self._rules.limit_filter
-        self._rules = rules
+        is_same_filter = rules.limit_filter == self.rules.limit_filter
+        self.rules = rules
         if is_same_filter:
             return
         connections = self._registry.subscribers()
@@ -169,7 +164,7 @@ class Server:
         self, request: Request, peer: Peer
     ) -> Reply | SubscriptionQuery | Refusal | Overload:
         """Return the response to a request."""
-        response = route(request, peer, self._rules.access, self._pages)
+        response = route(request, peer, self.rules.access, self._pages)
         if isinstance(response, SubscriptionQuery):
             overload = self._registry.overload(peer.group)
             if overload is not None:
@@ -179,7 +174,7 @@ class Server:
     def subscribe(self, connection: Connection, query: SubscriptionQuery) -> NdjsonSubscription:
         """Register a connection as a subscriber; return its subscription."""
         subscription = self._feed.subscribe(
-            query.filter & self._rules.limit_filter,
+            query.filter & self.rules.limit_filter,
             resume=query.resume,
             snapshot=query.snapshot,
             wrap=frame,
