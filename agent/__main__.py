@@ -12,10 +12,8 @@ from .cli import main  # noqa: E402 (see above)
 
 
 def entry() -> NoReturn:
-    """Run the command and end the process with its exit status.
-
-    ``os._exit`` skips the interpreter's shutdown, which would free every object one by one.
-    """
+    """Run the command and end the process with its exit status. ``os._exit`` skips the
+    interpreter's shutdown, which would free every object one by one."""
     # Loading modules and taking the first snapshot leave no garbage worth collecting; following
     # enables the collector again.
     gc.disable()

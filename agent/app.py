@@ -23,26 +23,26 @@ from .kernel.procfs.scanner import ProcessScanner
 from .kernel.users import is_privileged
 from .log import LoopErrorReporter, capture_libraries, finish, log
 from .model import Coverage
-from .preflight import hints, warn
-from .publish.stdout import STDOUT, StdoutPublisher, publish
-from .resources import (
+from .preflight import (
     RESERVED_DESCRIPTORS,
     NonJoiningExecutor,
+    hints,
     raise_descriptor_limit,
     require_descriptors,
+    warn,
 )
+from .publish.stdout import STDOUT, StdoutPublisher, publish
 from .signals import handle_reload, handle_stop
 from .snapshot.blocking import BlockingCalls, CallTimeout
 from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
 from .snapshot.refresh import reserved_fds
 from .snapshot.table_sources import EventSource, TableSource, sources_of
-from .stream.encoder import AgentInfo, Encoder
-from .stream.lines import snapshot_chunks
+from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .text import decode
 
 if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes.
-    from .publish.publisher import Publisher
+    from .publish import Publisher
     from .service.handover import SavedState
     from .service.status import ServiceStatus
     from .serving import ConfiguredServer
@@ -104,8 +104,7 @@ async def _print(records: AsyncIterable[bytes], stop: asyncio.Event) -> None:
 
 def _remote_feeds(config: Config) -> AsyncIterator[bytes]:
     """Return the merged records of the remote agents. Raises ConfigFailure."""
-    from .remote.client import follow_all
-    from .remote.setup import remote_agents
+    from .remote.client import follow_all, remote_agents
     from .secrets import client_tls, client_token
 
     urls = config.network.connect
@@ -274,10 +273,8 @@ def _new_epoch() -> str:
 def _servers(
     config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]
 ) -> list[ConfiguredServer]:
-    """Return the WebSocket server, if one is configured, listening.
-
-    Raises RuntimeFailure and ConfigFailure.
-    """
+    """Return the WebSocket server, if one is configured, listening. Raises RuntimeFailure and
+    ConfigFailure."""
     if not config.network.listen:
         return []
     from .serving import ConfiguredServer

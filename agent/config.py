@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from .address import ListenAddress
 from .errors import UsageError
-from .publish.websocket.limits import LIMITS
 from .snapshot.plan import SWEEP_SECONDS
 from .snapshot.quota import Limits
 from .stream.filters import Filter
@@ -25,10 +24,6 @@ INSECURE = (
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
-# Where socket tables are read: text in procfs, sock_diag over netlink, or netlink if it works.
-SOURCES = ("auto", "procfs", "netlink")
-# Whether the kernel's trace events are read: where they can be, always, or never.
-EVENTS = ("auto", "on", "off")
 _USER_LIMITS = Limits()
 # Settings of reading sockets, which an agent that only prints remote feeds does not do.
 _USER_LIMIT_SETTINGS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
@@ -46,10 +41,8 @@ def _option(setting: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Settings of the WebSocket server, or of the client that follows remote agents.
-
-    Files are given by path. Raises UsageError.
-    """
+    """Settings of the WebSocket server, or of the client that follows remote agents. Files are
+    given by path. Raises UsageError."""
 
     listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.
@@ -62,9 +55,9 @@ class Network:
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
     socket_mode: int = SOCKET_MODE
-    max_clients: int = LIMITS.clients
-    max_clients_per_address: int = LIMITS.clients_per_address
-    max_handshakes: int = LIMITS.handshakes
+    max_clients: int = 1000
+    max_clients_per_address: int = 250
+    max_handshakes: int = 200
 
     def __post_init__(self) -> None:
         if self.listen and self.connect:
@@ -151,8 +144,10 @@ class Config:
     all: bool = False
     cmdline: bool = False
     proc: str = "/proc"
-    source: str = "auto"  # One of SOURCES.
-    events: str = "auto"  # One of EVENTS.
+    # Where socket tables are read: procfs, netlink (sock_diag), or auto: netlink if it works.
+    source: str = "auto"
+    # Whether trace events are read: on, off, or auto: where they can be read.
+    events: str = "auto"
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
     max_user_holdings: int = _USER_LIMITS.holdings

@@ -168,10 +168,8 @@ class LibraryHandler(logging.Handler):
 
 
 def capture_libraries() -> None:
-    """Route log records, warnings and unraisable exceptions of libraries to stderr by ``log``.
-
-    By default logging and the interpreter write to stderr themselves, and block if nobody reads it.
-    """
+    """Route log records, warnings and unraisable exceptions of libraries to stderr by ``log``. By
+    default logging and the interpreter write to stderr themselves, and block if nobody reads it."""
     handler = LibraryHandler()
     logging.getLogger().addHandler(handler)
     logging.raiseExceptions = False

@@ -1,29 +1,72 @@
-"""Warnings before the start: filters that match nothing, and what the agent may not read.
-
-A filter value that matches nothing is usually misspelled. It is not an error: a user may be added
-later, and the module of a protocol loaded. Everything here may block.
-"""
+"""Before the start: descriptors and threads of the process; warnings of filters that match nothing
+and of what the agent may not read."""
 
 from __future__ import annotations
 
+import os
 import pwd
+import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from .kernel.procfs.files import read_or_empty
 from .kernel.procfs.sockprotoname import socket_from_protocol
 from .kernel.users import is_privileged
 from .log import log
 from .model import INET_FAMILIES, INET_PROTOS, Coverage
+from .snapshot.blocking import MAX_HUNG, THREADS
 from .stream.filters import Filter, is_glob
 
+# Descriptors without which nothing works: those of the event loop, and a few to read files.
+MIN_DESCRIPTORS = 12
+# Descriptors left for reading files when sockets are opened in network namespaces, two in each.
+RESERVED_DESCRIPTORS = 64
+# Threads for other calls that may block, such as resolving host names.
+OTHER_THREADS = 4
 _PRIVILEGE = "run it as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to see everything"
 _HEADER_LINES = 1  # Of /proc/net/protocols.
 
 
-def hints(filter: Filter, proc: str, *, all_rows: bool = False) -> Iterator[str]:
-    """Yield one sentence for each value of ``filter`` that matches nothing.
+class NonJoiningExecutor(ThreadPoolExecutor):
+    """A thread pool whose threads are not joined at the end: a call that reads a file system which
+    does not answer may never return."""
 
-    ``proc`` is the path of procfs. ``all_rows``: whether sockets that no process holds are listed.
+    def __init__(self) -> None:
+        super().__init__(THREADS + MAX_HUNG + OTHER_THREADS)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Cancel the calls that have not begun, and return at once."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def require_descriptors(count: int = MIN_DESCRIPTORS) -> None:
+    """Check that so many descriptors can be opened: asyncio leaks some if it runs out of them while
+    it creates a loop. Raises OSError."""
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened += os.pipe()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of descriptors to the hard limit; return the limit now in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
+def hints(filter: Filter, proc: str, *, all_rows: bool = False) -> Iterator[str]:
+    """Yield one sentence for each value of ``filter`` that matches nothing. May block.
+
+    Such a value is usually misspelled. It is not an error: a user may be added later, and the
+    module of a protocol loaded. ``proc`` is the path of procfs. ``all_rows``: whether sockets that
+    no process holds are listed.
     """
     values = dict(filter.values)
     if not all_rows and any(value.upper() == "TIME_WAIT" for value in values.get("state", ())):

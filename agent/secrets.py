@@ -55,10 +55,8 @@ def read_tokens(path: str) -> tuple[str, ...]:
 
 
 def client_token(network: Network) -> str | None:
-    """Return the token for remote agents: of the token file, or of the environment.
-
-    Raises ConfigFailure.
-    """
+    """Return the token for remote agents: of the token file, or of the environment. Raises
+    ConfigFailure."""
     if network.token_file is not None:
         return read_tokens(network.token_file)[0]
     return os.environ.get(TOKEN_VARIABLE)
@@ -94,10 +92,8 @@ def client_tls(network: Network) -> ssl.SSLContext:
 
 
 def load_certificates(context: ssl.SSLContext, network: Network) -> None:
-    """Load the certificate with its key, and the CA of the peers, as far as they are set.
-
-    Raises ConfigFailure.
-    """
+    """Load the certificate with its key, and the CA of the peers, as far as they are set. Raises
+    ConfigFailure."""
     name = ""
     try:
         if network.tls_cert is not None:

@@ -11,11 +11,9 @@ from functools import partial
 from .config import INSECURE, Config, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.health import health
-from .publish.http.page import PLAIN, Page, Reply
-from .publish.websocket.limits import Limits
+from .publish.http.pages import PLAIN, Page, Reply, health
 from .publish.websocket.listen import Listener, open_listeners
-from .publish.websocket.registry import Registry
+from .publish.websocket.registry import Limits, Registry
 from .publish.websocket.server import Rules, Server
 from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths
@@ -27,10 +25,8 @@ class ConfiguredServer:
     """A server with the settings of one run. The files that these name can be read again."""
 
     def __init__(self, config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]) -> None:
-        """Listen. ``passed`` are the descriptors of sockets that systemd passed, by name.
-
-        Raises RuntimeFailure and ConfigFailure.
-        """
+        """Listen. ``passed`` are the descriptors of sockets that systemd passed, by name. Raises
+        RuntimeFailure and ConfigFailure."""
         self._config = config
         network = config.network
         self._tls = server_tls(network)
@@ -48,9 +44,7 @@ class ConfiguredServer:
 
     def reload(self) -> None:
         """Read the files again: tokens and certificates apply to new connections, filters to all.
-
-        If one of them cannot be used, nothing changes. Raises ConfigFailure.
-        """
+        If one of them cannot be used, nothing changes. Raises ConfigFailure."""
         network = self._config.network
         paths = current_paths(
             CredentialPaths(network.token_file, network.tls_cert, network.tls_key, network.tls_ca)
@@ -94,9 +88,7 @@ def _metrics(feed: Feed, registry: Registry) -> Page:
 
 def read_filter(path: str | None) -> Filter:
     """Read a filter file, which limits what subscribers may see; without a file they see all.
-
-    Raises ConfigFailure. Messages do not quote the file, which may be one with secrets.
-    """
+    Raises ConfigFailure. Messages do not quote the file, which may be one with secrets."""
     if path is None:
         return Filter()
     values: dict[str, list[str]] = {}
@@ -121,10 +113,8 @@ def read_filter(path: str | None) -> Filter:
 def listen(
     network: Network, tls: ssl.SSLContext | None, passed: Mapping[str, Sequence[int]]
 ) -> list[Listener]:
-    """Open the listening sockets; take those that systemd passed.
-
-    Raises RuntimeFailure and ConfigFailure, with all of them closed.
-    """
+    """Open the listening sockets; take those that systemd passed. Raises RuntimeFailure and
+    ConfigFailure, with all of them closed."""
     listeners: list[Listener] = []
     try:
         for address in network.listen:

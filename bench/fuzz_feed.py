@@ -25,9 +25,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from agent.address import parse_address
 from agent.model import Coverage as Sight
 from agent.model import Holding, HoldingKey, Process, Snapshot, Socket
-from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import open_listeners
-from agent.publish.websocket.registry import Registry
+from agent.publish.websocket.registry import Limits, Registry
 from agent.publish.websocket.server import Rules, Server
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
@@ -179,7 +178,7 @@ class Target:
         handler = _Log(self.wrong)
         logging.getLogger().addHandler(handler)
         listeners = open_listeners(parse_address("127.0.0.1:0"), 0o600)
-        server = Server(self._feed, listeners, Rules(), Registry(Limits()), {})
+        server = Server(self._feed, listeners, Rules(), Registry(Limits(1000, 250, 200)), {})
         port = listeners[0].socket.getsockname()[1]
         self._poll()
         tasks = [asyncio.create_task(work) for work in (server.run(), self._watch())]

@@ -8,9 +8,8 @@ from typing import Any
 from agent.model import Coverage, Holding, Snapshot
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo, Encoder
-from agent.stream.feed import Feed
+from agent.stream.feed import Feed, NdjsonSubscription
 from agent.stream.filters import Filter
-from agent.stream.ndjson import NdjsonSubscription
 
 from .make import (
     FULL_COVERAGE,

@@ -190,10 +190,8 @@ def _write(descriptor: int, chunk: bytes) -> tuple[int, OSError | None]:
 
 
 def _ends_within_line(descriptor: int) -> bool:
-    """Return whether writes are appended to a file whose last byte is not a newline.
-
-    Return False where that cannot be determined.
-    """
+    """Return whether writes are appended to a file whose last byte is not a newline. Return False
+    where that cannot be determined."""
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not fcntl(descriptor, F_GETFL) & os.O_APPEND:

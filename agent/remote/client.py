@@ -19,8 +19,10 @@ from websockets.exceptions import (
 )
 
 from .. import __version__
+from ..address import ListenAddress
 from ..errors import RuntimeFailure
 from ..log import log, silent_logger
+from ..stream.filters import Filter
 from .resume import InvalidFeed, ResumePosition
 
 # A record with a command line may be longer than the library's limit of 1 MiB.
@@ -73,6 +75,23 @@ class RemoteAgent(NamedTuple):
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
 
 
+def remote_agents(
+    urls: Sequence[str], chosen: Filter, token: str | None, tls: ssl.SSLContext | None
+) -> list[RemoteAgent]:
+    """Return the agents at ``urls``, each asked for the records that pass a filter."""
+    query = tuple((name, value) for name, values in chosen.values for value in sorted(values))
+    has_snapshots = "snapshot" in chosen.events
+    for url in urls:
+        if token is not None and url.startswith("ws:") and not _is_local(url):
+            log(f"warning: the token is sent to {url} without encryption; use wss://")
+    return [RemoteAgent(url, query, token, tls, has_snapshots) for url in urls]
+
+
+def _is_local(url: str) -> bool:
+    """Return whether the host of a URL is this machine."""
+    return ListenAddress(urlsplit(url).hostname or "", 0).is_local
+
+
 async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
     """Yield the records of these agents in chunks of whole lines. Raises RuntimeFailure."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
@@ -96,10 +115,8 @@ async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
 
 
 async def _follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[str, str]) -> None:
-    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure.
-
-    ``urls`` has the URL of each host name, to warn of two agents with the same name.
-    """
+    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure. ``urls``
+    has the URL of each host name, to warn of two agents with the same name."""
     position = ResumePosition(snapshots=remote.snapshots)
     backoff, failing = MIN_BACKOFF_SECONDS, False
     while True:

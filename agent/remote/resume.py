@@ -12,10 +12,8 @@ class InvalidFeed(ValueError):
 
 
 class ResumePosition:
-    """The position in a remote stream, over all connections to its agent.
-
-    ``snapshots``: whether the stream includes snapshots, and is complete only after one.
-    """
+    """The position in a remote stream, over all connections to its agent. ``snapshots``: whether
+    the stream includes snapshots, and is complete only after one."""
 
     def __init__(self, *, snapshots: bool = True) -> None:
         self.host = ""  # Of the agent, from its first message.
@@ -31,9 +29,7 @@ class ResumePosition:
 
     def pass_on(self, message: bytes, *, is_first: bool) -> bytes:
         """Return the records of a message, ``lost`` added before them if there is a gap.
-
-        ``is_first``: the message is the first one of a connection. Raises InvalidFeed.
-        """
+        ``is_first``: the message is the first one of a connection. Raises InvalidFeed."""
         try:
             records = [loads(line) for line in message.split(b"\n") if line]
             for record in records:

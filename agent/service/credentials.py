@@ -56,10 +56,8 @@ def find_credentials(options: Container[str]) -> dict[str, str]:
 
 
 def current_paths(paths: CredentialPaths) -> CredentialPaths:
-    """Replace the paths of copies by those of the originals, for a reload.
-
-    Raises ConfigFailure if an original was removed or added that only a restart can apply.
-    """
+    """Replace the paths of copies by those of the originals, for a reload. Raises ConfigFailure if
+    an original was removed or added that only a restart can apply."""
     copies, source = _directories()
     if not copies or not source:
         return paths

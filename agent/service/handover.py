@@ -57,10 +57,8 @@ class SavedState(NamedTuple):
 
 
 def save(state: SavedState, machine: tuple[str, str | None]) -> int:
-    """Return the descriptor of a new memfd with the state. Raises OSError.
-
-    ``machine`` is the host name and the boot id.
-    """
+    """Return the descriptor of a new memfd with the state. Raises OSError. ``machine`` is the host
+    name and the boot id."""
     descriptor = os.memfd_create("sockagent", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(_header(machine))

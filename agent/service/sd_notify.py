@@ -59,10 +59,8 @@ def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
 
 
 def listen_fds(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """Return the descriptors passed by systemd, by name, and mark them close-on-exec.
-
-    Removes the variables, so that no child process mistakes the descriptors for its own.
-    """
+    """Return the descriptors passed by systemd, by name, and mark them close-on-exec. Removes the
+    variables, so that no child process mistakes the descriptors for its own."""
     count = _listen_fds_count(environment)
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -77,10 +75,8 @@ def listen_fds(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
 
 
 def reject_pending(environment: Mapping[str, str]) -> None:
-    """Close the connections that wait on the listening sockets passed by systemd.
-
-    Must be called when the agent cannot serve: systemd starts it again as long as one waits.
-    """
+    """Close the connections that wait on the listening sockets passed by systemd. Must be called
+    when the agent cannot serve: systemd starts it again as long as one waits."""
     for descriptor in range(_FIRST_FD, _FIRST_FD + _listen_fds_count(environment)):
         with suppress(OSError), socket.socket(fileno=descriptor) as listening:
             listening.setblocking(False)

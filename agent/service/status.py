@@ -21,10 +21,8 @@ MIN_WATCHDOG_INTERVALS = 3.0
 
 
 class ServiceStatus:
-    """Reports to systemd how the agent works.
-
-    ``subscribers`` returns how many there are; ``interval`` is the time between polls in seconds.
-    """
+    """Reports to systemd how the agent works. ``subscribers`` returns how many there are;
+    ``interval`` is the time between polls in seconds."""
 
     def __init__(
         self, notifier: Notifier, feed: Feed, subscribers: Callable[[], int], interval: float

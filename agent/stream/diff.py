@@ -132,10 +132,8 @@ def _reason(process: Process | None, current: Snapshot) -> str:
 
 
 def is_same(was: Holding, now: Holding) -> bool:
-    """Return whether two holdings with one key are the same process on the same socket.
-
-    Inodes and pids are reused. A field that is unknown in one of them is no difference.
-    """
+    """Return whether two holdings with one key are the same process on the same socket. Inodes and
+    pids are reused. A field that is unknown in one of them is no difference."""
     if was.process is not now.process and _identity(was.process) != _identity(now.process):
         return False
     old, new = _socket_kind(was.socket), _socket_kind(now.socket)

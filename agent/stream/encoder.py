@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from orjson import OPT_APPEND_NEWLINE, dumps
@@ -21,6 +22,7 @@ from ..text import escape_controls
 
 if TYPE_CHECKING:
     from ..snapshot.stats import PollSummary
+    from .filters import Filter
 
 SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
@@ -29,6 +31,8 @@ _UNTRACKED = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
 _DIRECTIONS = {
     None: "null", "inbound": '"inbound"', "outbound": '"outbound"', "listen": '"listen"'
 }  # fmt: skip
+# Records of a one-shot snapshot that are written at a time, about 300 KiB.
+SNAPSHOT_CHUNK_LINES = 512
 
 
 class AgentInfo(NamedTuple):
@@ -60,20 +64,16 @@ class Encoder:
     def hello(self, seq: int, time: float, coverage: Coverage, *, resumed: bool) -> bytes:
         """Return the first record of a stream."""
         agent = self._agent
-        return self._record(
-            "hello",
-            seq,
-            time,
-            {
-                "schema": SCHEMA_VERSION,
-                "version": __version__,
-                "boot_id": agent.boot_id,
-                "epoch": agent.epoch,
-                "interval": agent.interval,
-                "resumed": resumed,
-                **coverage_fields(coverage),
-            },
-        )
+        fields = {
+            "schema": SCHEMA_VERSION,
+            "version": __version__,
+            "boot_id": agent.boot_id,
+            "epoch": agent.epoch,
+            "interval": agent.interval,
+            "resumed": resumed,
+            **coverage_fields(coverage),
+        }
+        return self._record("hello", seq, time, fields)
 
     def snapshot_end(self, seq: int, time: float, count: int) -> bytes:
         """Return the record after the ``count`` records of a snapshot."""
@@ -88,16 +88,8 @@ class Encoder:
         return self._record("heartbeat", seq, time, stats._asdict())
 
     def _record(self, event: str, seq: int, time: float, fields: dict[str, object]) -> bytes:
-        line = dumps(
-            {
-                "event": event,
-                "seq": seq,
-                "time": timestamp(time),
-                "host": self._agent.host,
-                **fields,
-            },
-            option=OPT_APPEND_NEWLINE,
-        )
+        head = {"event": event, "seq": seq, "time": timestamp(time), "host": self._agent.host}
+        line = dumps(head | fields, option=OPT_APPEND_NEWLINE)
         if line.isascii() and b"\x7f" not in line:
             return line
         return escape_controls(line.decode()).encode()
@@ -222,6 +214,19 @@ class Encoder:
         """Drop the JSON of processes that have exited."""
         for pid in self._processes.keys() - pids:
             del self._processes[pid]
+
+
+def snapshot_chunks(
+    encoder: Encoder, holdings: Iterable[Holding], chosen: Filter, now: float
+) -> Iterator[bytes]:
+    """Yield the records of a one-shot snapshot that pass a filter, many at a time."""
+    if "snapshot" not in chosen.events:
+        return
+    if not chosen.passes_all:
+        holdings = filter(chosen.matches, holdings)
+    lines = encoder.holdings(encoder.head("snapshot", 0, now), holdings)
+    while chunk := b"".join(islice(lines, SNAPSHOT_CHUNK_LINES)):
+        yield chunk
 
 
 def _json(value: object) -> str:

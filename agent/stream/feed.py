@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from ..model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
-from ..snapshot.stats import PollStats, PollSummary
+from ..snapshot.stats import PollStats
 from .encoder import AgentInfo, Encoder
 from .filters import Filter
-from .history import Batch, History
-from .lines import MAX_CHUNK_BYTES
-from .ndjson import NdjsonSubscription
-from .subscription import FullSnapshot
-from .view import View, Views, Wrap, unchanged
+from .history import Batch, DeltaBatch, FullSnapshot, Heartbeat, Hello, History, Lost, Message
+from .view import MAX_CHUNK_BYTES, Position, View, Views, Wrap, unchanged
 
 # Both bound the history: minutes of a busy machine.
 HISTORY_RECORDS = 10_000
@@ -24,6 +22,8 @@ HISTORY_BYTES = 24 * 1024 * 1024
 # The deltas of so many seconds are held in a storm of connections: a reader may be late.
 HISTORY_BURST_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
+
+T = TypeVar("T")
 
 _EVERYTHING = Filter()
 _EVENTS: dict[type, str] = {
@@ -129,10 +129,6 @@ class Feed:
             raise RuntimeError("no poll was published yet")
         return FullSnapshot(self._polls, self.seq, self.snapshot.time, self.holdings())
 
-    def poll_summary(self) -> PollSummary:
-        """Return what the newest polls cost."""
-        return self.stats.figures()
-
     def count_loss(self) -> None:
         """Count a ``lost`` record."""
         self.lost += 1
@@ -149,3 +145,175 @@ class Feed:
         self.generation += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+class Subscription:
+    """One subscriber's cursor. ``take`` returns messages; asynchronous iteration waits for them.
+    ``seq`` is the newest delta that the messages taken include."""
+
+    __slots__ = ("_feed", "_following", "_greeted", "_resume", "_snapshot", "seq")
+
+    def __init__(
+        self, feed: Feed, *, resume: tuple[str, int] | None = None, snapshot: bool = True
+    ) -> None:
+        """``resume`` is the (epoch, seq) to continue after. ``snapshot``: whether a snapshot is
+        wanted at the beginning where the stream cannot be resumed."""
+        self.seq = 0
+        self._feed = feed
+        self._resume = resume
+        self._snapshot = snapshot
+        self._greeted = False
+        self._following: FullSnapshot | None = None  # The next message.
+
+    def take(self) -> Message | None:
+        """Return the next message; None while there is none."""
+        if self._following is not None:
+            following, self._following = self._following, None
+            return following
+        feed = self._feed
+        if not self._greeted:
+            return self._hello()
+        if self.seq == feed.seq:
+            return None
+        if not feed.history.holds(self.seq):
+            return self._lost()
+        batch = feed.history.after(self.seq)
+        if batch is None:
+            return None
+        begin = max(0, self.seq + 1 - batch.first)
+        self.seq = batch.last
+        return DeltaBatch(batch, begin)
+
+    def heartbeat(self) -> Heartbeat:
+        """Return a heartbeat of now."""
+        return Heartbeat(self.seq, self._feed.clock(), self._feed.stats.figures())
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return wait_for_each(self._feed, self.take, self.heartbeat)
+
+    def _hello(self) -> Hello | None:
+        feed = self._feed
+        snapshot = feed.snapshot
+        if snapshot is None:
+            return None
+        self._greeted = True
+        self.seq, time, resumed = feed.seq, snapshot.time, False
+        if self._resume is not None:
+            epoch, seq = self._resume
+            if epoch == feed.epoch and seq <= feed.seq and feed.history.holds(seq):
+                self.seq, time, resumed = seq, feed.clock(), True
+        if not resumed and self._snapshot:
+            # Taken together with the number: a newer one may be published before the next call.
+            self._following = feed.full_snapshot()
+        return Hello(self.seq, time, snapshot.coverage, resumed)
+
+    def _lost(self) -> Lost:
+        self._feed.count_loss()
+        self._following = snapshot = self._feed.full_snapshot()
+        first, self.seq = self.seq + 1, snapshot.seq
+        return Lost(self.seq, snapshot.time, first)
+
+
+class NdjsonSubscription:
+    """One subscriber of a view. ``take`` returns chunk after chunk; asynchronous iteration waits
+    for them. What they contain is encoded once for all subscribers of the view."""
+
+    __slots__ = ("_begin", "_closed", "_feed", "_paged", "_snapshot", "_subscription", "view")
+
+    def __init__(
+        self, feed: Feed, view: View, resume: tuple[str, int] | None, *, snapshot: bool
+    ) -> None:
+        self.view = view
+        self._feed = feed
+        self._snapshot = snapshot
+        self._subscription = Subscription(
+            feed, resume=resume, snapshot=snapshot and view.has_snapshots
+        )
+        self._paged: DeltaBatch | FullSnapshot | None = None  # What is being taken in pages,
+        self._begin: Position = (0, 0)  # and where the next page begins.
+        self._closed = False
+        view.add_reader()
+
+    @property
+    def seq(self) -> int:
+        """The newest delta that the chunks taken include, or begin to include."""
+        return self._subscription.seq
+
+    def take(self) -> bytes | None:
+        """Return the next chunk; None while there is none.
+
+        Return b"" after comparing many records with the filter, none of which passed: there may be
+        more, but others should get their turn first.
+        """
+        paged = self._paged
+        if paged is None:
+            if self._closed:
+                return None
+            message = self._subscription.take()
+            if isinstance(message, FullSnapshot) and not self.view.has_snapshots:
+                message = self._subscription.take()
+            if isinstance(message, DeltaBatch):
+                self._begin = (message.begin, 0)
+            elif isinstance(message, FullSnapshot):
+                self._begin = (0, 0)
+            else:
+                return None if message is None else self.view.encode(message)
+            paged = message
+        page = self.view.page(paged, self._begin)
+        if page.next is None:
+            self._paged = None
+        else:
+            self._paged, self._begin = paged, page.next
+        return page.chunk
+
+    def close(self) -> None:
+        """Leave the view; ``take`` returns None from now on."""
+        if not self._closed:
+            self._closed = True
+            self._paged = None
+            self.view.remove_reader()
+
+    def change_view(self, view: View) -> None:
+        """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
+        self.close()
+        view.add_reader()
+        self.view = view
+        self._subscription = Subscription(
+            self._feed, snapshot=self._snapshot and view.has_snapshots
+        )
+        self._closed = False
+
+    def heartbeat(self) -> bytes:
+        """Return a heartbeat of now."""
+        return self.view.encode(self._subscription.heartbeat())
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return wait_for_each(self._feed, self.take, self.heartbeat)
+
+
+async def wait_for_each(
+    feed: Feed, take: Callable[[], T | None], heartbeat: Callable[[], T]
+) -> AsyncIterator[T]:
+    """Yield what ``take`` returns until the feed stops, and a heartbeat after each
+    ``heartbeat_seconds`` of silence.
+
+    Where ``take`` returns None, wait for the next poll with deltas; where it returns something
+    empty, let other tasks run and call it again.
+    """
+    clock = asyncio.get_running_loop().time
+    yielded_at = clock()
+    while True:
+        seen = feed.generation
+        item = take()
+        if item:
+            yield item
+            yielded_at = clock()
+        elif item is not None:
+            await asyncio.sleep(0)
+        elif feed.stopped:
+            return
+        else:
+            seconds = yielded_at + feed.heartbeat_seconds - clock()
+            if await feed.wait(seen, seconds) == seen and feed.snapshot is not None:
+                yield heartbeat()
+                yielded_at = clock()

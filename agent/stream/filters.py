@@ -50,10 +50,8 @@ _MAX_ADDRESSES = 8192
 
 
 class Filter:
-    """The holdings, and the kinds of socket records, that a subscriber wants.
-
-    Filters of the same values are equal, so that subscribers can share what is encoded.
-    """
+    """The holdings, and the kinds of socket records, that a subscriber wants. Filters of the same
+    values are equal, so that subscribers can share what is encoded."""
 
     __slots__ = ("_predicates", "events", "values")
 
@@ -221,13 +219,7 @@ def _ports(name: str, values: list[str]) -> Predicate:
         if low is None or high is None or high < low:
             raise FilterError(name, f"{value!r} is not a port or range of ports" + _example(name))
         ranges.append((low, high))
-    firsts, lasts = _merged(ranges)
-
-    def chosen(port: int | None) -> bool:
-        if port is None:
-            return False
-        at = bisect_right(firsts, port)
-        return at > 0 and port <= lasts[at - 1]
+    chosen = _in_ranges(ranges)
 
     def matches_port(holding: Holding) -> bool:
         socket = holding.socket
@@ -235,15 +227,14 @@ def _ports(name: str, values: list[str]) -> Predicate:
         return (
             socket.family in INET_FAMILIES
             and socket.proto != "raw"
-            and (chosen(socket.local_port) or chosen(socket.remote_port))
+            and chosen((socket.local_port, socket.remote_port))
         )
 
     return matches_port
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Return the first numbers of the ranges, ascending, and the last ones, for bisection; ranges
-    that overlap are merged."""
+def _in_ranges(ranges: Iterable[tuple[int, int]]) -> Callable[[Iterable[int | None]], bool]:
+    """Return a function that returns whether any of several numbers is in one of the ranges."""
     firsts: list[int] = []
     lasts: list[int] = []
     for low, high in sorted(ranges):
@@ -252,7 +243,16 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
         else:
             firsts.append(low)
             lasts.append(high)
-    return firsts, lasts
+
+    def contains(numbers: Iterable[int | None]) -> bool:
+        for number in numbers:
+            if number is not None:
+                at = bisect_right(firsts, number)
+                if at and number <= lasts[at - 1]:
+                    return True
+        return False
+
+    return contains
 
 
 def _addresses(name: str, values: list[str]) -> Predicate:
@@ -268,21 +268,16 @@ def _addresses(name: str, values: list[str]) -> Predicate:
             raise FilterError(name, what + _example(name)) from None
         first = int(network.network_address) + (_IPV4 if network.version == 4 else 0)
         ranges.append((first, first + network.num_addresses - 1))
-    firsts, lasts = _merged(ranges)
-
-    def chosen(address: str) -> bool:
-        for number in _numbers_of(address):
-            at = bisect_right(firsts, number)
-            if at and number <= lasts[at - 1]:
-                return True
-        return False
+    chosen = _in_ranges(ranges)
 
     def matches_address(holding: Holding) -> bool:
         socket = holding.socket
         if socket.family not in INET_FAMILIES:
             return False
         local, remote = socket.local_addr, socket.remote_addr
-        return (local is not None and chosen(local)) or (remote is not None and chosen(remote))
+        return (local is not None and chosen(_numbers_of(local))) or (
+            remote is not None and chosen(_numbers_of(remote))
+        )
 
     return matches_address
 

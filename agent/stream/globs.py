@@ -32,10 +32,8 @@ _Token = str | _CharClass | bool | None
 
 
 class Globs:
-    """Patterns with ``*``, ``?``, ``[...]`` and ``[!...]``, as in Python's ``fnmatch``.
-
-    A bit of a state is set when the text read so far matches a pattern up to the token of the bit.
-    """
+    """Patterns with ``*``, ``?``, ``[...]`` and ``[!...]``, as in Python's ``fnmatch``. A bit of a
+    state is set when the text read so far matches a pattern up to the token of the bit."""
 
     __slots__ = ("_ends", "_loops", "_masks", "_starts")
 

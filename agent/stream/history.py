@@ -1,4 +1,5 @@
-"""The newest deltas of the stream, numbered: what a subscriber can resume from."""
+"""The newest deltas of the stream, numbered: what a subscriber can resume from, and the messages
+that it gets."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from sys import getsizeof
+from typing import NamedTuple
 
 from ..model import INET_FAMILIES, Coverage, Delta, Holding, Updated
+from ..snapshot.stats import PollSummary
 
 # What values of the model take with all their numbers and addresses, but without texts of variable
 # length. A test compares the sums with what deltas really keep alive.
@@ -25,10 +28,8 @@ MAX_BURST = 10
 
 
 class Batch:
-    """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``.
-
-    ``size`` is an upper bound of the bytes that they keep alive.
-    """
+    """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``. ``size`` is
+    an upper bound of the bytes that they keep alive."""
 
     __slots__ = ("deltas", "first", "last", "size", "time")
 
@@ -151,3 +152,51 @@ class History:
             return batches[-1] if seq < batches[-1].last else None
         index = bisect_right(batches, seq, key=attrgetter("last"))
         return batches[index] if index < len(batches) else None
+
+
+# What a subscription gives its reader.
+
+
+class Hello(NamedTuple):
+    """The first message. A ``FullSnapshot`` follows, if wanted, unless the stream is resumed."""
+
+    seq: int
+    time: float
+    coverage: Coverage
+    resumed: bool
+
+
+class FullSnapshot(NamedTuple):
+    """Every holding of the newest poll, and of the delta numbered ``seq``. ``poll`` numbers the
+    polls of the feed from 1 on: equal numbers mean equal snapshots."""
+
+    poll: int
+    seq: int
+    time: float
+    holdings: tuple[Holding, ...]
+
+
+class DeltaBatch(NamedTuple):
+    """The deltas of one poll from ``batch.deltas[begin]`` on."""
+
+    batch: Batch
+    begin: int
+
+
+class Lost(NamedTuple):
+    """The deltas ``first`` to ``seq`` are no longer held. A ``FullSnapshot`` follows."""
+
+    seq: int
+    time: float
+    first: int
+
+
+class Heartbeat(NamedTuple):
+    """Nothing happened for a while; ``stats`` is what the agent's polls cost."""
+
+    seq: int
+    time: float
+    stats: PollSummary
+
+
+Message = Hello | FullSnapshot | DeltaBatch | Lost | Heartbeat

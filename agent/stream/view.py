@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from ..model import Holding
-from .cache import ChunkCache
 from .encoder import Encoder
 from .filters import EVENTS, Filter
-from .history import Batch
-from .lines import MAX_CHUNK_BYTES, gather
-from .subscription import DeltaBatch, FullSnapshot, Heartbeat, Hello, Lost
+from .history import Batch, DeltaBatch, FullSnapshot, Heartbeat, Hello, Lost
 
+# Size of a chunk, unless a single record is longer: what one WebSocket message may carry, and what
+# is encoded between two turns of the event loop.
+MAX_CHUNK_BYTES = 256 * 1024
 # Sizes of the caches of encoded pages, and of records of deltas, for all views of a feed.
 CACHE_BYTES = 16 * 1024 * 1024
 LINE_CACHE_BYTES = 8 * 1024 * 1024
+# What an entry takes besides its bytes: empty ones must not be kept without bounds.
+ENTRY_BYTES = 300
 # Holdings or deltas compared with the filter for one page: a filter that hides most of them must
 # not hold up the event loop. 0.5 ms; 10 ms with 8 KiB of globs, each of which nearly matches.
 MAX_PAGE_ITEMS = 500
@@ -30,6 +33,8 @@ Position = tuple[int, int]
 PageKey = tuple[int, int, int]
 Wrap = Callable[[bytes], bytes]
 _numbers = count(1)
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 def unchanged(chunk: bytes) -> bytes:
@@ -43,6 +48,35 @@ class Page(NamedTuple):
 
     chunk: bytes
     next: Position | None
+
+
+class ChunkCache(Generic[K, V]):
+    """The newest values by key, at most ``max_bytes`` of them; ``size_of`` returns a value's size.
+
+    The oldest entries are dropped, whether they were used or not: what is encoded of a stream is
+    wanted for a short time, and to keep the order of use takes longer than the rest of ``get``.
+    """
+
+    def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._entries: OrderedDict[K, V] = OrderedDict()
+        self.size = 0
+
+    def get(self, key: K) -> V | None:
+        """Return the value of a key; None where there is none."""
+        return self._entries.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        """Keep a value; drop the oldest ones where there are too many bytes."""
+        replaced = self._entries.pop(key, None)
+        if replaced is not None:
+            self.size -= self._size_of(replaced) + ENTRY_BYTES
+        self._entries[key] = value
+        self.size += self._size_of(value) + ENTRY_BYTES
+        while self.size > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self.size -= self._size_of(oldest) + ENTRY_BYTES
 
 
 class Views:
@@ -182,3 +216,16 @@ def _passing(
     passes = chosen.matches
     found = [index for index in range(begin, end) if passes(holdings[index])]
     return (found, end) if len(found) <= max_found else (found[:max_found], found[max_found])
+
+
+def gather(lines: Iterable[tuple[int, bytes]], max_bytes: int) -> tuple[list[bytes], int | None]:
+    """Take pairs of index and line up to a size of the lines, at least one. Return the lines, and
+    the index of the first line that did not fit, None where all did."""
+    gathered: list[bytes] = []
+    size = 0
+    for index, line in lines:
+        size += len(line)
+        if size > max_bytes and gathered:
+            return gathered, index
+        gathered.append(line)
+    return gathered, None

@@ -15,13 +15,12 @@ from websockets.server import ServerProtocol
 from agent.errors import RuntimeFailure
 from agent.publish.websocket.access import Access
 from agent.publish.websocket.connection import Connection
-from agent.publish.websocket.limits import Limits
 from agent.remote import client as client_module
 from agent.remote.client import RemoteAgent, follow_all
 
 from ..feeding import AGENT, ONE, THREE, TWO, events
 from ..make import Record, records
-from ..publish.websocket.serving import HANGS_SECONDS, Serving, serving
+from ..publish.websocket.serving import HANGS_SECONDS, LIMITS, Serving, serving
 
 TOKEN = "0123456789abcdef"
 
@@ -191,7 +190,7 @@ async def test_filters_and_the_token_are_passed_on() -> None:
 
 
 async def test_an_agent_with_too_many_clients_is_retried() -> None:
-    async with serving(limits=Limits(clients=1)) as there:
+    async with serving(limits=LIMITS._replace(clients=1)) as there:
         there.poll(ONE)
         async with there.client():
             await there.subscribed(1)
@@ -297,7 +296,7 @@ async def test_tls_handshakes_are_limited_like_others(certificate: tuple[str, st
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     served.load_cert_chain(*certificate)
     trusting = ssl.create_default_context(cafile=certificate[0])
-    async with serving(tls=served, limits=Limits(handshakes=5)) as there:
+    async with serving(tls=served, limits=LIMITS._replace(handshakes=5)) as there:
         there.poll(ONE)
         idle = [there.raw() for _ in range(30)]  # Without a byte of a handshake.
         stream = Records(RemoteAgent(f"wss://127.0.0.1:{there.port}", (), None, trusting))

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,16 +9,20 @@ from hypothesis import strategies as st
 from agent import __version__
 from agent.model import CgroupInfo, Closed, Coverage, Holding, Opened, Owner, Updated
 from agent.snapshot.stats import PollSummary
+from agent.stream import encoder as encoding
 from agent.stream.encoder import (
     AgentInfo,
     Encoder,
     coverage_fields,
     process_fields,
     record_fields,
+    snapshot_chunks,
     socket_fields,
     timestamp,
 )
+from agent.stream.filters import Filter
 
+from ..feeding import AGENT
 from ..make import holding, process, records, tcp, without_holder
 from ..strategies import changes, coverages, holdings, unix_sockets
 
@@ -323,3 +327,27 @@ def test_a_forgotten_process_is_encoded_again(encoder: Encoder) -> None:
     line = encoder.delta(one, 1, TIME)
     encoder.forget_processes_except({8})
     assert encoder.delta(one, 1, TIME) == line
+
+
+@pytest.mark.parametrize("values", [{}, {"port": ["1-10"]}, {"event": ["open"]}])
+def test_a_one_shot_snapshot_has_the_records_that_pass(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, list[str]]
+) -> None:
+    monkeypatch.setattr(encoding, "SNAPSHOT_CHUNK_LINES", 7)
+    chosen = Filter(values)
+    held = [holding(tcp(inode, local_port=inode)) for inode in range(1, 31)]
+    chunks = list(snapshot_chunks(Encoder(AGENT), held, chosen, 0.0))
+    found = [record["inode"] for chunk in chunks for record in records(chunk)]
+    wanted = held if "snapshot" in chosen.events else []
+    assert found == [one.socket.inode for one in wanted if chosen.matches(one)]
+    assert all(chunk.count(b"\n") <= 7 for chunk in chunks)
+
+
+def test_chunks_are_encoded_as_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "SNAPSHOT_CHUNK_LINES", 7)
+
+    def holdings() -> Iterator[Holding]:
+        yield from [holding()] * 7
+        raise AssertionError
+
+    assert next(snapshot_chunks(Encoder(AGENT), holdings(), Filter(), 0.0)).count(b"\n") == 7

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from ...model import Snapshot
 from ...stream.feed import Feed
 from ..websocket.registry import Registry
-from .page import Page, Reply
+from .pages import Page, Reply
 
 
 def metrics(feed: Feed, clients: Registry) -> Page:

@@ -1,4 +1,5 @@
-"""Access rules of the feed: tokens, and the ``Host`` and ``Origin`` headers that browsers send.
+"""Who a client is, and whether it may make requests: its peer, its token, and the ``Host`` and
+``Origin`` headers that browsers send.
 
 A web page of another site can make a visitor's browser connect to this machine: its origin is not
 among the allowed ones. A host name that an attacker points to this machine (DNS rebinding) is not
@@ -7,11 +8,16 @@ among the known host names. Pure: headers in, a refusal out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
-from ipaddress import ip_address
-from typing import Protocol
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+
+from websockets.datastructures import Headers
 
 from .rejections import Refusal
 
@@ -20,13 +26,45 @@ TOKEN_PROTOCOL = "sockagent.token."  # noqa: S105 (the prefix of a token)
 _BEARER = "bearer "
 # Tokens accepted in one request: each is compared with every known token, 0.5 µs each.
 MAX_TOKENS = 4
+# The network part of an IPv6 address; a host may choose any of the addresses in its network.
+_PREFIX_BITS = 64
+# struct ucred of unix(7): pid, uid, gid.
+_UCRED = struct.Struct("=iII")
 
 
-class Headers(Protocol):
-    """The headers of a request."""
+class Peer(NamedTuple):
+    """The peer of a connection. ``group`` is the address, IPv6 network or user whose connections
+    are limited together. ``uid`` is known for unix sockets only."""
 
-    def get_all(self, key: str) -> list[str]:
-        """Return the values of one name, in the order of the request."""
+    name: str
+    group: str
+    uid: int | None = None
+
+
+def tcp_peer(transport: asyncio.BaseTransport) -> Peer:
+    """Return the peer of a TCP connection."""
+    name = transport.get_extra_info("peername")
+    if not name:  # It has disconnected already.
+        return Peer("a client", "")
+    host, port = name[:2]
+    return Peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", _group(host))
+
+
+def _group(host: str) -> str:
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None and not address.is_loopback:
+            return str(ip_network((int(address), 128)).supernet(new_prefix=_PREFIX_BITS))
+        address = address.ipv4_mapped or address
+    return "loopback" if address.is_loopback else str(address)
+
+
+def unix_peer(transport: asyncio.BaseTransport) -> Peer:
+    """Return the peer of a unix socket. Its process may have exited since it connected."""
+    connection = transport.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(credentials)
+    return Peer(f"process {pid} of user {uid}", f"user {uid}", uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +147,10 @@ def request_tokens(headers: Headers) -> list[str]:
     ]
     return bearers + [
         name.removeprefix(TOKEN_PROTOCOL)
-        for name in _subprotocols(headers.get_all("Sec-WebSocket-Protocol"))
+        for value in headers.get_all("Sec-WebSocket-Protocol")
+        for name in map(str.strip, value.split(","))
         if name.startswith(TOKEN_PROTOCOL)
     ]
-
-
-def _subprotocols(values: Iterable[str]) -> list[str]:
-    return [name.strip() for value in values for name in value.split(",")]
 
 
 def parse_tokens(content: str) -> tuple[str, ...]:

@@ -17,14 +17,13 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
+from ...stream.feed import NdjsonSubscription
 from ...stream.filters import Filter
-from ...stream.ndjson import NdjsonSubscription
 from ...stream.view import View
-from ..http.page import PLAIN, Reply
-from . import limits
-from .peers import Peer
+from ..http.pages import PLAIN, Reply
+from . import rejections
+from .access import Peer
 from .protocol import MAX_REQUEST_BYTES, LimitedProtocol, http_response
-from .query import SubscriptionQuery
 from .rejections import (
     FLOODING,
     HANDSHAKE_TIMEOUT,
@@ -36,6 +35,7 @@ from .rejections import (
     Refusal,
     RejectionLog,
 )
+from .router import SubscriptionQuery
 
 _TOO_LARGE = Refusal(431, f"request too large; the limit is {MAX_REQUEST_BYTES} bytes")
 _INT_BYTES = 4
@@ -46,9 +46,7 @@ _CHUNKS_PER_TURN = 2
 class Host(Protocol):
     """What a connection calls of its server."""
 
-    @property
-    def rejections(self) -> RejectionLog:
-        """Where refusals and evictions are recorded."""
+    rejections: RejectionLog
 
     def respond(
         self, request: Request, peer: Peer
@@ -276,16 +274,16 @@ class Connection(asyncio.Protocol):
             if self._stalled_at is not None:
                 self._check_progress(now, self._stalled_at)
         elif self.is_handshaking:
-            if now - self._opened_at >= limits.HANDSHAKE_SECONDS:
+            if now - self._opened_at >= rejections.HANDSHAKE_SECONDS:
                 self.evict(HANDSHAKE_TIMEOUT)
         else:
-            self._abort_at = now + limits.CLOSE_SECONDS
+            self._abort_at = now + rejections.CLOSE_SECONDS
 
     def _check_progress(self, now: float, stalled_at: float) -> None:
         taken = self._count_taken()
         if taken > self._taken:
             self._taken, self._stalled_at = taken, now
-        elif now - stalled_at >= limits.STALL_SECONDS:
+        elif now - stalled_at >= rejections.STALL_SECONDS:
             self.evict(TOO_SLOW)
 
     def _count_taken(self) -> int:

@@ -68,9 +68,7 @@ def open_listeners(
         return [Listener(listen, opened, tls) for opened in _open_tcp(listen)]
     except OSError as error:
         reason = error.strerror or str(error)
-        if (
-            error.errno == errno.EAFNOSUPPORT
-        ):  # The sandbox of the service allows unix sockets only.
+        if error.errno == errno.EAFNOSUPPORT:  # The service's sandbox allows unix sockets only.
             raise ConfigFailure(
                 f"cannot listen on {listen}: {reason}; for the service, set ListenStream= in "
                 "sockagent.socket"
@@ -134,9 +132,7 @@ def _open_unix(path: str, mode: int) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove the file of a unix socket on which no process listens. Raises OSError for other files.
-
-    A socket on which a process listens is left: bind() then fails with EADDRINUSE.
-    """
+    A socket on which a process listens is left: bind() then fails with EADDRINUSE."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "the file exists and is not a socket")

@@ -17,9 +17,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from ...log import silent_logger
-from ..http.page import Reply
+from ..http.pages import Reply
 from .access import PROTOCOL
-from .limits import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
+from .rejections import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
 
 # The largest message of a client; a larger one ends the connection (1009).
 MAX_MESSAGE_BYTES = 4096
@@ -77,9 +77,7 @@ class LimitedProtocol(ServerProtocol):
 
     def receive(self, data: bytes, now: float) -> Iterator[Request | None]:
         """Parse inbound data in slices; yield after each one, with the request if it is complete.
-
-        Messages are discarded. Parsing ends when the budget is overdrawn.
-        """
+        Messages are discarded. Parsing ends when the budget is overdrawn."""
         earned = (now - self._received_at) * INBOUND_BYTES_PER_SECOND
         self._budget = min(self._budget + earned, INBOUND_BYTES)
         self._received_at = now

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
+from typing import NamedTuple
 
 from ...stream.view import View
 from .connection import Connection
-from .limits import Limits
 from .rejections import RejectionLog
+
+
+class Limits(NamedTuple):
+    """Maximum numbers of subscribers, in all and of one address or user, and of connections that
+    are not subscribers."""
+
+    clients: int
+    clients_per_address: int
+    handshakes: int
 
 
 class Registry:

@@ -1,4 +1,5 @@
-"""Refused requests and evicted clients: the reasons, their counters and log lines."""
+"""Refused requests and evicted clients: how long the server waits for a client, the reasons to drop
+one, their counters and log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ from typing import NamedTuple
 from websockets.frames import CloseCode
 
 from ...log import LineLimit
-from .limits import HANDSHAKE_SECONDS, INBOUND_BYTES_PER_SECOND, STALL_SECONDS
+
+# From the connection to the end of its request.
+HANDSHAKE_SECONDS = 10.0
+# Without a byte being read by a subscriber, while a message waits for it.
+STALL_SECONDS = 30.0
+# From the close frame, or a reply, to the end of the connection; and for the end of the agent.
+CLOSE_SECONDS = 1.0
+# What a client may send on average, and at once. The server has no use for it.
+INBOUND_BYTES_PER_SECOND = 4096
+INBOUND_BYTES = 64 * 1024
 
 
 class Refusal(NamedTuple):

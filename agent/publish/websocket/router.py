@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 from websockets.http11 import Request
 
 from ...errors import UsageError
-from ..http.page import Page, Reply
-from . import query
-from .access import Access
-from .peers import Peer
+from ...stream.filters import FILTERS, Filter
+from ..http.pages import Page, Reply
+from .access import Access, Peer
 from .rejections import Refusal
 
 EVENTS_PATH = "/events"
 # Pages that are served without a token.
 PUBLIC_PATHS = frozenset({"/healthz"})
+MAX_PARAMETERS = 100
+# Values of all filters together: each one costs a little time per record.
+MAX_VALUES = 100
+_STREAM_PARAMETERS = ("epoch", "since", "snapshot")
+
+
+class SubscriptionQuery(NamedTuple):
+    """A requested subscription. ``resume`` is the (epoch, seq) after which to resume; ``snapshot``
+    is whether a snapshot is sent where the stream cannot resume."""
+
+    filter: Filter
+    resume: tuple[str, int] | None = None
+    snapshot: bool = True
 
 
 def route(
     request: Request, peer: Peer, access: Access, pages: Mapping[str, Page]
-) -> Reply | query.SubscriptionQuery | Refusal:
+) -> Reply | SubscriptionQuery | Refusal:
     """Return the reply of a page, the subscription that is requested, or why there is neither."""
     path, _, parameters = request.path.partition("?")
     if request.method != "GET":
@@ -39,6 +53,48 @@ def route(
     if path != EVENTS_PATH:
         return Refusal(404, f"not found; available are {', '.join([EVENTS_PATH, *sorted(pages)])}")
     try:
-        return query.parse(parameters)
+        return parse_query(parameters)
     except UsageError as error:
         return Refusal(400, f"{error.argument}: {error}")
+
+
+def parse_query(query: str) -> SubscriptionQuery:
+    """Parse the query string of ``/events``. Raises UsageError, which names the parameter."""
+    try:
+        pairs = parse_qsl(
+            query,
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError as error:  # Its message does not help.
+        raise UsageError(
+            "query", "malformed query string; expected for example proto=tcp&port=443"
+        ) from error
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name not in FILTERS and name not in _STREAM_PARAMETERS:
+            raise UsageError(name, "unknown parameter")
+        values.setdefault(name, []).append(value)
+    for name in _STREAM_PARAMETERS:
+        if len(values.get(name, [])) > 1:
+            raise UsageError(name, "given more than once")
+    resume = _parse_resume(*(values.pop(name, [None])[0] for name in ("epoch", "since")))
+    snapshot = values.pop("snapshot", ["1"])[0]
+    if snapshot not in ("0", "1"):
+        raise UsageError("snapshot", "expected 0 or 1")
+    if sum(value.count(",") + 1 for given in values.values() for value in given) > MAX_VALUES:
+        raise UsageError("query", f"too many filter values; the limit is {MAX_VALUES}")
+    return SubscriptionQuery(Filter(values), resume, snapshot == "1")
+
+
+def _parse_resume(epoch: str | None, since: str | None) -> tuple[str, int] | None:
+    if epoch is None and since is None:
+        return None
+    if epoch is None or since is None:
+        missing, given = ("epoch", "since") if epoch is None else ("since", "epoch")
+        raise UsageError(missing, f"required together with {given}")
+    if not (since.isascii() and since.isdigit() and len(since) <= 18):
+        raise UsageError("since", f"invalid number {since!r}; expected the seq of a record")
+    return epoch, int(since)

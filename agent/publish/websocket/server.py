@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -12,22 +13,17 @@ from typing import NamedTuple
 from websockets.frames import CloseCode
 from websockets.http11 import Request
 
-from ...stream.feed import Feed
+from ...stream.feed import Feed, NdjsonSubscription
 from ...stream.filters import Filter
-from ...stream.ndjson import NdjsonSubscription
-from ..http.page import Page, Reply
-from . import limits
-from .accept import Acceptor
-from .access import Access
+from ..http.pages import Page, Reply
+from . import rejections
+from .access import Access, Peer, tcp_peer, unix_peer
 from .connection import Connection
 from .listen import BACKLOG, Listener
-from .peers import Peer, tcp_peer, unix_peer
 from .protocol import frame
-from .pump import Pump
-from .query import SubscriptionQuery
 from .registry import Registry
-from .rejections import TOO_MANY_HANDSHAKES, Overload, Refusal, RejectionLog
-from .router import route
+from .rejections import TOO_MANY_HANDSHAKES, Overload, Refusal
+from .router import SubscriptionQuery, route
 
 # Pages of a snapshot: what the kernel takes at once of a client that reads, and what a client that
 # does not read costs.
@@ -38,6 +34,12 @@ _SWEEP_SECONDS = 0.5
 _SWEPT_PER_TURN = 1000
 # Connections that are accepted in one turn.
 _ACCEPTED_PER_TURN = 64
+# How long connections are served before others of the event loop have their turn.
+_TURN_SECONDS = 0.003
+# Connections between two readings of the clock.
+_CHECKED = 16
+# How long asyncio waits for the peer's TLS close_notify.
+_TLS_SHUTDOWN_SECONDS = 1.0
 
 
 class Rules(NamedTuple):
@@ -60,17 +62,13 @@ class Server:
     ) -> None:
         self._feed = feed
         self._listeners = listeners
-        self._rules = rules
+        self.rules = rules
         self._registry = registry
+        self.rejections = registry.rejections
         self._pages = pages
         self._pump = Pump()
         self._servers: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
-
-    @property
-    def rules(self) -> Rules:
-        """The rules in force."""
-        return self._rules
 
     async def run(self) -> None:
         """Accept and serve clients until the feed stops."""
@@ -94,10 +92,10 @@ class Server:
         for listener in self._listeners:
             listener.close()
         registry = self._registry
-        end = asyncio.get_running_loop().time() + limits.CLOSE_SECONDS
+        end = asyncio.get_running_loop().time() + rejections.CLOSE_SECONDS
         self._pump.schedule(registry.subscribers())
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(end - limits.CLOSE_SECONDS / 2):
+            async with asyncio.timeout_at(end - rejections.CLOSE_SECONDS / 2):
                 await self._pump.drain()
         for connection in registry.connections():
             connection.close(CloseCode.GOING_AWAY, "the agent is stopping")
@@ -110,12 +108,10 @@ class Server:
         await asyncio.sleep(0)  # For connection_lost.
 
     def set_rules(self, rules: Rules) -> None:
-        """Use other rules: access for new requests, the filter for all subscribers.
-
-        Where the filter differs, subscriptions restart.
-        """
-        is_same_filter = rules.limit_filter == self._rules.limit_filter
-        self._rules = rules
+        """Use other rules: access for new requests, the filter for all subscribers. Where the
+        filter differs, subscriptions restart."""
+        is_same_filter = rules.limit_filter == self.rules.limit_filter
+        self.rules = rules
         if is_same_filter:
             return
         connections = self._registry.subscribers()
@@ -132,7 +128,7 @@ class Server:
             if self._feed.stopped:  # `stop` may have closed the sockets.
                 return
             peer_of = unix_peer if listener.socket.family == socket.AF_UNIX else tcp_peer
-            factory = partial(Acceptor, self, self._add, peer_of, listener.tls)
+            factory = partial(Acceptor, self, peer_of, listener.tls)
             self._servers.append(
                 await loop.create_server(factory, sock=listener.socket, backlog=_ACCEPTED_PER_TURN)
             )
@@ -164,16 +160,11 @@ class Server:
 
     # Called by connections.
 
-    @property
-    def rejections(self) -> RejectionLog:
-        """The counters and the log of refusals and evictions."""
-        return self._registry.rejections
-
     def respond(
         self, request: Request, peer: Peer
     ) -> Reply | SubscriptionQuery | Refusal | Overload:
         """Return the response to a request."""
-        response = route(request, peer, self._rules.access, self._pages)
+        response = route(request, peer, self.rules.access, self._pages)
         if isinstance(response, SubscriptionQuery):
             overload = self._registry.overload(peer.group)
             if overload is not None:
@@ -183,7 +174,7 @@ class Server:
     def subscribe(self, connection: Connection, query: SubscriptionQuery) -> NdjsonSubscription:
         """Register a connection as a subscriber; return its subscription."""
         subscription = self._feed.subscribe(
-            query.filter & self._rules.limit_filter,
+            query.filter & self.rules.limit_filter,
             resume=query.resume,
             snapshot=query.snapshot,
             wrap=frame,
@@ -203,7 +194,8 @@ class Server:
         if not len(self._registry):
             self._all_closed.set()
 
-    def _add(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
+        """Count a new connection; end another one if there are too many."""
         self._all_closed.clear()
         displaced = self._registry.add(connection)
         if displaced is None:
@@ -212,3 +204,93 @@ class Server:
             displaced.evict(TOO_MANY_HANDSHAKES)
         else:
             displaced.abort()
+
+
+class Acceptor(asyncio.Protocol):
+    """The protocol of a new connection, until ``connection_made`` replaces it.
+
+    asyncio itself reports a TLS connection only after its handshake. Here it is counted as pending
+    from its first moment on, as any other.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        peer_of: Callable[[asyncio.BaseTransport], Peer],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._server = server
+        self._peer_of = peer_of
+        self._tls = tls
+        self._handshake: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Make the connection and add it to the server."""
+        assert isinstance(transport, asyncio.Transport)
+        tls = self._tls
+        peer = self._peer_of(transport)
+        connection = Connection(self._server, transport, peer, awaits_tls=tls is not None)
+        transport.set_protocol(connection)
+        self._server.add(connection)
+        if tls is not None:
+            self._handshake = asyncio.create_task(_start_tls(connection, transport, tls))
+
+
+async def _start_tls(
+    connection: Connection, transport: asyncio.Transport, tls: ssl.SSLContext
+) -> None:
+    try:
+        secured = await asyncio.get_running_loop().start_tls(
+            transport,
+            connection,
+            tls,
+            server_side=True,
+            ssl_handshake_timeout=rejections.HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=_TLS_SHUTDOWN_SECONDS,
+        )
+    except OSError as error:
+        # Not TLS, no accepted client certificate, or disconnected. The traceback refers to the
+        # error in one of its frames, and to asyncio's buffer of 256 KiB in another: a cycle, which
+        # would stay until the garbage collector runs, which is rare.
+        error.__traceback__ = None
+        secured = None
+    if secured is None:
+        connection.fail_tls()
+    else:
+        connection.secure(secured)
+
+
+class Pump:
+    """A queue of connections that have something to send, or may have."""
+
+    def __init__(self) -> None:
+        self._due: dict[Connection, None] = {}
+        self._has_due = asyncio.Event()
+
+    def schedule(self, connections: Iterable[Connection]) -> None:
+        """Queue connections; those that are queued keep their place."""
+        self._due.update(dict.fromkeys(connections))
+        self._has_due.set()
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled."""
+        while True:
+            await self._has_due.wait()
+            self._has_due.clear()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Send until no connection is due: each has sent everything or does not take more now."""
+        clock = asyncio.get_running_loop().time
+        turn_ends = clock() + _TURN_SECONDS
+        while self._due:
+            # Taken as a whole: finding the first item of a dict takes time for each deleted one.
+            round_, self._due = self._due, {}
+            for number, connection in enumerate(round_):
+                has_more = connection.pump()
+                if has_more:
+                    self._due[connection] = None
+                # A connection that has sent everything takes 10 µs, one with more a page of them.
+                if (has_more or not number % _CHECKED) and clock() >= turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = clock() + _TURN_SECONDS

@@ -15,11 +15,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from agent.address import parse_address
 from agent.model import Coverage, Holding
-from agent.publish.http.page import Page
+from agent.publish.http.pages import Page
 from agent.publish.websocket.access import Access
-from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import Listener, open_listeners
-from agent.publish.websocket.registry import Registry
+from agent.publish.websocket.registry import Limits, Registry
 from agent.publish.websocket.server import Rules, Server
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
@@ -38,6 +37,7 @@ from ...make import (
 
 # A test that waits longer than this hangs.
 HANGS_SECONDS = 20.0
+LIMITS = Limits(1000, 250, 200)
 TOKEN = "0123456789abcdef"
 MANY = [holding(tcp(inode, local_port=inode)) for inode in range(1, 1001)]
 UPGRADE = (
@@ -119,7 +119,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Run a server at these addresses, by default at one of loopback."""
     feed = Feed(agent, **feed_options)
-    registry = Registry(limits or Limits())
+    registry = Registry(limits or LIMITS)
     listeners = [
         listener
         for address in addresses or ("127.0.0.1:0",)

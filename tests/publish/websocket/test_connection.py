@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.server import ServerProtocol
 
-from agent.publish.websocket import limits
+from agent.publish.websocket import rejections
 from agent.publish.websocket.connection import Connection
 
 from ...feeding import ONE, events, seqs
@@ -85,7 +85,7 @@ async def test_an_endless_request_line_is_disconnected() -> None:
 
 
 async def test_an_incomplete_handshake_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(rejections, "HANDSHAKE_SECONDS", 0.2)
     async with serving() as running:
         stuck = running.raw("GET /events HTTP/1.1\r\nHost: loc")
         async with asyncio.timeout(HANGS_SECONDS):
@@ -97,7 +97,7 @@ async def test_an_incomplete_handshake_times_out(monkeypatch: pytest.MonkeyPatch
 async def test_a_request_sent_byte_by_byte_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(rejections, "HANDSHAKE_SECONDS", 0.3)
     async with serving() as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         with pytest.raises(ConnectionError):
@@ -114,7 +114,7 @@ async def test_a_request_sent_byte_by_byte_times_out(
 async def test_a_client_that_does_not_read_delays_no_other_and_is_evicted(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(rejections, "STALL_SECONDS", 0.5)
     async with serving() as running:
         running.poll(*MANY)
         running.feed.history._max_bytes = 10**9
@@ -161,13 +161,13 @@ async def test_a_slow_reader_is_kept_and_a_stalled_one_evicted() -> None:
             while received < 4096:
                 received += len(await loop.sock_recv(slow, 4096 - received))
             await asyncio.sleep(0.01)
-            now += 2 * limits.STALL_SECONDS
+            now += 2 * rejections.STALL_SECONDS
             connection.expire(now)
             assert connection._stalled_at == now
             assert connection.is_open
             total += received
         assert total < 128 * 1024  # It is still the same message.
-        connection.expire(now + 2 * limits.STALL_SECONDS)
+        connection.expire(now + 2 * rejections.STALL_SECONDS)
         assert not connection.is_open
         assert running.registry.rejections.evictions == {"slow": 1}
         slow.close()

@@ -1,8 +1,7 @@
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 
-from agent.publish.http.page import PLAIN, Reply
-from agent.publish.websocket.limits import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
+from agent.publish.http.pages import PLAIN, Reply
 from agent.publish.websocket.protocol import (
     FRAME_BYTES,
     MAX_REQUEST_BYTES,
@@ -10,6 +9,7 @@ from agent.publish.websocket.protocol import (
     frame,
     http_response,
 )
+from agent.publish.websocket.rejections import INBOUND_BYTES, INBOUND_BYTES_PER_SECOND
 
 from .serving import UPGRADE
 

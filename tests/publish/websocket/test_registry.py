@@ -5,14 +5,12 @@ import socket
 from pathlib import Path
 from typing import cast
 
-from agent.publish.websocket.access import Access
+from agent.publish.websocket.access import Access, Peer
 from agent.publish.websocket.connection import Connection
-from agent.publish.websocket.limits import Limits
-from agent.publish.websocket.peers import Peer
 from agent.publish.websocket.registry import Registry
 
 from ...feeding import ONE, events
-from .serving import HANGS_SECONDS, TOKEN, UPGRADE, end_of, message, serving
+from .serving import HANGS_SECONDS, LIMITS, TOKEN, UPGRADE, end_of, message, serving
 
 
 class FakeConnection:
@@ -27,7 +25,7 @@ def connection_of(group: str) -> Connection:
 
 
 def test_the_oldest_pending_connection_of_the_largest_group_is_displaced() -> None:
-    registry = Registry(Limits(handshakes=3))
+    registry = Registry(LIMITS._replace(handshakes=3))
     one, two, other, last = (connection_of(group) for group in ("a", "a", "b", "c"))
     assert [registry.add(each) for each in (one, two, other)] == [None, None, None]
     assert registry.add(last) is one
@@ -36,7 +34,7 @@ def test_the_oldest_pending_connection_of_the_largest_group_is_displaced() -> No
 
 
 def test_removed_connections_do_not_count() -> None:
-    registry = Registry(Limits(handshakes=1))
+    registry = Registry(LIMITS._replace(handshakes=1))
     first, second = connection_of("a"), connection_of("a")
     assert registry.add(first) is None
     registry.remove(first)
@@ -46,7 +44,7 @@ def test_removed_connections_do_not_count() -> None:
 
 
 async def test_subscribers_are_limited() -> None:
-    async with serving(limits=Limits(clients=2)) as running:
+    async with serving(limits=LIMITS._replace(clients=2)) as running:
         running.poll(ONE)
         async with running.client() as one, running.client():
             async with running.client() as third:
@@ -59,7 +57,7 @@ async def test_subscribers_are_limited() -> None:
 
 
 async def test_subscribers_of_one_address_are_limited() -> None:
-    async with serving(limits=Limits(clients_per_address=1)) as running:
+    async with serving(limits=LIMITS._replace(clients_per_address=1)) as running:
         running.poll(ONE)
         async with running.client(), running.client() as second:
             code, reason = await end_of(second)
@@ -70,7 +68,7 @@ async def test_subscribers_of_one_address_are_limited() -> None:
 
 
 async def test_the_oldest_handshake_makes_room_for_a_new_one() -> None:
-    async with serving(limits=Limits(handshakes=10)) as running:
+    async with serving(limits=LIMITS._replace(handshakes=10)) as running:
         running.poll(ONE)
         waiting = [running.raw("GET /events HTTP/1.1\r\n") for _ in range(50)]
         async with running.client() as connection:
@@ -81,7 +79,7 @@ async def test_the_oldest_handshake_makes_room_for_a_new_one() -> None:
 
 
 async def test_clients_without_a_token_do_not_displace_subscribers() -> None:
-    limits = Limits(clients=3, clients_per_address=3, handshakes=10)
+    limits = LIMITS._replace(clients=3, clients_per_address=3, handshakes=10)
     async with serving(access=Access(tokens=(TOKEN,)), limits=limits) as running:
         running.poll(ONE)
         slow = [running.raw("GET /events HTTP/1.1\r\n") for _ in range(9)]
@@ -102,7 +100,7 @@ async def test_clients_without_a_token_do_not_displace_subscribers() -> None:
 
 async def test_handshakes_of_one_group_do_not_displace_another_group(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/feed.sock"
-    async with serving("127.0.0.1:0", address, limits=Limits(handshakes=10)) as running:
+    async with serving("127.0.0.1:0", address, limits=LIMITS._replace(handshakes=10)) as running:
         running.poll(ONE)
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX) as patient:

@@ -8,17 +8,16 @@ import pytest
 from agent.address import parse_address
 from agent.publish.websocket import server
 from agent.publish.websocket.connection import Connection
-from agent.publish.websocket.limits import Limits
 from agent.publish.websocket.listen import open_listeners
 from agent.publish.websocket.registry import Registry
 from agent.publish.websocket.server import PAGE_BYTES, Rules, Server
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
-from agent.stream.lines import MAX_CHUNK_BYTES
+from agent.stream.view import MAX_CHUNK_BYTES
 
 from ...feeding import AGENT, ONE, THREE, TWO, events, seqs
 from ...make import holding, process, records, tcp
-from .serving import HANGS_SECONDS, MANY, UPGRADE, end_of, message, read_until, serving
+from .serving import HANGS_SECONDS, LIMITS, MANY, UPGRADE, end_of, message, read_until, serving
 
 
 async def test_a_subscriber_receives_the_snapshot_and_then_changes() -> None:
@@ -171,7 +170,7 @@ async def test_ipv4_ipv6_and_unix_sockets_are_served(tmp_path: Path) -> None:
 async def test_stop_while_the_server_starts(turns: int) -> None:
     feed = Feed(AGENT)
     listeners = [open_listeners(parse_address("127.0.0.1:0"), 0o600)[0] for _ in range(3)]
-    publisher = Server(feed, listeners, Rules(), Registry(Limits()), {})
+    publisher = Server(feed, listeners, Rules(), Registry(LIMITS), {})
     running = asyncio.create_task(publisher.run())
     for _ in range(turns):
         await asyncio.sleep(0)

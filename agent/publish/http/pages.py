@@ -1,12 +1,26 @@
-"""The page /healthz: whether polls complete on time."""
+"""Pages over plain HTTP beside the feed; and /healthz: whether polls complete on time."""
 
 from __future__ import annotations
 
-from ...stream.feed import Feed
-from .page import PLAIN, Reply
+from collections.abc import Callable
+from typing import NamedTuple
 
+from ...stream.feed import Feed
+
+PLAIN = "text/plain; charset=utf-8"
 # A poll is late when it takes longer than this many intervals and this many seconds together.
 LATE_INTERVALS, LATE_SECONDS = 2.0, 1.0
+
+
+class Reply(NamedTuple):
+    """The content of a page."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Page = Callable[[], Reply]
 
 
 def health(feed: Feed, interval: float) -> Reply:

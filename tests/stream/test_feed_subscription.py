@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from agent.model import Closed, Delta, Holding, HoldingKey, Opened, Snapshot, Updated
 from agent.stream.diff import is_changed
+from agent.stream.feed import Subscription
 from agent.stream.filters import Filter
-from agent.stream.subscription import (
-    DeltaBatch,
-    FullSnapshot,
-    Heartbeat,
-    Hello,
-    Lost,
-    Message,
-    Subscription,
-)
+from agent.stream.history import DeltaBatch, FullSnapshot, Heartbeat, Hello, Lost, Message
 
 from ..feeding import ONE, THREE, TWO, Source
 from ..make import FULL_COVERAGE, key

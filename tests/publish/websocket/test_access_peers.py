@@ -1,6 +1,6 @@
 import pytest
 
-from agent.publish.websocket.peers import tcp_peer
+from agent.publish.websocket.access import tcp_peer
 
 
 class Transport:

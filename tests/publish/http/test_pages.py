@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 
-from agent.publish.http.health import health
+from agent.publish.http.pages import health
 from agent.stream.feed import Feed
 
 from ...feeding import AGENT, ONE

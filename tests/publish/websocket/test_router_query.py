@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.publish.websocket.query import SubscriptionQuery, parse
+from agent.publish.websocket.router import SubscriptionQuery, parse_query
 from agent.stream.filters import Filter
 
 
@@ -28,7 +28,7 @@ from agent.stream.filters import Filter
     ],
 )
 def test_parse(query: str, expected: SubscriptionQuery) -> None:
-    assert parse(query) == expected
+    assert parse_query(query) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_parse(query: str, expected: SubscriptionQuery) -> None:
 )
 def test_an_error_names_the_parameter(query: str, argument: str) -> None:
     with pytest.raises(UsageError) as raised:
-        parse(query)
+        parse_query(query)
     assert raised.value.argument == argument
     assert str(raised.value)
 
@@ -65,4 +65,4 @@ def test_an_error_names_the_parameter(query: str, argument: str) -> None:
 @given(st.text())
 def test_arbitrary_text_raises_usage_errors_only(query: str) -> None:
     with suppress(UsageError):
-        parse(query)
+        parse_query(query)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from agent.publish.websocket import pump, server
+from agent.publish.websocket import server
 
 from ...feeding import ONE, seqs
 from .serving import message, read_until, serving
@@ -12,8 +12,8 @@ async def test_no_publication_is_lost_while_clients_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 3600.0)
-    monkeypatch.setattr(pump, "_TURN_SECONDS", 0.0)
-    monkeypatch.setattr(pump, "_CHECKED", 1)  # One client per turn.
+    monkeypatch.setattr(server, "_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(server, "_CHECKED", 1)  # One client per turn.
     async with serving() as running, running.client() as one, running.client() as two:
         running.poll()
         both = [one, two]

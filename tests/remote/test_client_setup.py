@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.remote import setup
-from agent.remote.setup import remote_agents
+from agent.remote import client
+from agent.remote.client import remote_agents
 from agent.stream.filters import Filter
 
 TOKEN = "0123456789abcdef"
@@ -13,7 +13,7 @@ TOKEN = "0123456789abcdef"
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines on stderr."""
     lines: list[str] = []
-    monkeypatch.setattr(setup, "log", lines.append)
+    monkeypatch.setattr(client, "log", lines.append)
     return lines
 
 
