@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .errors import ConfigFailure, RuntimeFailure, SockagentError, UsageError
+from .errors import CommandError, ConfigFailure, RuntimeFailure, SockagentError, UsageError
 
 if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
     from argparse import ArgumentParser, _ArgumentGroup
@@ -65,7 +65,8 @@ def build_parser() -> ArgumentParser:
         "all sockets as NDJSON; with --follow, keeps running and reports changes.",
         epilog="Several values of one filter, separated by commas or in repeated options, are "
         "alternatives; different filters must all match. Text values may be shell globs, for "
-        "example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, 78 unusable file.",
+        "example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, 78 unusable file. "
+        "Another command, sockagent events, sets up kernel events: see sockagent events --help.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -144,10 +145,11 @@ def _octal(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    if arguments is None:
-        arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     environment = dict(os.environ)
     try:
+        if arguments[:1] == ["events"]:
+            return _run_events(arguments[1:])
         return _run(_parse(arguments))
     except SystemExit as end:  # argparse has printed the help, the version or an error.
         return _flush(end.code if isinstance(end.code, int) else FAILED)
@@ -167,8 +169,8 @@ def _outcome(error: Exception) -> tuple[str, int] | None:
     match error:
         case UsageError():
             return f"argument --{error.argument}: {error}{SEE_HELP}", WRONG_USAGE
-        case ConfigFailure():
-            return str(error), WRONG_CONFIG
+        case CommandError() | ConfigFailure():
+            return str(error), WRONG_USAGE if isinstance(error, CommandError) else WRONG_CONFIG
         case RuntimeFailure():
             return str(error), FAILED
         case OSError():  # No free descriptors, mostly: imports need them, too.
@@ -190,14 +192,27 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _run_events(words: Sequence[str]) -> int:
+    """Run ``sockagent events``, without the parser of the options."""
+    _require_linux()
+    from .events_command import run_events
+
+    _print(run_events(words))
+    return DONE
+
+
+def _require_linux() -> None:
+    if not sys.platform.startswith("linux"):
+        raise RuntimeFailure(f"requires Linux; this is {sys.platform}")
+
+
 def _run(options: dict[str, Any]) -> int:
     if options.pop("schema", False):
         from .stream.schema import schema_text
 
         _print(schema_text())
         return DONE
-    if not sys.platform.startswith("linux"):
-        raise RuntimeFailure(f"requires Linux; this is {sys.platform}")
+    _require_linux()
     if sys.stdout is None:
         raise RuntimeFailure(STDOUT_CLOSED)
     # Arguments are checked before anything starts; without arguments the scan starts first, and

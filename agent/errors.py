@@ -3,6 +3,7 @@
 SockagentError
 ├── UsageError      wrong usage; names the argument at fault (exit status 2)
 │   └── FilterError     the value of a filter
+├── CommandError    wrong usage of a command such as ``events`` (exit status 2)
 ├── ConfigFailure   a file that the configuration names cannot be used (exit status 78)
 └── RuntimeFailure  the agent cannot work on this machine (exit status 1)
 """
@@ -24,6 +25,10 @@ class UsageError(SockagentError):
 
 class FilterError(UsageError):
     """An invalid value of a filter; ``argument`` is the name of the filter."""
+
+
+class CommandError(SockagentError):
+    """Wrong words after a command such as ``events``."""
 
 
 class ConfigFailure(SockagentError):

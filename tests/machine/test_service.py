@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.kernel.trace.instance import find_tracefs
+
 from ..documents import DOCUMENTS, links
 from .conftest import ROOT_OF_CONTAINER
 from .container import ROOT, SHARED, TOOLS, Container
@@ -20,6 +22,7 @@ from .helpers import must_have, need_root, need_tool
 
 # The maximum of the exposure level that systemd-analyze security reports.
 MAX_EXPOSURE = 1.0
+TRACEFS = "/sys/kernel/tracing"
 TOKEN, ANOTHER = "0123456789abcdef", "fedcba9876543210"
 DELTAS = ("open", "update", "close", "coverage")
 # Prints the records of the snapshot, or the HTTP status of a refusal. Arguments: URL, token.
@@ -108,6 +111,32 @@ with open("/proc/1/maps") as maps, open("/proc/1/mem", "rb") as memory:
 print("SANDBOX", json.dumps({"possible": possible, "readable": readable, "uid": os.getuid(),
                             "memory": memory}), file=sys.stderr)
 """
+# Reads kernel events as the service does, attempts to change the instance, and prints the result.
+EVENTS = """
+import json, os, sys
+from agent.kernel.trace import instance
+path = instance.path_of(instance.require_tracefs(), "sockagent")
+reader, refused = instance.lock_reader(path), []
+for name, act in (
+    ("write", lambda: open(path + "/tracing_on", "w")), ("remove", lambda: os.rmdir(path)),
+    ("create", lambda: os.mkdir(path + "-1")), ("chmod", lambda: os.chmod(path, 0o777)),
+):
+    try:
+        act()
+    except OSError:
+        refused.append(name)
+read = 0
+for name in instance.trace_files(path):
+    file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while page := os.read(file, 1 << 16):
+            read += len(page)
+    except BlockingIOError:
+        pass
+print("EVENTS", json.dumps({"read": read, "refused": refused, "uid": os.getuid(),
+                           "formats": len(instance.read_formats(path)[1]),
+                           "intact": instance.is_intact(path)}), file=sys.stderr)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +146,8 @@ def box(request: pytest.FixtureRequest) -> Iterator[Container]:
         need_tool(tool)
     root = request.config.stash[ROOT_OF_CONTAINER].result()
     shared = root.parent / "shared"
-    scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "sandbox": SANDBOX}
+    scripts = {"client": CLIENT, "stalled": STALLED, "wedged": WEDGED, "sandbox": SANDBOX,
+               "events": EVENTS}  # fmt: skip
     for name, text in {**scripts, "listener": LISTENER}.items():
         (shared / f"{name}.py").write_text(text)
     with Container(root) as booted:
@@ -492,12 +522,84 @@ def test_the_sandbox_prevents_access(changed: Container) -> None:
     assert found["memory"] == b"\x7fELF".hex()
 
 
+def test_the_service_starts_without_kernel_events(installed: Container) -> None:
+    """No tracefs is mounted in the container."""
+    restart(installed)
+    assert installed.show("ActiveState") == "active"
+    said = installed.run("journalctl -u sockagent -o cat --no-pager").stdout
+    assert "sockagent: no kernel events: " in said
+    for word in ("enable", "status"):
+        done = installed.run(f"{installed.bin}/sockagent events {word}", check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("sockagent: no kernel events: ")
+
+
+@pytest.fixture
+def traced(changed: Container) -> Iterator[Container]:
+    """The container with the tracefs of this kernel, which it shares with the machine."""
+    must_have(find_tracefs(), "this machine has no tracefs")
+    changed.run(f"mount -t tracefs tracefs {TRACEFS}")
+    yield changed
+    changed.run("systemctl reset-failed sockagent; systemctl stop sockagent.service")
+    changed.run(f"umount {TRACEFS}")
+
+
+def events_status(box: Container) -> dict[str, str]:
+    """Return the lines of ``sockagent events status`` by their first words."""
+    said = box.run(f"{box.bin}/sockagent events status").stdout
+    return {name: text for name, _, text in (line.partition(" ") for line in said.splitlines())}
+
+
+def test_the_instance_exists_while_the_service_runs(traced: Container) -> None:
+    restart(traced)
+    found = events_status(traced)
+    assert found["instance"].strip() == f"{TRACEFS}/instances/sockagent"
+    assert found["state"].strip() == "on"
+    assert len(found["events"].split()) == 6
+    assert "off:" not in found["events"]
+    traced.run("systemctl stop sockagent.service")
+    assert "does not exist" in events_status(traced)["instance"]
+
+
+def test_the_instance_exists_again_after_a_crash(traced: Container) -> None:
+    restart(traced)
+    main = traced.show("MainPID")
+    traced.run("systemctl kill --signal=KILL sockagent.service")
+    traced.until(f'test "$(systemctl show --value -p MainPID sockagent)" != {main}')
+    traced.until("systemctl is-active sockagent")
+    assert events_status(traced)["state"].strip() == "on"
+    # Left over from a service whose ExecStopPost= did not run: used again.
+    traced.run(f"systemctl stop sockagent.service; mkdir {TRACEFS}/instances/sockagent")
+    restart(traced)
+    assert events_status(traced)["state"].strip() == "on"
+    instances = traced.run(f"ls {TRACEFS}/instances").stdout.split()
+    assert [name for name in instances if name.startswith("sockagent")] == ["sockagent"]
+
+
+def test_the_user_of_the_service_can_read_the_instance_and_not_change_it(
+    traced: Container,
+) -> None:
+    command = f"{traced.bin}/python {SHARED}/events.py"
+    # The new processes are events to read.
+    drop_in(traced, f"Type=oneshot' 'ExecStart=' 'ExecStart={command}' 'ExecStartPre=/bin/true")
+    traced.run("systemctl reset-failed sockagent; systemctl restart sockagent", check=False)
+    said = traced.run("journalctl -u sockagent -o cat --no-pager").stdout
+    *_, line = (line for line in said.splitlines() if line.startswith("EVENTS "))
+    found = json.loads(line.removeprefix("EVENTS "))
+    assert found["read"] > 0
+    assert found["formats"] == 6
+    assert found["intact"]
+    assert found["uid"] > 60_000
+    assert found["refused"] == ["write", "remove", "create", "chmod"]
+
+
 def test_every_line_of_the_journal_is_a_message(installed: Container) -> None:
     said = installed.run("journalctl -u sockagent -t sockagent -o cat --no-pager").stdout
     lines = said.splitlines()
     assert lines
     assert "Traceback" not in said
-    assert all(line.startswith(("sockagent: ", "SANDBOX ")) for line in lines), lines
+    marks = ("sockagent: ", "SANDBOX ", "EVENTS ")
+    assert all(line.startswith(marks) for line in lines), lines
 
 
 def test_the_units_are_valid_and_their_exposure_is_low(installed: Container) -> None:
