@@ -50,7 +50,7 @@ def update_unix_table(lines: Iterable[bytes], netns: int | None, before: Table) 
 
 
 def _decode(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    make = Socket._make  # At half the cost of Socket(), for tables of 20,000 rows.
+    make = tuple.__new__  # At half the cost of Socket(), for tables of 20,000 rows.
     for row in rows:
         match = _ROW.fullmatch(row)
         if match is None:
@@ -61,7 +61,7 @@ def _decode(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
             state, direction = "LISTEN", "listen"
         yield (
             row,
-            make((
+            make(Socket, (
                 int(inode), "unix", "unix", _TYPES.get(kind), state, None, None, None, None,
                 decode(path) if path else None, direction, None, None, None, netns, *_LAST_FIELDS,
             )),
