@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401 (imports in the child must be readable for that user)
 import os
 import pickle
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
-
-import agent.kernel.procfs.kcmp  # noqa: F401 (imports in the child must be readable for that user)
 
 NOBODY = 65534
 T = TypeVar("T")

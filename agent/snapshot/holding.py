@@ -39,7 +39,10 @@ class HoldingBuilder:
         omitted = 0
         if len(fds) > MAX_LISTED_FDS:
             fds, omitted = fds[:MAX_LISTED_FDS], len(fds) - MAX_LISTED_FDS
-        return Holding(socket, process, fds, owner, peer_pid, cgroup, omitted)
+        # A third faster than Holding(), which counts with 30,000 sockets.
+        return tuple.__new__(
+            Holding, (socket, process, fds, owner, peer_pid, cgroup, omitted, None)
+        )
 
 
 class HoldingsUpdate:

@@ -107,7 +107,8 @@ def _decode(
     states = _TCP_STATES if proto == "tcp" else _DATAGRAM_STATES
     netns = scope.netns
     # Half the cost of Socket(), which counts with 20,000 rows.
-    make, address, unpack, size = Socket._make, _format_address, _ROW.unpack_from, _ROW.size
+    make = tuple.__new__
+    address, unpack, size = _format_address, _ROW.unpack_from, _ROW.size
     for row in rows:
         if len(row) < size:
             continue
@@ -130,7 +131,7 @@ def _decode(
             direction = find_direction((local, port), local_port, (remote, peer_port), state)
         yield (
             row,
-            make((
+            make(Socket, (
                 inode, proto, name, None, state, address(family, local), local_port,
                 remote_addr, remote_port, None, direction, recv_q,
                 # The kernel reports a listener's backlog as its send queue.

@@ -48,7 +48,7 @@ def _read(rows: Sequence[bytes], scope: Scope, before: Table) -> Table:
 
 
 def _decode(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    make = Socket._make  # Half the cost of Socket(), which counts with 20,000 rows.
+    make = tuple.__new__  # Half the cost of Socket(), which counts with 20,000 rows.
     unpack_unnamed, unnamed_bytes = _UNNAMED_ROW.unpack, _UNNAMED_ROW.size
     for row in rows:
         path = direction = backlog = found = None
@@ -68,7 +68,7 @@ def _decode(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, S
             direction, backlog, send_q = "listen", send_q, 0
         yield (
             row,
-            make((
+            make(Socket, (
                 inode, "unix", "unix", _TYPES.get(kind), state, None, None, None, None, path,
                 direction, recv_q, send_q, uid, netns, SOURCE, peer or None, backlog, None, None,
                 cookie,

@@ -9,10 +9,8 @@ not that of the process.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 from collections.abc import Callable
 from functools import cache
 
@@ -60,23 +58,34 @@ def _is_own_pid_namespace(root: str) -> bool:
 
 
 @cache
-def _kcmp() -> Callable[..., int] | None:
-    number = _SYS_KCMP.get(platform.machine())
+def _load_kcmp() -> Callable[[int, int], int] | None:
+    """Return a function that compares the descriptor tables of two threads: 0 if they share one,
+    -errno if that cannot be found out. None where the number of the system call is not known."""
+    number = _SYS_KCMP.get(os.uname().machine)
     if number is None:
         return None
+    import ctypes  # Only here: loading it takes two milliseconds.
+
     call = ctypes.CDLL(None, use_errno=True).syscall
-    call.argtypes = [ctypes.c_long] + [ctypes.c_long] * 5
+    call.argtypes = [ctypes.c_long] * 6
     call.restype = ctypes.c_long
-    return call
+
+    def compare(pid1: int, pid2: int) -> int:
+        result: int = call(number, pid1, pid2, _KCMP_FILES, 0, 0)
+        return result if result >= 0 else -ctypes.get_errno()
+
+    return compare
 
 
 def _share_fds(pid1: int, pid2: int) -> bool | None:
     """Return whether two threads share a descriptor table; None when the kernel does not report it.
-    A thread that has ended shares that of any other."""
-    call = _kcmp()
-    if call is None:
+
+    A thread that has ended shares that of any other.
+    """
+    compare = _load_kcmp()
+    if compare is None:
         return None
-    result = call(_SYS_KCMP[platform.machine()], pid1, pid2, _KCMP_FILES, 0, 0)
+    result = compare(pid1, pid2)
     if result < 0:
-        return True if ctypes.get_errno() == errno.ESRCH else None
-    return bool(result == 0)
+        return True if result == -errno.ESRCH else None
+    return result == 0

@@ -64,7 +64,7 @@ def _decode(
 ) -> Iterator[tuple[bytes, Socket]]:
     states = _TCP_STATES if proto == "tcp" else _DATAGRAM_STATES
     any_address = _ANY_ADDRESSES[family == "inet6"]
-    make = Socket._make  # At half the cost of Socket(), for tables of 20,000 rows.
+    make = tuple.__new__  # At half the cost of Socket(), for tables of 20,000 rows.
     for row in rows:
         fields = row.split(None, 9)
         try:
@@ -99,7 +99,7 @@ def _decode(
             uid = None  # The kernel prints uid 0 for these, whoever owned them.
         yield (
             row,
-            make((
+            make(Socket, (
                 inode, proto, family, None, state, local_addr, local_port, remote_addr,
                 remote_port, None, direction, recv_q, send_q, uid, netns, *LAST_FIELDS,
             )),

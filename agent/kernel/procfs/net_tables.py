@@ -83,7 +83,7 @@ def _update_unix_table(lines: Iterable[bytes], netns: int | None, before: Table)
 
 
 def _decode_unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[bytes, Socket]]:
-    make = Socket._make  # At half the cost of Socket(), for tables of 20,000 rows.
+    make = tuple.__new__  # At half the cost of Socket(), for tables of 20,000 rows.
     for row in rows:
         match = _UNIX_ROW.fullmatch(row)
         if match is None:
@@ -94,7 +94,7 @@ def _decode_unix(rows: Iterable[bytes], netns: int | None) -> Iterator[tuple[byt
             state, direction = "LISTEN", "listen"
         yield (
             row,
-            make((
+            make(Socket, (
                 int(inode), "unix", "unix", _UNIX_TYPES.get(kind), state, None, None, None, None,
                 decode(path) if path else None, direction, None, None, None, netns, *LAST_FIELDS,
             )),

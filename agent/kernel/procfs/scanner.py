@@ -26,6 +26,7 @@ from .files import (
     read_link,
     read_or_empty,
 )
+from .kcmp import threads_with_own_fds
 from .mount import ProcFS
 from .scan import FdCheck, FdCheckResult, FdSummary, ProcessScan, ScanResult
 from .stat import ProcessStat, parse_cgroup, parse_cmdline, parse_stat
@@ -184,8 +185,6 @@ class ProcessScanner:
         """Return the threads of a process that do not share the descriptor table of ``tid``."""
         if stat.threads < 2:
             return []
-        from .kcmp import threads_with_own_fds  # Imported here because it loads ctypes.
-
         return threads_with_own_fds(self._root, tid, directory)
 
     def summaries(
