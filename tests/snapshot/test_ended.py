@@ -46,7 +46,7 @@ async def short_lived_until(
     while not ports.intersection(socket.local_port or 0 for socket in found):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        unlisted = tables.take_ended(namespaces).unlisted
+        unlisted = [one.socket for one in tables.take_ended(namespaces).unlisted]
         found += [socket for socket in unlisted if socket.local_addr == ADDRESS]
     return found
 
@@ -112,7 +112,7 @@ async def test_notices_of_a_namespace_that_is_gone_are_still_reported() -> None:
     reset(*not_shown)
     await asyncio.sleep(0.1)  # The kernel sends the notices a little later.
     ended = tables.take_ended({}).unlisted
-    assert ports & {one.local_port for one in ended}
+    assert ports & {one.socket.local_port for one in ended}
 
 
 async def test_a_notice_removes_the_socket_that_a_reading_showed() -> None:
@@ -133,7 +133,8 @@ async def test_a_notice_removes_the_socket_that_a_reading_showed() -> None:
     while inode not in ended:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        ended |= tables.take_ended(namespaces).listed
+        listed = tables.take_ended(namespaces).listed
+        ended |= {at: one.socket for at, one in listed.items()}
     assert ended[inode].local_port == port
     assert inode not in tables.sockets
     reading = await tables.read(namespaces, everything)

@@ -19,7 +19,7 @@ from agent.model import (
 from agent.snapshot.holders import Holders
 from agent.snapshot.holding import HoldingBuilder
 from agent.snapshot.join import MAX_MISSES, Descriptor, Join, Resolution
-from agent.snapshot.reading import ALL_GROUPS, Change, Reading
+from agent.snapshot.reading import ALL_GROUPS, Change, EndedSocket, Reading
 from agent.stream.diff import is_same
 
 from ..make import process, tcp
@@ -72,7 +72,10 @@ class Polls:
             self.rows.pop(inode, None)
         groups = {1: ALL_GROUPS} if read else {}
         reading = Reading(self.rows, Change(changed, set()), groups)
-        self.missed = self.join.end(gone)
+        ends = self.join.end({inode: EndedSocket(row) for inode, row in gone.items()})
+        self.missed = [
+            holding or Holding(one.socket, None, (), Owner(0, "user0")) for one, holding in ends
+        ]
         self._changes |= self.holders.take_changes()
         dirty = self.join.dirty(self._changes, changed | gone.keys())
         self.asked = self.join.questions(dirty, reading, gone)
@@ -619,7 +622,7 @@ def test_the_same_again_changes_nothing(state: State) -> None:
 def test_sockets_whose_end_is_never_reported_displace_no_cookie(
     joined: Polls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.snapshot.join.MAX_COOKIES", 2)
+    monkeypatch.setattr("agent.snapshot.join.MAX_UNREPORTED", 2)
     row = tcp(11)._replace(cookie=1)
     units = [
         Socket(at, "unix", "unix", "stream", "CONNECTED", netns=1, cookie=at) for at in (21, 22, 23)

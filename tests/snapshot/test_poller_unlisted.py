@@ -3,12 +3,13 @@
 from collections import Counter
 
 from agent.snapshot.poller import without_unlisted
+from agent.snapshot.reading import EndedSocket
 
 from ..make import tcp
 
-PEERLESS = tcp(0, "CLOSE")
-CONNECTED = tcp(0, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=80)
-UDP = PEERLESS._replace(proto="udp")
+PEERLESS = EndedSocket(tcp(0, "CLOSE"))
+CONNECTED = EndedSocket(tcp(0, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=80))
+UDP = EndedSocket(PEERLESS.socket._replace(proto="udp"))
 
 
 def test_the_end_of_a_bound_socket_that_went_is_not_reported_again() -> None:

@@ -53,6 +53,7 @@ class Polls:
         self._seconds: Iterator[float] = iter(seconds)
         self.begun: list[float] = []
         self.work = WorkCounters()
+        self.trace = None
 
     async def poll(self) -> Snapshot:
         self.begun.append(self._clock.now - 1000.0)

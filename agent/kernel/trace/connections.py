@@ -109,13 +109,34 @@ class _Connection:
         self.closed: int | None = None
         self.set_ends(event)
 
+    def begin(self, time: int, actor: Task | None) -> None:
+        """Record when the connection or listener was opened, and by which process."""
+        self.opened, self.opener = time, actor
+
+    def end(self, event: StateChange, actor: Task | None) -> None:
+        """Record a change of state that a process made towards the end."""
+        if event.new in (_FIN_WAIT1, _LAST_ACK):
+            self.closed = event.time
+            self.closer = self.closer or actor
+        elif event.new == _CLOSE:
+            self.closed = self.closed or event.time
+            self.aborter = self.aborter or actor
+
+    def set_state(self, event: StateChange) -> None:
+        """Record the state, and the ends if the local port was not known."""
+        self.state = event.new
+        if self.local_port == 0:
+            self.set_ends(event)
+
     def set_ends(self, event: StateChange) -> None:
+        """Record the state and the ends."""
         self.state = event.new
         self.family = event.family
         self.local_port, self.remote_port = event.local_port, event.remote_port
         self.local, self.remote = event.local, event.remote
 
     def ends(self) -> Tuple:
+        """Return the ends."""
         return Tuple(self.family, self.local, self.local_port, self.remote, self.remote_port)
 
 
@@ -155,8 +176,7 @@ class ConnectionTable:
         """Begin a connection or listener; the socket may have had another connection before."""
         connection = self._connections[event.address] = _Connection(event, role)
         drop_oldest(self._connections, MAX_CONNECTIONS)
-        connection.opened = event.time
-        connection.opener = self._actor(event)
+        connection.begin(event.time, self._actor(event))
         self._started.pop(event.address, None)
 
     def _establish(self, event: StateChange, connection: _Connection | None) -> None:
@@ -169,7 +189,7 @@ class ConnectionTable:
         if connection is None or not known:
             connection = _Connection(event, CLIENT if is_client else SERVER)
             if event.old == _SYN_RECV:
-                connection.opened = event.time
+                connection.begin(event.time, None)
             self._connections[event.address] = connection
             drop_oldest(self._connections, MAX_CONNECTIONS)
         connection.set_ends(event)
@@ -177,23 +197,13 @@ class ConnectionTable:
 
     def _close(self, connection: _Connection, event: StateChange) -> None:
         """Take in a change of state towards the end."""
-        new = event.new
-        was, connection.state = connection.state, new
-        if connection.local_port == 0:  # The connection attempt failed.
-            connection.set_ends(event)
-        if new == _CLOSE_WAIT:
-            if was != new:
+        was = connection.state
+        connection.set_state(event)
+        if event.new == _CLOSE_WAIT:
+            if was != event.new:
                 self._started[event.address] = event.time
-            return
-        if event.flags & NOT_IN_PROCESS:
-            return
-        if new in (_FIN_WAIT1, _LAST_ACK):
-            connection.closed = event.time
-            if connection.closer is None:
-                connection.closer = self._actor(event)
-        elif new == _CLOSE and connection.aborter is None:
-            connection.closed = connection.closed or event.time
-            connection.aborter = self._actor(event)
+        elif not event.flags & NOT_IN_PROCESS:
+            connection.end(event, self._actor(event))
 
     def destroy(self, event: Destroyed) -> None:
         """Take in the end of a socket. Sockets that were never bound are of no interest."""

@@ -254,7 +254,7 @@ def _read_executed(unpack: _Unpack) -> _Read:
     def read(time: int, page: bytes, data: int, end: int) -> Executed:
         flags, tid, place, pid, old_tid = unpack(page, data)
         begin = data + (place & 0xFFFF)
-        until = begin + (place >> 16)
+        until = begin + (place >> 16 & 0xFFFF)  # Some kernels call the field signed.
         if until > end:
             raise _Malformed
         return Executed(time, flags, tid, pid, old_tid, _until_nul(page[begin:until]))
