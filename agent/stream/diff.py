@@ -8,17 +8,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from ..model import (
-    Closed,
-    Coverage,
-    Delta,
-    Holding,
-    HoldingKey,
-    Opened,
-    Process,
-    Snapshot,
-    Updated,
-)
+from ..model import Closed, Coverage, Delta, Holding, HoldingKey, Opened, Process, Snapshot, Updated
 
 # What never changes in a socket; what an update reports of a socket; and of a process: all but the
 # command line, which some programs rewrite all the time.
