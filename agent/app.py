@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -211,27 +211,27 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
     trace = await _open_trace(config, scanner)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
     feed = _feed(config, machine, saved)
-    servers = _servers(config, feed, passed)
-    service = _service(config, feed, servers)
-    publishers: list[Publisher] = [configured.server for configured in servers]
+    server = None
+    publishers: list[Publisher] = []
+    if config.network.listen:
+        from .serving import ConfiguredServer
+
+        server = ConfiguredServer(config, feed, passed)
+        publishers.append(server.server)
     if config.follow:
         publishers.append(StdoutPublisher(feed, config.filter))
+    service = _service(config, feed, server)
+    report = service.report_progress
     poller = Poller(
         scanner,
         tables,
         events,
         sweep=config.sweep,
         limits=config.limits,
-        on_progress=service.report_progress,
+        on_progress=report,
         trace=trace,
     )
-    follower = Follower(
-        poller,
-        feed,
-        saved=saved,
-        on_progress=service.report_progress,
-        on_poll=service.report_poll,
-    )
+    follower = Follower(poller, feed, saved=saved, on_progress=report, on_poll=service.report_poll)
     work = [follower.run(config.interval)]
     if config.stats is not None:
         work.append(log_stats(feed.stats, config.stats))
@@ -270,30 +270,18 @@ def _new_epoch() -> str:
     return os.urandom(8).hex()
 
 
-def _servers(
-    config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]
-) -> list[ConfiguredServer]:
-    """Return the WebSocket server, if one is configured, listening. Raises RuntimeFailure and
-    ConfigFailure."""
-    if not config.network.listen:
-        return []
-    from .serving import ConfiguredServer
-
-    return [ConfiguredServer(config, feed, passed)]
-
-
-def _service(config: Config, feed: Feed, servers: Sequence[ConfiguredServer]) -> ServiceStatus:
-    """Return the connection to systemd, which servers have; let SIGHUP reload them."""
+def _service(config: Config, feed: Feed, server: ConfiguredServer | None) -> ServiceStatus:
+    """Return the connection to systemd, which a server has; let SIGHUP reload the server."""
     from .service.sd_notify import Notifier
     from .service.status import ServiceStatus
 
     def subscriber_count() -> int:
-        return sum(configured.registry.subscriber_count for configured in servers)
+        return 0 if server is None else server.registry.subscriber_count
 
-    notifier = Notifier(os.environ if servers else {})
+    notifier = Notifier({} if server is None else os.environ)
     service = ServiceStatus(notifier, feed, subscriber_count, config.interval)
-    for configured in servers:
-        handle_reload(asyncio.get_running_loop(), partial(_reload, configured, service))
+    if server is not None:
+        handle_reload(asyncio.get_running_loop(), partial(_reload, server, service))
     return service
 
 

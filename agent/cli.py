@@ -173,15 +173,15 @@ def _outcome(error: Exception) -> tuple[str, int] | None:
             return str(error), WRONG_USAGE if isinstance(error, CommandError) else WRONG_CONFIG
         case RuntimeFailure():
             return str(error), FAILED
+        case RuntimeError() if str(error) != NO_THREAD:
+            return None
         case OSError():  # No free descriptors, mostly: imports need them, too.
-            return f"cannot run: {error.strerror or error}", FAILED
+            reason = error.strerror or str(error)
         case MemoryError():
-            return "cannot run: not enough memory", FAILED
-        case ImportError():  # A module is missing, or there is no memory to load it.
-            return f"cannot run: {error}", FAILED
-        case RuntimeError() if str(error) == NO_THREAD:
-            return f"cannot run: {error}", FAILED
-    return None
+            reason = "not enough memory"
+        case _:  # ImportError: a module is missing, or there is no memory to load it.
+            reason = str(error)
+    return f"cannot run: {reason}", FAILED
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, Any]:

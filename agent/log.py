@@ -97,15 +97,10 @@ class StderrWriter:
 _stderr = StderrWriter(_STDERR)
 
 
-def write(text: str) -> None:
-    """Write whole lines to stderr, if it is open. Never blocks."""
-    if sys.stderr is not None:  # If closed at the start, descriptor 2 is another file by now.
-        _stderr.write(text)
-
-
 def log(message: str) -> None:
-    """Write a message to stderr, on one line. Never blocks."""
-    write(f"sockagent: {printable(message)}\n")
+    """Write a message to stderr, on one line, if it is open. Never blocks."""
+    if sys.stderr is not None:  # If closed at the start, descriptor 2 is another file by now.
+        _stderr.write(f"sockagent: {printable(message)}\n")
 
 
 def finish(seconds: float = GRACE_SECONDS) -> None:

@@ -42,18 +42,14 @@ def handle_stop(loop: AbstractEventLoop, stop: Callable[[], None]) -> None:
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
-    _wake_on_signals(loop)
+    # Let every signal wake the event loop. Python runs a handler in the main thread only once that
+    # thread runs: a signal that another thread gets, or that arrives just before the loop sleeps,
+    # would wait until something else wakes the loop.
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    loop.add_reader(reading, os.read, reading, _WAKEUP_BYTES)
 
 
 def handle_reload(loop: AbstractEventLoop, reload: Callable[[], None]) -> None:
     """Call ``reload`` in the event loop when SIGHUP arrives."""
     signal.signal(signal.SIGHUP, lambda _number, _frame: loop.call_soon_threadsafe(reload))
-
-
-def _wake_on_signals(loop: AbstractEventLoop) -> None:
-    """Let every signal wake the event loop. Python runs a handler in the main thread only once that
-    thread runs: a signal that another thread gets, or that arrives just before the loop sleeps,
-    would wait until something else wakes the loop."""
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    loop.add_reader(reading, os.read, reading, _WAKEUP_BYTES)

@@ -182,8 +182,10 @@ def _write(descriptor: int, chunk: bytes) -> tuple[int, OSError | None]:
         while remaining:
             try:
                 remaining = remaining[os.write(descriptor, remaining) :]
-            except BlockingIOError:
-                _wait_writable(descriptor)
+            except BlockingIOError:  # Another process has made the descriptor non-blocking.
+                poll = select.poll()
+                poll.register(descriptor, select.POLLOUT)
+                poll.poll()
     except OSError as error:
         return len(chunk) - len(remaining), error
     return len(chunk), None
@@ -201,10 +203,3 @@ def _ends_within_line(descriptor: int) -> bool:
             return os.pread(file.fileno(), 1, max(0, status.st_size - 1)) not in (b"", b"\n")
     except OSError:
         return False
-
-
-def _wait_writable(descriptor: int) -> None:
-    """Wait until a descriptor that another process has made non-blocking can be written to."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    poll.poll()

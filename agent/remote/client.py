@@ -82,14 +82,10 @@ def remote_agents(
     query = tuple((name, value) for name, values in chosen.values for value in sorted(values))
     has_snapshots = "snapshot" in chosen.events
     for url in urls:
-        if token is not None and url.startswith("ws:") and not _is_local(url):
+        host = ListenAddress(urlsplit(url).hostname or "", 0)
+        if token is not None and url.startswith("ws:") and not host.is_local:
             log(f"warning: the token is sent to {url} without encryption; use wss://")
     return [RemoteAgent(url, query, token, tls, has_snapshots) for url in urls]
-
-
-def _is_local(url: str) -> bool:
-    """Return whether the host of a URL is this machine."""
-    return ListenAddress(urlsplit(url).hostname or "", 0).is_local
 
 
 async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:

@@ -289,13 +289,7 @@ def process_fields(process: Process) -> dict[str, object]:
 
 def coverage_fields(coverage: Coverage) -> dict[str, object]:
     """Return the coverage fields of ``hello`` and ``coverage`` records."""
-    return {
-        "complete": coverage.complete,
-        "processes": coverage.processes,
-        "unreadable": coverage.unreadable,
-        "netns": coverage.netns,
-        "missing": coverage.missing,
-    }
+    return {"complete": coverage.complete, **coverage._asdict()}
 
 
 def record_fields(holding: Holding) -> dict[str, object]:
