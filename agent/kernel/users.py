@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import time
+from functools import cache
 
 from ..model import Owner
 from ..text import decode
@@ -20,32 +21,27 @@ _EFFECTIVE = re.compile(rb"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
 
 
 class Users:
-    """The answers of the system's name service, getpwuid(3): it may be slow, and a poll needs
-    thousands."""
+    """A cache of user names. The name service, getpwuid(3), may be slow, and a poll needs
+    thousands. ``find_owner`` returns the uid with its name."""
 
     def __init__(self) -> None:
-        self.known: dict[int | None, Owner] = {}
+        self.find_owner = cache(_look_up)
         self._started = time.monotonic()  # When the cache was last empty.
-
-    def find_owner(self, uid: int) -> Owner:
-        """Return the uid with its name."""
-        known = self.known.get(uid)
-        return known if known is not None else self._look_up(uid)
 
     def expire(self) -> None:
         """Empty the cache if it is older than MAX_AGE_SECONDS; to be called once a poll."""
         now = time.monotonic()
         if now - self._started > MAX_AGE_SECONDS:
             self._started = now
-            self.known.clear()
+            self.find_owner.cache_clear()
 
-    def _look_up(self, uid: int) -> Owner:
-        try:
-            name: str | None = decode(os.fsencode(pwd.getpwuid(uid).pw_name))
-        except (KeyError, OverflowError):  # An unknown uid, or one beyond uid_t.
-            name = None
-        owner = self.known[uid] = Owner(uid, name)
-        return owner
+
+def _look_up(uid: int) -> Owner:
+    try:
+        name: str | None = decode(os.fsencode(pwd.getpwuid(uid).pw_name))
+    except (KeyError, OverflowError):  # An unknown uid, or one beyond uid_t.
+        name = None
+    return Owner(uid, name)
 
 
 def is_privileged(status: bytes | None = None) -> bool:
