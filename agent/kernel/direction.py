@@ -1,7 +1,7 @@
 """Which side opened a connection, derived from the listeners of its namespace. Pure.
 
-Of TCP, the sockets at a listening endpoint are inbound. Of unix sockets, those that bear the path
-of a listener were accepted by it, and their peers are outbound.
+A TCP connection is inbound if its local endpoint is that of a listener. A connected unix socket is
+inbound if it has the path of a listener; its peer is outbound.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def listening_paths(sockets: Iterable[Socket]) -> set[str]:
 
 
 def mark_inbound(socket: Socket, listening: AbstractSet[str]) -> Socket:
-    """Return the unix socket, inbound if it is connected and has the path of a listener."""
+    """Return the unix socket, as inbound if it is connected and has the path of a listener."""
     if socket.path in listening and socket.state == "CONNECTED":
         return socket._replace(direction="inbound")
     return socket

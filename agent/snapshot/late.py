@@ -84,7 +84,7 @@ class LateProcesses:
         """Return a sentence for each user with more than the limits."""
         return [
             f"user {uid} has {rounded(descriptors)} descriptors in {rounded(processes)} processes, "
-            "more than a user's limit: the rest is read late (--max-user-descriptors, "
+            "more than the limits for one user: the rest is read late (--max-user-descriptors, "
             "--max-user-holdings)"
             for uid, (descriptors, processes) in sorted(self._excess.users.items())
         ]

@@ -200,7 +200,7 @@ class HolderRefresher:
     ) -> list[int]:
         """Read descriptors of processes again; return the processes that need a whole scan.
 
-        ``facts`` are the processes whose facts are read too.
+        ``facts`` are the processes whose facts are read as well.
         """
         if not parts:
             return []

@@ -39,8 +39,8 @@ class NdjsonSubscription:
     def take(self) -> bytes | None:
         """Return the next chunk; None while there is none.
 
-        Return b"" after comparing many records with the filter, none of which passed: there may be
-        more, but others should get their turn first.
+        Return b"" after many records of which none passed the filter: there may be more, but other
+        subscribers should be served first.
         """
         paged = self._paged
         if paged is None:

@@ -26,7 +26,7 @@ class Headers(Protocol):
     """The headers of a request."""
 
     def get_all(self, key: str) -> list[str]:
-        """Return the values of one name, in the order of the request."""
+        """Return the values of all headers with this name, in the order of the request."""
 
 
 @dataclass(frozen=True, slots=True)
