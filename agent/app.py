@@ -195,7 +195,9 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
         if not is_required or client.is_available():
             return client
     if is_required:
-        raise RuntimeFailure("sock_diag over netlink does not work here; use --source procfs")
+        raise RuntimeFailure(
+            "sock_diag over netlink does not work on this machine; use --source procfs"
+        )
     return None
 
 
@@ -304,7 +306,7 @@ def _reload(server: ConfiguredServer, service: ServiceStatus) -> None:
     try:
         server.reload()
     except ConfigFailure as error:
-        log(f"reload failed, nothing is changed: {error}")
+        log(f"reload failed, the configuration is unchanged: {error}")
         service.report_reloaded(str(error))
     else:
         log("tokens, certificates and filters reloaded")

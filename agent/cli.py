@@ -25,12 +25,12 @@ SEE_HELP = "; see sockagent --help"
 NO_THREAD = "can't start new thread"
 
 _USER_LIMITS = {
-    "descriptors": "Read processes of a user with more than N descriptors late (default 100000); "
-    "root is exempt.",
-    "holdings": "Read processes of a user that hold more than N sockets late (default 50000); "
-    "root is exempt.",
-    "namespaces": "Read the network namespaces of a user beyond N late (default 64); "
-    "root is exempt.",
+    "descriptors": "Delay reading the largest processes of a user who has more than N descriptors "
+    "(default 100000); root is exempt.",
+    "holdings": "Delay reading the largest processes of a user who holds more than N sockets "
+    "(default 50000); root is exempt.",
+    "namespaces": "Delay reading the network namespaces of a user who is in more than N "
+    "(default 64); root is exempt.",
 }
 _FILTERS = {
     "pid": ("PID", "Processes with this id."),
@@ -75,7 +75,7 @@ def build_parser() -> ArgumentParser:
     add("-f", "--follow", action="store_true", help="Keep running and report changes.")
     add("--interval", type=float, metavar="SECONDS", help="Seconds between polls (default 1.0).")
     add("--all", action="store_true",
-        help="Include sockets that no process holds, such as those in TIME_WAIT.")  # fmt: skip
+        help="Include sockets that no process can hold, such as those in TIME_WAIT.")  # fmt: skip
     add("--cmdline", action="store_true",
         help="Include command lines, which may contain secrets.")  # fmt: skip
     add("--sweep", type=float, metavar="SECONDS",
@@ -111,15 +111,15 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--connect", action="append", metavar="URL",
         help="Print the records of the agent at URL, for example ws://HOST:PORT.")  # fmt: skip
     add("--token-file", metavar="PATH",
-        help="Tokens, one on each line; a client must present one of them.")  # fmt: skip
+        help="File of tokens, one on each line; a client must send one of them.")  # fmt: skip
     add("--filter-file", metavar="PATH",
-        help="Limit what clients see to these filters, lines such as proto=tcp.")  # fmt: skip
+        help="Limit what clients see to the filters in a file, such as proto=tcp.")  # fmt: skip
     add("--tls-cert", metavar="PATH", help="Certificate of this side, with its chain (PEM).")
     add("--tls-key", metavar="PATH", help="Key of the certificate (PEM).")
     add("--tls-ca", metavar="PATH",
-        help="Require a certificate of the other side that this CA signed (PEM).")  # fmt: skip
+        help="Require that this CA signed the certificate of the other side (PEM).")  # fmt: skip
     add("--allow-host", action="append", metavar="NAME",
-        help="Accept requests with this host name, for example that of a proxy.")  # fmt: skip
+        help="Accept requests for this host name, for example that of a proxy.")  # fmt: skip
     add("--allow-origin", action="append", metavar="ORIGIN",
         help="Accept requests of web pages from this origin, for example https://dash.example.",
     )  # fmt: skip

@@ -81,7 +81,7 @@ class Network:
                 raise UsageError("listen", f"{listen}: {INSECURE}")
 
     def _check_role(self) -> None:
-        """Check that each setting is one of a server or a client, whichever this is."""
+        """Check that each setting belongs to the role of this agent, server or client."""
         for name, setting in Network.__dataclass_fields__.items():
             is_for_client = name in _CLIENT_SETTINGS
             if self.listen or name in ("listen", "connect") or (self.connect and is_for_client):
@@ -178,7 +178,7 @@ class Config:
         if self.stats is not None and not self.is_continuous:
             raise UsageError("stats", "requires --follow or --listen")
         if "snapshot" not in self.filter.events and not self.is_continuous:
-            raise UsageError("event", "other records than snapshot require --follow")
+            raise UsageError("event", "records other than snapshot require --follow")
         if self.network.connect:
             self._check_nothing_is_read()
         if self.all and self.is_continuous:

@@ -1,4 +1,4 @@
-"""Continuous polling: each snapshot goes to the feed, and what is missing in it to stderr."""
+"""Continuous polling: publish each snapshot to the feed, and log what is missing from it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Follower:
 
 
 async def log_stats(stats: PollStats, seconds: float) -> None:
-    """Log what the polls cost every so many seconds, until cancelled."""
+    """Log the cost of the polls every ``seconds`` seconds, until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         log(sentence(stats.figures()))

@@ -68,8 +68,8 @@ class ConfiguredServer:
                 log(f"listening on {'wss' if tls else 'ws'}://{address}/events, {token}")
             if not (address.is_local or (network.token_file and tls)):
                 log(
-                    f"warning: {address} is open to other hosts without token or without TLS; "
-                    "they may read or intercept the feed"
+                    f"warning: {address} accepts remote clients without token or without TLS; "
+                    "other hosts may read or intercept the feed"
                 )
 
 

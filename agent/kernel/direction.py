@@ -1,7 +1,7 @@
 """Which side opened a connection, derived from the listeners of its namespace. Pure.
 
-Of TCP, the sockets at a listening endpoint are inbound. Of unix sockets, those that bear the path
-of a listener were accepted by it, and their peers are outbound.
+A TCP connection is inbound if its local endpoint is that of a listener. A connected unix socket is
+inbound if it has the path of a listener; its peer is outbound.
 """
 
 from __future__ import annotations

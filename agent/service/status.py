@@ -78,7 +78,7 @@ class ServiceStatus:
         count = len(state.snapshot.holdings)
         if count > MAX_HOLDINGS:
             log(
-                f"the state is not kept over the restart: {count} sockets, at most {MAX_HOLDINGS}; "
+                f"the state is not saved: it has {count} sockets, and the limit is {MAX_HOLDINGS}; "
                 "subscribers get a new snapshot"
             )
             return

@@ -1,4 +1,4 @@
-"""Holdings: one process on one socket, made from their parts. Pure, but for the lookups given."""
+"""Build holdings, each of one process and one socket. Pure, except for lookups that are passed."""
 
 from __future__ import annotations
 

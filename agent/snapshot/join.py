@@ -37,8 +37,10 @@ class Descriptor(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """What the sockets of a poll are, by inode. ``sockets`` can be published. ``rowless`` are held
-    sockets that wait for a table to show them."""
+    """The identified sockets of a poll, by inode.
+
+    ``sockets`` can be published. ``rowless`` are held sockets that wait for a table to show them.
+    """
 
     sockets: Mapping[int, Socket]
     rowless: Mapping[int, Socket]
@@ -144,7 +146,7 @@ class Join:
     def questions(
         self, dirty: Iterable[int], reading: Reading, ended: Container[int]
     ) -> list[Descriptor]:
-        """Return the descriptors that must show what their sockets are: no table does."""
+        """Return the descriptors to read, to identify sockets that are in no table."""
         pids_of, processes = self._holders.pids_of, self._holders.processes
         asked = []
         for inode in dirty:
@@ -265,7 +267,7 @@ class Join:
             drop_oldest(self._unreported, MAX_UNREPORTED)
 
     def _remember(self, inode: int, socket: Socket, reading: Reading) -> None:
-        """Keep a socket as published."""
+        """Store a socket as it is published."""
         before = self._sockets.get(inode)
         self._sockets[inode] = socket
         if before is None or before.cookie != socket.cookie:

@@ -53,7 +53,7 @@ async def take_snapshot(
 
 
 async def _next_batch(poller: Poller, scan: ForkedScan) -> ScanBatch | None:
-    """Wait for the next part of a scan in a child; None at its end. A child that hangs is ended."""
+    """Return the next part of a scan in a child, None at its end. Kill a child that hangs."""
     try:
         return await poller.calls.call("scan", scan.next_batch)
     except CallTimeout:

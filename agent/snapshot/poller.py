@@ -371,7 +371,7 @@ class Poller:
         seconds = self._refresher.recheck_delay
         if seconds <= MAX_UNREPORTED_DELAY_SECONDS:
             return []
-        sentence = "processes that run hold many descriptors: a replaced one may show after"
+        sentence = "running processes have many descriptors: a replaced one is reported after up to"
         return [f"{sentence} {seconds} s"]
 
     async def _scan_itself(self, reported: Container[int]) -> None:

@@ -40,8 +40,11 @@ class Usage(NamedTuple):
 
 
 class Excess(NamedTuple):
-    """What is beyond the limits. ``late`` are processes to read late; those of them in ``barred``
-    are not read at all. ``users`` maps each user beyond the limits to (descriptors, processes)."""
+    """Processes and users beyond the limits.
+
+    ``late`` are processes to read late; of these, the ``barred`` ones are not read at all.
+    ``users`` maps each user beyond the limits to (descriptors, processes).
+    """
 
     late: frozenset[int]
     barred: frozenset[int]

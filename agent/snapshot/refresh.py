@@ -189,7 +189,9 @@ class HolderRefresher:
         self, parts: Mapping[int, Collection[int] | None], *, facts: Container[int] = ()
     ) -> list[int]:
         """Read descriptors of processes again; return the processes that need a whole scan.
-        ``facts`` are the processes whose facts are read too."""
+
+        ``facts`` are the processes whose facts are read as well.
+        """
         if not parts:
             return []
         processes = self._holders.processes

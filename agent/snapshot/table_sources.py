@@ -166,7 +166,7 @@ class NetlinkTables:
 
     def missing(self) -> Mapping[int, str]:
         """Return the namespaces that may not be entered."""
-        sentence = "may not be entered, which takes CAP_SYS_ADMIN: its tables are read as text"
+        sentence = "cannot be entered without CAP_SYS_ADMIN: its tables are read as text"
         return dict.fromkeys(self._client.refused_namespaces(), sentence)
 
 

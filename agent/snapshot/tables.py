@@ -373,7 +373,7 @@ class TableReader:
         if self._tables.clashes:
             sentences.append(
                 f"{len(self._tables.clashes)} rows of unix claim sockets of other tables: "
-                "a path with a newline in it imitates a row"
+                "a path that contains a newline imitates a row"
             )
         if self._tables.disputed:
             sentences.append(

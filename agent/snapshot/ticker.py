@@ -53,7 +53,7 @@ class AdaptiveInterval:
         if not self._doublings:
             return None
         return (
-            f"polls take longer than --interval {self._requested:g}: there is one every "
+            f"polls take longer than --interval {self._requested:g}: the interval is now "
             f"{self.interval:g} s"
         )
 

@@ -127,7 +127,7 @@ class History:
         del self._batches[:dropped]
 
     def _is_over(self, times: int) -> bool:
-        """Return whether more is held than so many times the bounds."""
+        """Return whether the history exceeds this multiple of its bounds."""
         return self._records > times * self._max_records or self._bytes > times * self._max_bytes
 
     @property

@@ -128,7 +128,7 @@ class View:
         self.readers -= 1
 
     def encode(self, message: Hello | Lost | Heartbeat) -> bytes:
-        """Return the chunk of a message that has one record."""
+        """Return the chunk of a message that consists of one record."""
         encoder, seq, time = self._encoder, message.seq, message.time
         if isinstance(message, Hello):
             line = encoder.hello(seq, time, message.coverage, resumed=message.resumed)

@@ -90,7 +90,7 @@ def test_a_state_that_is_too_large_is_not_stored(
         manager.received()
     time.sleep(0.1)
     assert (
-        "the state is not kept over the restart: 2 sockets, at most 1; "
+        "the state is not saved: it has 2 sockets, and the limit is 1; "
         "subscribers get a new snapshot"
     ) in capfd.readouterr().err
 

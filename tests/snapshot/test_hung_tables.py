@@ -1,4 +1,4 @@
-"""A table that never comes stays as it was, and everything else goes on."""
+"""While a read of a table hangs, its rows stay, and everything else is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import Snapshot
-from agent.snapshot import blocking as hops_module
-from agent.snapshot import schedule as schedule_module
-from agent.snapshot import tables as sources_module
+from agent.snapshot import blocking, schedule, tables
 from agent.snapshot.blocking import NO_ANSWER
 
 from ..fakeproc import NETNS, FakeProc, inet_row
@@ -17,16 +15,16 @@ from ..unanswering import READ, mount
 
 
 def seen(snapshot: Snapshot) -> tuple[set[int], str]:
-    """The inodes that it shows, and what it lacks."""
+    """Return the inodes in a snapshot, and what is missing from it."""
     return {inode for _pid, inode in snapshot.holdings}, "; ".join(snapshot.coverage.missing)
 
 
-async def test_a_table_that_never_comes_stays_as_it_was(
+async def test_the_rows_of_a_table_stay_while_a_read_of_it_hangs(
     fake: FakeProc, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hops_module, "HANG_SECONDS", 0.1)
-    monkeypatch.setattr(sources_module, "TABLE_SECONDS", 0.1)
-    monkeypatch.setattr(schedule_module, "READ_SECONDS", 0.001)
+    monkeypatch.setattr(blocking, "HANG_SECONDS", 0.1)
+    monkeypatch.setattr(tables, "TABLE_SECONDS", 0.1)
+    monkeypatch.setattr(schedule, "READ_SECONDS", 0.001)
     fake.process(7, {3: 11, 4: 12})
     fake.table("tcp", inet_row(11))
     fake.table("unix")

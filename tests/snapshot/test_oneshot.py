@@ -1,4 +1,4 @@
-"""One snapshot and no more."""
+"""One-shot snapshots."""
 
 import asyncio
 import os
@@ -19,10 +19,10 @@ PEER = "0100007F:9C40"
 
 
 async def once(
-    poller: Poller, walk: ForkedScan | None = None, *, unowned: bool = False
+    poller: Poller, scan: ForkedScan | None = None, *, unowned: bool = False
 ) -> list[Holding]:
     found: list[Holding] = []
-    async for part in take_snapshot(poller, walk, include_unowned=unowned):
+    async for part in take_snapshot(poller, scan, include_unowned=unowned):
         found += () if isinstance(part, Coverage) else part
     return found
 
@@ -35,7 +35,7 @@ def busy(fake: FakeProc) -> None:
     fake.table("tcp", inet_row(13), netns=5)
 
 
-async def test_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
+async def test_a_snapshot_equals_a_poll(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
     polled = await fake.poller().poll()
@@ -46,29 +46,29 @@ async def test_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_one_snapshot_with_a_forked_walk_is_the_same(fake: FakeProc) -> None:
+def test_a_snapshot_with_a_forked_scan_equals_one_without(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
-    walk = ForkedScan(fake.scanner)
-    forked = asyncio.run(once(fake.poller(), walk))
+    scan = ForkedScan(fake.scanner)
+    forked = asyncio.run(once(fake.poller(), scan))
     assert sorted(map(repr, forked)) == sorted(map(repr, asyncio.run(once(fake.poller()))))
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_whom_a_killed_walk_left_out_is_walked_here(fake: FakeProc) -> None:
+def test_processes_that_a_killed_scan_left_out_are_scanned_by_the_parent(fake: FakeProc) -> None:
     busy(fake)
     stat = fake.root / "1" / "stat"
     stat.rename(stat.with_name("stat.kept"))
-    os.mkfifo(stat)  # The forked walk waits here.
-    walk = ForkedScan(fake.scanner)
-    walk.stop()
+    os.mkfifo(stat)  # The forked scan blocks here.
+    scan = ForkedScan(fake.scanner)
+    scan.stop()
     stat.unlink()
     stat.with_name("stat.kept").rename(stat)
-    found = asyncio.run(once(fake.poller(), walk))
+    found = asyncio.run(once(fake.poller(), scan))
     assert sorted(map(repr, found)) == sorted(map(repr, asyncio.run(once(fake.poller()))))
 
 
-async def test_of_many_descriptors_a_snapshot_lists_what_a_poll_lists(fake: FakeProc) -> None:
+async def test_a_snapshot_lists_the_same_of_many_descriptors_as_a_poll(fake: FakeProc) -> None:
     busy(fake)
     (fake.root / "self").symlink_to("7")
     fake.hold(7, dict.fromkeys(range(100, 200), 11))
@@ -78,30 +78,34 @@ async def test_of_many_descriptors_a_snapshot_lists_what_a_poll_lists(fake: Fake
     assert (len(one.fds), len(one.fds) + one.omitted_fds) == (64, 101)
 
 
-async def test_rows_that_no_process_can_hold_are_shown_when_asked_for(fake: FakeProc) -> None:
+async def test_rows_that_no_process_can_hold_are_included_on_request(fake: FakeProc) -> None:
     busy(fake)
     usual, more = await once(fake.poller()), await once(fake.poller(), unowned=True)
     assert [one.socket.state for one in more if one not in usual] == ["TIME_WAIT"]
     assert len(more) == len(usual) + 1
 
 
-def told(found: Iterable[Holding]) -> set[Holding]:
+def as_set(found: Iterable[Holding]) -> set[Holding]:
+    """Return the holdings as a set; fail if one occurs twice."""
     whole = list(found)
-    assert len(set(whole)) == len(whole)  # Each of them once.
+    assert len(set(whole)) == len(whole)
     return set(whole)
 
 
-def nowhere(found: Iterable[Holding]) -> set[Holding]:
-    """The same, whatever namespace they are of."""
-    return {one._replace(socket=one.socket._replace(netns=None)) for one in told(found)}
+def without_netns(found: Iterable[Holding]) -> set[Holding]:
+    """Return the holdings without the namespaces of their sockets."""
+    return {one._replace(socket=one.socket._replace(netns=None)) for one in as_set(found)}
 
 
 def paired(fake: FakeProc) -> Poller:
-    """Unix sockets with their peers, over netlink; and what is in no table, or has no holder."""
+    """Return a poller that reads unix sockets with their peers over netlink.
+
+    Some of the sockets are in no table, some have no holder.
+    """
     netlink = Answers(unix=["31/32", "32/31", "33/34", "34/33", "35/99", "36", "37/38", "38/37"])
-    walker = fake.scanner()
-    sources = sources_of(walker.procfs, netlink.reader())
-    return Poller(walker, *sources, clock=lambda: 1_700_000_100.0)
+    scanner = fake.scanner()
+    sources = sources_of(scanner.procfs, netlink.reader())
+    return Poller(scanner, *sources, clock=lambda: 1_700_000_100.0)
 
 
 def pair(fake: FakeProc) -> None:
@@ -112,11 +116,11 @@ def pair(fake: FakeProc) -> None:
     (fake.root / "self").symlink_to("7")
 
 
-async def test_with_peers_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> None:
+async def test_a_snapshot_with_peers_equals_a_poll(fake: FakeProc) -> None:
     pair(fake)
     polled = await paired(fake).poll()
-    # Each namespace answers alike here, so that which of them is asked last decides.
-    assert nowhere(await once(paired(fake))) == nowhere(polled.holdings.values())
+    # All namespaces return the same sockets here, so that their netns depends on the order.
+    assert without_netns(await once(paired(fake))) == without_netns(polled.holdings.values())
     peers = {at: one.peer_pid for at, one in polled.holdings.items() if one.socket.peer_inode}
     assert peers == {
         (7, 31): 8, (8, 32): 7, (7, 33): 7, (7, 34): 7, (7, 35): None, (None, 37): 1, (1, 38): None
@@ -124,21 +128,21 @@ async def test_with_peers_one_snapshot_is_what_a_poll_shows(fake: FakeProc) -> N
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_with_peers_a_forked_walk_shows_the_same(fake: FakeProc) -> None:
+def test_a_snapshot_with_peers_and_a_forked_scan_equals_one_without(fake: FakeProc) -> None:
     pair(fake)
-    walk = ForkedScan(fake.scanner)
-    forked = asyncio.run(once(paired(fake), walk))
-    assert told(forked) == told(asyncio.run(once(paired(fake))))
+    scan = ForkedScan(fake.scanner)
+    forked = asyncio.run(once(paired(fake), scan))
+    assert as_set(forked) == as_set(asyncio.run(once(paired(fake))))
 
 
-async def test_of_a_socket_that_several_hold_one_of_them_is_the_peer(fake: FakeProc) -> None:
+async def test_peer_pid_is_one_of_several_holders_of_the_other_end(fake: FakeProc) -> None:
     pair(fake)
     fake.process(9, {3: 32})
     for found in (await once(paired(fake)), (await paired(fake).poll()).holdings.values()):
         assert {one.peer_pid for one in found if one.socket.inode == 31} <= {8, 9}
 
 
-async def test_without_a_procfs_there_is_no_snapshot(fake: FakeProc) -> None:
+async def test_without_a_procfs_a_snapshot_raises_oserror(fake: FakeProc) -> None:
     poller = fake.poller()
     fake.root.rename(fake.root.with_name("away"))
     with pytest.raises(OSError):

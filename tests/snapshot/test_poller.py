@@ -16,9 +16,8 @@ from agent.model import (
     Snapshot,
     Updated,
 )
-from agent.snapshot import blocking as hops
+from agent.snapshot import blocking, refresh
 from agent.snapshot import poller as poller_module
-from agent.snapshot import refresh as looking
 from agent.snapshot.coverage import HIDDEN
 from agent.snapshot.poller import Poller
 from agent.snapshot.reading import GROUPS
@@ -43,13 +42,13 @@ SWEEP = 60.0
 
 
 class Follower:
-    """Poll after poll, and what each of them told."""
+    """Polls and returns the deltas; keeps the newest snapshot."""
 
-    def __init__(self, fake: FakeProc, walker: ProcessScanner | None = None) -> None:
+    def __init__(self, fake: FakeProc, scanner: ProcessScanner | None = None) -> None:
         self.parts = 0
-        walker = walker or fake.scanner()
+        scanner = scanner or fake.scanner()
         self.poller = Poller(
-            walker, *sources_of(walker.procfs, None), sweep=SWEEP, on_progress=self._count,
+            scanner, *sources_of(scanner.procfs, None), sweep=SWEEP, on_progress=self._count,
             clock=lambda: 1_700_000_100.0,
         )  # fmt: skip
         self._tracker = DeltaTracker()
@@ -82,14 +81,14 @@ def follower(fake: FakeProc) -> Follower:
     return Follower(fake)
 
 
-def reasons(told: Iterable[Delta]) -> list[str]:
-    return [delta.reason for delta in told if isinstance(delta, Closed)]
+def reasons(deltas: Iterable[Delta]) -> list[str]:
+    return [delta.reason for delta in deltas if isinstance(delta, Closed)]
 
 
 # One poll.
 
 
-async def test_netcat_holds_its_listener(fake: FakeProc) -> None:
+async def test_a_poll_returns_the_listener_of_netcat(fake: FakeProc) -> None:
     fake.process(4711, {0: "/dev/pts/1", 3: 26442}, comm="nc")
     fake.raw_table("tcp", captures.capture("old/tcp_listeners"))
     found = (await fake.poller().poll()).holdings
@@ -100,7 +99,7 @@ async def test_netcat_holds_its_listener(fake: FakeProc) -> None:
     )  # fmt: skip
     assert one.owner
     assert one.owner.uid == 1000
-    # The other listener's holder cannot be seen.
+    # The holder of the other listener is not visible.
     assert found.keys() == {(4711, 26442), (None, 7019)}
 
 
@@ -114,14 +113,14 @@ async def test_every_table_is_read(fake: FakeProc) -> None:
     assert {name for names in GROUPS for name in names} == set(captures.TABLES)
 
 
-async def test_rows_that_no_process_can_hold_are_nobodys(fake: FakeProc) -> None:
+async def test_rows_that_no_process_can_hold_are_not_in_a_poll(fake: FakeProc) -> None:
     fake.table("tcp", inet_row(0, remote=PEER, state=TIME_WAIT))
     fake.process(7, {3: 11})
     fake.table("udp", inet_row(11, state="07"))
     assert (await fake.poller().poll()).holdings.keys() == {(7, 11)}
 
 
-async def test_a_prefork_servers_listener_is_each_workers(fake: FakeProc) -> None:
+async def test_every_worker_of_a_prefork_server_holds_the_listener(fake: FakeProc) -> None:
     for pid in (7, 8, 9):
         fake.process(pid, {3: 11})
     fake.table("tcp", inet_row(11))
@@ -141,7 +140,7 @@ async def test_every_network_namespace_is_read_once(fake: FakeProc) -> None:
     assert found.coverage.netns == 2
 
 
-async def test_a_namespace_that_may_not_be_named_is_read(fake: FakeProc) -> None:
+async def test_a_namespace_whose_inode_may_not_be_read_is_read(fake: FakeProc) -> None:
     fake.process(8, {3: 12}, netns=5, nameable=False)
     fake.table("tcp", inet_row(12), netns=5)
     found = await fake.poller().poll()
@@ -149,19 +148,19 @@ async def test_a_namespace_that_may_not_be_named_is_read(fake: FakeProc) -> None
     assert found.holdings[8, 12].socket.local_port == 8080
 
 
-@pytest.mark.parametrize("without_holder", [range(7, 12, 2), range(8, 12, 2)])
-async def test_a_namespace_is_named_by_any_of_its_processes(
-    fake: FakeProc, without_holder: range
+@pytest.mark.parametrize("unnameable", [range(7, 12, 2), range(8, 12, 2)])
+async def test_any_process_of_a_namespace_provides_its_inode(
+    fake: FakeProc, unnameable: range
 ) -> None:
     for pid in range(7, 12):
-        fake.process(pid, {3: pid}, netns=5, nameable=pid not in without_holder)
-    fake.raw_table("tcp", INET_HEADING, netns=5)  # The descriptors alone tell of the sockets.
+        fake.process(pid, {3: pid}, netns=5, nameable=pid not in unnameable)
+    fake.raw_table("tcp", INET_HEADING, netns=5)  # Only the descriptors show the sockets.
     found = await fake.poller().poll()
     assert found.holdings.keys() == {(pid, pid) for pid in range(7, 12)}
     assert found.coverage.netns == 2
 
 
-async def test_what_was_seen(fake: FakeProc) -> None:
+async def test_a_poll_returns_coverage_processes_and_time(fake: FakeProc) -> None:
     fake.process(7)
     found = await fake.poller().poll()
     assert found.coverage == (2, 0, 1, ())
@@ -169,7 +168,7 @@ async def test_what_was_seen(fake: FakeProc) -> None:
     assert found.time == 1_700_000_100.0
 
 
-async def test_malformed_rows_are_told(fake: FakeProc, follower: Follower) -> None:
+async def test_malformed_rows_are_reported(fake: FakeProc, follower: Follower) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", b"garbage\n", inet_row(11))
     await follower.poll()
@@ -177,7 +176,7 @@ async def test_malformed_rows_are_told(fake: FakeProc, follower: Follower) -> No
     assert "1 malformed rows of tcp" in follower.missing
 
 
-async def test_hidden_processes_are_told(fake: FakeProc, follower: Follower) -> None:
+async def test_hidden_processes_are_reported(fake: FakeProc, follower: Follower) -> None:
     fake.process(7)
     fake.end(1)
     fake.table("tcp", inet_row(11))
@@ -186,7 +185,7 @@ async def test_hidden_processes_are_told(fake: FakeProc, follower: Follower) -> 
     assert follower.keys == {(None, 11)}
 
 
-def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
+def test_descriptors_that_may_not_be_read_are_reported(open_fake: FakeProc) -> None:
     (open_fake.process(7, {3: 11}) / "fd").chmod(0)
     open_fake.table("tcp", inet_row(11))
     found = as_nobody(lambda: asyncio.run(open_fake.poller().poll()))
@@ -194,10 +193,10 @@ def test_descriptors_that_may_not_be_read_are_told(open_fake: FakeProc) -> None:
     assert found.holdings.keys() == {(None, 11)}
 
 
-# From poll to poll.
+# Several polls.
 
 
-async def test_a_socket_opens_and_closes(fake: FakeProc, follower: Follower) -> None:
+async def test_a_socket_is_opened_and_closed(fake: FakeProc, follower: Follower) -> None:
     fake.process(7)
     assert await follower.poll() == []
     fake.hold(7, {3: 11})
@@ -209,7 +208,9 @@ async def test_a_socket_opens_and_closes(fake: FakeProc, follower: Follower) -> 
     assert reasons(await follower.poll()) == ["closed"]
 
 
-async def test_a_process_exits(fake: FakeProc, follower: Follower) -> None:
+async def test_the_socket_of_a_process_that_exits_closes_with_exited(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
@@ -218,7 +219,7 @@ async def test_a_process_exits(fake: FakeProc, follower: Follower) -> None:
     assert reasons(await follower.poll()) == ["exited"]
 
 
-async def test_a_process_that_is_seen_while_it_exits_has_exited(
+async def test_a_process_that_is_read_while_it_exits_counts_as_exited(
     fake: FakeProc, follower: Follower
 ) -> None:
     directory = fake.process(7, {3: 11})
@@ -231,18 +232,22 @@ async def test_a_process_that_is_seen_while_it_exits_has_exited(
     assert reasons(await follower.poll()) == ["exited"]
 
 
-async def test_a_reused_pid_never_inherits(fake: FakeProc, follower: Follower) -> None:
+async def test_a_process_with_a_reused_pid_inherits_no_socket(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
     fake.end(7)
     fake.process(7, {3: 11}, start=900)
-    told = await follower.poll()
-    assert [type(delta) for delta in told] == [Closed, Opened]
-    assert reasons(told) == ["exited"]
+    deltas = await follower.poll()
+    assert [type(delta) for delta in deltas] == [Closed, Opened]
+    assert reasons(deltas) == ["exited"]
 
 
-async def test_a_row_that_a_table_skips_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+async def test_a_row_that_the_kernel_skips_closes_nothing(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     for _ in range(3):
         fake.table("tcp", inet_row(11))
@@ -251,7 +256,7 @@ async def test_a_row_that_a_table_skips_closes_nothing(fake: FakeProc, follower:
         assert await follower.poll() == []
 
 
-async def test_a_row_that_stays_away_is_no_close_while_it_is_held(
+async def test_a_row_that_stays_missing_closes_nothing_while_the_socket_is_held(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 11})
@@ -263,7 +268,9 @@ async def test_a_row_that_stays_away_is_no_close_while_it_is_held(
         assert follower.keys == {(7, 11)}
 
 
-async def test_a_table_that_fails_freezes_its_rows(fake: FakeProc, follower: Follower) -> None:
+async def test_the_rows_of_a_table_that_cannot_be_read_stay(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11, 4: 12})
     fake.table("tcp", inet_row(11), inet_row(13))
     fake.table("unix", unix_row(12))
@@ -280,7 +287,7 @@ async def test_a_table_that_fails_freezes_its_rows(fake: FakeProc, follower: Fol
     assert follower.missing == ""
 
 
-async def test_a_socket_closed_while_its_table_fails_is_closed(
+async def test_a_socket_can_close_while_its_table_cannot_be_read(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 11})
@@ -291,7 +298,7 @@ async def test_a_socket_closed_while_its_table_fails_is_closed(
     assert reasons(await follower.poll()) == ["closed"]
 
 
-async def test_a_process_that_cannot_be_looked_at_keeps_its_sockets(
+async def test_a_process_that_cannot_be_read_keeps_its_sockets(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 11})
@@ -325,7 +332,7 @@ async def test_a_process_whose_stat_is_malformed_keeps_its_sockets(
     assert follower.missing == ""
 
 
-async def test_a_malformed_descriptor_is_told_of_until_it_goes(
+async def test_a_malformed_descriptor_is_reported_until_it_is_gone(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 11, 4: "socket:[none]"})
@@ -341,7 +348,7 @@ async def test_a_malformed_descriptor_is_told_of_until_it_goes(
     assert (follower.keys, follower.missing) == ({(7, 11)}, "")
 
 
-async def test_a_table_that_is_empty_closes_nothing(fake: FakeProc, follower: Follower) -> None:
+async def test_an_empty_table_closes_nothing(fake: FakeProc, follower: Follower) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
@@ -373,14 +380,14 @@ async def test_a_procfs_that_vanishes_closes_nothing(fake: FakeProc, follower: F
     assert follower.missing == ""
 
 
-async def test_without_a_procfs_there_is_nothing_to_poll(fake: FakeProc) -> None:
+async def test_without_a_procfs_a_poll_raises_oserror(fake: FakeProc) -> None:
     poller = fake.poller()
     fake.root.rename(fake.root.with_name("away"))
     with pytest.raises(OSError):
         await poller.poll()
 
 
-async def test_a_new_row_is_looked_for_again_before_it_is_nameless(
+async def test_the_holder_of_a_new_row_is_searched_for_twice(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 10})
@@ -389,15 +396,15 @@ async def test_a_new_row_is_looked_for_again_before_it_is_nameless(
     fake.table("tcp", inet_row(10), inet_row(11), inet_row(12))
     assert await follower.poll() == []
     fake.hold(7, {4: 11})
-    told = await follower.poll()
-    assert {type(delta) for delta in told} == {Opened}
+    deltas = await follower.poll()
+    assert {type(delta) for delta in deltas} == {Opened}
     assert follower.keys == {(7, 10), (7, 11), (None, 12)}
     fake.hold(7, {5: 12})
     assert reasons(await follower.poll()) == ["attributed"]
     assert follower.keys == {(7, 10), (7, 11), (7, 12)}
 
 
-async def test_the_first_row_of_all_is_looked_for_again_too(
+async def test_the_holder_of_the_first_row_is_searched_for_twice(
     fake: FakeProc, follower: Follower
 ) -> None:
     await follower.poll()
@@ -406,7 +413,7 @@ async def test_the_first_row_of_all_is_looked_for_again_too(
     assert len(await follower.poll()) == 1
 
 
-async def test_a_state_that_changes_is_an_update(fake: FakeProc, follower: Follower) -> None:
+async def test_a_changed_state_is_an_update(fake: FakeProc, follower: Follower) -> None:
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11, remote=PEER, state="02"))
     await follower.poll()
@@ -418,7 +425,7 @@ async def test_a_state_that_changes_is_an_update(fake: FakeProc, follower: Follo
     )  # fmt: skip
 
 
-async def test_the_last_process_of_a_namespace_takes_its_sockets_along(
+async def test_sockets_close_with_the_last_process_of_their_namespace(
     fake: FakeProc, follower: Follower
 ) -> None:
     fake.process(7, {3: 11}, netns=5)
@@ -429,11 +436,11 @@ async def test_the_last_process_of_a_namespace_takes_its_sockets_along(
     assert follower.keys == set()
 
 
-# What is read again.
+# What later polls read.
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -445,18 +452,18 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(looking, "time", clock)
+    monkeypatch.setattr(refresh, "time", clock)
     return clock
 
 
 async def swept(follower: Follower, clock: Clock, polls: int = 10) -> None:
-    """As many polls as fit into the time of a sweep, and one more."""
+    """Poll for the time of a sweep, and once more."""
     for _ in range(polls + 1):
         clock.now += SWEEP / polls
         await follower.poll()
 
 
-async def test_where_nothing_changed_nothing_is_read_and_nothing_made(
+async def test_without_a_change_nothing_is_read_and_the_holdings_are_the_same_object(
     fake: FakeProc, follower: Follower, clock: Clock
 ) -> None:
     fake.process(7, {3: 11, 4: 0})
@@ -472,7 +479,9 @@ async def test_where_nothing_changed_nothing_is_read_and_nothing_made(
     assert follower.poller.work[1:] == work[1:]
 
 
-async def test_the_parts_of_a_poll_are_told_of(fake: FakeProc, follower: Follower) -> None:
+async def test_on_progress_is_called_for_each_part_of_a_poll(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     await follower.poll()
     assert follower.parts == 4
@@ -480,7 +489,9 @@ async def test_the_parts_of_a_poll_are_told_of(fake: FakeProc, follower: Followe
     assert follower.parts == 8
 
 
-async def test_what_changed_is_told(fake: FakeProc, follower: Follower) -> None:
+async def test_a_snapshot_contains_the_keys_of_the_changed_holdings(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11, 4: 12})
     fake.table("tcp", inet_row(11), inet_row(12), inet_row(13))
     await follower.poll()
@@ -492,7 +503,7 @@ async def test_what_changed_is_told(fake: FakeProc, follower: Follower) -> None:
     assert follower.last.changed == frozenset({(7, 11), (7, 13), (None, 13)})
 
 
-async def test_descriptors_swapped_are_found_within_a_sweep(
+async def test_replaced_descriptors_are_found_within_a_sweep(
     fake: FakeProc, follower: Follower, clock: Clock
 ) -> None:
     fake.hold(1, {3: 11, 4: 12})
@@ -507,7 +518,7 @@ async def test_descriptors_swapped_are_found_within_a_sweep(
     assert follower.keys == {(1, 11), (1, 12), *((pid, 12) for pid in range(10, 50))}
 
 
-async def test_a_large_process_is_swept_in_time(
+async def test_replaced_descriptors_of_a_large_process_are_found_within_a_sweep(
     fake: FakeProc, follower: Follower, clock: Clock
 ) -> None:
     fake.hold(1, {3: 11, 4: 12})
@@ -521,19 +532,21 @@ async def test_a_large_process_is_swept_in_time(
     assert follower.keys == {(1, 11), (1, 12), (7, 12)}
 
 
-async def test_a_socket_passed_on_closes_and_opens(fake: FakeProc, follower: Follower) -> None:
+async def test_a_socket_that_is_passed_to_another_process_closes_and_opens(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     fake.process(8)
     fake.table("tcp", inet_row(11))
     await follower.poll()
     fake.close(7, 3)
     fake.hold(8, {5: 11})
-    told = await follower.poll()
-    assert [type(delta) for delta in told] == [Closed, Opened]
+    deltas = await follower.poll()
+    assert [type(delta) for delta in deltas] == [Closed, Opened]
     assert follower.keys == {(8, 11)}
 
 
-async def test_a_socket_replaced_by_a_new_one_is_found_at_once(
+async def test_a_socket_replaced_by_a_new_one_is_found_by_the_next_poll(
     fake: FakeProc, follower: Follower, clock: Clock
 ) -> None:
     fake.process(7, {3: 11})
@@ -561,7 +574,7 @@ async def test_the_holder_of_a_new_socket_is_searched_for(
     assert follower.keys == {(12, 11)}
 
 
-async def test_a_new_descriptor_has_the_tables_read_whatever_the_counters_say(
+async def test_a_new_descriptor_has_the_tables_read_although_the_counters_are_unchanged(
     fake: FakeProc, follower: Follower, clock: Clock
 ) -> None:
     fake.process(7)
@@ -574,7 +587,9 @@ async def test_a_new_descriptor_has_the_tables_read_whatever_the_counters_say(
     assert opened.holding.socket.state == "LISTEN"
 
 
-async def test_a_socket_in_no_table_is_held_too(fake: FakeProc, follower: Follower) -> None:
+async def test_a_socket_in_no_table_is_published_and_closed(
+    fake: FakeProc, follower: Follower
+) -> None:
     fake.process(7, {3: 11})
     await follower.poll()
     for _ in range(3):
@@ -585,7 +600,7 @@ async def test_a_socket_in_no_table_is_held_too(fake: FakeProc, follower: Follow
 
 
 @pytest.mark.parametrize("polls", [0, 10])
-async def test_another_program_in_a_process_is_an_update(
+async def test_the_name_of_another_program_in_a_process_is_found_within_a_sweep(
     fake: FakeProc, follower: Follower, clock: Clock, polls: int
 ) -> None:
     directory = fake.process(7, {3: 11})
@@ -603,7 +618,7 @@ async def test_another_program_in_a_process_is_an_update(
 
 
 class Denying(ProcessScanner):
-    """May not read the descriptors of some processes."""
+    """A scanner that may not read the descriptors of some processes."""
 
     denied: frozenset[int] = frozenset()
 
@@ -622,12 +637,12 @@ class Denying(ProcessScanner):
 async def test_a_process_that_may_no_longer_be_read_keeps_its_sockets(
     fake: FakeProc, clock: Clock
 ) -> None:
-    walker = Denying(fake.procfs())
-    follower = Follower(fake, walker)
+    scanner = Denying(fake.procfs())
+    follower = Follower(fake, scanner)
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
-    walker.denied = frozenset({7})
+    scanner.denied = frozenset({7})
     await swept(follower, clock)
     for _ in range(3):
         assert await follower.sockets() == []
@@ -641,30 +656,30 @@ async def test_a_process_that_may_no_longer_be_read_keeps_its_sockets(
     assert follower.keys == set()
 
 
-async def test_a_process_that_may_be_read_later_is(fake: FakeProc, clock: Clock) -> None:
-    walker = Denying(fake.procfs())
-    walker.denied = frozenset({7})
-    follower = Follower(fake, walker)
+async def test_a_process_that_may_be_read_later_is_read(fake: FakeProc, clock: Clock) -> None:
+    scanner = Denying(fake.procfs())
+    scanner.denied = frozenset({7})
+    follower = Follower(fake, scanner)
     fake.process(7, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
     assert follower.keys == {(None, 11)}
-    walker.denied = frozenset()
+    scanner.denied = frozenset()
     await swept(follower, clock)
     assert (follower.keys, follower.missing) == ({(7, 11)}, "")
 
 
 @pytest.mark.parametrize("denied", [7, 8])
-async def test_who_may_be_read_keeps_what_it_shares_with_one_who_may_not(
+async def test_a_readable_process_keeps_a_socket_that_it_shares_with_an_unreadable_one(
     fake: FakeProc, clock: Clock, denied: int
 ) -> None:
-    walker = Denying(fake.procfs())
-    follower = Follower(fake, walker)
+    scanner = Denying(fake.procfs())
+    follower = Follower(fake, scanner)
     for pid in (7, 8):
         fake.process(pid, {3: 11})
     fake.table("tcp", inet_row(11))
     await follower.poll()
-    walker.denied = frozenset({denied})
+    scanner.denied = frozenset({denied})
     await swept(follower, clock)
     fake.table("tcp")
     for _ in range(5):
@@ -672,11 +687,11 @@ async def test_who_may_be_read_keeps_what_it_shares_with_one_who_may_not(
         assert (15 - denied, 11) in follower.keys
 
 
-async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_is_published(
+async def test_a_socket_that_replaces_another_while_that_is_identified_is_published(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walker = fake.scanner()
-    follower = Follower(fake, walker)
+    scanner = fake.scanner()
+    follower = Follower(fake, scanner)
     fake.table("tcp", inet_row(22))
     fake.process(7)
     fake.process(8, {3: 22})
@@ -684,11 +699,11 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
     fake.hold(7, {3: 21})
 
     def replaced(
-        root: str, asked: Iterable[SocketFd], progress: Progress
+        root: str, descriptors: Iterable[SocketFd], progress: Progress
     ) -> dict[SocketFd, bytes | None]:
         fake.close(7, 3)
         fake.hold(7, {3: 22})
-        return read_protocols(root, asked, progress)
+        return read_protocols(root, descriptors, progress)
 
     monkeypatch.setattr(poller_module, "read_protocols", replaced)
     await follower.poll()
@@ -698,17 +713,17 @@ async def test_a_socket_that_a_descriptor_leads_to_when_it_is_asked_for_another_
 
 
 @pytest.mark.parametrize("method", ["summaries", "scan"])
-async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_sockets(
+async def test_a_process_that_stops_hanging_during_a_poll_keeps_its_sockets(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(hops, "HANG_SECONDS", 0.1)
-    walker = fake.scanner()
-    follower = Follower(fake, walker)
+    monkeypatch.setattr(blocking, "HANG_SECONDS", 0.1)
+    scanner = fake.scanner()
+    follower = Follower(fake, scanner)
     fake.table("tcp", inet_row(11))
     fake.process(7, {3: 11})
     await follower.poll()
     release, returned = threading.Event(), threading.Event()
-    read = getattr(walker, method)
+    read = getattr(scanner, method)
 
     def hang(pids: Iterable[int], progress: Progress) -> object:
         if 7 in pids:
@@ -720,8 +735,8 @@ async def test_a_process_that_answers_again_in_the_midst_of_a_poll_keeps_its_soc
             returned.wait()
         return read(pids, progress)
 
-    monkeypatch.setattr(walker, method, hang)
-    fake.break_descriptors(7)  # It is looked at as a whole.
+    monkeypatch.setattr(scanner, method, hang)
+    fake.break_descriptors(7)  # A whole scan becomes necessary.
     await follower.poll()
     assert release.is_set()
     assert follower.keys == {(7, 11)}
@@ -744,7 +759,7 @@ async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next
     fake.table("tcp", inet_row(11, remote=PEER, state=ESTABLISHED))
 
     async def hang(_gone: Iterable[int]) -> None:
-        raise hops.CallTimeout
+        raise blocking.CallTimeout
 
     monkeypatch.setattr(follower.poller._refresher, "recheck_holders_of", hang)
     assert await follower.sockets() == []
@@ -757,7 +772,7 @@ async def test_rows_that_changed_in_a_poll_that_failed_are_published_by_the_next
 async def test_a_search_is_bounded_where_processes_have_no_descriptors(
     fake: FakeProc, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "SEARCH_DESCRIPTORS", 20)
+    monkeypatch.setattr(refresh, "SEARCH_DESCRIPTORS", 20)
     fake.table("tcp", inet_row(11))
     for pid in range(100, 200):
         fake.process(pid)
@@ -767,5 +782,5 @@ async def test_a_search_is_bounded_where_processes_have_no_descriptors(
     await follower.poll()
     before = follower.poller.work.processes
     await follower.poll()
-    # What it searches, and what the sweep reads.
+    # Those that are searched, and those that the sweep reads.
     assert follower.poller.work.processes - before <= 20 + 2

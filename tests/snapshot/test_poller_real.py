@@ -1,4 +1,4 @@
-"""Polls of this machine: what takes real processes and namespaces."""
+"""Polls of this machine, for tests that need real processes and namespaces."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from ..unshared import need_root
 
 THREAD = """
 def run():
-    libc.unshare(0x40000000)  # CLONE_NEWNET: the other threads stay where they are.
+    libc.unshare(0x40000000)  # CLONE_NEWNET: the other threads stay in their namespace.
     held.append(socket.create_server(("0.0.0.0", 4711)))
     gone.set()
     threading.Event().wait()
@@ -28,7 +28,7 @@ def run():
 
 @contextmanager
 def polling(source: str) -> Iterator[Poller]:
-    """A poller of this machine."""
+    """Return a poller of this machine."""
     procfs = ProcFS()
     assert procfs.own
     netlink = (
@@ -44,7 +44,7 @@ def polling(source: str) -> Iterator[Poller]:
 
 
 def listen_in_a_thread_of_another_namespace(there: Child) -> int:
-    """Return the inode of the listener."""
+    """Open a listener in a thread with its own namespace; return the inode of the listener."""
     there("held = []; gone = threading.Event()")
     there(f"exec({THREAD!r})")
     there("threading.Thread(target=run, daemon=True).start(); gone.wait()")
@@ -67,7 +67,7 @@ async def test_a_listener_in_a_namespace_of_a_single_thread_has_its_address(sour
             assert (there.pid, inode) not in (await poller.poll()).holdings
 
 
-async def test_a_snapshot_shows_the_address_of_a_listener_of_a_single_threads_namespace() -> None:
+async def test_a_snapshot_has_the_address_of_a_listener_in_a_namespace_of_a_single_thread() -> None:
     need_root()
     found: list[Holding] = []
     with child_process() as there, polling("netlink") as poller:
@@ -90,7 +90,7 @@ def run():
 
 
 @pytest.mark.parametrize("source", ["netlink", "procfs"])
-async def test_a_namespace_is_left_when_the_only_thread_in_it_has_ended(source: str) -> None:
+async def test_a_namespace_is_dropped_when_the_only_thread_in_it_has_ended(source: str) -> None:
     need_root()
     with polling(source) as poller:
         await poller.poll()

@@ -1,4 +1,4 @@
-"""Ends of sockets that were published though no table showed them."""
+"""Ends of sockets that were published although they were in no table."""
 
 from collections import Counter
 
@@ -12,10 +12,10 @@ CONNECTED = EndedSocket(tcp(0, "ESTABLISHED", remote_addr="127.0.0.1", remote_po
 UDP = EndedSocket(PEERLESS.socket._replace(proto="udp"))
 
 
-def test_the_end_of_a_bound_socket_that_went_is_not_reported_again() -> None:
+def test_the_end_of_a_bound_socket_that_is_gone_is_not_reported_again() -> None:
     ended = [PEERLESS, CONNECTED, PEERLESS]
     assert without_unlisted(ended, Counter({"tcp": 1})) == [CONNECTED, PEERLESS]
 
 
-def test_the_end_of_an_udp_socket_is_reported_whatever_went() -> None:
+def test_the_end_of_a_udp_socket_is_always_reported() -> None:
     assert without_unlisted([UDP], Counter({"udp": 1, "tcp": 1})) == [UDP]

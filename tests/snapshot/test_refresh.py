@@ -1,4 +1,4 @@
-"""What is read again of real processes: of those that have not run since, nothing."""
+"""Rereading of real processes: nothing is read of processes that have not run since."""
 
 import asyncio
 import os
@@ -9,9 +9,7 @@ import pytest
 
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.procfs.scanner import ProcessScanner
-from agent.snapshot import blocking as hops
-from agent.snapshot import quota
-from agent.snapshot import refresh as looking
+from agent.snapshot import blocking, quota, refresh
 from agent.snapshot.holders import NEW_POLLS, Holders
 from agent.snapshot.plan import MAX_SKIPS
 from agent.snapshot.quota import Limits
@@ -30,7 +28,7 @@ NOBODY = 65_534
 
 
 class Polling:
-    """Looks at some processes, poll after poll, ``step`` seconds apart."""
+    """Polls of some processes, ``step`` seconds apart."""
 
     def __init__(
         self,
@@ -40,30 +38,32 @@ class Polling:
         step: float = 1.0,
         limits: Limits = UNLIMITED,
     ) -> None:
-        monkeypatch.setattr(looking, "time", self)
+        monkeypatch.setattr(refresh, "time", self)
         self._now = 0.0
         self._step = step
         self._pids = pids
         self.holders = Holders()
-        self.looking = HolderRefresher(ProcessScanner(ProcFS()), self.holders, sweep, limits=limits)
+        self.refresher = HolderRefresher(
+            ProcessScanner(ProcFS()), self.holders, sweep, limits=limits
+        )
 
     def monotonic(self) -> float:
         return self._now
 
     async def poll(self) -> int:
-        """How many descriptors it read."""
+        """Poll; return the number of descriptors read."""
         self._now += self._step
-        before = self.looking.descriptors_read
-        assert await self.looking.refresh(self._pids, ()) == {}
-        return self.looking.descriptors_read - before
+        before = self.refresher.descriptors_read
+        assert await self.refresher.refresh(self._pids, ()) == {}
+        return self.refresher.descriptors_read - before
 
     async def settle(self) -> None:
-        """Poll until they sleep, and are not new any more."""
+        """Poll until the processes sleep and are no longer new."""
         still = 0
         while still < 2 * NEW_POLLS:
             await asyncio.sleep(0.01)
             await self.poll()
-            still = 0 if any(map(self.looking.has_run, self._pids)) else still + 1
+            still = 0 if any(map(self.refresher.has_run, self._pids)) else still + 1
 
 
 PRIVATE = """
@@ -79,19 +79,21 @@ def run():
 
 
 def inodes(there: Child, *names: str) -> list[int]:
-    """Of the sockets with these names."""
+    """Return the inodes of the child's sockets with these names."""
     return [int(there(f"print(os.fstat({name}.fileno()).st_ino)")) for name in names]
 
 
-async def test_who_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_has_not_run_is_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with child_process() as there:
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
-        # The sweep of a single process reads a descriptor of it in each poll, once in a while.
+        # In some sweeps a poll reads one descriptor of a process that has not run.
         assert {await polling.poll() for _ in range(20)} == {0, 1}
 
 
-async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
+async def test_a_socket_that_replaces_another_is_found_by_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with child_process() as there:
@@ -105,7 +107,7 @@ async def test_a_socket_in_the_place_of_another_shows_at_the_next_poll(
         assert len(polling.holders.processes[there.pid].held[two]) == 2
 
 
-async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
+async def test_a_socket_that_replaces_a_file_is_found_by_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with child_process() as there:
@@ -118,7 +120,7 @@ async def test_a_socket_in_the_place_of_a_file_shows_at_the_next_poll(
         assert polling.holders.pids_of(one) == (there.pid,)
 
 
-async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
+async def test_threads_with_own_descriptors_are_skipped_until_they_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with child_process() as there:
@@ -130,19 +132,19 @@ async def test_threads_with_private_descriptors_rest_and_are_read_when_they_ran(
         await polling.settle()
         ((_fd, inode),) = polling.holders.processes[there.pid].thread_fds
         assert polling.holders.pids_of(inode) == (there.pid,)
-        walked = polling.looking.processes_scanned
+        scanned_before = polling.refresher.processes_scanned
         for _ in range(MAX_SKIPS):
             await polling.poll()
-        assert polling.looking.processes_scanned - walked <= MAX_SKIPS + 1
+        assert polling.refresher.processes_scanned - scanned_before <= MAX_SKIPS + 1
         there("go.set(); gone.wait()")
         await polling.poll()
         assert polling.holders.pids_of(inode) == ()
 
 
-async def test_many_threads_with_private_descriptors_rest(
+async def test_many_threads_with_own_descriptors_are_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # More threads than the main table has descriptors, and than are asked in any case.
+    # More threads than the process has descriptors, and than are checked without regard to that.
     with child_process() as there:
         there("gone, go, held = threading.Semaphore(0), threading.Event(), []")
         there(f"exec({PRIVATE.replace('gone.set()', 'gone.release()')!r})")
@@ -152,20 +154,22 @@ async def test_many_threads_with_private_descriptors_rest(
         async with asyncio.timeout(20):
             await polling.settle()
         assert len(polling.holders.processes[there.pid].thread_fds) >= 30
-        walked = 0
+        scanned = 0
 
-        async def walk(pids: Sequence[int]) -> dict[int, str]:
-            nonlocal walked
-            walked += len(pids)
+        async def scan(pids: Sequence[int]) -> dict[int, str]:
+            nonlocal scanned
+            scanned += len(pids)
             return {}
 
-        monkeypatch.setattr(polling.looking, "_scan", walk)
+        monkeypatch.setattr(polling.refresher, "_scan", scan)
         for _ in range(MAX_SKIPS):
             await polling.poll()
-        assert walked <= 1  # The sweep reads it in one turn of many.
+        assert scanned <= 1  # The sweep reads it in one of MAX_SKIPS + 1 rounds.
 
 
-async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_has_not_run_is_read_after_max_skips_sweeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with child_process() as there:
         polling = Polling(monkeypatch, there.pid, sweep=60.0, step=60.0)
         for _ in range(10):
@@ -175,20 +179,22 @@ async def test_who_rests_long_is_read_now_and_then(monkeypatch: pytest.MonkeyPat
         assert read.count(True) == 3
 
 
-async def test_a_short_sweep_reads_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_short_sweep_reads_processes_that_have_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with child_process() as there:
         polling = Polling(monkeypatch, there.pid, sweep=1.0)
         await polling.poll()
         assert all([await polling.poll() > 0 for _ in range(8)])
 
 
-async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
+async def test_a_change_of_a_shared_descriptor_table_is_found_in_both_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with child_process() as there:
         there("one = socket.socket(); two = socket.socket()")
         held, other = inodes(there, "one", "two")
-        # The child swaps them when it gets a signal, in the table of both.
+        # On a signal the child replaces one by the other, in the shared table.
         there("signal.signal(signal.SIGUSR1, lambda *_: os.dup2(two.fileno(), one.fileno()))")
         child = int(there("print(sharing())"))
         polling = Polling(monkeypatch, there.pid, child)
@@ -197,12 +203,14 @@ async def test_what_a_sharer_of_its_descriptors_changes_shows_of_both(
             await polling.poll()
         assert set(polling.holders.pids_of(held)) == {there.pid, child}
         os.kill(child, signal.SIGUSR1)
-        while polling.holders.pids_of(held):  # The child needs its time to run.
+        while polling.holders.pids_of(held):  # The child takes a while to run.
             await polling.poll()
         assert set(polling.holders.pids_of(other)) == {there.pid, child}
 
 
-async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_new_parent_of_a_process_that_has_not_run_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with child_process() as there:
         there("reading, writing = os.pipe()")
         there(
@@ -222,11 +230,11 @@ async def test_another_parent_of_one_who_rests_is_seen(monkeypatch: pytest.Monke
             os.kill(grandchild, signal.SIGKILL)
 
 
-async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
+async def test_a_socket_replaced_before_polls_that_fail_is_found_by_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def hang(*_arguments: object) -> None:
-        raise hops.CallTimeout
+        raise blocking.CallTimeout
 
     with child_process() as there:
         there("one = socket.socket(); two = socket.socket()")
@@ -235,38 +243,38 @@ async def test_a_socket_replaced_before_a_poll_that_fails_shows_at_the_next(
         await polling.settle()
         there("os.dup2(two.fileno(), one.fileno())")
         with monkeypatch.context() as failing:
-            failing.setattr(polling.looking._calls, "batch", hang)
+            failing.setattr(polling.refresher._calls, "batch", hang)
             for _ in range(3):
-                with pytest.raises(hops.CallTimeout):
+                with pytest.raises(blocking.CallTimeout):
                     await polling.poll()
         await polling.poll()
         assert polling.holders.pids_of(one) == ()
         assert len(polling.holders.processes[there.pid].held[two]) == 2
 
 
-async def test_calls_that_hang_elsewhere_do_not_end_the_asking_who_has_run(
+async def test_calls_that_hang_elsewhere_do_not_end_the_detection_of_processes_that_have_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with child_process() as there:
         polling = Polling(monkeypatch, there.pid)
         await polling.settle()
         with monkeypatch.context() as failing:
-            failing.setattr(hops, "MAX_HUNG", 0)
-            with pytest.raises(hops.CallTimeout):
+            failing.setattr(blocking, "MAX_HUNG", 0)
+            with pytest.raises(blocking.CallTimeout):
                 await polling.poll()
         await polling.poll()
-        assert polling.looking._ran[there.pid] is not None
+        assert polling.refresher._ran[there.pid] is not None
 
 
-# What one user has beyond the limits.
+# Limits for each user.
 
 
 def hold(there: Child, count: int, *, uid: int = NOBODY) -> None:
-    """Have it hold so many sockets, as this user."""
+    """Make the child hold ``count`` sockets as the user ``uid``."""
     there(f"held = [socket.socket() for _ in range({count})]; os.setuid({uid})")
 
 
-async def test_a_user_with_too_much_is_named_and_others_are_read(
+async def test_a_user_beyond_the_limits_is_named_and_other_users_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()
@@ -279,15 +287,15 @@ async def test_a_user_with_too_much_is_named_and_others_are_read(
         for _ in range(3):
             await polling.poll()
         assert polling.holders.processes.keys() == {small.pid, roots.pid}
-        (sentence,) = polling.looking.beyond_limits()
+        (sentence,) = polling.refresher.beyond_limits()
         assert sentence.startswith(f"user {NOBODY} has 100 descriptors in 2 processes")
         large("held.clear()")
         await polling.poll()
         assert large.pid in polling.holders.processes
-        assert polling.looking.beyond_limits() == []
+        assert polling.refresher.beyond_limits() == []
 
 
-async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left(
+async def test_processes_beyond_the_limit_of_a_user_are_read_within_the_time_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()
@@ -304,7 +312,7 @@ async def test_what_a_user_has_beyond_the_limit_is_read_in_the_time_that_is_left
         assert all(len(one.held) == 30 for one in polling.holders.processes.values())
 
 
-async def test_a_process_that_may_not_be_dumped_is_its_users(
+async def test_a_process_that_is_not_dumpable_counts_for_its_user(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need_root()

@@ -14,7 +14,7 @@ from ..make import tcp
 
 
 class Decoder:
-    """Decodes ``INODE[:TEXT]``; notes what it was given."""
+    """A decoder of rows ``INODE[:STATE]`` that records its calls."""
 
     def __init__(self, netns: int = 1) -> None:
         self.netns = netns
@@ -24,9 +24,9 @@ class Decoder:
         rows = list(fresh)
         self.calls.append(rows)
         for row in rows:
-            inode, _, told = row.partition(b":")
+            inode, _, state = row.partition(b":")
             if inode.isdigit():
-                yield row, tcp(int(inode), told.decode() or "LISTEN", netns=self.netns)
+                yield row, tcp(int(inode), state.decode() or "LISTEN", netns=self.netns)
 
 
 def read(*rows: bytes, before: Table = EMPTY, netns: int = 1) -> Table:
@@ -38,13 +38,13 @@ def unix(inode: int, path: str = "/a") -> Socket:
 
 
 def listed(*sockets: Socket) -> Table:
-    """A first reading of these, each row as its ``repr``."""
+    """Return a first reading of these sockets; the row of each is its ``repr``."""
     rows = {repr(socket).encode(): socket for socket in sockets}
     return Table(rows, added=rows)
 
 
 class Readings(SocketTables[str]):
-    """Tables that are read again and again."""
+    """Tables that are read repeatedly."""
 
     def read(self, **rows: list[bytes]) -> Change:
         return self.update(
@@ -52,7 +52,7 @@ class Readings(SocketTables[str]):
         )
 
 
-def test_sockets_that_come_and_go() -> None:
+def test_an_update_returns_added_and_gone_sockets() -> None:
     tables = Readings()
     assert tables.read(tcp=[b"1", b"2"]) == Change({1, 2}, set())
     assert tables.read(tcp=[b"2", b"3"]) == Change({3}, {1})
@@ -60,7 +60,7 @@ def test_sockets_that_come_and_go() -> None:
     assert tables.get("tcp").rows == read(b"2", b"3").rows
 
 
-def test_a_socket_that_reads_otherwise_is_fresh_and_not_gone() -> None:
+def test_a_socket_whose_row_changed_is_added_and_not_gone() -> None:
     tables = Readings()
     tables.read(tcp=[b"1:SYN_SENT"])
     assert tables.read(tcp=[b"1:ESTABLISHED"]) == Change({1}, set())
@@ -76,7 +76,7 @@ def test_a_socket_that_moves_to_another_table_is_not_gone() -> None:
         assert tables.sockets == {1: tcp(1, "ESTABLISHED")}
 
 
-def test_the_same_table_again_is_no_change() -> None:
+def test_an_unchanged_table_is_no_change() -> None:
     tables = Readings()
     table = read(b"1", b"x")
     tables.update({"tcp": table})
@@ -99,30 +99,30 @@ def test_tables_that_are_not_read_again_stay() -> None:
     assert dict(tables.items())["udp"].rows == read(b"2").rows
 
 
-def test_rows_that_nobody_can_hold_neither_come_nor_go() -> None:
+def test_rows_that_no_process_can_hold_are_not_in_the_change() -> None:
     tables = Readings()
     assert tables.read(tcp=[b"0", b"0:TIME_WAIT", b"1"]) == Change({1}, set())
     assert tables.read(tcp=[b"1"]) == Change(set(), set())
     assert 0 not in tables.sockets
 
 
-def test_a_row_that_stands_twice_goes_with_the_second() -> None:
+def test_a_socket_with_two_rows_is_gone_with_the_second_row() -> None:
     tables = Readings()
     tables.read(tcp=[b"1:SYN_SENT", b"1:ESTABLISHED"])
-    assert tables.sockets[1].state == "ESTABLISHED"  # What was read later.
+    assert tables.sockets[1].state == "ESTABLISHED"  # The later row.
     assert tables.read(tcp=[b"1:ESTABLISHED"]) == Change(set(), set())
     assert tables.sockets.keys() == {1}
     assert tables.read(tcp=[]) == Change(set(), {1})
 
 
-def test_of_a_row_that_stood_twice_the_one_that_is_left_is_told() -> None:
+def test_of_a_socket_with_two_rows_the_remaining_row_is_used() -> None:
     tables = Readings()
     tables.read(tcp=[b"1:SYN_SENT", b"1:ESTABLISHED"])
     tables.read(tcp=[b"1:SYN_SENT"])
     assert tables.sockets[1].state == "SYN_SENT"
 
 
-def test_a_row_that_a_table_skipped_comes_back() -> None:
+def test_a_row_that_the_kernel_skipped_is_added_again() -> None:
     tables = Readings()
     tables.read(tcp=[b"1", b"2"])
     assert tables.read(tcp=[b"2"]) == Change(set(), {1})
@@ -130,7 +130,7 @@ def test_a_row_that_a_table_skipped_comes_back() -> None:
     assert tables.sockets.keys() == {1, 2}
 
 
-def test_an_inode_used_again_in_another_table() -> None:
+def test_an_inode_that_is_reused_in_another_table_is_the_new_socket() -> None:
     tables = Readings()
     tables.update({"tcp": read(b"1"), "unix": EMPTY})
     change = tables.update({"tcp": read(before=tables.get("tcp")), "unix": listed(unix(1))})
@@ -139,7 +139,7 @@ def test_an_inode_used_again_in_another_table() -> None:
     assert tables.clashes == set()
 
 
-def test_dropping_a_table() -> None:
+def test_an_empty_table_is_dropped_with_its_sockets() -> None:
     tables = Readings()
     tables.read(tcp=[b"1"], udp=[b"2"])
     assert tables.update({"tcp": EMPTY}) == Change(set(), {1})
@@ -148,7 +148,7 @@ def test_dropping_a_table() -> None:
     assert tables.update({"tcp": EMPTY, "none": EMPTY}) == Change(set(), set())
 
 
-def test_a_table_replaced_by_one_of_another_source() -> None:
+def test_a_table_of_another_source_replaces_a_table() -> None:
     tables = SocketTables[object]()
     tables.update({"tcp": read(b"1"), "tcp6": read(b"2")})
     pair: object = ("tcp", "tcp6")
@@ -162,10 +162,10 @@ def test_a_table_replaced_by_one_of_another_source() -> None:
     assert {one.source for one in tables.sockets.values()} == {"procfs"}
 
 
-# A path with a newline in it may imitate a row of unix.
+# A path that contains a newline may imitate a row of the unix table.
 
 
-def test_a_path_that_imitates_a_row_hides_nothing() -> None:
+def test_a_path_that_imitates_a_row_hides_no_socket() -> None:
     imitation = unix_row(11, "/b").decode().rstrip("\n")
     text = UNIX_HEADING + unix_row(5, f"/a\n{imitation}")
     listing = INET_HEADING + inet_row(11)
@@ -178,7 +178,7 @@ def test_a_path_that_imitates_a_row_hides_nothing() -> None:
         assert tables.clashes == {11}
 
 
-def test_a_row_of_unix_hides_no_other_tables_socket() -> None:
+def test_a_unix_row_hides_no_socket_of_another_table() -> None:
     for names in (["tcp", "unix"], ["unix", "tcp"]):
         tables = Readings()
         both = {"tcp": listed(tcp(1)), "unix": listed(unix(1), unix(2))}
@@ -188,21 +188,21 @@ def test_a_row_of_unix_hides_no_other_tables_socket() -> None:
         assert tables.clashes == {1}
 
 
-def test_a_row_of_unix_that_comes_later_hides_nothing() -> None:
+def test_a_later_unix_row_hides_no_socket() -> None:
     tables = Readings()
     tables.update({"tcp": listed(tcp(1))})
     assert tables.update({"unix": listed(unix(1))}) == Change(set(), set())
     assert (tables.sockets, tables.clashes) == ({1: tcp(1)}, {1})
 
 
-def test_a_row_of_unix_that_was_there_first_gives_way() -> None:
+def test_an_earlier_unix_row_is_replaced_by_the_row_of_another_table() -> None:
     tables = Readings()
     tables.update({"unix": listed(unix(1))})
     assert tables.update({"tcp": listed(tcp(1))}) == Change({1}, set())
     assert (tables.sockets, tables.clashes) == ({1: tcp(1)}, {1})
 
 
-def test_a_socket_stays_when_the_row_that_claims_it_goes() -> None:
+def test_a_socket_stays_when_the_unix_row_that_claims_it_is_gone() -> None:
     for first, second in (("tcp", "unix"), ("unix", "tcp")):
         tables = Readings()
         both = {"tcp": listed(tcp(1)), "unix": listed(unix(1))}
@@ -213,7 +213,7 @@ def test_a_socket_stays_when_the_row_that_claims_it_goes() -> None:
         assert tables.clashes == set()
 
 
-def test_when_the_socket_goes_the_row_that_claims_it_is_left() -> None:
+def test_when_the_claimed_socket_is_gone_only_the_unix_row_may_remain() -> None:
     tables = Readings()
     tables.update({"tcp": listed(tcp(1)), "unix": listed(unix(1))})
     tables.update({"tcp": EMPTY})
@@ -225,7 +225,7 @@ def test_when_the_socket_goes_the_row_that_claims_it_is_left() -> None:
 
 
 class Namespaces(SocketTables[int]):
-    """Tables of several namespaces, each read again and again."""
+    """Tables of several namespaces that are read repeatedly."""
 
     def read(self, shown: dict[int, list[bytes]]) -> Change:
         return self.update(
@@ -234,7 +234,7 @@ class Namespaces(SocketTables[int]):
         )  # fmt: skip
 
 
-def test_a_row_of_another_namespace_overwrites_no_socket() -> None:
+def test_a_row_of_another_namespace_replaces_no_socket() -> None:
     tables = Namespaces()
     tables.read({1: [b"11"]})
     assert tables.read({2: [b"11:SYN_SENT", b"12"]}) == Change({12}, set())
@@ -243,7 +243,7 @@ def test_a_row_of_another_namespace_overwrites_no_socket() -> None:
     assert tables.clashes == set()
 
 
-def test_the_namespace_that_showed_an_inode_first_goes_on_to_show_it() -> None:
+def test_an_inode_stays_with_the_namespace_that_showed_it_first() -> None:
     tables = Namespaces()
     tables.read({1: [b"11:SYN_SENT"]})
     for order in ((1, 2), (2, 1)):
@@ -254,7 +254,7 @@ def test_the_namespace_that_showed_an_inode_first_goes_on_to_show_it() -> None:
     assert tables.disputed == {11}
 
 
-def test_of_two_that_show_an_inode_at_once_the_first_stays() -> None:
+def test_of_two_namespaces_in_one_update_the_first_gets_the_inode() -> None:
     tables = Namespaces()
     assert tables.read({1: [b"11"], 2: [b"11:X"]}) == Change({11}, set())
     assert tables.read({2: [b"11:Y"]}) == Change(set(), set())
@@ -262,7 +262,7 @@ def test_of_two_that_show_an_inode_at_once_the_first_stays() -> None:
     assert tables.disputed == {11}
 
 
-def test_when_an_inode_leaves_its_namespace_another_may_show_it() -> None:
+def test_an_inode_that_is_gone_from_its_namespace_may_belong_to_another() -> None:
     tables = Namespaces()
     tables.read({1: [b"11"], 2: [b"11"]})
     assert tables.read({1: []}) == Change({11}, set())
@@ -270,7 +270,7 @@ def test_when_an_inode_leaves_its_namespace_another_may_show_it() -> None:
     assert tables.disputed == set()
 
 
-def test_when_the_other_namespace_no_longer_shows_it_nothing_changes() -> None:
+def test_nothing_changes_when_the_other_namespace_no_longer_shows_the_inode() -> None:
     tables = Namespaces()
     tables.read({1: [b"11"], 2: [b"11"]})
     assert tables.read({2: []}) == Change(set(), set())
@@ -285,7 +285,7 @@ def test_rows_without_an_inode_are_not_disputed() -> None:
     assert tables.disputed == set()
 
 
-def test_a_unix_row_read_over_netlink_is_not_overwritten_either() -> None:
+def test_a_unix_row_read_over_netlink_is_not_replaced() -> None:
     tables = Readings()
     real = unix(1)._replace(netns=1, source="netlink")
     tables.update({"unix": listed(real)})
@@ -297,7 +297,7 @@ _shown = st.lists(st.sampled_from([b"1", b"1:X", b"2", b"2:X", b"3", b"0"]), max
 
 
 @given(st.lists(st.dictionaries(st.sampled_from([1, 2, 3]), _shown), max_size=8))
-def test_an_inode_stays_with_its_namespace_until_it_leaves(
+def test_an_inode_stays_with_its_namespace_until_it_is_gone_from_it(
     polls: list[dict[int, list[bytes]]],
 ) -> None:
     tables = Namespaces()
@@ -319,15 +319,15 @@ _row = st.sampled_from([b"1", b"1:CLOSE", b"2", b"3", b"0", b"x"])
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.lists(_row, max_size=4)), max_size=6))
-def test_what_came_and_went_leads_to_what_is(polls: list[dict[str, list[bytes]]]) -> None:
+def test_the_sum_of_all_changes_equals_the_sockets(polls: list[dict[str, list[bytes]]]) -> None:
     tables = Readings()
-    there: set[int] = set()
+    inodes: set[int] = set()
     for poll in polls:
         found = {name: read(*rows, before=tables.get(name)) for name, rows in poll.items()}
         change = tables.update(found)
         assert not change.added & change.gone
-        assert change.gone <= there
-        there = there - change.gone | change.added
-        assert tables.sockets.keys() == there
+        assert change.gone <= inodes
+        inodes = inodes - change.gone | change.added
+        assert tables.sockets.keys() == inodes
         listing = [table.sockets().keys() for _name, table in tables.items()]
-        assert there == set().union(*listing)
+        assert inodes == set().union(*listing)

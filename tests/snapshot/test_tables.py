@@ -1,4 +1,4 @@
-"""The tables of every namespace, and when they are read."""
+"""The socket tables of every namespace, and when they are read."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -32,7 +32,7 @@ NOTHING = Change(set(), set())
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,8 +42,11 @@ class Clock:
 
 
 class Answers:
-    """Netlink where the test says what it shows: inodes by the tables they stand for; None where
-    the dump fails. A socket's peer is the inode after a stroke: ``11/12``."""
+    """A netlink client whose answers a test sets.
+
+    ``shown`` has the inodes in each dump, None for a dump that fails. The inode of a peer follows a
+    slash: ``11/12``.
+    """
 
     is_subscribed = False
 
@@ -104,7 +107,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def count(fake: FakeProc, used: int, netns: int = NETNS) -> None:
-    """The counters of a namespace, at rest until they are written again."""
+    """Set the counters of a namespace."""
     fake.raw_table("sockstat", b"sockets: used %d\n" % used, netns=netns)
     fake.raw_table("snmp", b"", netns=netns)
     fake.raw_table("protocols", b"", netns=netns)
@@ -123,7 +126,7 @@ async def read(one: TableReader, namespaces: Namespaces = HERE) -> Change:
 async def due(
     one: TableReader, namespaces: Namespaces = HERE, ran: Collection[int] | None = None
 ) -> list[int]:
-    """What is due, read."""
+    """Read what is due; return the namespaces that were due."""
     found = (await one.plan(namespaces, ran=ran)).groups
     if found:
         await one.read(namespaces, found)
@@ -133,7 +136,7 @@ async def due(
 async def groups(
     one: TableReader, *doubted: Socket, udp_users: Collection[int] = ()
 ) -> list[Group]:
-    """Read the groups that are due here, and return them."""
+    """Read the groups that are due in NETNS, and return them."""
     found = (await one.plan(HERE, doubted=doubted, udp_users=udp_users)).groups
     if found:
         await one.read(HERE, found)
@@ -144,7 +147,7 @@ def seen(one: TableReader) -> dict[int, str]:
     return {inode: socket.source for inode, socket in one.sockets.items()}
 
 
-# When they are read.
+# When tables are read.
 
 
 @pytest.fixture
@@ -153,31 +156,37 @@ def counted(fake: FakeProc, clock: Clock) -> TableReader:
     return reader(fake)
 
 
-async def test_the_tables_are_read_at_first(counted: TableReader) -> None:
+async def test_the_tables_are_due_in_the_first_poll(counted: TableReader) -> None:
     assert await due(counted) == [NETNS]
 
 
-async def test_while_the_counters_stand_still_nothing_is_due(counted: TableReader) -> None:
+async def test_nothing_is_due_while_the_counters_are_unchanged(counted: TableReader) -> None:
     await due(counted)
     for _ in range(3):
         assert await due(counted) == []
 
 
-async def test_counters_that_moved_make_it_due_once(fake: FakeProc, counted: TableReader) -> None:
+async def test_a_namespace_is_due_once_when_its_counters_change(
+    fake: FakeProc, counted: TableReader
+) -> None:
     await due(counted)
     count(fake, 6)
     assert await due(counted) == [NETNS]
     assert await due(counted) == []
 
 
-async def test_counters_that_move_back_have_moved(fake: FakeProc, counted: TableReader) -> None:
+async def test_a_namespace_is_due_when_its_counters_return_to_an_earlier_value(
+    fake: FakeProc, counted: TableReader
+) -> None:
     await due(counted)
     for used in (6, 5):
         count(fake, used)
         assert await due(counted) == [NETNS]
 
 
-async def test_memory_alone_makes_nothing_due(fake: FakeProc, counted: TableReader) -> None:
+async def test_a_change_of_memory_alone_makes_nothing_due(
+    fake: FakeProc, counted: TableReader
+) -> None:
     fake.raw_table("sockstat", b"TCP: inuse 1 orphan 0 tw 0 alloc 1 mem 3\n")
     await due(counted)
     fake.raw_table("sockstat", b"TCP: inuse 1 orphan 0 tw 0 alloc 1 mem 9\n")
@@ -196,12 +205,12 @@ async def test_tables_that_should_list_a_doubted_socket_are_due(
     assert await groups(counted) == []
 
 
-async def test_udp_is_due_where_a_holder_of_a_udp_socket_ran(counted: TableReader) -> None:
+async def test_udp_is_due_where_a_holder_of_a_udp_socket_has_run(counted: TableReader) -> None:
     await due(counted)
     assert await groups(counted, udp_users=[NETNS]) == [UDP]
 
 
-async def test_only_the_group_whose_counter_moved_is_due(
+async def test_only_the_group_whose_counter_changed_is_due(
     fake: FakeProc, counted: TableReader
 ) -> None:
     fake.raw_table("sockstat", b"sockets: used 5\nUDP: inuse 1\n")
@@ -219,7 +228,7 @@ async def test_tcp_sockets_of_other_namespaces_make_nothing_due(
     assert await groups(counted) == []
 
 
-async def test_a_namespace_in_which_nobody_runs_is_counted_now_and_then(
+async def test_the_counters_of_idle_namespaces_are_read_in_turn(
     fake: FakeProc, counted: TableReader, clock: Clock
 ) -> None:
     for pid, netns in ((7, 5), (8, 6)):
@@ -235,7 +244,7 @@ async def test_a_namespace_in_which_nobody_runs_is_counted_now_and_then(
     assert {*first, *await due(counted, all_three, ran=[NETNS])} == {5, 6}
 
 
-async def test_a_namespace_in_which_nothing_happens_is_not_read_again(
+async def test_a_namespace_without_processes_that_run_and_segments_is_not_due(
     fake: FakeProc, counted: TableReader, clock: Clock
 ) -> None:
     tcp = b"Tcp: a b c d e f g h i InSegs\nTcp: 1 2 3 4 5 6 7 8 9 %d\n"
@@ -252,7 +261,7 @@ async def test_a_namespace_in_which_nothing_happens_is_not_read_again(
     assert await due(counted, ran=[NETNS]) == [NETNS]
 
 
-async def test_after_a_while_it_is_due_whatever_the_counters_say(
+async def test_a_namespace_is_due_after_read_seconds_although_its_counters_are_unchanged(
     counted: TableReader, clock: Clock
 ) -> None:
     await due(counted)
@@ -263,7 +272,7 @@ async def test_after_a_while_it_is_due_whatever_the_counters_say(
     assert await due(counted) == []
 
 
-async def test_counters_that_cannot_be_read_are_no_evidence(
+async def test_a_namespace_is_due_while_its_counters_cannot_be_read(
     fake: FakeProc, counted: TableReader
 ) -> None:
     await due(counted)
@@ -272,7 +281,7 @@ async def test_counters_that_cannot_be_read_are_no_evidence(
         assert await due(counted) == [NETNS]
 
 
-async def test_without_counters_it_is_always_due(fake: FakeProc, clock: Clock) -> None:
+async def test_a_namespace_without_counters_is_always_due(fake: FakeProc, clock: Clock) -> None:
     one = reader(fake)
     for _ in range(3):
         assert await due(one) == [NETNS]
@@ -287,17 +296,17 @@ async def test_each_namespace_has_its_own_counters(fake: FakeProc, counted: Tabl
     assert await due(counted, both) == [5]
 
 
-async def test_a_namespace_that_is_new_is_due(fake: FakeProc, counted: TableReader) -> None:
+async def test_a_new_namespace_is_due(fake: FakeProc, counted: TableReader) -> None:
     await due(counted)
     fake.process(7, netns=5)
     count(fake, 5, netns=5)
     assert await due(counted, {NETNS: [1], 5: [7]}) == [5]
 
 
-# What they show.
+# What a reading returns.
 
 
-async def test_a_reading_tells_what_came_and_went(fake: FakeProc) -> None:
+async def test_a_reading_returns_added_and_gone_sockets(fake: FakeProc) -> None:
     one = reader(fake)
     fake.table("tcp", inet_row(11), inet_row(12))
     assert await read(one) == Change({11, 12}, set())
@@ -306,7 +315,7 @@ async def test_a_reading_tells_what_came_and_went(fake: FakeProc) -> None:
     assert await read(one) == NOTHING
 
 
-async def test_what_reads_as_before_is_not_decoded_again(fake: FakeProc) -> None:
+async def test_unchanged_rows_are_not_decoded_again(fake: FakeProc) -> None:
     one = reader(fake)
     fake.table("tcp", inet_row(11), inet_row(12))
     await read(one)
@@ -325,7 +334,7 @@ async def test_rows_that_no_process_can_hold_are_kept_apart(fake: FakeProc) -> N
     assert [row.state for row in one.unowned()] == ["TIME_WAIT"]
 
 
-async def test_a_namespace_that_vanishes_takes_its_rows_along(fake: FakeProc) -> None:
+async def test_the_rows_of_a_namespace_that_is_gone_are_dropped(fake: FakeProc) -> None:
     one = reader(fake)
     fake.process(7, netns=5)
     fake.table("tcp", inet_row(11))
@@ -338,7 +347,7 @@ async def test_a_namespace_that_vanishes_takes_its_rows_along(fake: FakeProc) ->
     assert one.missing() == []
 
 
-async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: FakeProc) -> None:
+async def test_a_namespace_whose_processes_end_during_a_poll_keeps_its_rows(fake: FakeProc) -> None:
     one = reader(fake)
     fake.process(7, netns=5)
     fake.table("tcp", inet_row(12), netns=5)
@@ -351,7 +360,7 @@ async def test_a_namespace_whose_processes_went_meanwhile_changes_nothing(fake: 
     assert one.missing() == []
 
 
-async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
+async def test_a_reading_of_some_groups_leaves_the_others(fake: FakeProc) -> None:
     one = reader(fake)
     fake.table("tcp", inet_row(11))
     fake.table("udp", inet_row(12))
@@ -368,7 +377,7 @@ async def test_some_tables_can_be_read_again(fake: FakeProc) -> None:
 # What cannot be read.
 
 
-async def test_a_table_that_fails_keeps_its_rows_and_is_told(fake: FakeProc) -> None:
+async def test_a_table_that_cannot_be_read_keeps_its_rows_and_is_reported(fake: FakeProc) -> None:
     one = reader(fake)
     fake.table("tcp", inet_row(11))
     fake.table("udp", inet_row(12))
@@ -453,10 +462,10 @@ def test_which_tables_may_list_a_socket(name: str | None, listed: set[Group]) ->
     assert groups_of(Socket(11, name, "inet", None, None)) == listed
 
 
-# Netlink, and text where it fails.
+# Netlink, and text where netlink fails.
 
 
-async def test_what_netlink_shows_is_not_read_as_text(fake: FakeProc) -> None:
+async def test_tables_that_netlink_returns_are_not_read_as_text(fake: FakeProc) -> None:
     one = reader(fake, Answers(tcp=["11"]))
     fake.table("tcp", inet_row(12))
     fake.table("udp", inet_row(13))
@@ -464,7 +473,7 @@ async def test_what_netlink_shows_is_not_read_as_text(fake: FakeProc) -> None:
     assert seen(one) == {11: "netlink", 13: "procfs"}
 
 
-async def test_a_switch_to_text_and_back_loses_and_repeats_nothing(fake: FakeProc) -> None:
+async def test_a_switch_to_text_and_back_neither_loses_nor_repeats_sockets(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "12"])
     one = reader(fake, netlink)
     fake.table("tcp", inet_row(11))
@@ -477,7 +486,7 @@ async def test_a_switch_to_text_and_back_loses_and_repeats_nothing(fake: FakePro
         assert await read(one) == NOTHING
 
 
-async def test_what_went_during_a_switch_is_gone(fake: FakeProc) -> None:
+async def test_a_socket_that_is_missing_after_a_switch_is_gone(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "12"])
     one = reader(fake, netlink)
     fake.table("tcp", inet_row(12), inet_row(13))
@@ -486,7 +495,7 @@ async def test_what_went_during_a_switch_is_gone(fake: FakeProc) -> None:
     assert await read(one) == Change({12, 13}, {11})
 
 
-async def test_where_neither_can_be_read_the_rows_stand(fake: FakeProc) -> None:
+async def test_the_rows_stay_while_neither_netlink_nor_text_can_be_read(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11"])
     one = reader(fake, netlink)
     for name in ("tcp", "tcp6"):
@@ -499,7 +508,7 @@ async def test_where_neither_can_be_read_the_rows_stand(fake: FakeProc) -> None:
     assert len(one.missing()) == 2
 
 
-async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
+async def test_a_table_that_netlink_returns_again_is_not_missing(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11"])
     one = reader(fake, netlink)
     fake.break_table("tcp")
@@ -512,7 +521,7 @@ async def test_what_netlink_shows_again_is_not_missing(fake: FakeProc) -> None:
     assert one.missing() == []
 
 
-async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -> None:
+async def test_the_rows_of_a_text_that_fails_during_a_switch_stay(fake: FakeProc) -> None:
     netlink = Answers(tcp=["11", "16"])
     one = reader(fake, netlink)
     fake.table("tcp", inet_row(11))
@@ -524,7 +533,7 @@ async def test_a_switch_in_which_one_text_fails_keeps_its_rows(fake: FakeProc) -
     assert one.sockets.keys() == {11, 16}
 
 
-async def test_a_table_that_failed_is_read_again_though_its_counters_stand_still(
+async def test_a_table_that_failed_is_read_again_although_its_counters_are_unchanged(
     fake: FakeProc, counted: TableReader, clock: Clock
 ) -> None:
     fake.table("tcp", inet_row(11))

@@ -202,7 +202,7 @@ async def test_the_interval_is_doubled_when_many_polls_are_late(clock: Clock) ->
     polls = Polls(clock, *[0.75] * 20)
     last = (await take(polls, 0.5, 20, PollStats()))[-1]
     assert last.coverage.missing == (
-        "polls take longer than --interval 0.5: there is one every 1 s",
+        "polls take longer than --interval 0.5: the interval is now 1 s",
     )
 
 

@@ -126,7 +126,7 @@ class DestroyMonitor:
             asyncio.get_running_loop().remove_reader(subscribed.fileno())
 
     def _read_paused(self) -> None:
-        """Read what arrived in namespaces that are paused."""
+        """Read the notices that arrived in paused namespaces."""
         for netns in list(self._paused):
             self._read(netns, self._sockets[netns])
 

@@ -34,7 +34,7 @@ _STATES = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
 
 
 def unix_dump() -> Dump:
-    """Return the dump of unix."""
+    """Return the dump of unix sockets."""
     show = _SHOW_NAME | _SHOW_PEER | _SHOW_QUEUES | _SHOW_UID
     body = _REQUEST.pack(AF_UNIX, 0, 0, _ALL_STATES, 0, show, NO_COOKIE)
     return Dump(("unix",), (make_request(body),), _read)

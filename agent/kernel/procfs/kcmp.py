@@ -23,7 +23,9 @@ _KCMP_FILES = 2  # include/uapi/linux/kcmp.h
 
 def threads_with_own_fds(root: str, tid: int, directory: int) -> list[int]:
     """Return the threads of a process that do not share the descriptor table of its thread ``tid``.
-    ``directory`` is the process's, open. Raises OSError when the process has ended."""
+
+    ``directory`` is the open directory of the process. Raises OSError when the process has ended.
+    """
     with open_directory("task", directory) as tasks:
         others = [int(name) for name in os.listdir(tasks) if name != str(tid)]
     if not others:

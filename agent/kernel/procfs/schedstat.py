@@ -34,8 +34,10 @@ def is_conclusive(release: str) -> bool:
 
 
 class _Threads(NamedTuple):
-    """The threads of a process: their ids, their open ``schedstat`` files, and the lines in these.
-    A descriptor of -1 stands for a file that is opened again for each reading."""
+    """The threads of a process: their ids, their open ``schedstat`` files, and what these contain.
+
+    A descriptor of -1 stands for a file that is opened again for each reading.
+    """
 
     tids: tuple[int, ...]
     files: tuple[int, ...]

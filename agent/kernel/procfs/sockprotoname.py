@@ -1,7 +1,7 @@
 """Read the protocol of a socket through its descriptor, from the extended attribute
 ``system.sockprotoname`` (``net/socket.c``).
 
-Blocking. If the descriptor leads to a file meanwhile, the file system of that file is not accessed.
+Blocking. If the descriptor now refers to a file, the file system of that file is not accessed.
 """
 
 from __future__ import annotations
