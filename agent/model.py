@@ -146,8 +146,8 @@ class Holding(NamedTuple):
 
     If the holder is unknown, ``process`` is None, ``fds`` is empty and ``cgroup`` is that of the
     socket, if known. ``peer_pid`` is a holder of a unix socket's peer. ``omitted_fds`` counts the
-    descriptors that ``fds`` does not list. ``attribution`` is how the process of a connection that
-    no poll saw was found: connect, close or listener.
+    descriptors that ``fds`` does not list. ``attribution`` is one of ATTRIBUTIONS, of a TCP
+    connection that no poll saw; None if its process is unknown.
     """
 
     socket: Socket
@@ -160,6 +160,9 @@ class Holding(NamedTuple):
     attribution: str | None = None
 
 
+# How the process of a connection that no poll saw was found: it connected; it held the connection
+# last; it is the only holder of the listening socket, which is a guess.
+ATTRIBUTIONS = ("connect", "close", "listener")
 # (pid, inode); the pid is None for a socket without a known holder.
 HoldingKey = tuple[int | None, int]
 

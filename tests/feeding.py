@@ -24,7 +24,17 @@ from .make import (
 
 AGENT = AgentInfo("host", "boot", "epoch", 1.0)
 # Fields that change without an update, and those that differ from record to record.
-UNTRACKED = {"recv_q", "send_q", "cmdline", "peer_pid", "event", "seq", "time", "previous"}
+UNTRACKED = {
+    "recv_q",
+    "send_q",
+    "cmdline",
+    "peer_pid",
+    "event",
+    "seq",
+    "time",
+    "time_source",
+    "previous",
+}
 
 
 class Source:

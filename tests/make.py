@@ -61,7 +61,7 @@ def snapshot(
     time: float = 1_700_000_100.0,
     coverage: Coverage = FULL_COVERAGE,
     others: Iterable[Process] = (),
-    short_lived: tuple[Holding, ...] = (),
+    short_lived: tuple[Holding | ShortLived, ...] = (),
 ) -> Snapshot:
     """Return a snapshot; ``others`` are processes without a socket."""
     processes = [one.process for one in holdings if one.process] + list(others)
@@ -70,7 +70,9 @@ def snapshot(
         {key(one): one for one in holdings},
         {one.pid: one.start_ticks for one in processes},
         coverage,
-        short_lived=tuple(map(ShortLived, short_lived)),
+        short_lived=tuple(
+            one if isinstance(one, ShortLived) else ShortLived(one) for one in short_lived
+        ),
     )
 
 

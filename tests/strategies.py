@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.model import (
+    ATTRIBUTIONS,
     DATAGRAM_STATES,
     INET_PROTOS,
     TCP_STATES,
@@ -17,8 +18,11 @@ from agent.model import (
     Holding,
     Owner,
     Process,
+    ShortLived,
     Snapshot,
     Socket,
+    SocketEnd,
+    TcpFigures,
 )
 
 from .make import key, process
@@ -114,13 +118,36 @@ pids = st.none() | st.integers(1, 2**22)
 cgroups = st.none() | st.builds(CgroupInfo, st.none() | names, st.none() | names, st.none() | names)
 held = st.builds(
     lambda holding, omitted: holding._replace(omitted_fds=omitted if len(holding.fds) > 1 else 0),
-    st.builds(Holding, sockets, processes, descriptors, owners, pids, st.none(), st.just(0)),
+    st.builds(
+        Holding, sockets, processes, descriptors, owners, pids, st.none(), st.just(0), st.none()
+    ),
     small,
 )
 without_holder = st.builds(
-    Holding, sockets, st.none(), st.just(()), owners, pids, cgroups, st.just(0)
+    Holding, sockets, st.none(), st.just(()), owners, pids, cgroups, st.just(0), st.none()
 )
 holdings = held | without_holder
+# TCP sockets that no poll saw.
+unseen = st.builds(
+    lambda socket, process, owner, attribution: Holding(
+        socket._replace(inode=0, proto="tcp", state=None),
+        process,
+        (),
+        owner,
+        attribution=process and attribution,
+    ),
+    inet_sockets(),
+    st.none() | processes,
+    owners,
+    st.none() | st.sampled_from(ATTRIBUTIONS),
+)
+times = st.none() | st.floats(1.0e9, 4.0e9)
+big = st.integers(0, 2**64 - 1)
+tcp_figures = st.builds(TcpFigures, big, big, small, small, small, st.none() | st.floats(0, 1e7))
+ends = st.builds(SocketEnd, times, st.none() | tcp_figures)
+short_lives = st.builds(
+    ShortLived, unseen | holdings, times, ends, st.sampled_from([None, "closed", "exited"])
+)
 
 
 @st.composite
@@ -143,8 +170,9 @@ def changes(draw: st.DrawFn) -> tuple[Holding, Holding]:
     )
 
 
-coverages = st.builds(Coverage, small, small, small, st.lists(names, max_size=2).map(tuple))
-
+coverages = st.builds(
+    Coverage, small, small, small, st.lists(names, max_size=2).map(tuple), st.none() | names
+)
 
 # Few keys, so that holdings of successive polls often have the same key and differ.
 _busy_processes = st.builds(
@@ -176,6 +204,7 @@ _busy_holdings = st.builds(
     st.none(),
     st.none(),
     st.just(0),
+    st.none(),
 )
 
 
@@ -195,6 +224,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         {key(one): one for one in consistent},
         {pid: one.start_ticks for pid, one in by_pid.items()},
         Coverage(len(by_pid), draw(st.integers(0, 1)), 1),
+        event_times=draw(st.dictionaries(st.integers(1, 3), st.floats(1.0e9, 1.0e9 + 100))),
+        ended=draw(st.dictionaries(st.integers(1, 3), ends)),
     )
 
 

@@ -18,6 +18,7 @@ import orjson
 
 from .. import __version__, model
 from ..model import (
+    ATTRIBUTIONS,
     CgroupInfo,
     Closed,
     Coverage,
@@ -30,6 +31,8 @@ from ..model import (
     ShortLived,
     Snapshot,
     Socket,
+    SocketEnd,
+    TcpFigures,
     Updated,
 )
 from ..stream import history
@@ -122,34 +125,38 @@ def _encode(state: SavedState) -> bytes:
         index = indexes.get(id(holding))
         if index is None:
             index = indexes[id(holding)] = len(holdings)
-            socket, process, fds, owner, peer_pid, cgroup, omitted_fds, _attribution = holding
+            socket, process, fds, owner, peer_pid, cgroup, omitted_fds, attribution = holding
             holdings.append(
                 (
                     sockets.index(socket), processes.index(process), fds, owners.index(owner),
-                    peer_pid, cgroups.index(cgroup), omitted_fds,
+                    peer_pid, cgroups.index(cgroup), omitted_fds, attribution,
                 )
             )  # fmt: skip
         return index
 
     def row_of(delta: Delta) -> tuple[object, ...]:
         match delta:
-            case Opened(holding, _):
-                return ("open", index_of(holding))
-            case Updated(holding, before, seconds, _):
-                return ("update", index_of(holding), index_of(before), seconds)
-            case Closed(holding, reason, seconds, _, _):
-                return ("close", index_of(holding), reason, seconds)
+            case Opened(holding, at):
+                return ("open", index_of(holding), at)
+            case Updated(holding, before, seconds, at):
+                return ("update", index_of(holding), index_of(before), seconds, at)
+            case Closed(holding, reason, seconds, at, figures):
+                return ("close", index_of(holding), reason, seconds, at, _figures_row(figures))
             case Coverage():
-                return ("coverage", tuple(delta[:4]))
+                return ("coverage", tuple(delta))
+
+    def short_lived_row(one: ShortLived) -> tuple[object, ...]:
+        closed, figures = one.end
+        return (index_of(one.holding), one.opened, closed, _figures_row(figures), one.reason)
 
     snapshot = state.snapshot
     values = [
         snapshot.time,
         [(*key, index_of(holding)) for key, holding in snapshot.holdings.items()],
         list(snapshot.processes.items()),
-        tuple(snapshot.coverage[:4]),
+        tuple(snapshot.coverage),
         None if snapshot.changed is None else list(snapshot.changed),
-        [index_of(one.holding) for one in snapshot.short_lived],
+        list(map(short_lived_row, snapshot.short_lived)),
         [(*key, time) for key, time in state.opened_at.items()],
     ]
     batches = [
@@ -157,6 +164,10 @@ def _encode(state: SavedState) -> bytes:
     ]
     tables = [processes.rows, owners.rows, cgroups.rows, sockets.rows, holdings]
     return orjson.dumps([state.epoch, state.seq, tables, values, batches])
+
+
+def _figures_row(figures: TcpFigures | None) -> tuple[object, ...] | None:
+    return None if figures is None else tuple(figures)
 
 
 # The JSON types of each field, in the order of the model's fields.
@@ -175,10 +186,14 @@ _SOCKET = (
     *[_TEXT_OR_NONE] * 2, *[_NUMBER_OR_NONE] * 4, _TEXT, *[_NUMBER_OR_NONE] * 2, _TEXT_OR_NONE,
     *[_NUMBER_OR_NONE] * 2,
 )  # fmt: skip
-_HOLDING = (_NUMBER, _NUMBER_OR_NONE, _LIST, *[_NUMBER_OR_NONE] * 3, _NUMBER)
-_COVERAGE = (_NUMBER, _NUMBER, _NUMBER, _LIST)
+_HOLDING = (_NUMBER, _NUMBER_OR_NONE, _LIST, *[_NUMBER_OR_NONE] * 3, _NUMBER, _TEXT_OR_NONE)
+_COVERAGE = (_NUMBER, _NUMBER, _NUMBER, _LIST, _TEXT_OR_NONE)
+_FIGURES = (*[_NUMBER] * 5, _TIME | _NONE)
+_SHORT_LIVED = (_NUMBER, _TIME | _NONE, _TIME | _NONE, _LIST | _NONE, _TEXT_OR_NONE)
 _KEY = (_NUMBER_OR_NONE, _NUMBER)
 _REASONS = frozenset({"closed", "exited", "attributed"})
+# One text for all holdings.
+_ATTRIBUTIONS = {None: None} | {name: name for name in ATTRIBUTIONS}
 # Of the year 9999: a later time cannot be written as a date.
 _MAX_SECONDS = 253_402_300_799.0
 
@@ -197,7 +212,7 @@ def _decode(content: bytes) -> SavedState:
         dict(_rows(processes, (_NUMBER, _NUMBER))),
         _coverage(coverage),
         None if changed is None else frozenset(map(_key, _rows(changed, _KEY))),
-        tuple(ShortLived(holdings[index]) for index in _values(short_lived, _NUMBER)),
+        tuple(_short_lived(row, holdings) for row in _rows(short_lived, _SHORT_LIVED)),
     )
     opened = {(pid, inode): seconds for pid, inode, seconds in _rows(opened_at, (*_KEY, _TIME))}
     if opened:
@@ -237,27 +252,42 @@ def _holdings(
             peer_pid,
             None if cgroup is None else cgroups[cgroup],
             omitted_fds,
+            _ATTRIBUTIONS[attribution],
         )
-        for socket, process, fds, owner, peer_pid, cgroup, omitted_fds in holding_rows
+        for socket, process, fds, owner, peer_pid, cgroup, omitted_fds, attribution in holding_rows
     ]
 
 
 def _delta(row: list[Any], holdings: list[Holding]) -> Delta:
     match row:
-        case ["open", int(index)]:
-            return Opened(holdings[index])
-        case ["update", int(index), int(before), seconds]:
-            return Updated(holdings[index], holdings[before], _duration(seconds))
-        case ["close", int(index), str(reason), seconds] if reason in _REASONS:
-            return Closed(holdings[index], reason, _duration(seconds))
+        case ["open", int(index), at]:
+            return Opened(holdings[index], _time_or_none(at))
+        case ["update", int(index), int(before), seconds, at]:
+            updated, was = holdings[index], holdings[before]
+            return Updated(updated, was, _duration(seconds), _time_or_none(at))
+        case ["close", int(index), str(reason), seconds, at, row] if reason in _REASONS:
+            time, figures = _time_or_none(at), _figures(row)
+            return Closed(holdings[index], reason, _duration(seconds), time, figures)
         case ["coverage", coverage]:
             return _coverage(coverage)
     raise ValueError
 
 
 def _coverage(row: object) -> Coverage:
-    ((processes, unreadable, netns, missing),) = _rows([row], _COVERAGE)
-    return Coverage(processes, unreadable, netns, _values(missing, _TEXT))
+    ((processes, unreadable, netns, missing, events_off),) = _rows([row], _COVERAGE)
+    return Coverage(processes, unreadable, netns, _values(missing, _TEXT), events_off)
+
+
+def _short_lived(row: list[Any], holdings: list[Holding]) -> ShortLived:
+    index, opened, closed, figures, reason = row
+    if reason is not None and reason not in _REASONS:
+        raise ValueError
+    end = SocketEnd(_time_or_none(closed), _figures(figures))
+    return ShortLived(holdings[index], _time_or_none(opened), end, reason)
+
+
+def _figures(row: object) -> TcpFigures | None:
+    return None if row is None else TcpFigures._make(*_rows([row], _FIGURES))
 
 
 def _key(row: list[Any]) -> HoldingKey:
@@ -269,6 +299,10 @@ def _time(value: float) -> float:
     if type(value) not in _TIME or not 0 <= value <= _MAX_SECONDS:
         raise ValueError
     return value
+
+
+def _time_or_none(value: float | None) -> float | None:
+    return None if value is None else _time(value)
 
 
 def _duration(value: float | None) -> float | None:

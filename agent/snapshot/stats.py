@@ -27,7 +27,11 @@ class PollCost(NamedTuple):
 
 class PollSummary(NamedTuple):
     """The newest polls: median, 99th percentile and CPU time in milliseconds; the average work of a
-    poll. ``polls`` and ``late_polls`` count since the start."""
+    poll. All others count since the start.
+
+    ``tcp_ends`` counts the TCP sockets whose end netlink reported, ``tcp_ends_with_events`` those
+    of them that trace events reported too.
+    """
 
     polls: int
     poll_ms: float
@@ -37,6 +41,9 @@ class PollSummary(NamedTuple):
     descriptors_read: float
     rows_decoded: float
     late_polls: int
+    tcp_ends: int
+    tcp_ends_with_events: int
+    events_lost: int
 
 
 class PollStats:
@@ -46,6 +53,9 @@ class PollStats:
         self._polls: deque[PollCost] = deque(maxlen=WINDOW)
         self._count = 0
         self._late = 0
+        self._tcp_ends = 0
+        self._tcp_ends_with_events = 0
+        self._events_lost = 0
 
     def add(self, poll: PollCost, *, late: bool = False) -> None:
         """Add a poll; ``late``: it ended after the next poll was due."""
@@ -53,11 +63,19 @@ class PollStats:
         self._count += 1
         self._late += late
 
+    def add_events(self, ends: int, with_events: int, lost: int) -> None:
+        """Add TCP sockets whose end netlink reported, those of them that trace events reported too,
+        and trace events that were lost."""
+        self._tcp_ends += ends
+        self._tcp_ends_with_events += with_events
+        self._events_lost += lost
+
     def figures(self) -> PollSummary:
         """Return what the newest polls cost."""
         polls = self._polls
+        events = self._tcp_ends, self._tcp_ends_with_events, self._events_lost
         if not polls:
-            return PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+            return PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, *events)
         seconds = sorted(poll.seconds for poll in polls)
         processes, descriptors, rows = (
             round(sum(column) / len(polls), 1)
@@ -72,6 +90,9 @@ class PollStats:
             descriptors_read=descriptors,
             rows_decoded=rows,
             late_polls=self._late,
+            tcp_ends=self._tcp_ends,
+            tcp_ends_with_events=self._tcp_ends_with_events,
+            events_lost=self._events_lost,
         )
 
 
@@ -80,10 +101,16 @@ def _ms(seconds: float) -> float:
 
 
 def sentence(figures: PollSummary) -> str:
-    """Return the figures as a sentence."""
+    """Return the figures as a sentence; those of trace events if there are any."""
+    events = ""
+    if figures.tcp_ends or figures.events_lost:
+        events = (
+            f"; trace events reported {figures.tcp_ends_with_events} of {figures.tcp_ends} ends of "
+            f"TCP sockets, {figures.events_lost} events were lost"
+        )
     return (
         f"{figures.polls} polls, {figures.late_polls} late; a poll takes {figures.poll_ms} ms "
         f"(p99 {figures.poll_p99_ms}), {figures.poll_cpu_ms} ms of CPU, scans "
         f"{figures.processes_walked} processes, reads {figures.descriptors_read} descriptors, "
-        f"decodes {figures.rows_decoded} rows"
+        f"decodes {figures.rows_decoded} rows{events}"
     )

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from orjson import OPT_APPEND_NEWLINE, dumps
 
 from .. import __version__
-from ..model import INET_FAMILIES, Closed, Coverage, Delta, Holding, Opened, Owner, Process, Updated
+from ..model import (
+    INET_FAMILIES,
+    Closed,
+    Coverage,
+    Delta,
+    Holding,
+    Opened,
+    Owner,
+    Process,
+    TcpFigures,
+    Updated,
+)
 from ..text import escape_controls
 
 if TYPE_CHECKING:
@@ -28,6 +39,7 @@ SCHEMA_VERSION = 1
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
 # Fields that change all the time, which ``previous`` leaves out.
 _UNTRACKED = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
+_NO_FIGURES = dict.fromkeys(TcpFigures._fields)
 _DIRECTIONS = {
     None: "null", "inbound": '"inbound"', "outbound": '"outbound"', "listen": '"listen"'
 }  # fmt: skip
@@ -101,6 +113,13 @@ class Encoder:
         at, host = timestamp(time), self._host
         return f'{{"event":"{event}","seq":{seq},"time":"{at}","host":{host}'
 
+    def _delta_head(self, event: str, seq: int, polled: float, observed: float | None) -> str:
+        """Return the beginning of the record of a delta: with the time that an event showed, or
+        else with that of the poll."""
+        if observed is None:
+            return self.head(event, seq, polled) + ',"time_source":"poll"'
+        return self.head(event, seq, observed) + ',"time_source":"event"'
+
     def holding(self, head: str, holding: Holding) -> bytes:
         """Return a socket record; ``head`` is one of ``snapshot`` or ``open``."""
         return next(self.holdings(head, (holding,)))
@@ -119,7 +138,7 @@ class Encoder:
                 inode, proto, family, kind, state, local_addr, local_port, remote_addr,
                 remote_port, path, direction, recv_q, send_q, _uid, netns, source, peer_inode,
                 _backlog, interface, _cgroup, _cookie,
-            ), process, fds, owner, peer_pid, _place, _omitted_fds, _attribution = holding  # fmt: skip
+            ), process, fds, owner, peer_pid, _place, _omitted, _attribution = holding  # fmt: skip
             if process is not last or (owner, netns, source) != shared:
                 last, shared = process, (owner, netns, source)
                 tail = self._tail(process, owner, netns, source)
@@ -185,18 +204,23 @@ class Encoder:
     def delta(self, delta: Delta, seq: int, time: float) -> bytes:
         """Return the record of a delta."""
         match delta:
-            case Opened(holding, _):
-                return self.holding(self.head("open", seq, time), holding)
-            case Updated(holding, before, _, _):
+            case Opened(holding, at):
+                head = self._delta_head("open", seq, time, at) + _attribution(holding)
+                return self.holding(head, holding)
+            case Updated(holding, before, _, at):
                 fields = socket_fields(holding)
                 fields["previous"] = _previous(holding, before)
-                return self._record_of(self.head("update", seq, time), fields, holding.process)
-            case Closed(holding, reason, seconds, _, _):
+                head = self._delta_head("update", seq, time, at)
+                return self._record_of(head, fields, holding.process)
+            case Closed(holding, reason, seconds, at, figures):
                 fields = socket_fields(holding)
                 fields["reason"] = reason
                 # A wall clock set back must not make a duration negative.
                 fields["duration_ms"] = None if seconds is None else max(0, round(seconds * 1000))
-                return self._record_of(self.head("close", seq, time), fields, holding.process)
+                if holding.socket.proto == "tcp":
+                    fields |= _NO_FIGURES if figures is None else figures._asdict()
+                head = self._delta_head("close", seq, time, at) + _attribution(holding)
+                return self._record_of(head, fields, holding.process)
             case Coverage():
                 return self._record("coverage", seq, time, coverage_fields(delta))
 
@@ -232,6 +256,16 @@ def snapshot_chunks(
 def _json(value: object) -> str:
     """Return a value as JSON without raw control characters."""
     return escape_controls(dumps(value).decode())
+
+
+def _attribution(holding: Holding) -> str:
+    """Return how the process of a TCP socket that no poll saw was found, as the next field of a
+    head; nothing for other sockets."""
+    if holding.socket.inode or holding.socket.proto != "tcp":
+        return ""
+    if holding.attribution is None:
+        return ',"attribution":null'
+    return f',"attribution":"{holding.attribution}"'
 
 
 def socket_fields(holding: Holding) -> dict[str, object]:
@@ -289,7 +323,15 @@ def process_fields(process: Process) -> dict[str, object]:
 
 def coverage_fields(coverage: Coverage) -> dict[str, object]:
     """Return the coverage fields of ``hello`` and ``coverage`` records."""
-    return {"complete": coverage.complete, **coverage._asdict()}
+    return {
+        "complete": coverage.complete,
+        "processes": coverage.processes,
+        "unreadable": coverage.unreadable,
+        "netns": coverage.netns,
+        "missing": coverage.missing,
+        "events": coverage.events_off is None,
+        "events_off": coverage.events_off,
+    }
 
 
 def record_fields(holding: Holding) -> dict[str, object]:

@@ -107,14 +107,14 @@ class Filter:
                 return delta if "open" in self.events and self.matches(holding) else None
             case Closed(holding):
                 return delta if "close" in self.events and self.matches(holding) else None
-            case Updated(holding, before, seconds):
+            case Updated(holding, before, seconds, time):
                 after, passed = self.matches(holding), self.matches(before)
                 if after and passed:
                     return delta if "update" in self.events else None
                 if after:
-                    return Opened(holding) if "open" in self.events else None
+                    return Opened(holding, time) if "open" in self.events else None
                 if passed and "close" in self.events:
-                    return Closed(before, "filtered", seconds)
+                    return Closed(before, "filtered", seconds, time)
                 return None
         return delta
 

@@ -9,13 +9,14 @@ from operator import attrgetter
 from sys import getsizeof
 from typing import NamedTuple
 
-from ..model import INET_FAMILIES, Coverage, Delta, Holding, Updated
+from ..model import INET_FAMILIES, Closed, Coverage, Delta, Holding, Updated
 from ..snapshot.stats import PollSummary
 
 # What values of the model take with all their numbers and addresses, but without texts of variable
 # length. A test compares the sums with what deltas really keep alive.
 _DELTA_BYTES = 128
 _COVERAGE_BYTES = 256
+_FIGURES_BYTES = 288
 _HOLDING_BYTES = 280
 _SOCKET_BYTES = 832
 _PROCESS_BYTES = 304
@@ -48,11 +49,13 @@ def _size(deltas: Sequence[Delta]) -> int:
     for delta in deltas:
         size += _DELTA_BYTES
         if isinstance(delta, Coverage):
-            size += _COVERAGE_BYTES + _texts(delta.missing, counted)
+            size += _COVERAGE_BYTES + _texts((*delta.missing, delta.events_off), counted)
             continue
         size += _holding(delta.holding, counted)
         if isinstance(delta, Updated):
             size += _holding(delta.before, counted)
+        elif isinstance(delta, Closed) and delta.figures is not None:
+            size += _FIGURES_BYTES
     return size
 
 

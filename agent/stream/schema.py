@@ -40,7 +40,9 @@ def _time(text: str) -> Schema:
 _COMMON: Schema = {
     "event": {"type": "string", "description": "Kind of record."},
     "seq": _count("Number of the change; in other records, of the newest change included."),
-    "time": _time("When the agent saw it; RFC 3339, UTC."),
+    "time": _time(
+        "When it happened, if time_source is event; otherwise when the agent saw it; RFC 3339, UTC."
+    ),
     "host": {"type": "string", "description": "Host name of the machine."},
 }
 _COVERAGE: Schema = {
@@ -53,6 +55,11 @@ _COVERAGE: Schema = {
         "items": {"type": "string"},
         "description": "One sentence for each thing that could not be read.",
     },
+    "events": {
+        "type": "boolean",
+        "description": "Whether the kernel's trace events are read.",
+    },
+    "events_off": _nullable("string", "Why trace events are not read; null if they are."),
 }
 _SOCKET: Schema = {
     "proto": _nullable(
@@ -75,7 +82,11 @@ _SOCKET: Schema = {
     "netns": _nullable("integer", "Inode of the network namespace of the socket."),
     "uid": _nullable("integer", "User id of the owner of the socket."),
     "user": _nullable("string", "User name of the owner of the socket."),
-    "source": {"type": "string", "description": "Where the socket was read: netlink or procfs."},
+    "source": {
+        "type": "string",
+        "description": "Where the socket was read: netlink, procfs, or events: only trace events "
+        "showed it.",
+    },
     "pid": _nullable("integer", "Process that holds the socket; null if it is not known."),
 }
 _ENDPOINTS: Schema = {
@@ -129,10 +140,38 @@ _OPTIONAL: Schema = {
         "description": "Command line of the process, with --cmdline.",
     },
 }
+_TIMED: Schema = {
+    "time_source": {
+        "enum": ["event", "poll"],
+        "description": "event: time is when the change happened, as the kernel reported it; poll: "
+        "time is that of the poll that found the change.",
+    },
+}
+_UNSEEN: Schema = {
+    "attribution": _nullable(
+        "string",
+        "Of a TCP socket that no poll saw, how its process was found. connect: it connected or "
+        "listened; close: it held the socket last; listener: a guess, the only holder of the "
+        "listener; null: no process was found.",
+        enum=["connect", "close", "listener", None],
+    ),
+}
+_FIGURES: Schema = {
+    "bytes_sent": _nullable(
+        "integer", "Bytes sent over TCP, those sent again included.", minimum=0
+    ),
+    "bytes_received": _nullable("integer", "Bytes received over TCP.", minimum=0),
+    "segments_out": _nullable("integer", "TCP segments sent.", minimum=0),
+    "segments_in": _nullable("integer", "TCP segments received.", minimum=0),
+    "retransmits": _nullable("integer", "TCP segments sent again.", minimum=0),
+    "rtt_ms": _nullable("number", "Smoothed round-trip time in milliseconds.", minimum=0),
+}
 _CHANGED: Schema = {
+    **_TIMED,
     "previous": {"type": "object", "description": "Previous values of the fields that changed."},
 }
 _ENDED: Schema = {
+    **_TIMED,
     "reason": {
         "enum": ["closed", "exited", "attributed", "filtered"],
         "description": "closed; exited: the process exited; attributed: the holder is now known; "
@@ -170,6 +209,9 @@ _STATS: Schema = {
     "descriptors_read": _amount("Descriptors read per poll; mean of the newest 600."),
     "rows_decoded": _amount("Socket table rows decoded per poll; mean of the newest 600."),
     "late_polls": _count("Polls since the agent started that ended after the next one was due."),
+    "tcp_ends": _count("TCP sockets since the agent started whose end netlink reported."),
+    "tcp_ends_with_events": _count("Those of tcp_ends whose end trace events reported too."),
+    "events_lost": _count("Trace events since the agent started that were lost."),
 }
 
 
@@ -185,11 +227,24 @@ def _record(event: str, fields: Schema, *, optional: Schema | None = None) -> Sc
 
 def _sockets(event: str, more: Schema) -> list[Schema]:
     """Return the forms of a socket record: by family, with a holder and without."""
-    kinds = (
-        (_INET, {"enum": sorted(INET_FAMILIES)}),
+    inet = {"enum": sorted(INET_FAMILIES)}
+    tcp = {"proto": {"const": "tcp", "description": _SOCKET["proto"]["description"]}}
+    other = {"proto": {**_SOCKET["proto"], "not": {"const": "tcp"}}}
+    unseen = {"inode": {"type": "null", "description": _SOCKET["inode"]["description"]}}
+    kinds: list[tuple[Schema, Schema]] = [
         (_ENDPOINTS, {"not": {"enum": [*sorted(INET_FAMILIES), "unix"]}}),
         (_UNIX, {"const": "unix"}),
-    )
+    ]
+    if event == "close":
+        kinds += [
+            (_INET | other, inet),
+            (_INET | tcp | _FIGURES, inet),
+            (_INET | tcp | unseen | _FIGURES | _UNSEEN, inet),
+        ]
+    elif event == "open":
+        kinds += [(_INET, inet), (_INET | tcp | unseen | _UNSEEN, inet)]
+    else:
+        kinds += [(_INET, inet)]
     forms = []
     for names, family in kinds:
         socket = {**_SOCKET, **names, **more}
@@ -210,7 +265,7 @@ def schema() -> Schema:
             _record("hello", _HELLO),
             *_sockets("snapshot", {}),
             _record("snapshot_end", {"count": _count("Records of the snapshot.")}),
-            *_sockets("open", {}),
+            *_sockets("open", _TIMED),
             *_sockets("update", _CHANGED),
             *_sockets("close", _ENDED),
             _record("coverage", _COVERAGE),

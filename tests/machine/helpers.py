@@ -35,6 +35,7 @@ _NOT_COMPARED = {
     "event",
     "seq",
     "time",
+    "time_source",
     "host",
     "previous",
 }

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model import Closed, Delta, Opened, Snapshot, Updated
+from agent.model import (
+    Closed,
+    Delta,
+    Opened,
+    ShortLived,
+    Snapshot,
+    SocketEnd,
+    TcpFigures,
+    Updated,
+)
 from agent.service import handover
 from agent.service.handover import SavedState, load, save
 from agent.stream.diff import DeltaTracker
@@ -27,7 +36,7 @@ from ..feeding import (
     seqs,
 )
 from ..make import key, snapshot
-from ..strategies import changes, coverages, holdings, mutated
+from ..strategies import changes, coverages, ends, holdings, mutated, short_lives, times, unseen
 
 MACHINE = ("host", "boot")
 
@@ -134,7 +143,7 @@ def test_a_file_that_is_no_state_is_rejected(content: bytes) -> None:
         b"[" * 5000,
         b"[1,2,3]",
         b"null",
-        b'["epoch",0,[[],[],[],[],[]],[0,[[1,1,0]],[],[1,0,1,[]],null,[],[]],[]]',
+        b'["epoch",0,[[],[],[],[],[]],[0,[[1,1,0]],[],[1,0,1,[],null],null,[],[]],[]]',
     ],
 )
 def test_malformed_content_is_rejected(content: bytes) -> None:
@@ -144,6 +153,50 @@ def test_malformed_content_is_rejected(content: bytes) -> None:
         assert load(descriptor, MACHINE) is None
     finally:
         os.close(descriptor)
+
+
+CLOSE_ROWS: list[tuple[list[Any], bool]] = [
+    ([2.5, [1, 2, 3, 4, 5, 0.5]], True),
+    ([None, None], True),
+    ([2.5, [1, 2, 3, 4, 5, None]], True),
+    ([-1, None], False),
+    (["now", None], False),
+    ([2.5, [1, 2, 3, 4, 5]], False),
+    ([2.5, [1, 2, 3, 4, 5.5, 0.5]], False),
+    ([2.5, [1, 2, None, 4, 5, 0.5]], False),
+    ([2.5, "123456"], False),
+    ([], False),
+]
+
+
+@pytest.mark.parametrize(("end", "valid"), CLOSE_ROWS)
+def test_the_time_and_the_figures_of_a_close_are_checked(end: list[Any], valid: bool) -> None:
+    held = tuple(snapshot(ONE).holdings.values())
+    if valid:
+        at, figures = end
+        loaded = handover._delta(["close", 0, "closed", 1.5, *end], list(held))
+        expected = None if figures is None else TcpFigures(*figures)
+        assert loaded == Closed(ONE, "closed", 1.5, at, expected)
+    else:
+        with pytest.raises((ValueError, TypeError, LookupError)):
+            handover._delta(["close", 0, "closed", 1.5, *end], list(held))
+
+
+@pytest.mark.parametrize("attribution", ["guess", 1, []])
+def test_an_unknown_attribution_is_rejected(attribution: Any) -> None:
+    state = state_of_short_lived("connect")
+    tree = orjson.loads(handover._encode(state))
+    _epoch, _seq, tables, _values, _batches = tree
+    *_others, rows = tables
+    assert rows[-1][-1] == "connect"
+    assert loaded_from(orjson.dumps(tree)) == state
+    rows[-1][-1] = attribution
+    assert loaded_from(orjson.dumps(tree)) is None
+
+
+def state_of_short_lived(attribution: str) -> SavedState:
+    one = ShortLived(ONE._replace(attribution=attribution), 1.5, SocketEnd(2.5), "closed")
+    return SavedState("epoch", 0, snapshot(short_lived=(one,)), {}, [])
 
 
 def test_loading_runs_no_code(tmp_path: Path) -> None:
@@ -180,14 +233,15 @@ def states(draw: st.DrawFn) -> SavedState:
     for _ in range(draw(st.integers(0, 2))):
         pair = draw(changes())
         deltas = (
-            Opened(pair[1]), Updated(*pair, draw(st.none() | st.just(1.5))),
-            Closed(pair[0], "exited", None), draw(coverages),
+            Opened(pair[1], draw(times)),
+            Updated(*pair, draw(st.none() | st.just(1.5)), draw(times)),
+            Closed(pair[0], "exited", None, *draw(ends)), Opened(draw(unseen)), draw(coverages),
         )  # fmt: skip
         batches.append((1e9 + seq, deltas, seq + 1))
         seq += len(deltas)
     now = Snapshot(
         1.5e9, held, {7: 100}, draw(coverages), draw(st.none() | st.just(frozenset(held))),
-        tuple(held.values())[:1],
+        tuple(draw(st.lists(short_lives, max_size=2))),
     )  # fmt: skip
     return SavedState("epoch", seq, now, dict.fromkeys(held, 1e9), batches)
 

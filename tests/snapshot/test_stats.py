@@ -13,7 +13,7 @@ from agent.snapshot.stats import (
     sentence,
 )
 
-NOTHING = PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+NOTHING = PollSummary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
 
 
 def stats_of(*polls: PollCost) -> PollStats:
@@ -35,7 +35,7 @@ def test_before_the_first_poll_all_figures_are_zero() -> None:
 
 def test_the_figures_of_one_poll_are_its_cost() -> None:
     one = stats_of(PollCost(0.25, 0.125, WorkCounters(3, 40, 500)))
-    assert one.figures() == PollSummary(1, 250.0, 250.0, 125.0, 3.0, 40.0, 500.0, 0)
+    assert one.figures() == PollSummary(1, 250.0, 250.0, 125.0, 3.0, 40.0, 500.0, 0, 0, 0, 0)
 
 
 def test_poll_ms_is_the_median() -> None:
@@ -70,14 +70,30 @@ def test_old_polls_are_only_counted() -> None:
     stats.add(PollCost(100.0, 100.0, WorkCounters(9, 9, 9)), late=True)
     for _ in range(WINDOW):
         stats.add(PollCost(0.001, 0.001, WorkCounters(1, 1, 1)))
-    assert stats.figures() == PollSummary(WINDOW + 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1)
+    assert stats.figures() == PollSummary(WINDOW + 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0, 0, 0)
 
 
 def test_the_sentence_contains_every_figure() -> None:
-    figures = PollSummary(11, 22.25, 33.5, 44.75, 55.5, 66.5, 77.5, 88)
+    figures = PollSummary(11, 22.25, 33.5, 44.75, 55.5, 66.5, 77.5, 88, 99, 98, 7)
     text = sentence(figures)
     assert all(str(figure) in text for figure in figures)
     assert "\n" not in text
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 1000)] * 3)), st.booleans())
+def test_events_are_counted_since_the_start(added: list[tuple[int, int, int]], poll: bool) -> None:
+    stats = lasting(0.1) if poll else PollStats()
+    for ends, with_events, lost in added:
+        stats.add_events(ends, with_events, lost)
+    figures = stats.figures()
+    found = (figures.tcp_ends, figures.tcp_ends_with_events, figures.events_lost)
+    assert found == tuple(map(sum, zip(*added, strict=True))) if added else found == (0, 0, 0)
+
+
+def test_the_sentence_has_events_only_if_there_are_any() -> None:
+    assert "event" not in sentence(NOTHING)
+    assert "9 events were lost" in sentence(NOTHING._replace(events_lost=9))
+    assert "reported 4 of 5 ends" in sentence(NOTHING._replace(tcp_ends=5, tcp_ends_with_events=4))
 
 
 amounts = st.floats(0, 1e4)

@@ -9,7 +9,10 @@ from agent.model import (
     HoldingKey,
     Opened,
     Owner,
+    ShortLived,
     Snapshot,
+    SocketEnd,
+    TcpFigures,
     Updated,
 )
 from agent.stream.diff import DeltaTracker, is_changed, is_same
@@ -177,6 +180,58 @@ def test_a_short_lived_socket_of_an_exited_process_closes_as_exited() -> None:
     for others, reason in ([process(8)], "closed"), ([process(8, 200)], "exited"), ([], "exited"):
         found = deltas(snapshot(), snapshot(others=others, short_lived=(short_lived,)))
         assert found == [Opened(short_lived), Closed(short_lived, reason, None)]
+
+
+FIGURES = TcpFigures(1, 2, 3, 4, 5, 0.5)
+
+
+def test_events_give_deltas_their_times() -> None:
+    one, two = holding(tcp(1)), holding(tcp(2))
+    changed = holding(tcp(1, "CLOSE"))
+    first, second = snapshot(time=10), snapshot(one, time=12)._replace(event_times={1: 10.5})
+    assert deltas(first, second) == [Opened(one, 10.5)]
+    third = snapshot(changed, two, time=14)._replace(event_times={1: 13.5})
+    assert deltas(first, second, third) == [Updated(changed, one, 3.0, 13.5), Opened(two)]
+    ended = {1: SocketEnd(14.5, FIGURES), 2: SocketEnd(None, FIGURES)}
+    last = snapshot(time=16)._replace(ended=ended)
+    assert deltas(first, second, third, last) == [
+        Closed(changed, "exited", 4.0, 14.5, FIGURES),
+        Closed(two, "exited", 2.0, None, FIGURES),
+    ]
+
+
+def test_every_holder_of_a_socket_that_ended_has_the_time_of_its_end() -> None:
+    holders = [holding(by=process(pid)) for pid in (7, 8)]
+    last = snapshot()._replace(ended={11: SocketEnd(9.5)})
+    assert set(deltas(snapshot(*holders), last)) == {
+        Closed(one, "exited", None, 9.5) for one in holders
+    }
+
+
+def test_a_socket_that_another_process_still_holds_closes_at_the_poll() -> None:
+    one, other = holding(by=process(7)), holding(by=process(8))
+    found = deltas(snapshot(one, other), snapshot(other, others=[process(7)]))
+    assert found == [Closed(one, "closed", None)]
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "seconds"),
+    [(1.5, 4.0, 2.5), (None, 4.0, None), (1.5, None, None), (None, None, None)],
+)
+def test_a_short_lived_socket_has_the_times_that_events_showed(
+    opened: float | None, closed: float | None, seconds: float | None
+) -> None:
+    one = ShortLived(holding(), opened, SocketEnd(closed, FIGURES), "closed")
+    assert deltas(snapshot(), snapshot(short_lived=(one,))) == [
+        Opened(one.holding, opened),
+        Closed(one.holding, "closed", seconds, closed, FIGURES),
+    ]
+
+
+def test_events_that_are_switched_off_change_the_coverage() -> None:
+    on = FULL_COVERAGE._replace(events_off=None)
+    assert deltas(snapshot(), snapshot(coverage=on)) == [on]
+    assert deltas(snapshot(coverage=on), snapshot()) == [FULL_COVERAGE]
 
 
 def test_another_namespace_is_an_update() -> None:

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.model import CgroupInfo, Closed, Coverage, Holding, Opened, Owner, Updated
+from agent.model import (
+    ATTRIBUTIONS,
+    EVENTS_OFF,
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Holding,
+    Opened,
+    Owner,
+    TcpFigures,
+    Updated,
+)
 from agent.snapshot.stats import PollSummary
 from agent.stream import encoder as encoding
 from agent.stream.encoder import (
@@ -24,12 +35,21 @@ from agent.stream.filters import Filter
 
 from ..feeding import AGENT
 from ..make import holding, process, records, tcp, without_holder
-from ..strategies import changes, coverages, holdings, unix_sockets
+from ..strategies import changes, coverages, holdings, tcp_figures, unix_sockets, unseen
 
 TIME = 1_700_000_000.25
-STATS = PollSummary(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1)
+STATS = PollSummary(3, 1.5, 2.5, 0.5, 10.0, 20.0, 30.0, 1, 50, 49, 2)
 AT = "2023-11-14T22:13:20.250000Z"
 HEAD = {"event": "open", "seq": 5, "time": AT, "host": "host"}
+DELTA_HEAD = {**HEAD, "time_source": "poll"}
+FIGURES = TcpFigures(5_000_000_000, 1234, 40, 30, 2, 0.125)
+NO_FIGURES = dict.fromkeys(TcpFigures._fields)
+UNSEEN = Holding(
+    tcp(0, remote_addr="::1", remote_port=1)._replace(state=None, source="netlink"),
+    process(),
+    (),
+    Owner(0, "root"),
+)
 
 
 @pytest.fixture
@@ -55,7 +75,7 @@ def test_timestamp() -> None:
 def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:
     by = process(exe="/usr/bin/app", unit="app.service", cgroup="/app.service", container=None)
     assert only(encoder.delta(Opened(holding(tcp(direction="listen"), by, (3, 5))), 5, TIME)) == {
-        **HEAD,
+        **DELTA_HEAD,
         "proto": "tcp",
         "family": "inet",
         "state": "LISTEN",
@@ -141,7 +161,7 @@ def test_an_update_has_the_previous_values(encoder: Encoder) -> None:
     assert record["previous"] == {"state": "SYN_SENT", "comm": "old", "fds": [3], "fd_count": 1}
     assert record == {
         **plain(record_fields(now)),
-        **HEAD,
+        **DELTA_HEAD,
         "event": "update",
         "previous": record["previous"],
     }
@@ -180,8 +200,8 @@ def test_a_close_has_a_duration(
 ) -> None:
     record = only(encoder.delta(Closed(holding(), "exited", seconds), 5, TIME))
     assert record == {
-        **plain(record_fields(holding())), **HEAD, "event": "close", "reason": "exited",
-        "duration_ms": duration,
+        **plain(record_fields(holding())), **DELTA_HEAD, "event": "close", "reason": "exited",
+        "duration_ms": duration, **NO_FIGURES,
     }  # fmt: skip
 
 
@@ -203,6 +223,8 @@ def test_hello(encoder: Encoder) -> None:
         "unreadable": 1,
         "netns": 2,
         "missing": ["something"],
+        "events": False,
+        "events_off": EVENTS_OFF,
     }
 
 
@@ -254,11 +276,66 @@ def test_updates_and_closes_have_the_fields_of_the_holding(pair: tuple[Holding, 
     encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
     updated = only(encoder.delta(Updated(now, was), 5, TIME))
     previous = updated.pop("previous")
-    assert updated == {**HEAD, "event": "update", **plain(record_fields(now))}
+    assert updated == {**DELTA_HEAD, "event": "update", **plain(record_fields(now))}
     assert all(updated[name] != value for name, value in previous.items())
     closed = only(encoder.delta(Closed(was, "closed", 1.5), 5, TIME))
     ending = {"reason": "closed", "duration_ms": 1500}
-    assert closed == {**HEAD, "event": "close", **plain(record_fields(was)), **ending}
+    if was.socket.proto == "tcp":
+        ending |= NO_FIGURES
+    assert closed == {**DELTA_HEAD, "event": "close", **plain(record_fields(was)), **ending}
+
+
+@given(st.floats(0, 4e9), tcp_figures, unseen)
+def test_a_delta_has_the_time_and_the_figures_of_an_event(
+    at: float, figures: TcpFigures, one: Holding
+) -> None:
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
+    deltas = (
+        Opened(one, at), Updated(one, one, 1.0, at), Closed(one, "closed", None, at, figures)
+    )  # fmt: skip
+    records = [only(encoder.delta(delta, 5, TIME)) for delta in deltas]
+    for record in records:
+        assert (record["time"], record["time_source"]) == (timestamp(at), "event")
+    assert {name: records[2][name] for name in TcpFigures._fields} == figures._asdict()
+    assert not records[1].keys() & {"attribution", *TcpFigures._fields}
+    for record in (records[0], records[2]):
+        assert record["attribution"] == one.attribution
+
+
+@pytest.mark.parametrize("attribution", [None, *ATTRIBUTIONS])
+def test_a_tcp_socket_that_no_poll_saw_has_an_attribution(
+    encoder: Encoder, attribution: str | None
+) -> None:
+    one = UNSEEN._replace(attribution=attribution)
+    for delta in (Opened(one), Closed(one, "closed", None)):
+        record = only(encoder.delta(delta, 5, TIME))
+        assert (record["inode"], record["attribution"]) == (None, attribution)
+        assert list(record)[:4] == ["event", "seq", "time", "host"]
+
+
+@pytest.mark.parametrize(
+    "one", [holding(), UNSEEN._replace(socket=UNSEEN.socket._replace(proto="udp"))]
+)
+def test_no_other_socket_has_an_attribution(encoder: Encoder, one: Holding) -> None:
+    for delta in (Opened(one), Updated(one, one), Closed(one, "closed", None)):
+        assert "attribution" not in only(encoder.delta(delta, 5, TIME))
+
+
+def test_only_the_close_of_a_tcp_socket_has_figures(encoder: Encoder) -> None:
+    assert only(encoder.delta(Closed(holding(), "closed", None, None, FIGURES), 5, TIME)) == {
+        **plain(record_fields(holding())), **DELTA_HEAD, "event": "close", "reason": "closed",
+        "duration_ms": None, "bytes_sent": 5_000_000_000, "bytes_received": 1234,
+        "segments_out": 40, "segments_in": 30, "retransmits": 2, "rtt_ms": 0.125,
+    }  # fmt: skip
+    udp = holding(tcp()._replace(proto="udp"))
+    for delta in (Closed(udp, "closed", None), Opened(holding()), Updated(holding(), holding())):
+        assert not only(encoder.delta(delta, 5, TIME)).keys() & set(TcpFigures._fields)
+
+
+def test_a_snapshot_record_has_no_time_source(encoder: Encoder) -> None:
+    for one in (holding(), holding(tcp(state="ESTABLISHED")), UNSEEN):
+        line = encoder.holding(encoder.head("snapshot", 5, TIME), one)
+        assert only(line) == {**HEAD, "event": "snapshot", **plain(record_fields(one))}
 
 
 # Control characters of terminals, which JSON allows unescaped.
@@ -313,6 +390,7 @@ def test_coverage_records_have_the_coverage_fields(sight: Coverage) -> None:
     record = only(Encoder(AgentInfo("host", None, "e", 1.0)).delta(sight, 5, TIME))
     assert record == {**HEAD, "event": "coverage", **plain(coverage_fields(sight))}
     assert record["complete"] == (not sight.missing and not sight.unreadable)
+    assert record["events"] == (record["events_off"] is None)
 
 
 def test_a_reused_pid_has_the_fields_of_the_new_process(encoder: Encoder) -> None:

@@ -9,7 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import FilterError
-from agent.model import CgroupInfo, Closed, Delta, Holding, Opened, Owner, Updated
+from agent.model import (
+    CgroupInfo,
+    Closed,
+    Delta,
+    Holding,
+    Opened,
+    Owner,
+    TcpFigures,
+    Updated,
+)
 from agent.stream.filters import EVENTS, FILTERS, Filter
 
 from ..make import FULL_COVERAGE, holding, process, tcp, without_holder
@@ -225,6 +234,7 @@ def test_event_selects_records_and_not_holdings() -> None:
     assert one.matches(CONNECTION)
 
 
+FIGURES = TcpFigures(1, 2, 3, 4, 5, None)
 LISTENING, CLOSED = holding(tcp(state="LISTEN")), holding(tcp(state="CLOSE"))
 
 
@@ -239,6 +249,13 @@ LISTENING, CLOSED = holding(tcp(state="LISTEN")), holding(tcp(state="CLOSE"))
         (Updated(LISTENING, CLOSED, 1.5), Opened(LISTENING)),
         (Updated(CLOSED, LISTENING, 1.5), Closed(LISTENING, "filtered", 1.5)),
         (Updated(CLOSED, CLOSED, 1.5), None),
+        (Opened(LISTENING, 9.5), Opened(LISTENING, 9.5)),
+        (Updated(LISTENING, CLOSED, 1.5, 9.5), Opened(LISTENING, 9.5)),
+        (Updated(CLOSED, LISTENING, 1.5, 9.5), Closed(LISTENING, "filtered", 1.5, 9.5)),
+        (
+            Closed(LISTENING, "exited", 1.5, 9.5, FIGURES),
+            Closed(LISTENING, "exited", 1.5, 9.5, FIGURES),
+        ),
         (FULL_COVERAGE, FULL_COVERAGE),
     ],
 )

@@ -19,6 +19,7 @@ from agent.model import (
     Holding,
     Opened,
     Owner,
+    TcpFigures,
     Updated,
 )
 from agent.snapshot.holders import Holders
@@ -52,6 +53,10 @@ def kept_alive(value: object, seen: set[int]) -> int:
     if isinstance(value, tuple):
         size += sum(kept_alive(item, seen) for item in value)
     return size
+
+
+TIMES = (1.7e9 + 0.5, 1.7e9 + 0.75)
+FIGURES = TcpFigures(2**63, 2**63 + 1, 2**31, 2**31 + 1, 2**30, 12.5)
 
 
 def batch(*deltas: Delta, first: int = 1) -> Batch:
@@ -89,7 +94,10 @@ def test_the_size_of_a_batch_is_at_least_what_it_keeps_alive(
 ) -> None:
     deltas: list[Delta] = [sight]
     for now, was in pairs:
-        deltas += [Opened(now), Updated(now, was, 1.5), Closed(was, "closed", 2.5)]
+        deltas += [
+            Opened(now, TIMES[0]), Updated(now, was, 1.5, TIMES[1]),
+            Closed(was, "closed", 2.5, TIMES[0] + 1, FIGURES._replace(rtt_ms=2.5)),
+        ]  # fmt: skip
     for delta in deltas:
         assert batch(delta).size >= kept_alive(delta, set())
     assert batch(*deltas).size >= kept_alive(tuple(deltas), set())
@@ -115,8 +123,14 @@ def test_values_that_deltas_share_count_once() -> None:
 
 
 def test_missing_sentences_count() -> None:
-    sight = Coverage(1, 0, 1, ("x" * 10_000, "y" * 10_000))
-    assert batch(sight).size > 20_000
+    sight = Coverage(1, 0, 1, ("x" * 10_000, "y" * 10_000), "z" * 10_000)
+    assert batch(sight).size > 30_000
+
+
+def test_figures_count() -> None:
+    closed = Closed(holding(), "closed", 1.5, TIMES[0])
+    more = batch(closed._replace(figures=FIGURES)).size - batch(closed).size
+    assert more >= kept_alive(FIGURES, set())
 
 
 def test_the_size_of_a_usual_delta_is_near_what_it_keeps_alive() -> None:
@@ -131,7 +145,8 @@ def test_the_bounds_in_bytes_and_in_records_are_reached_together() -> None:
     by = process(1_000, 123_456, exe="/usr/sbin/server", cgroup="/a.service", unit="a.service")
     now = tcp(1_000_000, "ESTABLISHED", remote_addr="192.168.100.200", remote_port=50_000)
     was, one = holding(now._replace(state="SYN_SENT"), by), holding(now, by)
-    sizes = [batch(one).size for one in (Opened(was), Updated(one, was), Closed(one, "exited", 1))]
+    closed = Closed(one, "exited", 1, TIMES[0], FIGURES)
+    sizes = [batch(delta).size for delta in (Opened(was), Updated(one, was), closed)]
     assert sum(sizes) / len(sizes) <= HISTORY_BYTES / HISTORY_RECORDS
 
 

@@ -7,13 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model import CgroupInfo, Closed, Coverage, Delta, Holding, Opened, Updated
+from agent.model import (
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Delta,
+    Holding,
+    Opened,
+    Owner,
+    SocketEnd,
+    TcpFigures,
+    Updated,
+)
 from agent.snapshot.stats import PollStats
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.schema import schema, schema_text
 
 from ..make import holding, process, records, tcp, without_holder
-from ..strategies import changes, coverages, names
+from ..strategies import changes, coverages, ends, names, times, unseen
 
 TIME = 1_700_000_000.0
 STATS = PollStats().figures()
@@ -46,6 +57,15 @@ def test_every_socket_record_is_valid(pair: tuple[Holding, Holding], reason: str
     )
 
 
+@given(unseen, times, ends)
+def test_every_record_of_a_socket_that_only_events_showed_is_valid(
+    one: Holding, opened: float | None, end: SocketEnd
+) -> None:
+    at, figures = end
+    deltas: list[Delta] = [Opened(one, opened), Closed(one, "closed", None, at, figures)]
+    check(*(encoder().delta(delta, 5, TIME) for delta in deltas))
+
+
 @given(coverages, st.booleans(), st.none() | names)
 def test_every_record_of_the_stream_itself_is_valid(
     sight: Coverage, resumed: bool, boot_id: str | None
@@ -65,11 +85,15 @@ def test_records_have_all_fields_of_the_schema_and_no_others() -> None:
     packet = tcp(state="UNCONNECTED")._replace(proto="packet", family="packet")
     by, place = process(cmdline=("app",)), CgroupInfo("/a.service", "a.service", None)
     found = [holding(socket, by) for socket in (tcp(), unix, packet)]
+    unseen = Holding(tcp(0), by, (), Owner(0, "root"), attribution="connect")
     found += [without_holder(socket)._replace(cgroup=place) for socket in (tcp(), unix, packet)]
     lines = [*encoder().holdings(encoder().head("snapshot", 1, TIME), found)]
     for one in found:
         deltas: list[Delta] = [Opened(one), Updated(one, one), Closed(one, "closed", 1.0)]
         lines += [encoder().delta(delta, 1, TIME) for delta in deltas]
+    figures = TcpFigures(1, 2, 3, 4, 5, 0.5)
+    deltas = [Opened(unseen, TIME), Closed(unseen, "closed", 1.0, TIME, figures)]
+    lines += [encoder().delta(delta, 1, TIME) for delta in deltas]
     sight = Coverage(1, 0, 1)
     lines += [
         encoder().hello(0, TIME, sight, resumed=False),
@@ -106,6 +130,9 @@ RECORD: dict[str, Any] = records(encoder().delta(Opened(holding()), 5, TIME))[0]
         {"time": "yesterday"},
         {"seq": -1},
         {"surprise": 1},
+        {"time_source": "clock"},
+        {"attribution": "guess"},
+        {"bytes_sent": 1},
     ],
 )
 def test_an_invalid_value_is_rejected(change: dict[str, Any]) -> None:

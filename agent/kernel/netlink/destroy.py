@@ -9,6 +9,7 @@ socket that opened and closed between two readings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
 from sys import byteorder
 from typing import NamedTuple
 
@@ -28,16 +29,23 @@ from .messages import (
 
 # linux/sock_diag.h: the multicast groups of TCP and UDP, IPv4 and IPv6.
 GROUPS = (1, 2, 3, 4)
-_INET_DIAG_PROTOCOL = 10
+_INET_DIAG_INFO, _INET_DIAG_PROTOCOL = 2, 10
 _PROTOCOLS = {6: "tcp", 17: "udp", 136: "udplite"}
 PROTOCOLS = frozenset(_PROTOCOLS.values())
 # Places in a row.
 _LOCAL_PORT = slice(4, 6)
 _COOKIE = slice(44, 52)
+# struct tcp_info, linux/tcp.h: rtt in microseconds, total_retrans, bytes_received, segs_out,
+# segs_in, bytes_sent. Linux before 4.19 sends a shorter one, without bytes_sent.
+_TCP_INFO = Struct("=68xI 28xI 24xQII 56xQ")
 
 
 class DestroyNotice(NamedTuple):
-    """The cookie and the protocol of a destroyed socket, and its row without attributes."""
+    """The cookie and the protocol of a destroyed socket, and its row without attributes.
+
+    ``figures`` are of TCP only; None if the kernel does not report them, or if no segment was
+    counted: disconnecting a socket, as SO_LINGER with zero seconds does, clears the counters.
+    """
 
     cookie: int
     proto: str
@@ -57,7 +65,7 @@ def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:
             return notices, malformed + 1
         row = buffer[at + HEADER_BYTES : at + length]
         try:
-            number = _parse_protocol(kind, row)
+            number, info = _parse_message(kind, row)
         except MALFORMED:
             malformed += 1
         else:
@@ -65,19 +73,32 @@ def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:
             # A socket without a local port was never bound, and therefore in no table.
             if proto is not None and row[_LOCAL_PORT] != b"\0\0":
                 cookie = int.from_bytes(row[_COOKIE], byteorder)
-                notices.append(DestroyNotice(cookie, proto, row[:ROW_BYTES]))
+                figures = _parse_figures(info) if proto == "tcp" else None
+                notices.append(DestroyNotice(cookie, proto, row[:ROW_BYTES], figures))
         at += (length + 3) & ~3
     return notices, malformed
 
 
-def _parse_protocol(kind: int, row: bytes) -> int:
-    """Return the protocol number of a message. Raises MALFORMED if it is not a notice."""
+def _parse_message(kind: int, row: bytes) -> tuple[int, bytes]:
+    """Return the protocol number and the tcp_info of a message, empty if it has none. Raises
+    MALFORMED if the message is not a notice."""
     if kind != SOCK_DIAG_BY_FAMILY or not is_inet(row):
         raise MalformedRow
-    value = parse_attributes(row, ROW_BYTES).get(_INET_DIAG_PROTOCOL)
-    if not value:
+    attributes = parse_attributes(row, ROW_BYTES)
+    protocol = attributes.get(_INET_DIAG_PROTOCOL)
+    if not protocol:
         raise MalformedRow
-    return value[0]
+    return protocol[0], attributes.get(_INET_DIAG_INFO, b"")
+
+
+def _parse_figures(info: bytes) -> TcpFigures | None:
+    if len(info) < _TCP_INFO.size:
+        return None
+    rtt, retransmits, received, segments_out, segments_in, sent = _TCP_INFO.unpack_from(info)
+    if not segments_out and not segments_in:
+        return None
+    rtt_ms = rtt / 1000 if rtt else None
+    return TcpFigures(sent, received, segments_out, segments_in, retransmits, rtt_ms)
 
 
 def short_lived(notices: Sequence[DestroyNotice], tcp: Table, scope: Scope) -> list[Socket]:
