@@ -66,6 +66,7 @@ class TaskTable:
             case Executed(pid=pid, old_tid=old_tid, filename=filename):
                 if old_tid != pid:  # A thread other than the main one: it takes over the pid.
                     self._pids.pop(old_tid, None)
+                    self._exited.pop(pid, None)  # The main thread exited, not the process.
                 self._pids[pid] = pid
                 self._tasks[pid] = self._task(pid)._replace(exe=decode(filename))
             case Exited(time=time, exited_tid=tid):
