@@ -78,7 +78,9 @@ class TaskTable:
         self._exited.pop(tid, None)
         creator = self.find_process(event.tid)
         if event.clone_flags & _CLONE_THREAD:
-            if creator is not None:
+            if creator is None:
+                self._pids.pop(tid, None)  # Of an earlier thread with this id.
+            else:
                 self._pids[tid] = creator
             return
         if event.tid == _KTHREADD or creator == _KERNEL:

@@ -116,6 +116,11 @@ def test_a_pid_that_is_used_again_by_a_thread_is_of_its_process() -> None:
     assert table.find(100) == Task(50)
 
 
+def test_a_thread_of_an_unknown_creator_is_not_of_the_process_that_had_its_id() -> None:
+    table = made(forked(), Exited(2, 0, 100, 100), cloned(100, by=77))
+    assert table.find(100) is None
+
+
 def test_a_child_of_an_unknown_creator_has_no_parent() -> None:
     assert made(forked(by=77)).find(100) == Task(100, SECOND, None, "sh")
 
