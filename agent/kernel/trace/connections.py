@@ -8,7 +8,8 @@ running then. Evidence of the process, the strongest first:
 - it connected the socket, or made it a listener;
 - it closed or shut down the connection while it was established: it held the socket last;
 - it destroyed the socket, whose connection the peer had reset: it held the socket last;
-- it aborted the connection. Another program can do that, too (``ss --kill``).
+- it aborted the connection, which an interrupt destroyed. Another program can do that, too
+  (``ss --kill``).
 
 Events may be lost, and an address is used again at once. Evidence is used only if the ports of the
 destroyed socket are those of the connection that it belongs to; and where one of them is not known,
@@ -218,13 +219,12 @@ class ConnectionTable:
                 ends = ends._replace(remote=connection.remote, remote_port=connection.remote_port)
             role, opened, closed = connection.role, connection.opened, connection.closed
             opener, closer, aborter = connection.opener, connection.closer, connection.aborter
-        in_process = not event.flags & NOT_IN_PROCESS
-        if in_process:
+        task = opener or closer
+        if not event.flags & NOT_IN_PROCESS:
             closed = event.time
-            destroyer = self._actor(event) if opener is None and closer is None else None
+            task = task or self._actor(event)
         else:
-            destroyer = None
-        task = opener or closer or destroyer or aborter
+            task = task or aborter
         evidence = None if task is None else CONNECT if task is opener else CLOSE
         if closed is None:
             closed = event.time

@@ -202,6 +202,15 @@ def test_a_program_that_kills_a_connection_is_not_its_holder() -> None:
     ) == SERVER_PID  # fmt: skip
 
 
+@pytest.mark.parametrize("tid", [KWORKER, 5555])
+def test_a_program_that_kills_is_not_the_holder_where_that_is_unknown(tid: int) -> None:
+    assert pid_of(
+        accepted(),
+        change(ESTABLISHED, CLOSED, SERVER_PORTS, flags=0x80, tid=OTHER_PID),
+        destroyed(7, SERVER_PORTS, flags=0, tid=tid),
+    ) is None  # fmt: skip
+
+
 def test_an_abort_is_evidence_where_nothing_else_is() -> None:
     assert pid_of(
         accepted(),
