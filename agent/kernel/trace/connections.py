@@ -150,7 +150,7 @@ class ConnectionTable:
                 self._started[address] = event.time
         else:
             if connection is None or not self._is_same(connection, event):
-                connection = self._put(event, None)
+                connection = self._put(event, LISTENER if event.old == _LISTEN else None)
             self._close(connection, event)
 
     def note_loss(self, time: int) -> None:
@@ -262,10 +262,10 @@ class ConnectionTable:
         """Return whether an event is of this connection, and not of a later one at its address.
 
         The local port is 0 in SYN_SENT. A reset, or connect(2) with AF_UNSPEC, clears the remote
-        port before the end. With one port alone, a later connection looks the same.
+        port before the end; a listener has none. With one port alone, a later socket looks the same.
         """
         local_port, remote_port = connection.local_port, event.remote_port
-        if local_port == event.local_port and remote_port == connection.remote_port:
+        if local_port == event.local_port and remote_port == connection.remote_port != 0:
             return True
         return (
             local_port in (0, event.local_port)

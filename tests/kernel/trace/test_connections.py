@@ -388,6 +388,16 @@ def test_a_loss_does_not_touch_connections_with_known_ports() -> None:
     assert one.task == Task(CLIENT_PID)
 
 
+def test_after_a_loss_a_listener_is_of_the_process_that_closes_it() -> None:
+    """Another listener with this port may have been at the address meanwhile."""
+    tables = Tables(change(CLOSED, LISTEN, (80, 0), tid=OTHER_PID))
+    lost(tables)
+    ending = change(LISTEN, CLOSED, (80, 0), time=FIRST_TIME + 5, tid=SERVER_PID)
+    tables.use(ending, destroyed(7, (80, 0)))
+    (one,) = tables.connections.take().finished
+    assert (one.role, one.task, one.opened) == (LISTENER, Task(SERVER_PID), None)
+
+
 def test_after_a_loss_a_cleared_port_does_not_show_which_connection_it_was() -> None:
     tables = Tables(accepted(), change(CLOSE_WAIT, LAST_ACK, SERVER_PORTS, tid=OTHER_PID))
     lost(tables)
