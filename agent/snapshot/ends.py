@@ -20,7 +20,8 @@ NOTICE_SECONDS = 2.0
 EVENT_SECONDS = 0.05
 # Events and notices that wait, 500 bytes each. Beyond that the oldest are reported as they are.
 MAX_WAITING = 50_000
-# Cookies of events that were reported without a notice, which may still come; 100 bytes each.
+# Cookies of sockets of which a notice or an event was reported alone, and the other may still come;
+# 100 bytes each.
 MAX_REPORTED = 50_000
 
 
@@ -75,6 +76,9 @@ class EndMatcher:
             if known is not None:
                 self._count(with_events=True)
                 ends.append(End(known[0], known[1], event))
+            elif event.cookie in self._reported:
+                del self._reported[event.cookie]
+                self.counts = self.counts._replace(with_events=self.counts.with_events + 1)
             elif has_notices:
                 self._finished[event.cookie] = (event, now)
             else:
@@ -89,7 +93,7 @@ class EndMatcher:
         self, ends: list[End], netns: int, notice: DestroyNotice, now: float, *, has_events: bool
     ) -> None:
         cookie = notice.cookie
-        if notice.proto != "tcp" or not has_events:
+        if notice.proto != "tcp":
             ends.append(End(netns, notice, None))
         elif (found := self._finished.pop(cookie, None)) is not None:
             self._count(with_events=True)
@@ -97,6 +101,8 @@ class EndMatcher:
         elif cookie in self._reported:
             del self._reported[cookie]
             self._count(with_events=True)
+        elif not has_events:
+            ends.append(End(netns, notice, None))
         else:
             self._notices[cookie] = (netns, notice, now)
 
@@ -110,7 +116,6 @@ class EndMatcher:
         for cookie in old:
             ends.append(End(None, None, self._finished.pop(cookie)[0]))
             self._reported[cookie] = None
-        drop_oldest(self._reported, MAX_REPORTED)
         old.clear()
         for cookie, (_netns, _notice, since) in self._notices.items():
             if now - since < EVENT_SECONDS and len(self._notices) - len(old) <= MAX_WAITING:
@@ -120,6 +125,8 @@ class EndMatcher:
             netns, notice, _since = self._notices.pop(cookie)
             self._count(with_events=False)
             ends.append(End(netns, notice, None))
+            self._reported[cookie] = None
+        drop_oldest(self._reported, MAX_REPORTED)
 
     def _count(self, *, with_events: bool) -> None:
         notices, matched = self.counts

@@ -403,6 +403,14 @@ class Poller:
         )
 
     @property
+    def event_counts(self) -> tuple[int, int, int]:
+        """Return counts since the start: TCP sockets whose end netlink reported while events were
+        read, those of them that events reported too, and events that were lost."""
+        ends = self.tables.ends.matcher.counts
+        lost = 0 if self.trace is None else self.trace.counts.lost
+        return ends.notices, ends.with_events, lost
+
+    @property
     def work(self) -> WorkCounters:
         """Return what was read since the start."""
         return WorkCounters(

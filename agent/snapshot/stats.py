@@ -63,12 +63,10 @@ class PollStats:
         self._count += 1
         self._late += late
 
-    def add_events(self, ends: int, with_events: int, lost: int) -> None:
-        """Add TCP sockets whose end netlink reported, those of them that trace events reported too,
-        and trace events that were lost."""
-        self._tcp_ends += ends
-        self._tcp_ends_with_events += with_events
-        self._events_lost += lost
+    def set_events(self, ends: int, with_events: int, lost: int) -> None:
+        """Set the counts since the start of TCP sockets whose end netlink reported, of those of
+        them that trace events reported too, and of trace events that were lost."""
+        self._tcp_ends, self._tcp_ends_with_events, self._events_lost = ends, with_events, lost
 
     def figures(self) -> PollSummary:
         """Return what the newest polls cost."""

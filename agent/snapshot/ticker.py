@@ -74,6 +74,7 @@ async def snapshots(poller: Poller, interval: float, vitals: PollStats) -> Async
         spent = time.process_time() - cpu
         late = ended - start >= tick + adaptive.interval
         vitals.add(PollCost(ended - begun, spent, done), late=late)
+        vitals.set_events(*poller.event_counts)
         adaptive.add(ended - begun, late=late)
         cpu, work = time.process_time(), poller.work
         sentence = adaptive.sentence()

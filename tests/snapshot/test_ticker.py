@@ -54,6 +54,7 @@ class Polls:
         self.begun: list[float] = []
         self.work = WorkCounters()
         self.trace = None
+        self.event_counts = (0, 0, 0)
 
     async def poll(self) -> Snapshot:
         self.begun.append(self._clock.now - 1000.0)

@@ -8,10 +8,12 @@ running then. Evidence of the process, the strongest first:
 - it connected the socket, or made it a listener;
 - it closed or shut down the connection while it was established: it held the socket last;
 - it destroyed the socket, whose connection the peer had reset: it held the socket last;
-- it aborted the connection. Another program can do that, too (``ss --kill``).
+- it aborted the connection, which an interrupt destroyed. Another program can do that, too
+  (``ss --kill``).
 
 Events may be lost, and an address is used again at once. Evidence is used only if the ports of the
-destroyed socket are those of the connection that it belongs to.
+destroyed socket are those of the connection that it belongs to; and where one of them is not known,
+only if no event was lost in between.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class _Connection:
 
     __slots__ = (
         "aborter", "closed", "closer", "family", "local", "local_port", "opened", "opener",
-        "remote", "remote_port", "role", "state",
+        "remote", "remote_port", "role", "state", "time",
     )  # fmt: skip
 
     def __init__(self, event: StateChange, role: str | None) -> None:
@@ -124,13 +126,13 @@ class _Connection:
 
     def set_state(self, event: StateChange) -> None:
         """Record the state, and the ends if the local port was not known."""
-        self.state = event.new
+        self.state, self.time = event.new, event.time
         if self.local_port == 0:
             self.set_ends(event)
 
     def set_ends(self, event: StateChange) -> None:
         """Record the state and the ends."""
-        self.state = event.new
+        self.state, self.time = event.new, event.time
         self.family = event.family
         self.local_port, self.remote_port = event.local_port, event.remote_port
         self.local, self.remote = event.local, event.remote
@@ -149,6 +151,7 @@ class ConnectionTable:
         self._started: dict[int, int] = {}  # Address → the time of the newest change to report.
         self._finished: list[Finished] = []
         self._lost = 0
+        self._loss = 0  # When events were lost last.
 
     def __len__(self) -> int:
         """Return the number of connections under way."""
@@ -163,36 +166,42 @@ class ConnectionTable:
         elif new == _ESTABLISHED:
             self._establish(event, connection)
         elif new == _LISTEN:
-            if connection is None or connection.state != _LISTEN:
+            if event.old != _LISTEN:
                 self._open(event, LISTENER)
                 self._started[address] = event.time
-        elif connection is None or connection.local_port != event.local_port:
-            connection = self._connections[address] = _Connection(event, None)
-            self._close(connection, event)
         else:
+            if connection is None or not self._is_same(connection, event):
+                connection = self._put(event, LISTENER if event.old == _LISTEN else None)
             self._close(connection, event)
+
+    def note_loss(self, time: int) -> None:
+        """Record that events were lost before this time, which may be of any connection."""
+        self._loss = max(self._loss, time)
+
+    def _put(self, event: StateChange, role: str | None) -> _Connection:
+        connection = self._connections[event.address] = _Connection(event, role)
+        drop_oldest(self._connections, MAX_CONNECTIONS)
+        return connection
 
     def _open(self, event: StateChange, role: str) -> None:
         """Begin a connection or listener; the socket may have had another connection before."""
-        connection = self._connections[event.address] = _Connection(event, role)
-        drop_oldest(self._connections, MAX_CONNECTIONS)
+        connection = self._put(event, role)
         connection.begin(event.time, self._actor(event))
         self._started.pop(event.address, None)
 
     def _establish(self, event: StateChange, connection: _Connection | None) -> None:
         is_client = event.old == _SYN_SENT
-        known = connection is not None and (
-            connection.remote_port == event.remote_port
-            and connection.local_port in (0, event.local_port)  # 0 in SYN_SENT.
-            and (connection.role == CLIENT) == is_client
-        )
-        if connection is None or not known:
-            connection = _Connection(event, CLIENT if is_client else SERVER)
+        if (
+            connection is None
+            or not is_client
+            or connection.state != _SYN_SENT
+            or not self._is_same(connection, event)
+        ):
+            connection = self._put(event, CLIENT if is_client else SERVER)
             if event.old == _SYN_RECV:
                 connection.begin(event.time, None)
-            self._connections[event.address] = connection
-            drop_oldest(self._connections, MAX_CONNECTIONS)
-        connection.set_ends(event)
+        else:
+            connection.set_ends(event)
         self._started[event.address] = event.time
 
     def _close(self, connection: _Connection, event: StateChange) -> None:
@@ -213,17 +222,19 @@ class ConnectionTable:
             return
         ends = Tuple(event.family, event.local, event.local_port, event.remote, event.remote_port)
         opener = closer = aborter = opened = closed = role = None
-        if connection is not None and _is_same(connection, event):
-            ends = connection.ends()
+        if connection is not None and self._is_same(connection, event):
+            if connection.local_port:
+                ends = connection.ends()
+            else:  # The connection attempt failed.
+                ends = ends._replace(remote=connection.remote, remote_port=connection.remote_port)
             role, opened, closed = connection.role, connection.opened, connection.closed
             opener, closer, aborter = connection.opener, connection.closer, connection.aborter
-        in_process = not event.flags & NOT_IN_PROCESS
-        if in_process:
+        task = opener or closer
+        if not event.flags & NOT_IN_PROCESS:
             closed = event.time
-            destroyer = self._actor(event) if opener is None and closer is None else None
+            task = task or self._actor(event)
         else:
-            destroyer = None
-        task = opener or closer or destroyer or aborter
+            task = task or aborter
         evidence = None if task is None else CONNECT if task is opener else CLOSE
         if closed is None:
             closed = event.time
@@ -257,12 +268,17 @@ class ConnectionTable:
         """Return the process that acts; None in an interrupt, and for a thread of the kernel."""
         return None if event.flags & NOT_IN_PROCESS else self._tasks.find(event.tid)
 
+    def _is_same(self, connection: _Connection, event: StateChange | Destroyed) -> bool:
+        """Return whether an event is of this connection, and not of a later one at its address.
 
-def _is_same(connection: _Connection, event: Destroyed) -> bool:
-    """Return whether the destroyed socket had this connection last.
-
-    A reset, or connect(2) with AF_UNSPEC, clears the remote port before the end.
-    """
-    return connection.local_port in (0, event.local_port) and event.remote_port in (
-        0, connection.remote_port
-    )  # fmt: skip
+        The local port is 0 in SYN_SENT. A reset, or connect(2) with AF_UNSPEC, clears the remote
+        port before the end; a listener has none. With one port, a later socket may look the same.
+        """
+        local_port, remote_port = connection.local_port, event.remote_port
+        if local_port == event.local_port and remote_port == connection.remote_port != 0:
+            return True
+        return (
+            local_port in (0, event.local_port)
+            and remote_port in (0, connection.remote_port)
+            and connection.time > self._loss
+        )

@@ -104,7 +104,9 @@ class TraceReader:
         events = self._held
         before = len(events)
         for descriptor in self._descriptors:
-            self._read_buffer(descriptor, events)
+            newest = self._read_buffer(descriptor, events)
+            if newest is not None:  # Older events than those of other CPUs follow.
+                mark = min(mark, newest)
         count = len(events) - before
         if count:
             self._name_connecting(events, before)
@@ -115,10 +117,11 @@ class TraceReader:
         self._tasks.expire(mark)
         return count
 
-    def _read_buffer(self, descriptor: int, events: list[Event]) -> None:
-        """Append the events of one CPU."""
+    def _read_buffer(self, descriptor: int, events: list[Event]) -> int | None:
+        """Append the events of one CPU; return the time of the newest one if there are more."""
         read, size, decode = os.read, self._page_size, self._decoder.decode
         found = lost = malformed = losses = 0
+        newest: int | None = None
         for _ in range(MAX_PAGES):
             try:
                 page = read(descriptor, size)
@@ -136,6 +139,10 @@ class TraceReader:
             if decoded.lost != 0:
                 lost += decoded.lost or 0
                 losses += 1
+                if decoded.events:
+                    self.connections.note_loss(decoded.events[0].time)
+        else:
+            newest = events[-1].time if found else None
         counts = self.counts
         self.counts = TraceCounts(
             counts.events + found,
@@ -143,6 +150,7 @@ class TraceReader:
             counts.malformed + malformed,
             counts.losses + losses,
         )
+        return newest
 
     def _name_connecting(self, events: Sequence[Event], start: int) -> None:
         if len(events) - start > 8 * MAX_CONNECTING:

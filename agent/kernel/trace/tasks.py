@@ -66,6 +66,7 @@ class TaskTable:
             case Executed(pid=pid, old_tid=old_tid, filename=filename):
                 if old_tid != pid:  # A thread other than the main one: it takes over the pid.
                     self._pids.pop(old_tid, None)
+                    self._exited.pop(pid, None)  # The main thread exited, not the process.
                 self._pids[pid] = pid
                 self._tasks[pid] = self._task(pid)._replace(exe=decode(filename))
             case Exited(time=time, exited_tid=tid):
@@ -77,7 +78,9 @@ class TaskTable:
         self._exited.pop(tid, None)
         creator = self.find_process(event.tid)
         if event.clone_flags & _CLONE_THREAD:
-            if creator is not None:
+            if creator is None:
+                self._pids.pop(tid, None)  # Of an earlier thread with this id.
+            else:
                 self._pids[tid] = creator
             return
         if event.tid == _KTHREADD or creator == _KERNEL:
