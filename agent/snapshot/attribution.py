@@ -92,7 +92,10 @@ class Attribution:
             return known._replace(comm=task.comm, exe=exe)
         if task.started is None or task.comm is None:
             return None
-        parent = next((found for one in self._ancestors(task) if (found := self._known(one))), None)
+        nearest, parent = next(
+            ((one, found) for one in self._ancestors(task) if (found := self._known(one))),
+            (None, None),
+        )
         ticks = ticks_of(task.started)
         # Children of init move to the cgroup of a unit of their own.
         place = parent if parent is not None and parent.pid != _INIT else None
@@ -103,7 +106,10 @@ class Attribution:
             ppid=task.ppid or 0,
             start_time=self._start_time(ticks),
             uid=None if parent is None else parent.uid,
-            exe=self._exe(task, parent),
+            # It may run the program of its parent, of which procfs shows more than the name.
+            exe=parent.exe
+            if parent and nearest and nearest.exe == task.exe
+            else self._exe(task, parent),
             cgroup=None if place is None else place.cgroup,
             unit=None if place is None else place.unit,
             container=None if place is None else place.container,

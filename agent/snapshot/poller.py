@@ -216,6 +216,7 @@ class Poller:
         last = self._last
         if last is None or self.trace is None:
             return None
+        await self.trace.wait_for_facts()
         ended = self._take_ended()
         inodes = set(ended.listed)
         times = await self._event_join.find_started()

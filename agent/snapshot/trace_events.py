@@ -31,6 +31,8 @@ CHECK_SECONDS = 2.0
 MAX_FACTS = 5000
 # Processes that wait to be read; short-lived ones beyond that are known from events alone.
 MAX_LOOKUPS = 50
+# How long connections wait for the reading of their processes: 10 times what it usually takes.
+LOOKUP_SECONDS = 0.01
 OTHER_NAMESPACE = (
     "no kernel events: their process ids are not those of this procfs, which is of another pid "
     "namespace; run the agent on the host, or give it the procfs of the host with --proc"
@@ -204,9 +206,16 @@ class TraceEvents:
         """Return a process as procfs showed it when it connected."""
         return self._facts.get(pid)
 
+    async def wait_for_facts(self) -> None:
+        """Wait a moment for processes that are being read."""
+        if self._looking_up is not None and not self._looking_up.done():
+            await asyncio.wait((self._looking_up,), timeout=LOOKUP_SECONDS)
+
     def _on_connect(self, tids: Sequence[int]) -> None:
-        """Read the processes of threads that begin a connection, unless too many wait already."""
-        pids = {pid for tid in tids if (pid := self._tasks.find_process(tid))}
+        """Read the processes of threads that begin or end a connection, and their parents, whose
+        program and cgroup they may have; unless too many wait already."""
+        tasks = [task for tid in set(tids) if (task := self._tasks.find(tid)) is not None]
+        pids = {pid for task in tasks for pid in (task.pid, task.ppid) if pid}
         new = {pid for pid in pids if self._is_new(pid)} - self._to_look_up
         if not new or len(self._to_look_up) + len(new) > MAX_LOOKUPS:
             return
@@ -228,6 +237,10 @@ class TraceEvents:
                     self._facts.pop(pid, None)
                     self._facts[pid] = process
                 drop_oldest(self._facts, MAX_FACTS)
+                # Of a process that has ended its parent shows the program and the cgroup.
+                ended = (self._tasks.find(pid) for pid in pids if pid not in facts)
+                parents = {task.ppid for task in ended if task is not None and task.ppid}
+                self._to_look_up |= parents - self._facts.keys() - set(pids)
 
 
 def _release(descriptors: Sequence[int], root: str, own: str | None) -> None:

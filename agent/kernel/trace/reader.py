@@ -31,7 +31,9 @@ MAX_PAGES = 256
 # Processes that are named to ``on_connect`` in one reading; with more events in it procfs is too
 # slow to show short-lived ones.
 MAX_CONNECTING = 50
-_SYN_SENT = 2
+# Changes of state that show a process at the beginning or end of a connection: to SYN_SENT,
+# FIN_WAIT1 and LAST_ACK.
+_SHOWING = frozenset({2, 4, 9})
 _time_of = itemgetter(0)  # All events are tuples that begin with the time.
 
 
@@ -50,9 +52,9 @@ class TraceCounts(NamedTuple):
 class TraceReader:
     """Reads the buffers and keeps the tables of connections and processes up to date.
 
-    ``on_connect`` is called with threads that begin a connection, before their events are used;
-    ``on_report`` after a reading that has news for ``take``. Call ``start`` in an event loop, and
-    ``stop`` before the descriptors are closed.
+    ``on_connect`` is called with threads that begin or end a connection, before their events are
+    used; ``on_report`` after a reading that has news for ``take``. Call ``start`` in an event loop,
+    and ``stop`` before the descriptors are closed.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class TraceReader:
             event.tid
             for event in events[start:]
             if type(event) is StateChange
-            and event.new == _SYN_SENT
+            and event.new in _SHOWING
             and not event.flags & NOT_IN_PROCESS
         ]
         if tids and len(tids) <= MAX_CONNECTING:

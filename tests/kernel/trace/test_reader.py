@@ -184,9 +184,9 @@ def test_threads_that_connect_are_named_before_their_events_are_used(cpus: Cpus)
     cpus.now = FIRST_TIME
     cpus.write(0, *life(), change(CLOSE, SYN_SENT, (0, 80), time=FIRST_TIME + 9, tid=5, flags=0x10))
     cpus.reader.read()
-    assert cpus.connecting == [[PID]]
+    assert cpus.connecting == [[PID, PID]]  # It begins and ends connections.
     cpus.reader.read()
-    assert cpus.connecting == [[PID]]
+    assert cpus.connecting == [[PID, PID]]  # It begins and ends connections.
 
 
 def test_no_threads_are_named_when_there_are_many(
