@@ -145,7 +145,7 @@ def test_a_program_is_that_to_which_links_lead(
 
 
 def test_links_of_a_container_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribution, "real_exe", lambda path: pytest.fail(path))
+    monkeypatch.setattr(attribution, "real_exe", pytest.fail)
     source = made(process(6, 10, container="c"), tasks=Tasks(ancestors=[Task(6)]))
     found = process_of(source)
     assert found is not None

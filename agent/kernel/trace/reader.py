@@ -172,9 +172,9 @@ class TraceReader:
             self._tasks.handle,
         )
         for event in events:
-            if isinstance(event, StateChange):
+            if type(event) is StateChange:
                 change(event)
-            elif isinstance(event, Destroyed):
+            elif type(event) is Destroyed:
                 destroy(event)
             else:
                 handle(event)

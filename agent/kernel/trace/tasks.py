@@ -117,7 +117,9 @@ class TaskTable:
 
     def find(self, tid: int) -> Task | None:
         """Return the process of a thread; None for a kernel thread, or if it is not known."""
-        pid = self.find_process(tid)
+        pid = self._pids.get(tid)
+        if pid is None:
+            pid = self.find_process(tid)
         return self._task(pid) if pid else None
 
     def has_exited(self, task: Task, time: int) -> bool:
@@ -137,4 +139,7 @@ class TaskTable:
         return found
 
     def _task(self, pid: int) -> Task:
-        return self._tasks.get(pid) or Task(pid)
+        task = self._tasks.get(pid)
+        if task is None:
+            task = self._tasks[pid] = Task(pid)
+        return task

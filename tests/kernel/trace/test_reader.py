@@ -207,7 +207,7 @@ def test_no_threads_are_named_when_there_are_many(
 
 async def until_reported(cpus: Cpus, count: int) -> None:
     async with asyncio.timeout(5):
-        while sum(len(one.finished) for one in cpus.reports) < count:
+        while sum(len(one.finished) for one in cpus.reports) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
