@@ -172,9 +172,9 @@ class TraceReader:
             self._tasks.handle,
         )
         for event in events:
-            if type(event) is StateChange:
+            if isinstance(event, StateChange):
                 change(event)
-            elif type(event) is Destroyed:
+            elif isinstance(event, Destroyed):
                 destroy(event)
             else:
                 handle(event)

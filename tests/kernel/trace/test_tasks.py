@@ -63,6 +63,7 @@ def test_a_child_has_the_file_of_its_parent_until_it_executes_another() -> None:
 def test_the_name_of_a_thread_is_not_that_of_its_process() -> None:
     table = made(forked(), cloned(101, by=100), TaskRenamed(2, 0, 101, 101, b"worker"))
     assert table.find(101) == Task(100, SECOND, 50, "sh")
+    assert table._tasks.keys() == {50, 100}
 
 
 def test_what_was_found_before_an_exec_is_of_before() -> None:
