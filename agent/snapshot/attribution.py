@@ -81,9 +81,11 @@ class Attribution:
                 return state.netns
         return None
 
-    def process_of(self, task: Task) -> Process | None:
-        """Return a process as it was when the event was written; None if nothing shows it."""
+    def process_of(self, task: Task, time: int) -> Process | None:
+        """Return a process as it was at the time of an event; None if nothing shows it."""
         known = self._known(task)
+        if known is not None and known.start_ticks > ticks_of(time) + 1:
+            known = None  # Its pid is used again.
         if known is not None:
             if task.comm is None or task.comm == known.comm:
                 return known
@@ -142,7 +144,7 @@ class Attribution:
         socket, finished, figures = ended
         if finished is None:
             return ShortLived(self._builder.build(socket, None, ()), end=SocketEnd(None, figures))
-        process = None if finished.task is None else self.process_of(finished.task)
+        process = None if finished.task is None else self.process_of(finished.task, finished.closed)
         evidence = None if process is None else finished.evidence
         if process is None and finished.task is None and finished.role != CLIENT:
             process, evidence = self._guess(socket)

@@ -103,8 +103,9 @@ class EndedSockets:
         # Rows that were read before the reports began count too.
         new = table.added if is_noted else table.rows
         self._noted.add((netns, name))
-        rows = self._rows.setdefault(netns, {})
-        self._add(rows, new.values())
+        for row in table.removed:
+            self._remove_listener(row)
+        self._add(self._rows.setdefault(netns, {}), new.values())
 
     def note_row(self, netns: int, row: Socket) -> None:
         """Keep a socket that was looked up."""
@@ -113,6 +114,13 @@ class EndedSockets:
     def listener_inodes(self, socket: Socket) -> list[int]:
         """Return the inodes of listeners that may have accepted a connection."""
         return sorted(self._listeners.get((socket.netns, socket.local_port), ()))
+
+    def _remove_listener(self, row: Socket) -> None:
+        key = (row.netns, row.local_port)
+        if row.state == "LISTEN" and key in self._listeners:
+            self._listeners[key].discard(row.inode)
+            if not self._listeners[key]:
+                del self._listeners[key]
 
     def _add(self, rows: dict[RowKey, Socket], new: Iterable[Socket]) -> None:
         for row in new:
@@ -174,8 +182,7 @@ class EndedSockets:
             found = self._pop(netns, end)
             if found is not None:
                 at, row = found
-                if row.state == "LISTEN":
-                    self._listeners.get((row.netns, row.local_port), set()).discard(row.inode)
+                self._remove_listener(row)
                 figures = None if end.notice is None else end.notice.figures
                 listed.setdefault(at, {})[row.inode] = EndedSocket(row, end.finished, figures)
             elif end.notice is not None or self._is_reportable(end.finished):

@@ -69,6 +69,7 @@ class TraceEvents:
         self._news = asyncio.Event()
         self._counts_before = TraceCounts()  # Of earlier readers.
         self._checked_at = 0.0
+        self._losses = 0  # Up to the newest reading of all threads.
         self._was_open = False  # What could be opened once is tried again.
         self.off: str | None = None  # Why events are not read, as a sentence.
 
@@ -83,8 +84,8 @@ class TraceEvents:
             raise TraceUnavailable(f"no kernel events: tracefs: {late.strerror}") from late
         except OSError as error:
             raise TraceUnavailable(f"no kernel events: {error.strerror}") from error
-        self._tasks = TaskTable(lambda tid: find_process(self._root, tid))
-        self._tasks.add_existing(threads)
+        self._tasks.reset(threads)
+        self._facts.clear()
         self._reader = TraceReader(
             self._opened.descriptors,
             self._opened.page_size,
@@ -141,10 +142,12 @@ class TraceEvents:
         if (self._reader is None and not self._was_open) or now - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = now
-        opened = self._opened
-        if opened is not None:
+        opened, reader = self._opened, self._reader
+        if opened is not None and reader is not None:
             with suppress(CallTimeout):
-                if await self._calls.call("trace", instance.is_intact, opened.path):
+                is_intact = await self._calls.call("trace", instance.is_intact, opened.path)
+                if is_intact and reader.failure is None:
+                    await self._rescan()
                     return
             self.off = STOPPED
             await self.close()
@@ -152,6 +155,15 @@ class TraceEvents:
             await self.open()
         except TraceUnavailable as error:
             self.off = str(error)
+
+    async def _rescan(self) -> None:
+        """Read all threads from procfs if events were lost since that was done last."""
+        losses = self.counts.losses
+        if losses != self._losses:
+            with suppress(CallTimeout, OSError):
+                self._tasks.reset(await self._calls.call("threads", list_threads, self._root))
+                self._facts.clear()
+                self._losses = losses
 
     async def close(self) -> None:
         """Stop reading, and remove an instance of the agent's own."""

@@ -7,7 +7,9 @@ import marshal
 import os
 import pickle
 import struct
+import tempfile
 import threading
+from collections.abc import Iterator
 from random import Random
 from socket import ntohs
 
@@ -15,16 +17,23 @@ from agent.kernel.netlink.inet_diag import inet_dump
 from agent.kernel.netlink.messages import split_rows
 from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY
-from agent.kernel.trace.events import EVENTS, SET_STATE, StateChange
+from agent.kernel.trace.connections import ConnectionTable
+from agent.kernel.trace.events import EVENTS, SET_STATE, Destroyed, StateChange
 from agent.kernel.trace.formats import COMMON
+from agent.kernel.trace.reader import TraceReader
+from agent.kernel.trace.tasks import TaskTable
 from tests.captures import capture
 from tests.kernel.trace import captured
+from tests.kernel.trace.history import change, destroyed, page_of
 
 from ..fuzz_tables import SCOPE
 from .timing import Pair
 from .values import COUNT, holdings
 
 DESCRIPTORS = 200
+# Of trace events: 160 pages, which are read at a time.
+CONNECTIONS = 800
+_PID = 100
 # Below the usual RLIMIT_NOFILE of 1,024.
 MANY = 500
 # Numbers that are tried for a new descriptor.
@@ -118,6 +127,64 @@ def trace_pages() -> Pair:
         ]
 
     return Pair(lambda: decoder.decode(page).events, by_field, count)
+
+
+def trace_events() -> Pair:
+    """Read, decode, sort and use the events of connections; use them only. Per event."""
+    kernel = captured.KERNELS[-1]
+    decoder, size = captured.decoder(kernel), captured.layout(kernel).page_size
+    events = list(_connections(CONNECTIONS))
+    tasks = TaskTable(lambda _tid: None)
+    tasks.reset({_PID: _PID})
+    per_page = 40
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    for at in range(0, len(events), per_page):
+        file.write(page_of(events[at : at + per_page]))
+    file.flush()
+    reader = TraceReader(
+        [file.fileno()], size, decoder, tasks,
+        on_connect=lambda _tids: None, on_report=lambda: None,
+    )  # fmt: skip
+    table = ConnectionTable(tasks)
+
+    def read() -> object:
+        file.seek(0)
+        return reader.take()
+
+    def use() -> object:
+        change, destroy = table.change, table.destroy
+        for event in events:
+            if isinstance(event, StateChange):
+                change(event)
+            else:
+                destroy(event)
+        return table.take()
+
+    file.seek(0)
+    if len(found := reader.take().finished) != 2 * CONNECTIONS:
+        raise AssertionError(len(found))
+    return Pair(read, use, len(events))
+
+
+def _connections(count: int) -> Iterator[StateChange | Destroyed]:
+    """Yield the events of connections on loopback, as the filter of the instance passes them."""
+    time = 10**12
+    for number in range(count):
+        ports, back = (20_000 + number, 80), (80, 20_000 + number)
+        client, server = number % 50 * 2 + 1, number % 50 * 2 + 2
+        steps = (
+            change(7, 2, (0, 80), address=client, tid=_PID),
+            change(2, 1, ports, address=client, tid=_PID),
+            change(3, 1, back, address=server, tid=_PID, flags=0x10),
+            change(1, 4, ports, address=client, tid=_PID),
+            change(1, 8, back, address=server, tid=_PID, flags=0x10),
+            change(8, 9, back, address=server, tid=_PID),
+            destroyed(2 * number, ports, address=client),
+            destroyed(2 * number + 1, back, address=server),
+        )
+        for step in steps:
+            time += 10_000
+            yield step._replace(time=time)
 
 
 class _Descriptors:
@@ -231,6 +298,7 @@ BENCHMARKS = (
     byte_order,
     two_comparisons,
     trace_pages,
+    trace_events,
     descriptor_links,
     free_descriptors,
     executor_batches,

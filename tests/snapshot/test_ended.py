@@ -9,8 +9,12 @@ import pytest
 
 from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.procfs.mount import ProcFS
+from agent.kernel.rows import EMPTY, Table, update_table
+from agent.kernel.trace.connections import LISTENER, SERVER, ConnectionReport, Finished, Tuple
+from agent.kernel.trace.tasks import Task
 from agent.model import Socket
-from agent.snapshot.reading import ALL_GROUPS, Namespaces
+from agent.snapshot.ended import EndedSockets
+from agent.snapshot.reading import ALL_GROUPS, EndedSocket, Namespaces
 from agent.snapshot.table_sources import sources_of
 from agent.snapshot.tables import TableReader
 
@@ -128,15 +132,130 @@ async def test_a_notice_removes_the_socket_that_a_reading_showed() -> None:
         await tables.read(namespaces, everything)
         assert inode in tables.sockets
         port = opened.getsockname()[1]
-    ended: dict[int, Socket] = {}
+    ended: dict[int, EndedSocket] = {}
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while inode not in ended:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-        listed = tables.take_ended(namespaces).listed
-        ended |= {at: one.socket for at, one in listed.items()}
-    assert ended[inode].local_port == port
+        ended |= tables.take_ended(namespaces).listed
+    assert ended[inode].socket.local_port == port
     assert inode not in tables.sockets
     reading = await tables.read(namespaces, everything)
     assert inode not in reading.change.gone
     tables.take_ended({})
+
+
+# Connections in text tables, which are matched by their ends.
+
+
+class Reports:
+    """A source of reports of trace events."""
+
+    is_reading = True
+
+    def __init__(self) -> None:
+        self.finished: list[Finished] = []
+
+    def take(self) -> ConnectionReport:
+        taken, self.finished = self.finished, []
+        return ConnectionReport((), taken, 0)
+
+
+def text_row(inode: int, port: int = 4000, state: str = "ESTABLISHED") -> Socket:
+    remote = (None, None) if state == "LISTEN" else (ADDRESS, port)
+    return Socket(inode, "tcp", "inet", None, state, ADDRESS, 80, *remote)
+
+
+def finished(cookie: int = 1, port: int = 4000, pid: int | None = None) -> Finished:
+    local = bytes(10) + b"\xff\xff" + socket.inet_aton(ADDRESS)
+    task = None if pid is None else Task(pid)
+    role = LISTENER if port == 0 else SERVER
+    remote = bytes(16) if port == 0 else local
+    return Finished(cookie, Tuple(2, local, 80, remote, port), role, task, None, 1, 2, False)
+
+
+class TextTables:
+    """Text tables of namespaces; process 100 + N is in namespace N."""
+
+    def __init__(self) -> None:
+        self.reports = Reports()
+        self.ended = EndedSockets((), range(32768, 61000), self.reports)
+        self.tables: dict[int, Table] = {}
+
+    def read(self, netns: int, *rows: Socket) -> None:
+        before = self.tables.get(netns, EMPTY)
+        by_key = {str(row).encode(): row for row in rows}
+        table = update_table(by_key, before, lambda new: ((key, by_key[key]) for key in new))
+        self.ended.note(netns, "tcp", table, before)
+        self.tables[netns] = table
+
+    def end(self, *finished: Finished) -> tuple[dict[int, list[int]], int]:
+        """Return the inodes of the rows that ended, by namespace, and the number of other ends."""
+        self.reports.finished += finished
+        ended, rows = self.ended.take(
+            lambda netns: self.tables[netns],
+            lambda netns: netns,
+            lambda task: task.pid - 100 if task.pid >= 100 else None,
+            0.0,
+        )
+        listed = {netns: sorted(found) for netns, found in rows.items()}
+        assert sorted(ended.listed) == sorted(inode for some in listed.values() for inode in some)
+        return listed, len(ended.unlisted)
+
+
+@pytest.fixture
+def text() -> TextTables:
+    return TextTables()
+
+
+def test_a_connection_of_a_text_table_is_matched_by_its_ends(text: TextTables) -> None:
+    text.read(5, text_row(11), text_row(12, 4001))
+    assert text.end(finished()) == ({5: [11]}, 0)
+    assert text.end(finished(2)) == ({}, 1)  # Another connection with these ends.
+    assert text.end(finished(3, 4001, pid=105)) == ({5: [12]}, 0)
+
+
+def test_the_same_ends_in_two_namespaces_are_told_apart_by_the_process(text: TextTables) -> None:
+    text.read(5, text_row(11))
+    text.read(6, text_row(12))
+    assert text.end(finished(pid=106)) == ({6: [12]}, 0)
+    assert text.end(finished(2, pid=106)) == ({}, 1)
+    assert text.end(finished(3, pid=105)) == ({5: [11]}, 0)
+
+
+def test_the_same_ends_in_two_namespaces_are_left_alone_without_a_process(text: TextTables) -> None:
+    text.read(5, text_row(11))
+    text.read(6, text_row(12))
+    assert text.end(finished()) == ({}, 1)
+    assert text.ended.find(None, finished().ends) is None
+    assert text.ended.find(6, finished().ends) == (6, text_row(12))
+
+
+def test_ends_that_are_used_again_are_of_the_later_connection(text: TextTables) -> None:
+    text.read(5, text_row(11))
+    assert text.end(finished(1)) == ({5: [11]}, 0)
+    text.read(5, text_row(12))
+    assert text.end() == ({}, 0)
+    assert text.end(finished(2)) == ({5: [12]}, 0)
+
+
+def test_of_two_connections_with_the_same_ends_the_later_one_is_kept(text: TextTables) -> None:
+    """The end of the earlier one was lost."""
+    text.read(5, text_row(11))
+    text.read(5, text_row(12))
+    assert text.end(finished(2)) == ({5: [12]}, 0)
+
+
+def test_listeners_are_never_matched_by_their_ends(text: TextTables) -> None:
+    """With SO_REUSEPORT several of them have the same ends."""
+    listeners = [text_row(inode, state="LISTEN") for inode in (11, 12)]
+    text.read(5, *listeners)
+    assert text.end(finished(1, 0), finished(2, 0, pid=105)) == ({}, 0)
+    assert text.ended.listener_inodes(text_row(13)) == [11, 12]
+
+
+def test_rows_of_a_namespace_that_is_gone_are_not_matched(text: TextTables) -> None:
+    text.read(5, text_row(11))
+    text.read(6, text_row(12, 4001))
+    text.ended.follow([6])
+    assert text.end(finished(), finished(2, 4001)) == ({6: [12]}, 1)

@@ -70,9 +70,10 @@ def test_an_event_waits_for_its_notice(matcher: Matcher) -> None:
 
 def test_a_notice_waits_for_its_event(matcher: Matcher) -> None:
     assert matcher.match((7,)) == []
-    assert matcher.matcher.is_waiting
+    states = [matcher.matcher.is_waiting]
     assert matcher.match(events=(7,), after=EVENT_SECONDS / 2) == [BOTH]
-    assert not matcher.matcher.is_waiting
+    states.append(matcher.matcher.is_waiting)
+    assert states == [True, False]
     assert matcher.matcher.counts == EndCounts(1, 1)
 
 

@@ -28,7 +28,6 @@ def ports(due: list[Started]) -> list[int]:
 
 def test_a_connection_is_looked_up_when_it_has_lasted_for_a_while() -> None:
     waiting = LiveConnections()
-    assert not waiting.is_waiting
     waiting.add([connection()], NOW)
     assert waiting.is_waiting
     assert waiting.due(NOW + MIN_AGE_SECONDS / 2) == []

@@ -10,6 +10,7 @@ from agent.kernel.procfs.scanner import ProcessScanner
 from agent.kernel.procfs.sockprotoname import SocketFd, read_protocols
 from agent.model import (
     Closed,
+    Coverage,
     Delta,
     HoldingKey,
     Opened,
@@ -163,7 +164,7 @@ async def test_any_process_of_a_namespace_provides_its_inode(
 async def test_a_poll_returns_coverage_processes_and_time(fake: FakeProc) -> None:
     fake.process(7)
     found = await fake.poller().poll()
-    assert found.coverage == (2, 0, 1, ())
+    assert found.coverage == Coverage(2, 0, 1)
     assert found.processes == {1: 100, 7: 100}
     assert found.time == 1_700_000_100.0
 
@@ -189,7 +190,9 @@ def test_descriptors_that_may_not_be_read_are_reported(open_fake: FakeProc) -> N
     (open_fake.process(7, {3: 11}) / "fd").chmod(0)
     open_fake.table("tcp", inet_row(11))
     found = as_nobody(lambda: asyncio.run(open_fake.poller().poll()))
-    assert found.coverage == (2, 1, 1, ("the descriptors of process 7 (app) may not be read",))
+    assert found.coverage == Coverage(
+        2, 1, 1, ("the descriptors of process 7 (app) may not be read",)
+    )
     assert found.holdings.keys() == {(None, 11)}
 
 

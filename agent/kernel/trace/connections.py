@@ -180,7 +180,8 @@ class ConnectionTable:
 
     def _put(self, event: StateChange, role: str | None) -> _Connection:
         connection = self._connections[event.address] = _Connection(event, role)
-        drop_oldest(self._connections, MAX_CONNECTIONS)
+        if len(self._connections) > MAX_CONNECTIONS:
+            drop_oldest(self._connections, MAX_CONNECTIONS)
         return connection
 
     def _open(self, event: StateChange, role: str) -> None:
@@ -272,7 +273,7 @@ class ConnectionTable:
         """Return whether an event is of this connection, and not of a later one at its address.
 
         The local port is 0 in SYN_SENT. A reset, or connect(2) with AF_UNSPEC, clears the remote
-        port before the end; a listener has none. With one port, a later socket may look the same.
+        port before the end; a listener has none. A later socket may have the same single port.
         """
         local_port, remote_port = connection.local_port, event.remote_port
         if local_port == event.local_port and remote_port == connection.remote_port != 0:

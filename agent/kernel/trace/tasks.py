@@ -50,10 +50,14 @@ class TaskTable:
         self._tasks: dict[int, Task] = {}
         self._exited: dict[int, int] = {}  # Thread → when it exited.
 
-    def add_existing(self, pids: Mapping[int, int]) -> None:
-        """Add threads that procfs shows: thread → process, 0 for kernel threads."""
-        for tid, pid in pids.items():
-            self._pids.setdefault(tid, pid)
+    def reset(self, pids: Mapping[int, int]) -> None:
+        """Replace all that is known by the threads that procfs shows: thread → process, 0 for
+        kernel threads.
+
+        After a loss of events the table may have processes that are gone, and whose pid is used
+        again.
+        """
+        self._pids, self._tasks, self._exited = dict(pids), {}, {}
 
     def handle(self, event: TaskCreated | TaskRenamed | Executed | Exited) -> None:
         """Take in one event. Events come in the order of their times."""
@@ -117,7 +121,9 @@ class TaskTable:
 
     def find(self, tid: int) -> Task | None:
         """Return the process of a thread; None for a kernel thread, or if it is not known."""
-        pid = self.find_process(tid)
+        pid = self._pids.get(tid)
+        if pid is None:
+            pid = self.find_process(tid)
         return self._task(pid) if pid else None
 
     def has_exited(self, task: Task, time: int) -> bool:
@@ -137,4 +143,7 @@ class TaskTable:
         return found
 
     def _task(self, pid: int) -> Task:
-        return self._tasks.get(pid) or Task(pid)
+        task = self._tasks.get(pid)
+        if task is None:
+            task = self._tasks[pid] = Task(pid)
+        return task

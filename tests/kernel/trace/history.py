@@ -3,6 +3,7 @@ with these events."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -379,7 +380,8 @@ class History:
         if socket.peer is not None:
             if socket.peer.state == ESTABLISHED:
                 self._change(socket.peer, CLOSE, None)
-            socket.peer.peer = socket.peer = None
+            socket.peer.peer = None
+            socket.peer = None
         self._ports[0] += 1
         socket.ports = (self._ports[0], 80 + self.random.randrange(3))
         self._change(socket, SYN_SENT, by, (0, socket.ports[1]))
@@ -424,7 +426,7 @@ def record(event: Event, delta: int) -> bytes:
     return make_record(data, delta)
 
 
-def page_of(events: list[Event], lost: int = 0) -> bytes:
+def page_of(events: Sequence[Event], lost: int = 0) -> bytes:
     """Return a page with these events; so many were lost before it."""
     begin = before = events[0].time
     records = []

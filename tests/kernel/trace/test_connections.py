@@ -50,7 +50,7 @@ class Tables:
     def __init__(self, *events: Event) -> None:
         self.tasks = TaskTable(lambda _tid: None)
         pids = {pid: pid for pid in (CLIENT_PID, SERVER_PID, OTHER_PID)}
-        self.tasks.add_existing(pids | {KWORKER: 0, CLIENT_PID + 1: CLIENT_PID})
+        self.tasks.reset(pids | {KWORKER: 0, CLIENT_PID + 1: CLIENT_PID})
         self.connections = ConnectionTable(self.tasks)
         self.use(*events)
 
@@ -91,7 +91,7 @@ def accepted(ports: tuple[int, int] = SERVER_PORTS, **fields: int) -> StateChang
 
 
 def test_a_client_is_reported_with_the_process_that_connected() -> None:
-    events = [
+    events: list[Event] = [
         *connected(tid=CLIENT_PID + 1),
         change(ESTABLISHED, FIN_WAIT1, time=FIRST_TIME + 5, tid=CLIENT_PID + 1),
         destroyed(7, time=FIRST_TIME + 9),
@@ -104,7 +104,7 @@ def test_a_client_is_reported_with_the_process_that_connected() -> None:
 
 
 def test_a_server_is_reported_with_the_process_that_closed_it() -> None:
-    events = [
+    events: list[Event] = [
         accepted(),
         change(CLOSE_WAIT, LAST_ACK, SERVER_PORTS, time=FIRST_TIME + 5, tid=SERVER_PID),
         destroyed(7, SERVER_PORTS, time=FIRST_TIME + 9),
@@ -127,13 +127,13 @@ def test_an_interrupt_shows_the_process_of_the_peer_and_not_the_holder() -> None
 
 @pytest.mark.parametrize("flags", [0x08, 0x10, 0x18, 0x40, 0x90, 0xB4])
 def test_every_kind_of_interrupt_is_no_process(flags: int) -> None:
-    events = [accepted(), destroyed(7, SERVER_PORTS, flags=flags, tid=CLIENT_PID)]
+    events: list[Event] = [accepted(), destroyed(7, SERVER_PORTS, flags=flags, tid=CLIENT_PID)]
     assert pid_of(*events) is None
 
 
 @pytest.mark.parametrize("flags", [0, 0x04, 0x20, 0x24, 0x80, 0xA4])
 def test_other_flags_are_of_a_process(flags: int) -> None:
-    events = [accepted(), destroyed(7, SERVER_PORTS, flags=flags, tid=SERVER_PID)]
+    events: list[Event] = [accepted(), destroyed(7, SERVER_PORTS, flags=flags, tid=SERVER_PID)]
     assert pid_of(*events) == SERVER_PID
 
 
@@ -226,7 +226,8 @@ def test_a_process_exits_before_it_closes() -> None:
         closing = change(
             CLOSE_WAIT, LAST_ACK, SERVER_PORTS, time=FIRST_TIME + 5, tid=SERVER_PID
         )  # fmt: skip
-        tables.use(*sorted([exited, closing], key=lambda event: event[0]))
+        both: list[Event] = [exited, closing]
+        tables.use(*sorted(both, key=lambda event: event.time))
         tables.use(destroyed(7, SERVER_PORTS, time=FIRST_TIME + 9))
         (one,) = tables.connections.take().finished
         assert (one.task, one.exited) == (Task(SERVER_PID), is_exited)
@@ -443,7 +444,6 @@ def test_a_connection_that_has_ended_is_not_reported_to_have_begun() -> None:
 
 def test_nothing_is_reported_twice() -> None:
     tables = Tables(*connected(), *connected((4001, 80), address=2), destroyed(7, address=1))
-    assert tables.connections.has_news
     first = tables.connections.take()
     assert (len(first.started), len(first.finished)) == (1, 1)
     assert not tables.connections.has_news
@@ -489,7 +489,7 @@ def test_recorded_connections_are_of_the_process_that_made_them(kernel: str) -> 
     events = recorded(kernel, "traffic")
     pid = events[0].tid
     tables = Tables()
-    tables.tasks.add_existing({pid: pid})
+    tables.tasks.reset({pid: pid})
     tables.use(*events)
     report = tables.connections.take()
     assert len(report.finished) == len({one.cookie for one in report.finished}) == 9
@@ -508,7 +508,7 @@ def test_every_socket_of_a_history_is_reported_once_with_its_process(seed: int, 
     """Pids and addresses are used again, and ends are the same ones in two namespaces."""
     true = History(seed, steps, pids=20, namespaces=2)
     tasks = TaskTable(lambda _tid: None)
-    tasks.add_existing(true.existing)
+    tasks.reset(true.existing)
     table = ConnectionTable(tasks)
     for event in true.events:
         if isinstance(event, StateChange):

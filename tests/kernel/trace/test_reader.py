@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.trace import reader
-from agent.kernel.trace.connections import ConnectionReport
+from agent.kernel.trace.connections import ConnectionReport, Finished
 from agent.kernel.trace.events import Event, TaskCreated
 from agent.kernel.trace.reader import HELD_NS, TraceCounts, TraceReader
 from agent.kernel.trace.tasks import Task, TaskTable
@@ -52,7 +52,7 @@ class Cpus:
         self.reports: list[ConnectionReport] = []
         if tasks is None:
             tasks = TaskTable(lambda _tid: None)
-            tasks.add_existing({PID: PID})
+            tasks.reset({PID: PID})
         self.reader = TraceReader(
             [one.fileno() for one in self.ends],
             layout(KERNEL).page_size,
@@ -77,11 +77,11 @@ def cpus() -> Iterator[Cpus]:
         yield made
 
 
-def life(time: int = FIRST_TIME, **fields: int) -> list[Event]:
+def life(time: int = FIRST_TIME, tid: int = PID) -> list[Event]:
     return [
-        change(CLOSE, SYN_SENT, (0, 80), time=time, **fields),
-        change(SYN_SENT, ESTABLISHED, time=time + 1, **fields),
-        change(ESTABLISHED, FIN_WAIT1, time=time + 2, **fields),
+        change(CLOSE, SYN_SENT, (0, 80), time=time, tid=tid),
+        change(SYN_SENT, ESTABLISHED, time=time + 1, tid=tid),
+        change(ESTABLISHED, FIN_WAIT1, time=time + 2, tid=tid),
         destroyed(7, time=time + 3),
     ]
 
@@ -131,7 +131,8 @@ def test_a_cpu_with_many_pages_does_not_let_others_pass(
         cpus.write(0, event)
     cpus.write(1, last)
     found = [one for _ in range(5) for one in cpus.reader.take().finished]
-    assert [one.task for one in found] == [Task(PID)]
+    assert [(one.task, one.closed) for one in found] == [(Task(PID), FIRST_TIME + 2)]
+    assert len(cpus.reader.connections) == 0
 
 
 def test_a_read_of_zero_bytes_is_no_end_of_file(cpus: Cpus) -> None:
@@ -207,7 +208,7 @@ def test_no_threads_are_named_when_there_are_many(
 
 async def until_reported(cpus: Cpus, count: int) -> None:
     async with asyncio.timeout(5):
-        while sum(len(one.finished) for one in cpus.reports) < count:
+        while sum(len(one.finished) for one in cpus.reports) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
@@ -255,7 +256,7 @@ def test_recorded_pages_name_the_process(kernel: str, name: str) -> None:
         events = [event for page in recorded for event in decoder(kernel).decode(page).events]
         cpus.now = events[-1].time + 2 * HELD_NS
         pid = events[0].tid
-        cpus.reader._tasks.add_existing({pid: pid})
+        cpus.reader._tasks.reset({pid: pid})
         for page in recorded:
             cpus.writers[0].send(page)
         report = cpus.reader.take()
@@ -296,9 +297,9 @@ def test_no_process_is_wrong_although_pages_are_lost(
         return true.owners.get(tid) if is_alive else None
 
     tasks = TaskTable(find_pid)
-    tasks.add_existing(true.existing)
+    tasks.reset(true.existing)
     queues = [pages_of(events, random) for events in true.cpus]
-    found = []
+    found: list[Finished] = []
     with contextlib.closing(Cpus(3, tasks)) as cpus:
         for number in range(readings):
             now = true.time if number == readings - 1 else random.randint(now, true.time)
