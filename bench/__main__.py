@@ -11,6 +11,9 @@ SUBJECTS = {
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
     "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",
+    "short_lived": "reports of very short connections against the truth",
+    "vm": "any command on the kernel of a Debian package, in an emulated machine",
+    "trace_capture": "record kernel trace events as fixtures for tests",
     "shared": "processes with very many descriptors",
     "fuzz_tables": "mutated netlink messages and rows of text",
     "fuzz_feed": "mutated requests and WebSocket frames",
@@ -24,7 +27,7 @@ def main() -> None:
         del sys.argv[1]
         runpy.run_module(f"bench.{subject}", run_name="__main__", alter_sys=True)
         return
-    lines = "\n".join(f"  {name:12} {text}" for name, text in SUBJECTS.items())
+    lines = "\n".join(f"  {name:13} {text}" for name, text in SUBJECTS.items())
     usage = f"usage: python -m bench SUBJECT [options]\n\n{lines}"
     if subject in ("-h", "--help"):
         print(usage)
