@@ -11,6 +11,7 @@ SUBJECTS = {
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
     "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",
+    "events": "reports and costs of trace events against the logs of real servers; torture",
     "shared": "processes with very many descriptors",
     "fuzz_tables": "mutated netlink messages and rows of text",
     "fuzz_feed": "mutated requests and WebSocket frames",
