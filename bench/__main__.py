@@ -14,6 +14,7 @@ SUBJECTS = {
     "short_lived": "reports of very short connections against the truth",
     "vm": "any command on the kernel of a Debian package, in an emulated machine",
     "trace_capture": "record kernel trace events as fixtures for tests",
+    "events": "reports and costs of trace events against the logs of real servers; torture",
     "shared": "processes with very many descriptors",
     "fuzz_tables": "mutated netlink messages and rows of text",
     "fuzz_feed": "mutated requests and WebSocket frames",

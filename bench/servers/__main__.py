@@ -21,9 +21,11 @@ from .databases import pgbench_tcp, pgbench_unix, redis
 from .recorded import measure
 from .workloads import (
     Kind,
+    aborts,
     curl,
     curl_8,
     dns,
+    forks,
     nginx_and_wrk,
     nginx_paced,
     one_descriptor,
@@ -40,6 +42,8 @@ KINDS = {
     "curl": Kind(curl, ("nginx", "curl")),
     "curl-8": Kind(curl_8, ("nginx", "curl")),
     "dns": Kind(dns),
+    "forks": Kind(forks, intervals=(1.0,)),
+    "aborts": Kind(aborts, intervals=(1.0,)),
     "sequential": Kind(sequential, intervals=(0.1,)),
     "swap-udp": Kind(swaps("udp"), intervals=(1.0,)),
     "swap-unix": Kind(swaps("unix"), intervals=(1.0,)),

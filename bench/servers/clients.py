@@ -1,9 +1,9 @@
 """Small clients and servers that print their sockets.
 
 ``python -m bench.servers.clients NAME NUMBER...`` runs one of them. A client prints at its end a
-line for each of its sockets: protocol, local port, remote port (0: none), inode, and the times of
-its begin and of its end in seconds since 1970. A server prints its port, and ends when its standard
-input closes.
+line for each of its sockets: protocol, local port, remote port (0: none), inode, the times of its
+begin and of its end in seconds since 1970, and pid, parent and name of its process. A server prints
+its port, and ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import os
 import random
 import selectors
 import socket
+import struct
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 _LOOPBACK = "127.0.0.1"
@@ -30,6 +33,9 @@ class Used(NamedTuple):
     inode: int
     begin: float
     end: float
+    pid: int = 0
+    ppid: int = 0
+    comm: str = ""
 
     def __str__(self) -> str:
         return " ".join(map(str, self))
@@ -37,8 +43,14 @@ class Used(NamedTuple):
     @classmethod
     def parse(cls, line: str) -> Used:
         """Parse a line that ``str`` returned."""
-        proto, local, remote, inode, begin, end = line.split()
-        return cls(proto, int(local), int(remote), int(inode), float(begin), float(end))
+        proto, local, remote, inode, begin, end, pid, ppid, comm = line.split()
+        numbers = int(local), int(remote), int(inode)
+        return cls(proto, *numbers, float(begin), float(end), int(pid), int(ppid), comm)
+
+    def of_this_process(self) -> Used:
+        """Return it with the pid, the parent and the name of this process."""
+        comm = Path("/proc/self/comm").read_text().rstrip("\n")
+        return self._replace(pid=os.getpid(), ppid=os.getppid(), comm=comm)
 
 
 def _inode(one: socket.socket) -> int:
@@ -55,6 +67,49 @@ def connect(port: int, count: int, seconds: float) -> list[Used]:
             time.sleep(seconds)
         used.append(Used("tcp", local, port, inode, begin, time.time()))
     return used
+
+
+def fork(port: int, count: int) -> None:
+    """Fork ``count`` times. Each child connects once, prints its socket and exits; half of them
+    change their name."""
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            if number % 2:
+                Path("/proc/self/comm").write_text(f"child-{number}")
+            begin = time.time()
+            one = socket.create_connection((_LOOPBACK, port), _ANSWER_SECONDS)
+            local, inode = one.getsockname()[1], _inode(one)
+            one.close()
+            used = Used("tcp", local, port, inode, begin, time.time()).of_this_process()
+            os.write(1, f"{used}\n".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+def abort(port: int, count: int, threads: int) -> list[Used]:
+    """Connect ``count`` times in each of some threads with names of their own, and abort each
+    connection: with or without data."""
+
+    def run(_number: int) -> list[Used]:
+        return [_abort(port, number) for number in range(count)]
+
+    with ThreadPoolExecutor(threads, initializer=_name_thread) as pool:
+        return [one for several in pool.map(run, range(threads)) for one in several]
+
+
+def _name_thread() -> None:
+    Path("/proc/thread-self/comm").write_text("aborting-thread")
+
+
+def _abort(port: int, number: int) -> Used:
+    begin = time.time()
+    with socket.create_connection((_LOOPBACK, port), _ANSWER_SECONDS) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        local, inode = one.getsockname()[1], _inode(one)
+        if number % 2:
+            one.send(b"?")
+    return Used("tcp", local, port, inode, begin, time.time())
 
 
 def ask(port: int, count: int, seed: int) -> list[Used]:
@@ -140,9 +195,16 @@ def serve_tcp() -> None:
                     continue
                 one = key.fileobj
                 assert isinstance(one, socket.socket)
-                if not one.recv(4096):
+                if not _receive(one):
                     selector.unregister(one)
                     one.close()
+
+
+def _receive(one: socket.socket) -> bytes:
+    try:
+        return one.recv(4096)
+    except ConnectionResetError:
+        return b""
 
 
 def serve_udp() -> None:
@@ -172,13 +234,18 @@ def main() -> None:
     if what == "serve-udp":
         serve_udp()
         return
-    if what in {"connect", "ask"}:
+    if what == "fork":
+        fork(int(rest[0]), int(rest[1]))
+        return
+    if what == "abort":
+        used = abort(int(rest[0]), int(rest[1]), int(rest[2]))
+    elif what in {"connect", "ask"}:
         port, count, third = int(rest[0]), int(rest[1]), float(rest[2])
         used = ask(port, count, int(third)) if what == "ask" else connect(port, count, third)
     else:
         numbers = [float(one) for one in rest[1:]]
         used = swap(rest[0], *numbers) if what == "swap" else replace(rest[0], *numbers)
-    print("\n".join(map(str, used)))
+    print("\n".join(str(one.of_this_process()) for one in used))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .daemons import LOOPBACK, Log, free_ports, stopped, wait_for
-from .truth import End, Truth
-from .workloads import MAX_SECONDS, PORT_CONNECTIONS, Workload, pair
+from .truth import End, Program, Truth
+from .workloads import MAX_SECONDS, PORT_CONNECTIONS, Workload, pair, running, started
 
 # Time for a backend to log its end after its client has seen it.
 _LOG_SECONDS = 0.5
@@ -91,7 +91,9 @@ class RedisBenchmarks:
                     far = (server.port, frozenset({server.pid}))
                     ends += pair(near, far, accepted.pop(port, moment), moment)
         ports = frozenset(("tcp", one.port) for one in self._servers)
-        return Truth(len(ends) // 2, ends, ports)
+        programs = started("redis-benchmark", self._clients)
+        programs |= running(one.pid for one in self._servers)
+        return Truth(len(ends) // 2, ends, ports, programs)
 
 
 def _seconds(text: str) -> float:
@@ -159,6 +161,9 @@ class Pgbench:
         server = self._server
         client = frozenset({self._client})
         received: dict[int, float] = {}
+        exe = str(server.programs / "pgbench")
+        programs = {self._client: Program("pgbench", os.getpid(), exe)}
+        programs |= running({server.pid})
         ends: list[End] = []
         for line in server.log.lines():
             found = _BACKEND.match(line)
@@ -169,6 +174,7 @@ class Pgbench:
                 received[pid] = moment
                 continue
             backend = frozenset({pid, server.pid})
+            programs[pid] = Program("postgres", server.pid, programs[server.pid].exe)
             begin = received.pop(pid, moment)
             if remote.startswith(LOOPBACK):
                 port = int(remote.rpartition("(")[2].rstrip(")"))
@@ -177,7 +183,7 @@ class Pgbench:
                 near = End("client", ("unix peer", pid, 0), begin, moment, client)
                 far = End("server", ("unix pid", pid, 0), begin, moment, backend, peer=near)
                 ends += [near, far]
-        return Truth(len(ends) // 2, ends, frozenset({("tcp", server.port)}))
+        return Truth(len(ends) // 2, ends, frozenset({("tcp", server.port)}), programs)
 
 
 @contextmanager

@@ -7,19 +7,18 @@ agent.
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ..agents import ROOT
+from .frames import frame, frames, raise_priority
 from .truth import Key, key_of
 
 # linux/netlink.h and linux/sock_diag.h: SKNLGRP_INET_TCP_DESTROY and the three that follow it.
@@ -28,8 +27,6 @@ _GROUPS = 0b1111
 _SO_RCVBUFFORCE = 33
 # Several seconds of notices at 20,000 per second.
 _BUFFER_BYTES = 64 * 1024 * 1024
-# Time of receipt in seconds since 1970, length of the notice; 0: the kernel dropped some.
-_HEAD = struct.Struct("=dI")
 _ATTRIBUTES = 88
 _INET_DIAG_PROTOCOL = 10
 _PROTOCOLS = {6: "tcp", 17: "udp"}
@@ -80,15 +77,11 @@ def recording(file: Path) -> Iterator[None]:
 
 def read(file: Path) -> Notices:
     """Return the notices of bound sockets in ``file``, each cookie once."""
-    data = file.read_bytes()
     found: dict[bytes, Notice] = {}
-    overruns = at = 0
-    while at < len(data):
-        when, length = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        overruns += not length
-        notice = _parse(when, data[at : at + length])
-        at += length
+    overruns = 0
+    for when, data, _next in frames(file.read_bytes()):
+        overruns += not data
+        notice = _parse(when, data)
         if notice is not None:
             found.setdefault(notice.cookie, notice)
     return Notices(list(found.values()), overruns)
@@ -117,7 +110,7 @@ def _protocol(data: bytes) -> str | None:
 def main() -> None:
     """Record until standard input closes."""
     with open(sys.argv[1], "wb", buffering=1 << 20) as file, _open_netlink() as listening:
-        os.nice(-10)  # Delays of this process would count as delays of the notices.
+        raise_priority()
         with selectors.DefaultSelector() as selector:
             selector.register(listening, selectors.EVENT_READ)
             selector.register(0, selectors.EVENT_READ)
@@ -142,9 +135,9 @@ def _drain(listening: socket.socket, write: object) -> None:
             data = listening.recv(4096)
         except BlockingIOError:
             return
-        except OSError:  # ENOBUFS.
+        except OSError:  # ENOBUFS: the kernel dropped some.
             data = b""
-        write(_HEAD.pack(time.time(), len(data)) + data)
+        write(frame(data))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,14 @@ class Report:
     peer_inode: int | None
     netns: int | None
     opened: float | None
+    comm: str | None = None
+    ppid: int | None = None
+    exe: str | None = None
     short_lived: bool = False
     closed: float | None = None
     reason: str | None = None
     duration_ms: float | None = None
+    received: float | None = None  # When the record of its close could be read.
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Stream:
     counts: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)  # Of the polls with reports.
     late_polls: int | None = None  # From the newest heartbeat.
+    heartbeat: Record = field(default_factory=dict)  # The newest one.
     whole: bool = False  # Whether a snapshot is complete.
     _before: dict[Held, Report] = field(default_factory=dict)  # Held when records were lost.
     _seq: int = 0
@@ -63,9 +68,11 @@ class Stream:
     _snapshotting: int = 0
     _text: str = ""
     _time: float = 0.0
+    _received: float | None = None
 
-    def feed(self, lines: bytes) -> None:
-        """Process complete lines."""
+    def feed(self, lines: bytes, received: float | None = None) -> None:
+        """Process complete lines, which could be read at this time."""
+        self._received = received
         for line in lines.splitlines():
             self._take(cast("Record", orjson.loads(line)))
 
@@ -107,6 +114,7 @@ class Stream:
             self.held, self.whole = {}, False
         elif event == "heartbeat":
             self.late_polls = _number(record.get("late_polls"))
+            self.heartbeat = record
 
     def _check_seq(self, event: str, seq: int) -> None:
         if event in _NUMBERED:
@@ -130,6 +138,9 @@ class Stream:
             peer_inode=_number(record.get("peer_inode")),
             netns=_number(record["netns"]),
             opened=opened,
+            comm=_text_or_none(record.get("comm")),
+            ppid=_number(record.get("ppid")),
+            exe=_text_or_none(record.get("exe")),
         )
         before = None
         if report.inode is not None and _text(record["event"]) == "snapshot":
@@ -181,7 +192,7 @@ class Stream:
         self._end(report, record)
 
     def _end(self, report: Report, record: Record) -> None:
-        report.closed = self._time
+        report.closed, report.received = self._time, self._received
         report.reason = _text(record["reason"])
         duration = record["duration_ms"]
         report.duration_ms = duration if isinstance(duration, int | float) else None

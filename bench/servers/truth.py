@@ -42,12 +42,26 @@ class End:
     reports: list[Report] = field(default_factory=list)
 
 
+class Program(NamedTuple):
+    """What a process shows of itself; None: unknown."""
+
+    comm: str
+    ppid: int | None = None
+    exe: str | None = None
+
+
 class Truth(NamedTuple):
-    """The ends of one run; ``ports`` are those of the servers, with their protocol."""
+    """The ends of one run; ``ports`` are those of the servers, with their protocol.
+
+    ``programs`` are of the processes by pid. ``is_exact``: the times of the clients' ends are their
+    own, not those of a server's log.
+    """
 
     connections: int
     ends: list[End]
     ports: frozenset[tuple[str, int]]
+    programs: Mapping[int, Program] = {}
+    is_exact: bool = False
 
 
 class Noticed(Protocol):
@@ -79,6 +93,11 @@ class Score:
     wrong_address: int = 0
     duration_errors: int = 0
     delays: list[float] = field(default_factory=list)
+    # From the end to the receipt of the record of the close.
+    lags: list[float] = field(default_factory=list)
+    # Reports of the right process whose program is known, and how many of each field are right.
+    programs: Counter[str] = field(default_factory=Counter)
+    wrong_programs: Counter[str] = field(default_factory=Counter)  # Examples.
     patterns: Counter[str] = field(default_factory=Counter)
 
 
@@ -218,12 +237,32 @@ def _match_peers(servers: Sequence[End], reports: Iterable[Report]) -> None:
             clients.remove(newest)
 
 
-def score(ends: Iterable[End], interval: float) -> dict[str, Score]:
-    """Return the scores by side."""
+def score(
+    ends: Iterable[End], interval: float, programs: Mapping[int, Program] | None = None
+) -> dict[str, Score]:
+    """Return the scores by side. ``programs`` are of the processes by pid."""
     scores: dict[str, Score] = {}
     for end in ends:
-        _count(scores.setdefault(end.side, Score()), end, interval)
+        into = scores.setdefault(end.side, Score())
+        _count(into, end, interval)
+        _count_programs(into, end, programs or {})
     return scores
+
+
+def _count_programs(into: Score, end: End, programs: Mapping[int, Program]) -> None:
+    """Compare the programs of the reports of the right process with the true ones."""
+    for report in end.reports:
+        true = programs.get(report.pid or 0)
+        if true is None or report.pid not in end.pids:
+            continue
+        for name in Program._fields:
+            is_right = getattr(report, name) == getattr(true, name)
+            if getattr(true, name) is not None:
+                into.programs[name] += is_right
+                into.programs[f"{name} of"] += 1
+                if not is_right:
+                    pair = f"{getattr(report, name)} not {getattr(true, name)}"
+                    into.wrong_programs[f"{name}: {pair}"] += 1
 
 
 def _count(into: Score, end: End, interval: float) -> None:
@@ -258,6 +297,8 @@ def _count(into: Score, end: End, interval: float) -> None:
     last = _last(final, end)
     if last is not None and last.closed is not None:
         into.delays.append(last.closed - end.end)
+        if last.received is not None:
+            into.lags.append(last.received - end.end)
         if last.duration_ms is not None:
             into.duration_errors += abs(last.duration_ms / 1000 - lived) > 2 * interval
 

@@ -87,7 +87,7 @@ def result(workload: str, run: Run) -> Result:
         interval=run.interval,
         connections=truth.connections,
         noticed=sum(end.noticed is not None for end in truth.ends),
-        scores=score(truth.ends, run.interval),
+        scores=score(truth.ends, run.interval, truth.programs),
         unmatched=len(unmatched),
         unlogged=len(others),
         notice_lag_p99=lags[int(len(lags) * 0.99)] if lags else 0.0,

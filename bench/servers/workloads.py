@@ -6,10 +6,12 @@ object whose ``run`` makes the connections and whose ``truth`` then reads the lo
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import NamedTuple, Protocol
 from ..agents import ROOT
 from .clients import Used
 from .daemons import LOOPBACK, Nginx, nginx, stopped
-from .truth import End, Truth, key_of
+from .truth import End, Program, Truth, key_of
 
 MAX_SECONDS = 120.0
 
@@ -64,6 +66,23 @@ def pair(
     return [out, into]
 
 
+def running(pids: Iterable[int]) -> dict[int, Program]:
+    """Return the programs of processes that run."""
+    found = {}
+    for pid in pids:
+        name, _end, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        exe = os.readlink(f"/proc/{pid}/exe")
+        found[pid] = Program(name.partition("(")[2], int(fields.split()[1]), exe)
+    return found
+
+
+def started(name: str, pids: Iterable[int]) -> dict[int, Program]:
+    """Return the programs of processes that this one has started by the name of a program."""
+    path = shutil.which(name)
+    exe = None if path is None else os.path.realpath(path)
+    return dict.fromkeys(pids, Program(Path(name).name[:15], os.getpid(), exe))
+
+
 class NginxAndWrk:
     """wrk without keep-alive against nginx with several workers."""
 
@@ -105,7 +124,8 @@ class NginxAndWrk:
             # nginx counts from the first byte of the request.
             ends += pair(client, server, line.begin - self._delay, line.end)
         ports = frozenset(("tcp", port) for port in self._server.ports)
-        return Truth(len(lines), ends, ports)
+        programs = started("wrk", self._clients.values()) | running({line.pid for line in lines})
+        return Truth(len(lines), ends, ports, programs)
 
 
 @contextmanager
@@ -160,7 +180,9 @@ class Curls:
                 if line.remote_port == local and begin - 1 < line.end < end + 1
             )
             ends += pair((local, frozenset({pid})), (port, workers), begin, end)
-        return Truth(len(self._done), ends, frozenset({("tcp", port)}))
+        programs = started("curl", [one[0] for one in self._done])
+        programs |= running({line.pid for line in lines})
+        return Truth(len(self._done), ends, frozenset({("tcp", port)}), programs)
 
 
 @contextmanager
@@ -168,6 +190,13 @@ def curl(directory: Path, share: float) -> Iterator[Workload]:
     """Run nginx for 1,000 processes of curl, one after the other."""
     with nginx(directory, workers=2, ports=1) as server:
         yield Curls(server, round(1000 * share), 1)
+
+
+@contextmanager
+def curl_2000(directory: Path, share: float) -> Iterator[Workload]:
+    """Run nginx for 2,000 processes of curl, 4 in parallel."""
+    with nginx(directory, workers=2, ports=1) as server:
+        yield Curls(server, round(2000 * share), 4)
 
 
 @contextmanager
@@ -186,7 +215,7 @@ class Clients:
         """``server``: port and pid."""
         self._commands = commands
         self._server = server
-        self._used: list[tuple[int, Used]] = []
+        self._used: list[Used] = []
 
     def run(self) -> None:
         """Run them in parallel."""
@@ -195,7 +224,7 @@ class Clients:
         try:
             for one in runs:
                 output, _none = one.communicate(timeout=MAX_SECONDS)
-                self._used += [(one.pid, Used.parse(line)) for line in output.splitlines()]
+                self._used += map(Used.parse, output.splitlines())
         finally:
             for one in runs:
                 stopped(one)
@@ -203,8 +232,8 @@ class Clients:
     def truth(self) -> Truth:
         """Return the sockets that they printed."""
         ends = []
-        for pid, one in self._used:
-            pids = frozenset({pid})
+        for one in self._used:
+            pids = frozenset({one.pid})
             if one.proto == "tcp" and self._server is not None:
                 client, server = (one.local_port, pids), (one.remote_port, self._server_pids())
                 ends += pair(client, server, one.begin, one.end)
@@ -215,7 +244,10 @@ class Clients:
             remote = (LOOPBACK, one.remote_port) if one.remote_port else None
             ends.append(End("socket", key, one.begin, one.end, pids, remote=remote))
         ports = frozenset() if self._server is None else frozenset({("tcp", self._server[0])})
-        return Truth(len(self._used), ends, ports)
+        exe = os.path.realpath(sys.executable)
+        programs = {one.pid: Program(one.comm, one.ppid, exe) for one in self._used}
+        programs |= running(self._server_pids())
+        return Truth(len(self._used), ends, ports, programs, is_exact=True)
 
     def _server_pids(self) -> frozenset[int]:
         return frozenset() if self._server is None else frozenset({self._server[1]})
@@ -243,6 +275,22 @@ def sequential(_directory: Path, share: float) -> Iterator[Workload]:
     """Run a process that connects 400 times for 50 ms, one after the other."""
     with _serving("serve-tcp") as server:
         yield Clients([("connect", str(server[0]), str(round(400 * share)), "0.05")], server)
+
+
+@contextmanager
+def forks(_directory: Path, share: float) -> Iterator[Workload]:
+    """Run 2 processes that fork 1,000 times each; each child connects once, and exits."""
+    with _serving("serve-tcp") as server:
+        count = str(round(1000 * share))
+        yield Clients([("fork", str(server[0]), count)] * 2, server)
+
+
+@contextmanager
+def aborts(_directory: Path, share: float) -> Iterator[Workload]:
+    """Run 2 processes of 4 threads that abort 2,000 connections each process."""
+    with _serving("serve-tcp") as server:
+        count = str(round(500 * share))
+        yield Clients([("abort", str(server[0]), count, "4")] * 2, server)
 
 
 @contextmanager
