@@ -55,7 +55,7 @@ def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
 def test_a_message_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert printable("näme a\nsockagent: \x1b[2J\x07 b") == ("näme a\\nsockagent: \\x1b[2J\\x07 b")
     written: list[str] = []
-    monkeypatch.setattr(log_module, "write", written.append)
+    monkeypatch.setattr(log_module._stderr, "write", written.append)
     log_module.log("näme a\nsockagent: \x1b[2J\x07 b")
     assert written == ["sockagent: näme a\\nsockagent: \\x1b[2J\\x07 b\n"]
 

@@ -7,7 +7,6 @@ import marshal
 import os
 import pickle
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator
 from random import Random
@@ -137,18 +136,18 @@ def trace_events() -> Pair:
     tasks = TaskTable(lambda _tid: None)
     tasks.reset({_PID: _PID})
     per_page = 40
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = os.memfd_create("trace_pipe_raw")  # It is open until the process ends.
     for at in range(0, len(events), per_page):
-        file.write(page_of(events[at : at + per_page]))
-    file.flush()
+        os.write(file, page_of(events[at : at + per_page]))
+    os.lseek(file, 0, os.SEEK_SET)
     reader = TraceReader(
-        [file.fileno()], size, decoder, tasks,
+        [file], size, decoder, tasks,
         on_connect=lambda _tids: None, on_report=lambda: None,
     )  # fmt: skip
     table = ConnectionTable(tasks)
 
     def read() -> object:
-        file.seek(0)
+        os.lseek(file, 0, os.SEEK_SET)
         return reader.take()
 
     def use() -> object:
@@ -160,7 +159,6 @@ def trace_events() -> Pair:
                 destroy(event)
         return table.take()
 
-    file.seek(0)
     if len(found := reader.take().finished) != 2 * CONNECTIONS:
         raise AssertionError(len(found))
     return Pair(read, use, len(events))
