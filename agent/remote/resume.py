@@ -54,7 +54,7 @@ class ResumePosition:
         return message
 
     def _start(self, hello: dict[str, object]) -> bytes:
-        """Apply a ``hello`` record; return a ``lost`` record if the stream does not continue."""
+        """Apply a ``hello`` record; return a ``lost`` record if earlier records are missing."""
         if hello["event"] != "hello":
             raise InvalidFeed
         epoch, seq = str(hello["epoch"]), _number(hello["seq"])
