@@ -160,7 +160,9 @@ _FIGURES: Schema = {
     "bytes_sent": _nullable(
         "integer", "Bytes sent over TCP, those sent again included.", minimum=0
     ),
-    "bytes_received": _nullable("integer", "Bytes received over TCP.", minimum=0),
+    "bytes_received": _nullable(
+        "integer", "Bytes received over TCP; the end of the stream counts as one.", minimum=0
+    ),
     "segments_out": _nullable("integer", "TCP segments sent.", minimum=0),
     "segments_in": _nullable("integer", "TCP segments received.", minimum=0),
     "retransmits": _nullable("integer", "TCP segments sent again.", minimum=0),
