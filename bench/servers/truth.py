@@ -203,6 +203,8 @@ def _fitting(ends: Sequence[End], report: Report) -> End | None:
     opened = report.opened or 0.0
     closed = opened if report.closed is None else report.closed
     begun = [end for end in ends if end.begin - _SLACK_SECONDS <= opened]
+    if not begun:  # Under load a server accepts, and logs, long after the client connected.
+        begun = [end for end in ends if end.begin <= closed and not end.reports][:1]
     if len(begun) < 2:
         return begun[0] if begun else None
     if not report.short_lived:  # Two ends with the same ports do not exist at the same time.
