@@ -87,17 +87,13 @@ class Attribution:
         if known is not None and known.start_ticks > ticks_of(time) + 1:
             known = None  # Its pid is used again.
         if known is not None:
-            if task.comm is None or task.comm == known.comm:
+            if task.comm in (None, known.comm) and known.exe is not None:
                 return known
-            # It executed another program before or after it was read.
-            exe = known.exe if task.exe is None else self._exe(task, known)
-            return known._replace(comm=task.comm, exe=exe)
+            # It executed another program after it was read, or was read while it exited.
+            return known._replace(comm=task.comm or known.comm, exe=self._exe(task, known))
         if task.started is None or task.comm is None:
             return None
-        nearest, parent = next(
-            ((one, found) for one in self._ancestors(task) if (found := self._known(one))),
-            (None, None),
-        )
+        parent = next((found for one in self._ancestors(task) if (found := self._known(one))), None)
         ticks = ticks_of(task.started)
         # Children of init move to the cgroup of a unit of their own.
         place = parent if parent is not None and parent.pid != _INIT else None
@@ -108,18 +104,24 @@ class Attribution:
             ppid=task.ppid or 0,
             start_time=self._start_time(ticks),
             uid=None if parent is None else parent.uid,
-            # It may run the program of its parent, of which procfs shows more than the name.
-            exe=parent.exe
-            if parent and nearest and nearest.exe == task.exe
-            else self._exe(task, parent),
+            exe=self._exe(task, parent),
             cgroup=None if place is None else place.cgroup,
             unit=None if place is None else place.unit,
             container=None if place is None else place.container,
         )
 
     def _exe(self, task: Task, near: Process | None) -> str | None:
-        """Return the program of a task; ``near`` is the task or an ancestor, as procfs shows it."""
-        if task.exe is None:  # It runs the program of its parent.
+        """Return the program of a task. ``near`` is the task or its nearest ancestor, as procfs
+        shows it."""
+        # A process that has executed nothing runs the program of its parent, of which procfs shows
+        # more than the name that was executed.
+        for one in self._ancestors(task):
+            if one.exe != task.exe:
+                break
+            known = self._known(one)
+            if known is not None and known.exe is not None:
+                return known.exe
+        if task.exe is None:
             return None if near is None else near.exe
         if near is not None and near.container is not None:
             return task.exe  # The links are those of the container's file system.

@@ -172,6 +172,7 @@ class EndedSockets:
             now,
             has_events=source is not None and source.is_reading,
             has_notices=bool(self._sources),
+            are_late=not report.complete,
         )
         listed: dict[int, dict[int, EndedSocket]] = {}
         unlisted: list[End] = []

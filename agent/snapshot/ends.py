@@ -64,11 +64,12 @@ class EndMatcher:
         *,
         has_events: bool,
         has_notices: bool,
+        are_late: bool = False,
     ) -> list[End]:
         """Return the ends that are complete, or have waited long enough.
 
         ``now`` is in seconds of any clock. ``has_events`` and ``has_notices`` say which of the two
-        are received.
+        are received. ``are_late``: earlier events than those in ``finished`` are still to come.
         """
         ends: list[End] = []
         for event in finished:
@@ -86,7 +87,7 @@ class EndMatcher:
         for netns, received in notices.items():
             for notice in received:
                 self._add_notice(ends, netns, notice, now, has_events=has_events)
-        self._expire(ends, now)
+        self._expire(ends, now, are_late=are_late)
         return ends
 
     def _add_notice(
@@ -106,7 +107,7 @@ class EndMatcher:
         else:
             self._notices[cookie] = (netns, notice, now)
 
-    def _expire(self, ends: list[End], now: float) -> None:
+    def _expire(self, ends: list[End], now: float, *, are_late: bool) -> None:
         """Report what has waited long enough, the oldest first."""
         old = deque[int]()
         for cookie, (_event, since) in self._finished.items():
@@ -118,7 +119,8 @@ class EndMatcher:
             self._reported[cookie] = None
         old.clear()
         for cookie, (_netns, _notice, since) in self._notices.items():
-            if now - since < EVENT_SECONDS and len(self._notices) - len(old) <= MAX_WAITING:
+            waits = are_late or now - since < EVENT_SECONDS
+            if waits and len(self._notices) - len(old) <= MAX_WAITING:
                 break
             old.append(cookie)
         for cookie in old:

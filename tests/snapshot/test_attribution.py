@@ -89,7 +89,7 @@ def test_children_of_init_are_in_units_of_their_own() -> None:
 
 @pytest.mark.parametrize("difference", [-1, 0, 1])
 def test_a_process_that_a_poll_showed_is_that_one(difference: int) -> None:
-    polled = process(7, TICKS + difference, comm="curl", uid=5)
+    polled = process(7, TICKS + difference, comm="curl", uid=5, exe="/bin/curl")
     source = made(polled)
     assert process_of(source) == polled
     assert source.netns_of(TASK) == NETNS
@@ -115,12 +115,27 @@ def test_a_process_that_began_after_the_connection_ended_did_not_hold_it() -> No
 
 
 def test_what_procfs_showed_at_once_comes_before_what_a_poll_showed() -> None:
-    at_once, polled = (process(7, TICKS, comm="curl", uid=uid) for uid in (5, 6))
+    at_once, polled = (process(7, TICKS, comm="curl", uid=uid, exe="/bin/curl") for uid in (5, 6))
     assert process_of(made(polled, tasks=Tasks([at_once]))) == at_once
 
 
 def test_without_a_start_what_procfs_showed_at_once_is_not_used() -> None:
     assert process_of(made(tasks=Tasks([process(7, 10)])), Task(7)) is None
+
+
+def test_a_process_that_was_read_while_it_exited_has_the_program_that_events_showed() -> None:
+    found = process_of(made(process(7, TICKS, comm="curl", uid=5)))
+    assert found is not None
+    assert (found.exe, found.uid) == ("/nowhere/curl", 5)
+
+
+def test_a_process_that_executed_nothing_has_the_program_of_its_parent() -> None:
+    parent = process(50, 10, comm="python", exe="/usr/bin/python3.11")
+    child = TASK._replace(exe=".venv/bin/python")
+    source = made(parent, tasks=Tasks(ancestors=[Task(50, None, None, None, ".venv/bin/python")]))
+    found = process_of(source, child)
+    assert found is not None
+    assert found.exe == "/usr/bin/python3.11"
 
 
 def test_a_process_that_executed_another_program_later_had_this_one() -> None:

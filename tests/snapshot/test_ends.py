@@ -32,6 +32,7 @@ class Matcher:
         self.matcher = EndMatcher()
         self.now = 1000.0
         self.has_events = self.has_notices = True
+        self.are_late = False
 
     def match(
         self, notices: tuple[int, ...] = (), events: tuple[int, ...] = (), *, after: float = 0
@@ -43,6 +44,7 @@ class Matcher:
             self.now,
             has_events=self.has_events,
             has_notices=self.has_notices,
+            are_late=self.are_late,
         )
 
 
@@ -75,6 +77,14 @@ def test_a_notice_waits_for_its_event(matcher: Matcher) -> None:
     states.append(matcher.matcher.is_waiting)
     assert states == [True, False]
     assert matcher.matcher.counts == EndCounts(1, 1)
+
+
+def test_a_notice_waits_longer_while_the_reading_of_events_is_late(matcher: Matcher) -> None:
+    matcher.are_late = True
+    assert matcher.match((7,)) == []
+    assert matcher.match(after=2 * EVENT_SECONDS) == []
+    matcher.are_late = False
+    assert matcher.match(events=(7,)) == [BOTH]
 
 
 def test_an_event_without_a_notice_is_reported_later(matcher: Matcher) -> None:

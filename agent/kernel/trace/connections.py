@@ -87,11 +87,13 @@ class Finished(NamedTuple):
 
 class ConnectionReport(NamedTuple):
     """What happened since the report before, in the order of the events. ``lost`` counts reports
-    that were dropped because too many waited."""
+    that were dropped because too many waited. ``complete``: no events of earlier times wait to be
+    read."""
 
     started: Sequence[Started]
     finished: Sequence[Finished]
     lost: int
+    complete: bool = True
 
 
 class _Connection:

@@ -78,6 +78,7 @@ class TraceReader:
         self._on_report = on_report
         self._clock = clock
         self._held: list[Event] = []
+        self._is_complete = True  # The newest reading left no event in a buffer.
         self._timer: asyncio.TimerHandle | None = None
         self._is_armed = False
         self.counts = TraceCounts()
@@ -97,7 +98,7 @@ class TraceReader:
     def take(self) -> ConnectionReport:
         """Read the buffers, and return what happened since the last call."""
         self.read()
-        return self.connections.take()
+        return self.connections.take()._replace(complete=self._is_complete)
 
     def read(self) -> int:
         """Read all buffers once, use the events that are old enough, and return how many events
@@ -105,10 +106,12 @@ class TraceReader:
         mark = self._clock() - HELD_NS
         events = self._held
         before = len(events)
+        self._is_complete = True
         for descriptor in self._descriptors:
             newest = self._read_buffer(descriptor, events)
             if newest is not None:  # Older events than those of other CPUs follow.
                 mark = min(mark, newest)
+                self._is_complete = False
         count = len(events) - before
         if count:
             self._name_connecting(events, before)

@@ -13,6 +13,7 @@ from agent.kernel.trace.connections import (
     CONNECT,
     LISTENER,
     SERVER,
+    ConnectionReport,
     ConnectionTable,
     Finished,
     Started,
@@ -447,7 +448,7 @@ def test_nothing_is_reported_twice() -> None:
     first = tables.connections.take()
     assert (len(first.started), len(first.finished)) == (1, 1)
     assert not tables.connections.has_news
-    assert tables.connections.take() == ([], [], 0)
+    assert tables.connections.take() == ConnectionReport([], [], 0)
 
 
 # Bounds.

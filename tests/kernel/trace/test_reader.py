@@ -115,7 +115,7 @@ def test_an_older_event_of_another_cpu_comes_before_those_that_wait(cpus: Cpus) 
     cpus.now = FIRST_TIME + HELD_NS
     first, *others = life()
     cpus.write(0, *others)
-    assert cpus.reader.take() == ([], [], 0)
+    assert cpus.reader.take() == ConnectionReport([], [], 0)
     cpus.write(1, first)
     cpus.now = LATER
     assert processes(cpus.reader.take()) == [Task(PID)]
