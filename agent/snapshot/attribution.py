@@ -150,7 +150,7 @@ class Attribution:
         evidence = None if process is None else finished.evidence
         if process is None and finished.task is None and finished.role != CLIENT:
             process, evidence = self._guess(socket)
-        holding = self._builder.build(socket, process, ())._replace(attribution=evidence)
+        holding = self._builder.build(socket, process, (), None, evidence)
         return ShortLived(
             holding,
             None if finished.opened is None else to_unix(finished.opened),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from ..bounded import drop_oldest
-from ..kernel.netlink.destroy import short_lived
+from ..kernel.netlink.destroy import DestroyNotice, short_lived
+from ..kernel.netlink.messages import SOURCE as NOTICE_SOURCE
 from ..kernel.netlink.monitor import DestroyReport
 from ..kernel.rows import Scope, Table
 from ..kernel.trace.connections import CLIENT, LISTENER, SERVER, ConnectionReport, Finished, Tuple
@@ -22,7 +23,9 @@ from .table_sources import ConnectionSource, EventSource, TableName
 # Sockets kept of a namespace: more than those of a large machine; 100 bytes each.
 MAX_ROWS = 250_000
 SOURCE = "events"  # ``Socket.source`` of sockets that only trace events showed.
-DIRECTIONS = {CLIENT: "outbound", SERVER: "inbound", LISTENER: "listen"}
+DIRECTIONS: dict[str | None, str] = {
+    CLIENT: "outbound", SERVER: "inbound", LISTENER: "listen"
+}  # fmt: skip
 _FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
 _NO_REPORT = ConnectionReport((), (), 0)
 
@@ -187,7 +190,7 @@ class EndedSockets:
                 figures = None if end.notice is None else end.notice.figures
                 listed.setdefault(at, {})[row.inode] = EndedSocket(row, end.finished, figures)
             elif end.notice is not None or self._is_reportable(end.finished):
-                unlisted.append(end._replace(netns=netns))
+                unlisted.append(End(netns, end.notice, end.finished))
         sockets = self._make(unlisted, tcp_table, netns_inode)
         by_inode = {inode: one for rows in listed.values() for inode, one in rows.items()}
         rows = {
@@ -231,28 +234,29 @@ class EndedSockets:
         tcp_table: Callable[[int], Table],
         netns_inode: Callable[[int], int | None],
     ) -> list[EndedSocket]:
-        """Return the sockets of ends that no table showed, in the same order."""
-        by_netns: dict[int, list[End]] = {}
-        for end in ends:
-            if end.notice is not None and end.netns is not None:
-                by_netns.setdefault(end.netns, []).append(end)
-        noticed: dict[int, Socket] = {}
-        for netns, several in by_netns.items():
+        """Return the sockets of ends that no table showed, in the same order.
+
+        The event shows which side began the connection; a notice alone does not.
+        """
+        by_netns: dict[int, list[DestroyNotice]] = {}
+        for netns, notice, finished in ends:
+            if notice is not None and netns is not None and not _shows_role(finished):
+                by_netns.setdefault(netns, []).append(notice)
+        noticed: dict[int, Iterator[Socket]] = {}
+        for netns, notices in by_netns.items():
             scope = Scope(netns_inode(netns), self._ephemeral)
-            received = [end.notice for end in several if end.notice is not None]
-            made = short_lived(received, tcp_table(netns), scope)
-            noticed.update((id(end), row) for end, row in zip(several, made, strict=True))
+            noticed[netns] = iter(short_lived(notices, tcp_table(netns), scope))
+        inodes = {netns: None if netns is None else netns_inode(netns) for netns, *_rest in ends}
         sockets = []
-        for end in ends:
-            finished = end.finished
-            inode = None if end.netns is None else netns_inode(end.netns)
-            socket = noticed.get(id(end)) or socket_of(finished, inode)
-            if finished is not None and finished.role is not None:
-                socket = socket._replace(direction=DIRECTIONS[finished.role])
-            if socket.remote_port is None and finished is not None and finished.ends.remote_port:
-                # A reset clears the port of the peer before the end.
-                socket = socket._replace(remote_port=finished.ends.remote_port)
-            figures = None if end.notice is None else end.notice.figures
+        for netns, notice, finished in ends:
+            if notice is not None and netns is not None and not _shows_role(finished):
+                socket = next(noticed[netns])
+            elif finished is not None:
+                source = SOURCE if notice is None else NOTICE_SOURCE
+                socket = socket_of(finished, inodes[netns], source)
+            else:
+                continue
+            figures = None if notice is None else notice.figures
             sockets.append(EndedSocket(socket, finished, figures))
         return sockets
 
@@ -277,23 +281,33 @@ class EndedSockets:
         return sentences
 
 
-def socket_of(finished: Finished | None, netns: int | None) -> Socket:
-    """Return the socket of a trace event, as it was before its end."""
-    if finished is None:
-        raise ValueError("an end without a notice has an event")
-    ends = finished.ends
-    has_peer = ends.remote_port or any(ends.remote[12:] if ends.family == AF_INET else ends.remote)
+def _shows_role(finished: Finished | None) -> bool:
+    """Return whether an event shows which side began the connection."""
+    return finished is not None and finished.role is not None
+
+
+def socket_of(finished: Finished, netns: int | None, source: str) -> Socket:
+    """Return the socket of a trace event, as it was before its end. ``source`` is where the report
+    comes from."""
+    family, local, local_port, remote, remote_port = finished.ends
+    has_peer = remote_port or any(remote[12:] if family == AF_INET else remote)
+    # Positional: names take twice the time, which counts in a storm of connections.
     return Socket(
-        inode=0,
-        proto="tcp",
-        family=_FAMILIES.get(ends.family),
-        type=None,
-        state=None,  # The event does not have the state before the end.
-        local_addr=format_address(ends.family, ends.local),
-        local_port=ends.local_port,
-        remote_addr=format_address(ends.family, ends.remote) if has_peer else None,
-        remote_port=ends.remote_port or None,
-        netns=netns,
-        source=SOURCE,
+        0,
+        "tcp",
+        _FAMILIES.get(family),
+        None,
+        None,  # The event does not have the state before the end.
+        format_address(family, local),
+        local_port,
+        format_address(family, remote) if has_peer else None,
+        remote_port or None,
+        None,
+        DIRECTIONS.get(finished.role),
+        None,
+        None,
+        None,
+        netns,
+        source,
         cookie=finished.cookie,
     )

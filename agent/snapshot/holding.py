@@ -24,6 +24,7 @@ class HoldingBuilder:
         process: Process | None,
         fds: tuple[int, ...],
         peer_pid: int | None = None,
+        attribution: str | None = None,
     ) -> Holding:
         """Return a holding; ``fds`` are all descriptors of the process on the socket, ascending.
 
@@ -41,7 +42,7 @@ class HoldingBuilder:
             fds, omitted = fds[:MAX_LISTED_FDS], len(fds) - MAX_LISTED_FDS
         # A third faster than Holding(), which counts with 30,000 sockets.
         return tuple.__new__(
-            Holding, (socket, process, fds, owner, peer_pid, cgroup, omitted, None)
+            Holding, (socket, process, fds, owner, peer_pid, cgroup, omitted, attribution)
         )
 
 

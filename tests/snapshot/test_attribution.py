@@ -56,7 +56,7 @@ def finished(task: Task | None = TASK, role: str | None = CLIENT, **more: bool) 
 
 
 def short_lived(source: Attribution, event: Finished | None) -> ShortLived:
-    row = socket_of(event or finished(), NETNS)
+    row = socket_of(event or finished(), NETNS, "events")
     return source.short_lived(EndedSocket(row, event), lambda time: time / SECOND)
 
 
