@@ -151,10 +151,14 @@ class Attribution:
         if process is None and finished.task is None and finished.role != CLIENT:
             process, evidence = self._guess(socket)
         holding = self._builder.build(socket, process, (), None, evidence)
+        if finished.opened is None:  # Without its beginning the end has the time of the poll, too.
+            opened = closed = None
+        else:
+            opened, closed = to_unix(finished.opened), to_unix(finished.closed)
         return ShortLived(
             holding,
-            None if finished.opened is None else to_unix(finished.opened),
-            SocketEnd(to_unix(finished.closed), figures),
+            opened,
+            SocketEnd(closed, figures),
             None if process is None else "exited" if finished.exited else "closed",
         )
 

@@ -40,6 +40,9 @@ from .table_sources import EventSource, TableSource
 from .tables import TableReader
 from .trace_events import TraceEvents
 
+# Of several readings of two clocks, the one counts between which the least time passed.
+CLOCK_READINGS = 3
+CLOCK_NOISE_SECONDS = 0.001
 # A delay of rechecks that is longer than this is published.
 MAX_UNREPORTED_DELAY_SECONDS = 5
 
@@ -108,6 +111,7 @@ class Poller:
         self._event_times: dict[int, float] = {}
         self._ended: dict[int, SocketEnd] = {}
         self._postponed: list[EndedSocket] = []  # Ends that the next poll takes in.
+        self._booted_at = 0.0
         self._losses = 0  # Of events, up to the last poll.
         self._namespaces: Namespaces = {}  # Of the last poll.
 
@@ -247,6 +251,7 @@ class Poller:
 
     def _take_ended(self) -> Ended:
         """Take in the sockets that ended, and the connections that began."""
+        self._booted_at = self._boot_time()
         ended = self.tables.take_ended(self._namespaces, self._attribution.netns_of)
         self._event_join.add(ended)
         for one, holding in self._join.end(ended.listed):
@@ -265,8 +270,21 @@ class Poller:
 
     def _to_unix(self, nanoseconds: int) -> float:
         """Return a time of the trace clock in seconds since the Unix epoch."""
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return self._clock() + (nanoseconds - now) / 1e9
+        return self._booted_at + nanoseconds / 1e9
+
+    def _boot_time(self) -> float:
+        """Return when the trace clock was 0, in seconds since the Unix epoch. It changes when the
+        time is set."""
+        readings = []
+        for _ in range(CLOCK_READINGS):
+            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now = self._clock()
+            after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            readings.append((after - before, now - (before + after) / 2e9))
+        _width, booted_at = min(readings)
+        # The difference of two readings is noise, unless the time was set.
+        is_noise = abs(booted_at - self._booted_at) < CLOCK_NOISE_SECONDS
+        return self._booted_at if is_noise else booted_at
 
     def _holders_of_listener(self, socket: Socket) -> list[int]:
         inodes = self.tables.ends.listener_inodes(socket)

@@ -180,14 +180,13 @@ class Stream:
     def _close_short_lived(self, record: Record) -> None:
         report, self._pending = self._pending, None
         assert report is not None
-        same = (report.pid, report.proto, report.local, report.remote, report.opened) == (
+        same = (report.pid, report.proto, report.local, report.remote) == (
             _number(record["pid"]),
             record["proto"],
             _address(record, "local"),
             _address(record, "remote"),
-            self._time,
         )
-        if not same:
+        if not same or (report.opened or 0) > (self._time or 0):
             self._violate("close of another short-lived socket", record)
         self._end(report, record)
 
