@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --comm --connect --container --direction --event --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --netns --pid --port --proc --proto --socket-mode --source --state --stats --sweep --tls-ca --tls-cert --tls-key --token-file --unit --user
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --comm --connect --container --direction --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --netns --pid --port --proc --proto --socket-mode --source --state --stats --sweep --tls-ca --tls-cert --tls-key --token-file --unit --user
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -84,6 +84,7 @@ complete -c sockagent -n _shtab_sockagent_using -l sweep -x -d 'Reread all descr
 complete -c sockagent -n _shtab_sockagent_using -l stats -x -d 'Log the cost of polls on stderr every SECONDS; requires --follow or --listen.'
 complete -c sockagent -n _shtab_sockagent_using -l proc -xka "(_sockagent_files)" -d 'Read the procfs mounted at PATH (default /proc).'
 complete -c sockagent -n _shtab_sockagent_using -l source -xka "auto procfs netlink" -d 'Where to read socket tables; auto is netlink where it works (default auto).'
+complete -c sockagent -n _shtab_sockagent_using -l events -xka "auto on off" -d 'Whether to read the kernel'"'"'s trace events, which show connections between two polls with their processes; auto is on where they can be read (default auto).'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'Delay reading the largest processes of a user who has more than N descriptors (default 100000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
