@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -17,14 +16,13 @@ from ..model import (
     CgroupInfo,
     Coverage,
     HoldingKey,
-    ShortLived,
     Snapshot,
     Socket,
-    SocketEnd,
 )
 from .attribution import Attribution
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
+from .event_changes import EventChanges, without_unlisted
 from .event_join import EventJoin
 from .holders import Holders
 from .holding import HoldingBuilder
@@ -40,28 +38,8 @@ from .table_sources import EventSource, TableSource
 from .tables import TableReader
 from .trace_events import TraceEvents
 
-# Of several readings of two clocks, the one counts between which the least time passed.
-CLOCK_READINGS = 3
-CLOCK_NOISE_SECONDS = 0.001
 # A delay of rechecks that is longer than this is published.
 MAX_UNREPORTED_DELAY_SECONDS = 5
-
-
-def without_unlisted(ended: Iterable[EndedSocket], gone: Counter[str | None]) -> list[EndedSocket]:
-    """Return sockets that no table showed and that ended, without those that are published.
-
-    ``gone`` counts, by protocol, the published sockets in no table that are gone in the same poll.
-    No table lists a TCP socket that is bound and does not listen, and the notice of its end has no
-    peer address. Tables list all bound sockets of other protocols.
-    """
-    remaining = gone["tcp"]
-    others = []
-    for one in ended:
-        if remaining > 0 and one.socket.proto == "tcp" and one.socket.remote_addr is None:
-            remaining -= 1
-        else:
-            others.append(one)
-    return others
 
 
 class Poller:
@@ -107,11 +85,8 @@ class Poller:
         # What changed, and began and ended, since the last poll that was completed.
         self._changes: set[HoldingKey] = set()
         self._inodes: set[int] = set()
-        self._short_lived: list[ShortLived] = []
-        self._event_times: dict[int, float] = {}
-        self._ended: dict[int, SocketEnd] = {}
+        self._shown = EventChanges(self._attribution, clock)
         self._postponed: list[EndedSocket] = []  # Ends that the next poll takes in.
-        self._booted_at = 0.0
         self._losses = 0  # Of events, up to the last poll.
         self._namespaces: Namespaces = {}  # Of the last poll.
 
@@ -180,7 +155,7 @@ class Poller:
         self._namespaces = namespaces
         ended = self._take_ended()
         times = self._event_join.times_of(reading.change.added, reading.sockets)
-        self._event_times |= {inode: self._to_unix(at) for inode, at in times.items()}
+        self._shown.add_times(times)
         self._inodes |= reading.change.added | reading.change.gone | ended.listed.keys()
         await self._refresher.recheck_holders_of(reading.change.gone | ended.listed.keys())
         await self._refresher.search(self._join.orphans(reading.sockets))
@@ -207,9 +182,9 @@ class Poller:
             dirty |= join.dirty(self._changes, self._inodes)
         resolution = join.resolve(dirty, reading, ended.listed, sockets)
         joined = join.apply(dirty, self._changes, resolution, reading)
-        self._short_lived += map(ShortLived, joined.short_lived)
+        self._shown.add_holdings(joined.short_lived)
         unlisted, self._postponed = [*self._postponed, *ended.unlisted], []
-        self._add_short_lived(without_unlisted(unlisted, joined.gone_unlisted))
+        self._shown.add_short_lived(without_unlisted(unlisted, joined.gone_unlisted))
         return joined.changed
 
     # What events show.
@@ -225,10 +200,12 @@ class Poller:
         inodes = set(ended.listed)
         times = await self._event_join.find_started()
         inodes |= times.keys()
-        self._event_times |= {inode: self._to_unix(at) for inode, at in times.items()}
+        self._shown.add_times(times)
         # A table may list no socket that is bound but has no peer: see ``without_unlisted``.
         self._postponed += (one for one in ended.unlisted if one.socket.remote_addr is None)
-        self._add_short_lived(one for one in ended.unlisted if one.socket.remote_addr is not None)
+        self._shown.add_short_lived(
+            one for one in ended.unlisted if one.socket.remote_addr is not None
+        )
         changed: frozenset[HoldingKey] = frozenset()
         if inodes:
             await self._refresher.recheck_holders_of(ended.listed.keys())
@@ -238,9 +215,9 @@ class Poller:
             resolution = self._join.resolve(inodes, reading, ended.listed, {})
             joined = self._join.apply(inodes, changes, resolution, reading)
             self._changes -= changes
-            self._short_lived += map(ShortLived, joined.short_lived)
+            self._shown.add_holdings(joined.short_lived)
             changed = joined.changed
-        if not changed and not self._short_lived:
+        if not changed and not self._shown.has_short_lived:
             return None
         return self._publishable(last.coverage, changed)
 
@@ -251,40 +228,10 @@ class Poller:
 
     def _take_ended(self) -> Ended:
         """Take in the sockets that ended, and the connections that began."""
-        self._booted_at = self._boot_time()
         ended = self.tables.take_ended(self._namespaces, self._attribution.netns_of)
         self._event_join.add(ended)
-        for one, holding in self._join.end(ended.listed):
-            made = self._attribution.short_lived(one, self._to_unix)
-            if holding is not None:
-                made = made._replace(holding=holding)
-            self._short_lived.append(made)
-        for inode, (_socket, finished, figures) in ended.listed.items():
-            at = None if finished is None else self._to_unix(finished.closed)
-            self._ended[inode] = SocketEnd(at, figures)
+        self._shown.add_ended(ended, self._join.end(ended.listed))
         return ended
-
-    def _add_short_lived(self, ended: Iterable[EndedSocket]) -> None:
-        to_unix = self._to_unix
-        self._short_lived += (self._attribution.short_lived(one, to_unix) for one in ended)
-
-    def _to_unix(self, nanoseconds: int) -> float:
-        """Return a time of the trace clock in seconds since the Unix epoch."""
-        return self._booted_at + nanoseconds / 1e9
-
-    def _boot_time(self) -> float:
-        """Return when the trace clock was 0, in seconds since the Unix epoch. It changes when the
-        time is set."""
-        readings = []
-        for _ in range(CLOCK_READINGS):
-            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            now = self._clock()
-            after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            readings.append((after - before, now - (before + after) / 2e9))
-        _width, booted_at = min(readings)
-        # The difference of two readings is noise, unless the time was set.
-        is_noise = abs(booted_at - self._booted_at) < CLOCK_NOISE_SECONDS
-        return self._booted_at if is_noise else booted_at
 
     def _holders_of_listener(self, socket: Socket) -> list[int]:
         inodes = self.tables.ends.listener_inodes(socket)
@@ -370,6 +317,7 @@ class Poller:
 
     def _publishable(self, seen: Coverage, changed: frozenset[HoldingKey]) -> Snapshot:
         """Return the newest state as a snapshot."""
+        shown = self._shown.take()
         self._last = Snapshot(
             time=self._clock(),
             holdings=self._join.holdings,
@@ -378,11 +326,10 @@ class Poller:
             },
             coverage=seen,
             changed=changed,
-            short_lived=tuple(self._short_lived),
-            event_times=self._event_times,
-            ended=self._ended,
+            short_lived=shown.short_lived,
+            event_times=shown.event_times,
+            ended=shown.ended,
         )
-        self._short_lived, self._event_times, self._ended = [], {}, {}
         return self._last
 
     def _late_rechecks(self) -> list[str]:
