@@ -8,7 +8,8 @@ from bench.vm_image import Kernel, initramfs
 
 def entries(archive: bytes) -> dict[str, bytes]:
     """The files of a cpio archive, parsed independently of the code that writes it."""
-    found, at = {}, 0
+    found: dict[str, bytes] = {}
+    at = 0
     while True:
         assert archive[at : at + 6] == b"070701"
         size, length = (int(archive[at + o : at + o + 8], 16) for o in (54, 94))
