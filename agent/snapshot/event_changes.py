@@ -64,7 +64,11 @@ class EventChanges:
         self._set_boot_time()
         for one, holding in unpublished:
             made = self._attribution.short_lived(one, self._to_unix)
-            self._short_lived.append(made if holding is None else made._replace(holding=holding))
+            if holding is not None:
+                # The holder may be another process than the one that opened the socket: whether it
+                # has exited is found out from the processes.
+                made = made._replace(holding=holding, reason=None)
+            self._short_lived.append(made)
         for inode, (_socket, finished, figures) in ended.listed.items():
             at = None if finished is None else self._to_unix(finished.closed)
             self._ended[inode] = SocketEnd(at, figures)

@@ -114,3 +114,13 @@ def test_without_its_beginning_an_end_has_no_time_of_its_own(
     (one,) = changes.take().short_lived
     assert (one.opened is None) == (one.end.time is None) == (opened is None)
     assert one.end.figures == FIGURES
+
+
+def test_the_reason_is_not_that_of_the_process_that_opened_the_socket(
+    changes: EventChanges,
+) -> None:
+    one = EndedSocket(CONNECTED.socket, finished(SECOND, 3 * SECOND))
+    holding = Holding(CONNECTED.socket, None, (3,), None)
+    changes.add_ended(Ended({11: one}, []), [(one, holding)])
+    (found,) = changes.take().short_lived
+    assert (found.holding, found.reason) == (holding, None)
