@@ -186,9 +186,8 @@ def test_an_instance_that_is_switched_off_is_set_up_again(
     with Follow("--proto", "tcp", interval=0.5) as follow:
         follow.started()
         (path,) = instances(tracefs, follow.process.pid)
-        switch = path / "tracing_on"
-        switch.write_text("0")
-        follow.until(lambda: switch.exists() and switch.read_text() == "1\n")
+        (path / "tracing_on").write_text("0")
+        follow.until(lambda: instance.is_intact(str(path)))
         follow.wait(event="coverage")
         pid, local_port = connect(server[1])
         record = follow.wait(event="close", local_port=local_port, remote_port=server[1])
