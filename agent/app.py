@@ -206,11 +206,26 @@ def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient 
 
 async def _follow(config: Config, stop: asyncio.Event) -> None:
     """Poll, and run every publisher. Raises RuntimeFailure and ConfigFailure."""
+    scanner, machine = await _open_procfs(config)
+    trace = await _open_trace(config, scanner)
+    try:
+        await _publish(config, stop, scanner, machine, trace)
+    finally:
+        if trace is not None:
+            await trace.close()
+
+
+async def _publish(
+    config: Config,
+    stop: asyncio.Event,
+    scanner: ProcessScanner,
+    machine: Machine,
+    trace: TraceEvents | None,
+) -> None:
+    """Poll, and run every publisher. Raises RuntimeFailure and ConfigFailure."""
     from .follow import Follower, log_stats
 
-    scanner, machine = await _open_procfs(config)
     tables, events = _sources(config, scanner.procfs)
-    trace = await _open_trace(config, scanner)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
     feed = _feed(config, machine, saved)
     server = None
@@ -251,8 +266,6 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
         for task in running:
             task.cancel()
     service.store_state(follower.state(), machine)
-    if trace is not None:
-        await trace.close()
 
 
 def _feed(config: Config, machine: Machine, saved: SavedState | None) -> Feed:

@@ -65,25 +65,28 @@ HEADER = (
 
 
 def score(side: str, truth: list[Used], reports: list[Used]) -> Score:
-    """Compare the reports with the truth. A socket reported several times, first without its
-    process, counts with the last report that has one."""
+    """Compare the reports with the truth. The ports of a connection may be used again by another
+    one: each report counts for one socket, for that of its process if there is one."""
     by_ports: dict[tuple[int, int], list[Used]] = {}
     for one in reports:
         by_ports.setdefault(one[:2], []).append(one)
     counts: Counter[str] = Counter()
+    others = []  # Sockets that no report with their process matches.
     for used in truth:
-        mine = by_ports.get(used[:2])
-        if not mine:
+        mine = by_ports.get(used[:2], [])
+        same = next((one for one in mine if one.pid == used.pid), None)
+        if same is None:
+            others.append(used)
             continue
+        mine.remove(same)
         counts["reported"] += 1
-        named = [one for one in mine if one.pid is not None]
-        if not named:
-            counts["without"] += 1
-        elif named[-1].pid == used.pid:
-            counts["pid"] += 1
-            counts["comm"] += named[-1].comm == used.comm
-        else:
-            counts["wrong"] += 1
+        counts["pid"] += 1
+        counts["comm"] += same.comm == used.comm
+    for used in others:
+        mine = by_ports.get(used[:2], [])
+        if mine:
+            counts["reported"] += 1
+            counts["without" if mine.pop().pid is None else "wrong"] += 1
     return Score(side, len(truth), *(counts[name] for name in Score._fields[2:]))
 
 

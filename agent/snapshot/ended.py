@@ -13,7 +13,14 @@ from ..kernel.netlink.destroy import DestroyNotice, short_lived
 from ..kernel.netlink.messages import SOURCE as NOTICE_SOURCE
 from ..kernel.netlink.monitor import DestroyReport
 from ..kernel.rows import Scope, Table
-from ..kernel.trace.connections import CLIENT, LISTENER, SERVER, ConnectionReport, Finished, Tuple
+from ..kernel.trace.connections import (
+    CLIENT,
+    LISTENER,
+    SERVER,
+    ConnectionReport,
+    Endpoints,
+    Finished,
+)
 from ..kernel.trace.tasks import Task
 from ..model import Socket
 from .ends import End, EndMatcher
@@ -39,7 +46,7 @@ def format_address(family: int, raw: bytes) -> str:
     return inet_ntop(AF_INET, raw[12:]) if family == AF_INET else inet_ntop(AF_INET6, raw)
 
 
-def row_key(ends: Tuple) -> RowKey:
+def row_key(ends: Endpoints) -> RowKey:
     """Return the key of a connection in tables without cookies."""
     return (
         format_address(ends.family, ends.local),
@@ -142,7 +149,7 @@ class EndedSockets:
         for source in self._sources:
             source.follow(namespaces)
 
-    def find(self, netns: int | None, ends: Tuple) -> tuple[int, Socket] | None:
+    def find(self, netns: int | None, ends: Endpoints) -> tuple[int, Socket] | None:
         """Return the socket with these ends that a text table showed, with its namespace; None
         unless there is exactly one. ``netns`` is None if unknown."""
         key = row_key(ends)

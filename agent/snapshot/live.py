@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..kernel.trace.connections import Started, Tuple
+from ..kernel.trace.connections import Endpoints, Started
 
 MIN_AGE_SECONDS = 0.01
 LOOKUPS_PER_SECOND = 200
@@ -22,7 +22,7 @@ class LiveConnections:
     """Connections that wait to be looked up."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Tuple, tuple[Started, float, int]] = {}  # Since when; attempts.
+        self._waiting: dict[Endpoints, tuple[Started, float, int]] = {}  # Since when; attempts.
         self._budget = float(LOOKUPS_PER_SECOND)
         self._counted_at = 0.0
 
@@ -37,7 +37,7 @@ class LiveConnections:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[one.ends] = (one, now, 0)
 
-    def drop(self, ends: Iterable[Tuple]) -> None:
+    def drop(self, ends: Iterable[Endpoints]) -> None:
         """Drop connections that have ended."""
         for one in ends:
             self._waiting.pop(one, None)

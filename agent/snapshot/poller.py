@@ -11,6 +11,7 @@ from ..kernel.cgroups import Cgroups
 from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..kernel.procfs.stat import cgroup_info_of
+from ..kernel.trace.reader import TraceCounts
 from ..kernel.users import Users
 from ..model import (
     CgroupInfo,
@@ -87,7 +88,7 @@ class Poller:
         self._inodes: set[int] = set()
         self._shown = EventChanges(self._attribution, clock)
         self._postponed: list[EndedSocket] = []  # Ends that the next poll takes in.
-        self._losses = 0  # Of events, up to the last poll.
+        self._counted = TraceCounts()  # Of events, up to the last poll.
         self._namespaces: Namespaces = {}  # Of the last poll.
 
     async def poll(self) -> Snapshot:
@@ -191,21 +192,30 @@ class Poller:
 
     async def poll_events(self) -> Snapshot | None:
         """Return a snapshot with what events have shown since the last one; None if there is
-        nothing. What they do not show is as it was at the last poll."""
+        nothing, or if procfs does not answer: the next poll finds it then. What events do not show
+        is as it was at the last poll."""
         last = self._last
         if last is None or self.trace is None:
             return None
-        await self.trace.wait_for_facts()
+        try:
+            return await self._poll_events(last, self.trace)
+        except OSError:
+            return None
+
+    async def _poll_events(self, last: Snapshot, trace: TraceEvents) -> Snapshot | None:
+        await trace.wait_for_facts()
         ended = self._take_ended()
-        inodes = set(ended.listed)
-        times = await self._event_join.find_started()
-        inodes |= times.keys()
-        self._shown.add_times(times)
         # A table may list no socket that is bound but has no peer: see ``without_unlisted``.
         self._postponed += (one for one in ended.unlisted if one.socket.remote_addr is None)
         self._shown.add_short_lived(
             one for one in ended.unlisted if one.socket.remote_addr is not None
         )
+        inodes = set(ended.listed)
+        self._inodes |= inodes  # The next poll joins them, should this fail.
+        times = await self._event_join.find_started()
+        inodes |= times.keys()
+        self._inodes |= inodes
+        self._shown.add_times(times)
         changed: frozenset[HoldingKey] = frozenset()
         if inodes:
             await self._refresher.recheck_holders_of(ended.listed.keys())
@@ -215,6 +225,7 @@ class Poller:
             resolution = self._join.resolve(inodes, reading, ended.listed, {})
             joined = self._join.apply(inodes, changes, resolution, reading)
             self._changes -= changes
+            self._inodes -= inodes
             self._shown.add_holdings(joined.short_lived)
             changed = joined.changed
         if not changed and not self._shown.has_short_lived:
@@ -245,14 +256,21 @@ class Poller:
         return max(READ_SECONDS, self._sweep)
 
     def _lost_events(self) -> list[str]:
-        """Return a sentence if events were lost since the last poll."""
+        """Return a sentence for each kind of events that were lost since the last poll."""
         if self.trace is None:
             return []
-        losses, self._losses = self._losses, self.trace.counts.losses
-        if self._losses == losses:
-            return []
-        self.tables.read_all_again()
-        return ["kernel events were lost: some connections are reported without a process"]
+        before, now = self._counted, self.trace.counts
+        self._counted = now
+        sentences = []
+        if now.losses != before.losses:
+            self.tables.read_all_again()
+            sentences.append(
+                "kernel events were lost: some connections are reported without a process"
+            )
+        if now.malformed != before.malformed:
+            count = now.malformed - before.malformed
+            sentences.append(f"{count} malformed kernel events were skipped")
+        return sentences
 
     async def _identify(self, questions: Sequence[Descriptor]) -> dict[int, Socket]:
         """Return what the descriptors show of their sockets, by inode.

@@ -19,7 +19,7 @@ from ..kernel.netlink.monitor import DestroyMonitor, DestroyReport
 from ..kernel.procfs import net_tables
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.rows import Scope, Table
-from ..kernel.trace.connections import ConnectionReport, Tuple
+from ..kernel.trace.connections import ConnectionReport, Endpoints
 from ..model import Socket
 from .reading import Group
 
@@ -56,7 +56,7 @@ class TableSource(Protocol):
         """Read the named tables, as far as this source has them; ``before`` returns a table as it
         was read last."""
 
-    def look_up(self, netns: int, inode: int, ends: Tuple) -> Socket | None:
+    def look_up(self, netns: int, inode: int, ends: Endpoints) -> Socket | None:
         """Return the TCP socket with these ends in a namespace whose tables were read; None if
         there is none, or if this source cannot look up sockets."""
 
@@ -115,7 +115,7 @@ class ProcfsTables:
                 )
         return TableReading(tables, failed, moved_pids=moved)
 
-    def look_up(self, _netns: int, _inode: int, _ends: Tuple) -> None:
+    def look_up(self, _netns: int, _inode: int, _ends: Endpoints) -> None:
         """Return None: a text table shows a socket only among all others."""
 
     def missing(self) -> Mapping[int, str]:
@@ -143,7 +143,7 @@ class NetlinkTables:
                 tables[dump.tables] = dump.read(rows, scope, before(dump.tables))
         return TableReading(tables, {})
 
-    def look_up(self, _netns: int, inode: int, ends: Tuple) -> Socket | None:
+    def look_up(self, _netns: int, inode: int, ends: Endpoints) -> Socket | None:
         """Look up a TCP socket by its ends."""
         family, local, local_port, remote, remote_port = ends
         if family == AF_INET:

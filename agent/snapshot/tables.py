@@ -14,7 +14,7 @@ from ..kernel.procfs.files import Progress
 from ..kernel.procfs.mount import NetnsMember, ProcFS
 from ..kernel.procfs.net_tables import table_of
 from ..kernel.rows import EMPTY, Table
-from ..kernel.trace.connections import Tuple
+from ..kernel.trace.connections import Endpoints
 from ..kernel.trace.tasks import Task
 from ..model import Socket
 from .blocking import NO_ANSWER, BlockingCalls, CallTimeout
@@ -298,7 +298,7 @@ class TableReader:
     # Sockets that events show between two readings.
 
     async def look_up(
-        self, wanted: Sequence[tuple[Tuple, int | None]]
+        self, wanted: Sequence[tuple[Endpoints, int | None]]
     ) -> list[tuple[int, Socket] | None]:
         """Return the TCP sockets with these ends, each with its namespace; None for those that do
         not exist or cannot be looked up. A namespace is None if it is not known."""
@@ -308,7 +308,7 @@ class TableReader:
             return [None] * len(wanted)
 
     def _look_up(
-        self, wanted: Sequence[tuple[Tuple, int | None]]
+        self, wanted: Sequence[tuple[Endpoints, int | None]]
     ) -> list[tuple[int, Socket] | None]:
         """Look up sockets. Blocking."""
         found: list[tuple[int, Socket] | None] = []
@@ -328,7 +328,7 @@ class TableReader:
             )
         return found
 
-    def _look_up_in(self, netns: int, ends: Tuple) -> Socket | None:
+    def _look_up_in(self, netns: int, ends: Endpoints) -> Socket | None:
         inode = self._procfs.netns_id(netns)
         if inode is None:
             return None

@@ -78,20 +78,19 @@ class TraceEvents:
     async def open(self) -> None:
         """Set up or find the instance, and begin to read it. Raises TraceUnavailable."""
         try:
-            self._opened = await self._calls.call("trace", self._open)
+            opened = self._opened = await self._calls.call("trace", self._open)
             threads = await self._calls.call("threads", list_threads, self._root)
-        except CallTimeout as late:
-            raise TraceUnavailable(f"no kernel events: tracefs: {late.strerror}") from late
         except OSError as error:
+            await self.close()
             raise TraceUnavailable(f"no kernel events: {error.strerror}") from error
         self._tasks.reset(threads)
         self._facts.clear()
         self._reader = TraceReader(
-            self._opened.descriptors,
-            self._opened.page_size,
-            self._opened.decoder,
+            opened.descriptors,
+            opened.page_size,
+            opened.decoder,
             self._tasks,
-            on_connect=self._on_connect,
+            on_actors=self._on_actors,
             on_report=self._news.set,
         )
         self._reader.start()
@@ -142,6 +141,7 @@ class TraceEvents:
         if (self._reader is None and not self._was_open) or now - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = now
+        self._calls.forget_returned()
         opened, reader = self._opened, self._reader
         if opened is not None and reader is not None:
             with suppress(CallTimeout):
@@ -223,7 +223,7 @@ class TraceEvents:
         if self._looking_up is not None and not self._looking_up.done():
             await asyncio.wait((self._looking_up,), timeout=LOOKUP_SECONDS)
 
-    def _on_connect(self, tids: Sequence[int]) -> None:
+    def _on_actors(self, tids: Sequence[int]) -> None:
         """Read the processes of threads that begin or end a connection, and their parents, whose
         program and cgroup they may have; unless too many wait already."""
         tasks = [task for tid in set(tids) if (task := self._tasks.find(tid)) is not None]

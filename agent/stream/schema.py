@@ -151,8 +151,8 @@ _UNSEEN: Schema = {
     "attribution": _nullable(
         "string",
         "Of a TCP socket that no poll saw, how its process was found. connect: it connected or "
-        "listened; close: it held the socket last; listener: a guess, the only holder of the "
-        "listener; null: no process was found.",
+        "listened; close: it held the socket last, or shut it down; listener: a guess, the only "
+        "holder of the listener; null: no process was found.",
         enum=["connect", "close", "listener", None],
     ),
 }

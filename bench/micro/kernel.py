@@ -142,7 +142,7 @@ def trace_events() -> Pair:
     os.lseek(file, 0, os.SEEK_SET)
     reader = TraceReader(
         [file], size, decoder, tasks,
-        on_connect=lambda _tids: None, on_report=lambda: None,
+        on_actors=lambda _tids: None, on_report=lambda: None,
     )  # fmt: skip
     table = ConnectionTable(tasks)
 

@@ -42,3 +42,11 @@ def test_score_counts_each_socket_once_by_its_last_report_with_a_process() -> No
     ]
     assert score("clients", truth, reports) == Score("clients", 6, 4, 2, 1, 1, 1)
     assert score("clients", truth, reports).row() == "| clients | 6 | 4 | 2 | 1 | 1 | 1 | 66.67% |"
+
+
+def test_the_ports_of_a_connection_may_be_used_again() -> None:
+    truth = [Used(1, 80, pid, "curl") for pid in (5, 6, 7)]
+    reports = [Used(1, 80, 7, "curl"), Used(1, 80, 5, "curl")]
+    assert score("clients", truth, reports) == Score("clients", 3, 2, 2, 2, 0, 0)
+    reports.append(Used(1, 80, 9, "curl"))
+    assert score("clients", truth, reports) == Score("clients", 3, 3, 2, 2, 0, 1)

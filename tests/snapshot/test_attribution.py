@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.trace.connections import CLIENT, CLOSE, CONNECT, SERVER, Finished, Tuple
+from agent.kernel.trace.connections import CLIENT, CLOSE, CONNECT, SERVER, Endpoints, Finished
 from agent.kernel.trace.tasks import Task
 from agent.model import Owner, Process, ShortLived
 from agent.snapshot import attribution
@@ -24,7 +24,7 @@ STARTED = 500 * SECOND
 TICKS = ticks_of(STARTED)
 NETNS = 5
 TASK = Task(7, STARTED, 6, "curl", "/nowhere/curl")
-ENDS = Tuple(2, bytes(10) + b"\xff\xff\x7f\0\0\1", 4000, bytes(10) + b"\xff\xff\x7f\0\0\1", 80)
+ENDS = Endpoints(2, bytes(10) + b"\xff\xff\x7f\0\0\1", 4000, bytes(10) + b"\xff\xff\x7f\0\0\1", 80)
 
 
 class Tasks:

@@ -10,7 +10,7 @@ import pytest
 from agent.kernel.netlink.client import NetlinkClient
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.rows import EMPTY, Table, update_table
-from agent.kernel.trace.connections import LISTENER, SERVER, ConnectionReport, Finished, Tuple
+from agent.kernel.trace.connections import LISTENER, SERVER, ConnectionReport, Endpoints, Finished
 from agent.kernel.trace.tasks import Task
 from agent.model import Socket
 from agent.snapshot.ended import EndedSockets
@@ -171,7 +171,7 @@ def finished(cookie: int = 1, port: int = 4000, pid: int | None = None) -> Finis
     task = None if pid is None else Task(pid)
     role = LISTENER if port == 0 else SERVER
     remote = bytes(16) if port == 0 else local
-    return Finished(cookie, Tuple(2, local, 80, remote, port), role, task, None, 1, 2, False)
+    return Finished(cookie, Endpoints(2, local, 80, remote, port), role, task, None, 1, 2, False)
 
 
 class TextTables:

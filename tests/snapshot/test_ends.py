@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.netlink.destroy import DestroyNotice
-from agent.kernel.trace.connections import Finished, Tuple
+from agent.kernel.trace.connections import Endpoints, Finished
 from agent.snapshot import ends
 from agent.snapshot.ends import EVENT_SECONDS, NOTICE_SECONDS, End, EndCounts, EndMatcher
 
 NETNS = 5
-ENDS = Tuple(2, bytes(16), 80, bytes(16), 4000)
+ENDS = Endpoints(2, bytes(16), 80, bytes(16), 4000)
 
 
 def notice(cookie: int, proto: str = "tcp") -> DestroyNotice:

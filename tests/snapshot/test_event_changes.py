@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from agent.kernel.trace.connections import CONNECT, SERVER, Finished, Tuple
+from agent.kernel.trace.connections import CONNECT, SERVER, Endpoints, Finished
 from agent.model import Holding, Owner, SocketEnd, TcpFigures
 from agent.snapshot.attribution import Attribution
 from agent.snapshot.event_changes import (
@@ -62,7 +62,7 @@ def changes(clock: Clock) -> EventChanges:
 
 
 def finished(opened: int | None, closed: int) -> Finished:
-    ends = Tuple(2, bytes(16), 80, bytes(16), 4000)
+    ends = Endpoints(2, bytes(16), 80, bytes(16), 4000)
     return Finished(7, ends, SERVER, None, CONNECT, opened, closed, exited=False)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.trace.connections import Started, Tuple
+from agent.kernel.trace.connections import Endpoints, Started
 from agent.snapshot import live
 from agent.snapshot.live import (
     LOOKUPS_PER_SECOND,
@@ -18,7 +18,7 @@ NOW = 1000.0
 
 
 def connection(port: int = 4000, state: int = 1) -> Started:
-    ends = Tuple(2, bytes(16), port, bytes(16), 80)
+    ends = Endpoints(2, bytes(16), port, bytes(16), 80)
     return Started(ends, state, "client", None, 5, 5)
 
 

@@ -50,4 +50,4 @@ def is_initial_pid_namespace(root: str) -> bool:
 def _is_kernel_thread(root: str, tid: int) -> bool:
     _before, _closed, fields = read_or_empty(f"{root}/{tid}/stat").rpartition(b")")
     flags = fields.split()[6:7]
-    return bool(flags) and bool(int(flags[0]) & _KERNEL_THREAD)
+    return bool(flags) and flags[0].isdigit() and bool(int(flags[0]) & _KERNEL_THREAD)

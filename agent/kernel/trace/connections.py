@@ -41,7 +41,7 @@ CLIENT, SERVER, LISTENER = "client", "server", "listener"
 CONNECT, CLOSE = "connect", "close"  # Kinds of evidence.
 
 
-class Tuple(NamedTuple):
+class Endpoints(NamedTuple):
     """The ends of a connection. Addresses are 16 bytes, IPv4 as ``::ffff:a.b.c.d``; ``family`` is
     AF_INET or AF_INET6. The remote end of a listener is all zeros."""
 
@@ -60,7 +60,7 @@ class Started(NamedTuple):
     clock; ``opened`` is None if the connection is older than the events.
     """
 
-    ends: Tuple
+    ends: Endpoints
     state: int
     role: str | None
     task: Task | None
@@ -76,7 +76,7 @@ class Finished(NamedTuple):
     """
 
     cookie: int
-    ends: Tuple
+    ends: Endpoints
     role: str | None
     task: Task | None
     evidence: str | None
@@ -139,9 +139,9 @@ class _Connection:
         self.local_port, self.remote_port = event.local_port, event.remote_port
         self.local, self.remote = event.local, event.remote
 
-    def ends(self) -> Tuple:
+    def ends(self) -> Endpoints:
         """Return the ends."""
-        return Tuple(self.family, self.local, self.local_port, self.remote, self.remote_port)
+        return Endpoints(self.family, self.local, self.local_port, self.remote, self.remote_port)
 
 
 class ConnectionTable:
@@ -223,7 +223,9 @@ class ConnectionTable:
         connection = self._connections.pop(event.address, None)
         if not event.local_port:
             return
-        ends = Tuple(event.family, event.local, event.local_port, event.remote, event.remote_port)
+        ends = Endpoints(
+            event.family, event.local, event.local_port, event.remote, event.remote_port
+        )
         opener = closer = aborter = opened = closed = role = None
         if connection is not None and self._is_same(connection, event):
             if connection.local_port:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..procfs.files import read
+from .events import EVENTS as DECODED_EVENTS
+from .events import SET_STATE
 from .unavailable import (
     TRACEFS_ROOTS,
     TraceUnavailable,
@@ -27,16 +29,8 @@ from .unavailable import (
 
 # The instance of the service; an agent that is started by hand appends its pid: sockagent-1234.
 SERVICE_INSTANCE = "sockagent"
-_STATE_EVENT = "sock/inet_sock_set_state"
-EVENTS = (
-    _STATE_EVENT,
-    "tcp/tcp_destroy_sock",
-    "task/task_newtask",
-    "task/task_rename",
-    "sched/sched_process_exec",
-    "sched/sched_process_exit",
-)
-# Of _STATE_EVENT. Protocol 6 is TCP; 0x18 is the context of a soft or hard interrupt. States:
+EVENTS = tuple(DECODED_EVENTS)
+# Of SET_STATE. Protocol 6 is TCP; 0x18 is the context of a soft or hard interrupt. States:
 # 1 ESTABLISHED, 2 SYN_SENT, 4 FIN_WAIT1, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 10 LISTEN. In an
 # interrupt the current process is not the acting one: transitions that are recorded for their
 # process are left out there. This omits a third of the events.
@@ -302,11 +296,11 @@ def _discard_events(path: str) -> None:
 
 def _set_filter(path: str) -> bool:
     """Set the filter; return False if the kernel refuses it."""
-    file = f"{path}/events/{_STATE_EVENT}/filter"
+    file = f"{path}/events/{SET_STATE}/filter"
     try:
         _write(file, STATE_FILTER)
     except FileNotFoundError:
-        raise missing_event(_STATE_EVENT) from None
+        raise missing_event(SET_STATE) from None
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

@@ -28,9 +28,9 @@ HELD_NS = 1_000_000
 FIRST_PAUSE, PAUSE = 0.003, 0.015
 # Pages that are read of one CPU at a time, 8 ms of decoding; then the others get their turn.
 MAX_PAGES = 256
-# Processes that are named to ``on_connect`` in one reading; with more events in it procfs is too
+# Processes that are named to ``on_actors`` in one reading; with more events in it procfs is too
 # slow to show short-lived ones.
-MAX_CONNECTING = 50
+MAX_ACTORS = 50
 # Changes of state that show a process at the beginning or end of a connection: to SYN_SENT,
 # FIN_WAIT1 and LAST_ACK.
 _SHOWING = frozenset({2, 4, 9})
@@ -52,7 +52,7 @@ class TraceCounts(NamedTuple):
 class TraceReader:
     """Reads the buffers and keeps the tables of connections and processes up to date.
 
-    ``on_connect`` is called with threads that begin or end a connection, before their events are
+    ``on_actors`` is called with threads that begin or end a connection, before their events are
     used; ``on_report`` after a reading that has news for ``take``. Call ``start`` in an event loop,
     and ``stop`` before the descriptors are closed.
     """
@@ -64,7 +64,7 @@ class TraceReader:
         decoder: PageDecoder,
         tasks: TaskTable,
         *,
-        on_connect: Callable[[Sequence[int]], None],
+        on_actors: Callable[[Sequence[int]], None],
         on_report: Callable[[], None],
         clock: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
@@ -74,7 +74,7 @@ class TraceReader:
         self._decoder = decoder
         self._tasks = tasks
         self.connections = ConnectionTable(tasks)
-        self._on_connect = on_connect
+        self._on_actors = on_actors
         self._on_report = on_report
         self._clock = clock
         self._held: list[Event] = []
@@ -98,7 +98,11 @@ class TraceReader:
     def take(self) -> ConnectionReport:
         """Read the buffers, and return what happened since the last call."""
         self.read()
-        return self.connections.take()._replace(complete=self._is_complete)
+        report = self.connections.take()
+        if report.lost:
+            counts = self.counts
+            self.counts = counts._replace(lost=counts.lost + report.lost, losses=counts.losses + 1)
+        return report._replace(complete=self._is_complete)
 
     def read(self) -> int:
         """Read all buffers once, use the events that are old enough, and return how many events
@@ -114,7 +118,7 @@ class TraceReader:
                 self._is_complete = False
         count = len(events) - before
         if count:
-            self._name_connecting(events, before)
+            self._name_actors(events, before)
         events.sort(key=_time_of)
         usable = bisect_left(events, mark, key=_time_of)
         self._held = events[usable:]
@@ -157,8 +161,8 @@ class TraceReader:
         )
         return newest
 
-    def _name_connecting(self, events: Sequence[Event], start: int) -> None:
-        if len(events) - start > 8 * MAX_CONNECTING:
+    def _name_actors(self, events: Sequence[Event], start: int) -> None:
+        if len(events) - start > 8 * MAX_ACTORS:
             return
         tids = [
             event.tid
@@ -167,8 +171,8 @@ class TraceReader:
             and event.new in _SHOWING
             and not event.flags & NOT_IN_PROCESS
         ]
-        if tids and len(tids) <= MAX_CONNECTING:
-            self._on_connect(tids)
+        if tids and len(tids) <= MAX_ACTORS:
+            self._on_actors(tids)
 
     def _use(self, events: Sequence[Event]) -> None:
         change, destroy, handle = (

@@ -79,7 +79,7 @@ def explain(error: OSError, path: str) -> str:
 def missing_event(event: str) -> TraceUnavailable:
     """Return the error for a tracepoint, such as tcp/tcp_destroy_sock, that does not exist."""
     return TraceUnavailable(
-        f"no kernel events: this kernel has no tracepoint {event}; use Linux 4.16 or newer"
+        f"no kernel events: this kernel has no tracepoint {event}; use Linux 4.19 or newer"
     )
 
 

@@ -14,7 +14,7 @@ from agent.kernel.netlink.destroy import DestroyNotice, parse_notices, short_liv
 from agent.kernel.netlink.inet_diag import LISTEN, inet_dump
 from agent.kernel.netlink.messages import split_rows
 from agent.kernel.rows import EMPTY, Table
-from agent.model import Holding, Opened, Owner
+from agent.model import Holding, Opened, Owner, TcpFigures
 from agent.stream.encoder import AgentInfo, Encoder
 
 from ...strategies import mutated
@@ -186,6 +186,64 @@ def test_a_notice_after_a_malformed_message_is_parsed() -> None:
 
 def test_a_notice_of_a_protocol_without_a_table_is_not_malformed() -> None:
     assert parse_notices(message(FIRST[16:88] + struct.pack("=HHI", 5, 10, 132))) == ([], 0)
+
+
+def tcp_info(**values: int) -> bytes:
+    """Return a tcp_info, as ``include/uapi/linux/tcp.h`` lays it out up to bytes_sent."""
+    info = bytearray(208)
+    for name, value in values.items():
+        code, offset = TCP_INFO[name]
+        struct.pack_into(code, info, offset, value)
+    return bytes(info)
+
+
+TCP_INFO = {
+    "rtt": ("=I", 68), "total_retrans": ("=I", 100), "bytes_received": ("=Q", 128),
+    "segs_out": ("=I", 136), "segs_in": ("=I", 140), "bytes_sent": ("=Q", 200),
+}  # fmt: skip
+
+
+def with_info(info: bytes, protocol: int = 6) -> bytes:
+    """Return a notice with this protocol and this tcp_info."""
+    attributes = struct.pack("=HHI", 5, 10, protocol)
+    attributes += struct.pack("=HH", 4 + len(info), 2) + info + bytes(-len(info) % 4)
+    return message(FIRST[16:88] + attributes)
+
+
+big, small = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
+
+
+@given(big, big, st.integers(1, 2**32 - 1), small, small, small)
+def test_a_notice_has_the_figures_of_tcp(
+    sent: int, received: int, out: int, into: int, retransmits: int, rtt: int
+) -> None:
+    info = tcp_info(
+        bytes_sent=sent, bytes_received=received, segs_out=out, segs_in=into,
+        total_retrans=retransmits, rtt=rtt,
+    )  # fmt: skip
+    (found,) = parse(with_info(info))
+    rtt_ms = rtt / 1000 if rtt else None
+    assert found.figures == TcpFigures(sent, received, out, into, retransmits, rtt_ms)
+
+
+@pytest.mark.parametrize("size", [0, 1, 104, 144, 192, 207])
+def test_an_older_kernels_tcp_info_has_no_figures(size: int) -> None:
+    (found,) = parse(with_info(tcp_info(segs_out=1)[:size]))
+    assert found.figures is None
+
+
+def test_a_longer_tcp_info_has_the_same_figures() -> None:
+    info = tcp_info(segs_out=1, bytes_sent=5)
+    assert parse(with_info(info + b"\xff" * 72))[0].figures == TcpFigures(5, 0, 1, 0, 0, None)
+
+
+def test_a_socket_that_exchanged_no_segment_has_no_figures() -> None:
+    assert parse(with_info(tcp_info(bytes_sent=5)))[0].figures is None
+
+
+def test_an_udp_socket_has_no_figures() -> None:
+    (found,) = parse(with_info(tcp_info(segs_out=1), protocol=17))
+    assert (found.proto, found.figures) == ("udp", None)
 
 
 # Notices of the running kernel.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.trace import reader
+from agent.kernel.trace import connections, reader
 from agent.kernel.trace.connections import ConnectionReport, Finished
 from agent.kernel.trace.events import Event, TaskCreated
 from agent.kernel.trace.reader import HELD_NS, TraceCounts, TraceReader
@@ -48,7 +48,7 @@ class Cpus:
             one.setblocking(False)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.now = LATER
-        self.connecting: list[list[int]] = []
+        self.actors: list[list[int]] = []
         self.reports: list[ConnectionReport] = []
         if tasks is None:
             tasks = TaskTable(lambda _tid: None)
@@ -58,7 +58,7 @@ class Cpus:
             layout(KERNEL).page_size,
             decoder(KERNEL),
             tasks,
-            on_connect=lambda tids: self.connecting.append(list(tids)),
+            on_actors=lambda tids: self.actors.append(list(tids)),
             on_report=lambda: self.reports.append(self.reader.connections.take()),
             clock=lambda: self.now,
         )
@@ -175,6 +175,15 @@ def test_a_connection_that_began_before_a_loss_has_no_process(
     assert (task and task.pid) == pid
 
 
+def test_reports_that_were_dropped_count_as_lost(
+    cpus: Cpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_UNTAKEN", 0)
+    cpus.write(0, *life())
+    assert cpus.reader.take().lost == 1
+    assert (cpus.reader.counts.lost, cpus.reader.counts.losses) == (1, 1)
+
+
 def test_malformed_records_are_counted(cpus: Cpus) -> None:
     cpus.writers[0].send(b"\0")
     cpus.reader.read()
@@ -185,25 +194,25 @@ def test_threads_that_connect_are_named_before_their_events_are_used(cpus: Cpus)
     cpus.now = FIRST_TIME
     cpus.write(0, *life(), change(CLOSE, SYN_SENT, (0, 80), time=FIRST_TIME + 9, tid=5, flags=0x10))
     cpus.reader.read()
-    assert cpus.connecting == [[PID, PID]]  # It begins and ends connections.
+    assert cpus.actors == [[PID, PID]]  # It begins and ends connections.
     cpus.reader.read()
-    assert cpus.connecting == [[PID, PID]]  # It begins and ends connections.
+    assert cpus.actors == [[PID, PID]]  # It begins and ends connections.
 
 
 def test_no_threads_are_named_when_there_are_many(
     cpus: Cpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_CONNECTING", 2)
+    monkeypatch.setattr(reader, "MAX_ACTORS", 2)
     began = [change(CLOSE, SYN_SENT, (0, 80), address=number) for number in range(3)]
     cpus.write(0, *began[:2])
     cpus.reader.read()
     cpus.write(0, *began)
     cpus.reader.read()
-    assert cpus.connecting == [[PID, PID]]
+    assert cpus.actors == [[PID, PID]]
     others = [change(CLOSE, LISTEN, (80, 0), address=number) for number in range(16)]
     cpus.write(0, *began[:1], *others)
     cpus.reader.read()
-    assert cpus.connecting == [[PID, PID]]
+    assert cpus.actors == [[PID, PID]]
 
 
 async def until_reported(cpus: Cpus, count: int) -> None:
