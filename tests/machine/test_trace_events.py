@@ -212,3 +212,10 @@ def test_required_events_without_permission_end_the_agent(anyone: Anyone) -> Non
     done = run("--follow", "--events", "on", command=anyone.sockagent)
     assert done.returncode == 1
     assert "sockagent events enable" in done.stderr
+
+
+def test_the_instance_is_removed_if_the_agent_cannot_start(tracefs: str) -> None:
+    before = set(Path(tracefs, "instances").iterdir())
+    done = run("--follow", "--listen", "192.0.2.1:1", "--insecure")
+    assert done.returncode != 0
+    assert set(Path(tracefs, "instances").iterdir()) <= before
