@@ -195,7 +195,10 @@ def test_a_recipe_runs(text: str, shell: dict[str, str]) -> None:
         timeout=PATIENCE_SECONDS,
     )
     messages = [line for line in done.stderr.splitlines() if "sockagent: warning:" not in line]
-    assert (done.returncode, messages) == (0, [])
+    # head ends before it has read everything, and SIGPIPE then ends the command before it.
+    expected = {0, 128 + signal.SIGPIPE} if "| head" in text else {0}
+    assert done.returncode in expected
+    assert messages == []
 
 
 @pytest.mark.parametrize("text", [text for follows, text in RECIPES if follows])
