@@ -81,8 +81,8 @@ def test_the_first_snapshot_counts_before_its_end() -> None:
 
 
 def test_a_later_snapshot_replaces_the_state_at_its_end() -> None:
-    first = [BEGAN, Present(ONE), SnapshotEnd(1), Opened(TWO)]
-    second = [Dropped(2, 5), Present(TWO), Present(THREE)]
+    first: list[Value] = [BEGAN, Present(ONE), SnapshotEnd(1), Opened(TWO)]
+    second: list[Value] = [Dropped(2, 5), Present(TWO), Present(THREE)]
     cut_off = state(*first, *second)
     assert held(cut_off) == [ONE, TWO]
     assert not cut_off.hosts()[0].complete
