@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from agent.model import Coverage, Holding, Snapshot
+from agent.model import Coverage, Holding, HoldingKey, Snapshot
 from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.feed import Feed, NdjsonSubscription
@@ -51,6 +51,10 @@ class Source:
     def publish(self, current: Snapshot) -> None:
         """Publish a snapshot, and the deltas that lead to it."""
         self.feed.publish(current, self._tracker.advance(current))
+
+    def opened_at(self) -> dict[HoldingKey, float]:
+        """Return when holdings opened, without those that were open at the first poll."""
+        return self._tracker.opened_at
 
     def subscribe(self, chosen: Filter | None = None, **options: Any) -> Subscriber:
         """Return a new subscriber, which folds the records if it gets all of them."""
