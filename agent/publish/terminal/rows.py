@@ -1,0 +1,92 @@
+"""Holdings to rows: one for each socket, with its holders and its other end on this machine."""
+
+# No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...model import Holding
+from ...stream.state import HostHolding
+from .peers import Holder, Peers
+
+
+class Row(NamedTuple):
+    """A socket with its oldest holder; ``others`` counts further holders. ``peer`` holds the other
+    end on this machine, None if there is none or it is not known."""
+
+    host: str
+    holding: Holding
+    since: float | None
+    others: int
+    peer: Holder | None
+
+
+def by_host(holdings: Sequence[HostHolding]) -> dict[str, Sequence[HostHolding]]:
+    """Return the holdings of each host."""
+    hosts = dict.fromkeys([one.host for one in holdings])
+    if len(hosts) == 1:
+        return dict.fromkeys(hosts, holdings)
+    split: dict[str, list[HostHolding]] = {host: [] for host in hosts}
+    for one in holdings:
+        split[one.host].append(one)
+    return dict(split)
+
+
+def _age(one: HostHolding) -> tuple[float, int]:
+    """Return what sorts holders from the oldest to the youngest, unknown ones at the end."""
+    process = one.holding.process
+    return (float("inf"), 0) if process is None else (process.start_ticks, process.pid)
+
+
+def group(
+    holdings: Sequence[HostHolding],
+) -> tuple[list[HostHolding], dict[int, list[HostHolding]]]:
+    """Return the oldest holder of each socket of one host, and by inode all holders, the oldest
+    first, of those that have several. Sockets without an inode are held by no process."""
+    first: dict[int, HostHolding] = {}
+    several: dict[int, list[HostHolding]] = {}
+    without = []
+    for one in holdings:
+        inode = one.holding.socket.inode
+        if not inode:
+            without.append(one)
+        elif inode not in first:
+            first[inode] = one
+        elif inode in several:
+            several[inode].append(one)
+        else:
+            several[inode] = [first[inode], one]
+    for inode, holders in several.items():
+        holders.sort(key=_age)
+        first[inode] = holders[0]
+    return [*first.values(), *without], several
+
+
+def make_rows(
+    shown: Sequence[HostHolding],
+    everything: Sequence[HostHolding] | None = None,
+    *,
+    every_holder: bool = False,
+) -> list[Row]:
+    """Return the rows of the holdings to show.
+
+    ``everything`` are the holdings among which the other ends are looked for, if not only those
+    shown. ``every_holder``: a row for each holder.
+    """
+    known = None if everything is None else by_host(everything)
+    rows: list[Row] = []
+    for host, holdings in by_host(shown).items():
+        sockets, several = group(holdings)
+        if known is None or len(known[host]) == len(holdings):
+            peers = Peers(sockets, several)
+        else:
+            peers = Peers(*group(known[host]))
+        found = peers.of([one.holding for one in sockets])
+        for (_host, holding, since), peer in zip(sockets, found, strict=True):
+            holders = several.get(holding.socket.inode) if several else None
+            if holders is None:
+                rows.append(Row(host, holding, since, 0, peer))
+            elif every_holder:
+                rows += [Row(host, one.holding, one.since, 0, peer) for one in holders]
+            else:
+                rows.append(Row(host, holding, since, len(holders) - 1, peer))
+    return rows

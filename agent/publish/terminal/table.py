@@ -1,0 +1,70 @@
+"""The table: one row for each socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from .columns import COLUMNS, TABLE, WIDE, sort_rows
+from .grid import Grid, GridColumn
+from .options import Options
+from .rows import Row
+
+_RANKS = {"listen": 0, "inbound": 1, "outbound": 2}
+
+
+def table(rows: Sequence[Row], options: Options) -> Iterator[str]:
+    """Yield the lines of a table of rows, from ``make_rows``.
+
+    The names of columns must have been checked, see ``check_columns``. Columns that the user chose
+    are never hidden. In a wide table nothing is hidden or shortened.
+    """
+    if options.wide:
+        options = replace(options, width=None)
+    ordered = in_order(rows) if options.sort is None else sort_rows(list(rows), options.sort)
+    names = [name.lower() for name in options.columns] or list(WIDE if options.wide else TABLE)
+    if not options.columns and len({row.host for row in rows}) > 1:
+        names.insert(0, "host")
+    may_hide = not options.columns
+    grid = Grid([_column(name, ordered, options, may_hide=may_hide) for name in names], options)
+    yield from grid.lines()
+    if grid.hidden:
+        yield f"hidden: {', '.join(grid.hidden)}; -o wide"
+
+
+def _column(name: str, rows: Sequence[Row], options: Options, *, may_hide: bool) -> GridColumn:
+    column = COLUMNS[name]
+    is_narrow = options.width is not None
+    return GridColumn(
+        column.title,
+        column.cells(rows, options),
+        right=column.right,
+        floor=column.floor if is_narrow else None,
+        whole=[column.whole(row) for row in rows] if is_narrow and column.whole else None,
+        hide=column.hide if may_hide else None,
+        codes=column.codes(rows) if options.color and column.codes else None,
+    )
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Return rows by host and process; of each process those that listen, inbound, outbound."""
+    by_process: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        process = row.holding.process
+        key = (row.host, "", 0) if process is None else (row.host, process.comm, process.pid)
+        by_process.setdefault(key, []).append(row)
+    ordered: list[Row] = []
+    for key in sorted(by_process, key=lambda key: (key[0], not key[2], key[1], key[2])):
+        ordered += sorted(by_process[key], key=_order)
+    return ordered
+
+
+def _order(row: Row) -> tuple[int, str, int, int, int]:
+    socket = row.holding.socket
+    return (
+        _RANKS.get(socket.direction or "", 3),
+        socket.proto or "",
+        socket.local_port or 0,
+        socket.remote_port or 0,
+        socket.inode,
+    )
