@@ -14,7 +14,7 @@ from .filter_values import Predicate, example, number_of, words
 # Whether a socket reaches other machines.
 SCOPES = ("external", "local")
 _LOOPBACK = ("127.0.0.0/8", "::1")
-_MAX_PORT = 65_535
+MAX_PORT = 65_535
 # Addresses as numbers: IPv6 from 0 on, IPv4 after all of IPv6.
 _IPV4 = 1 << 128
 _IPV4_BITS = 32
@@ -42,8 +42,8 @@ def ports(name: str, values: list[str]) -> Predicate:
 def _port_range(name: str, value: str) -> tuple[int, int]:
     """Return the first and the last port. Raises FilterError."""
     first, dash, last = value.partition("-")
-    low = number_of(first, _MAX_PORT)
-    high = number_of(last, _MAX_PORT) if dash else low
+    low = number_of(first, MAX_PORT)
+    high = number_of(last, MAX_PORT) if dash else low
     if low is None or high is None or high < low:
         raise FilterError(name, f"{value!r} is not a port or range of ports" + example(name))
     return low, high
