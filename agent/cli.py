@@ -34,6 +34,7 @@ _USER_LIMITS = {
 }
 _FILTERS = {
     "pid": ("PID", "Processes with this id."),
+    "name": ("NAME", "Processes, programs, units or containers with this name, such as nginx."),
     "comm": ("NAME", "Processes with this name, for example nginx."),
     "user": ("USER", "Sockets of this user, by name or id."),
     "proto": ("PROTO", "tcp, udp, udplite, raw, icmp, unix, netlink, packet, vsock, ..."),
@@ -41,10 +42,13 @@ _FILTERS = {
     "state": ("STATE", "LISTEN, ESTABLISHED, UNCONNECTED, ..."),
     "port": ("PORT", "A port at either end, or a range such as 8000-8100."),
     "addr": ("ADDR", "An address at either end, or a network such as 10.0.0.0/8."),
+    "endpoint": ("ADDR:PORT", "An address with its port at either end, such as 10.0.0.7:443."),
+    "path": ("PATH", "Unix sockets with this path; @NAME is an abstract name."),
     "unit": ("UNIT", "Processes of this systemd unit, for example nginx.service."),
     "container": ("ID", "Processes of the container whose id begins with ID."),
     "netns": ("INODE", "Sockets in the network namespace with this inode."),
-    "direction": ("DIR", "inbound, outbound or listen."),
+    "direction": ("DIR", "inbound, outbound, listen, or bound (UDP without a peer)."),
+    "scope": ("SCOPE", "external (IP without loopback) or local."),
     "event": ("EVENT", "Socket records to report: snapshot, open, update, close (default all)."),
 }
 

@@ -2,7 +2,8 @@
 
 SockagentError
 ├── UsageError      wrong usage; names the argument at fault (exit status 2)
-│   └── FilterError     the value of a filter
+│   ├── FilterError     the value of a filter
+│   └── TargetError     a target, such as ``:8080``
 ├── CommandError    wrong usage of a command such as ``events`` (exit status 2)
 ├── ConfigFailure   a file that the configuration names cannot be used (exit status 78)
 └── RuntimeFailure  the agent cannot work on this machine (exit status 1)
@@ -25,6 +26,10 @@ class UsageError(SockagentError):
 
 class FilterError(UsageError):
     """An invalid value of a filter; ``argument`` is the name of the filter."""
+
+
+class TargetError(UsageError):
+    """An invalid target of the command line; ``argument`` is the target as it was typed."""
 
 
 class CommandError(SockagentError):

@@ -16,7 +16,8 @@ from .kernel.users import is_privileged
 from .log import log
 from .model import INET_FAMILIES, INET_PROTOS, Coverage
 from .snapshot.blocking import MAX_HUNG, THREADS
-from .stream.filters import Filter, is_glob
+from .stream.filter_values import is_glob, is_word
+from .stream.filters import Filter
 
 # Descriptors without which nothing works: those of the event loop, and a few to read files.
 MIN_DESCRIPTORS = 12
@@ -68,8 +69,11 @@ def hints(filter: Filter, proc: str, *, all_rows: bool = False) -> Iterator[str]
     module of a protocol loaded. ``proc`` is the path of procfs. ``all_rows``: whether sockets that
     no process holds are listed.
     """
-    values = dict(filter.values)
-    if not all_rows and any(value.upper() == "TIME_WAIT" for value in values.get("state", ())):
+    values: dict[str, set[str]] = {}
+    for name, given in filter.values:  # user!=x is as likely to be misspelled as user=x.
+        values.setdefault(name.removesuffix("!"), set()).update(given)
+    states = dict(filter.values).get("state", ())
+    if not all_rows and any(is_word(value, "TIME_WAIT") for value in states):
         yield "no process holds a socket in TIME_WAIT; add --all to list those"
     for user in sorted(values.get("user", ())):
         if not (user.isdigit() or is_glob(user)) and not _is_user(user):

@@ -18,7 +18,7 @@ from .publish.websocket.server import Rules, Server
 from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths
 from .stream.feed import Feed
-from .stream.filters import FILTERS, Filter
+from .stream.filters import Filter, is_filter, split_filter
 
 
 class ConfiguredServer:
@@ -96,12 +96,12 @@ def read_filter(path: str | None) -> Filter:
     for number, line in enumerate(read_file(path, name).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        filter_name, _, value = line.partition("=")
-        if filter_name.strip() not in FILTERS:
+        filter_name, value = split_filter(line)
+        if not is_filter(filter_name):
             raise ConfigFailure(
                 f"{name}, line {number}: not a filter; expected for example proto=tcp"
             )
-        values.setdefault(filter_name.strip(), []).append(value)
+        values.setdefault(filter_name, []).append(value)
     if not values:
         raise ConfigFailure(f"{name}: no filter found; expected for example proto=tcp")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def decode(raw: bytes) -> str:
     r"""Decode bytes that are usually UTF-8; bytes that are not become ``\xNN``."""
@@ -18,3 +20,13 @@ def escape_controls(encoded: str) -> str:
     if encoded.isascii() and "\x7f" not in encoded:
         return encoded
     return encoded.translate(_CONTROLS)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most like a mistyped one, None if none is."""
+    from difflib import get_close_matches
+
+    # Several words may differ in their case only.
+    words = {one.lower(): one for one in sorted(known)}
+    found = get_close_matches(word.lower(), words, n=1)
+    return words[found[0]] if found else None

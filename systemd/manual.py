@@ -17,6 +17,8 @@ from argparse_manpage.manpage import Manpage
 
 from agent import __version__
 from agent.cli import build_parser
+from agent.stream.filter_ranges import SCOPES
+from agent.stream.filter_values import BOUND
 from agent.stream.filters import DIRECTIONS, EVENTS, STATES
 
 HERE = Path(__file__).parent
@@ -25,7 +27,8 @@ VALUES = {
     "proto": ("tcp", "udp", "udplite", "raw", "icmp", "unix", "netlink", "packet", "vsock"),
     "family": ("inet", "inet6", "unix", "netlink", "packet"),
     "state": STATES,
-    "direction": DIRECTIONS,
+    "direction": (*DIRECTIONS, BOUND),
+    "scope": SCOPES,
     "event": EVENTS,
 }
 

@@ -15,7 +15,7 @@ HELP = {action.dest: str(action.help) for action in build_parser()._actions}
 @pytest.mark.parametrize("name", HELP)
 def test_help_is_a_sentence(name: str) -> None:
     # A list of values begins with the first one.
-    assert re.fullmatch(r"([A-Z]|tcp, |inet, |inbound, ).*\.", HELP[name])
+    assert re.fullmatch(r"([A-Z]|tcp, |inet, |inbound, |external ).*\.", HELP[name])
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULTS.keys() & HELP.keys()))

@@ -48,6 +48,7 @@ def test_a_value_that_can_match_has_no_hint(proc: str, name: str, value: str) ->
         ("proto", "tcp6", "this kernel has no proto 'tcp6'"),
         ("family", "ipv6", "this kernel has no family 'ipv6'; it has inet, inet6, "),
         ("family", "tcp", "this kernel has no family 'tcp'"),
+        ("proto!", "tpc", "this kernel has no proto 'tpc'"),
     ],
 )
 def test_a_value_that_cannot_match_has_a_hint(
@@ -59,7 +60,8 @@ def test_a_value_that_cannot_match_has_a_hint(
 
 @pytest.mark.parametrize(("all_rows", "count"), [(False, 1), (True, 0)])
 def test_time_wait_requires_all(proc: str, all_rows: bool, count: int) -> None:
-    assert len(list(hints(Filter({"state": ["time_wait"]}), proc, all_rows=all_rows))) == count
+    for state in ("time_wait", "TIME-WAIT"):
+        assert len(list(hints(Filter({"state": [state]}), proc, all_rows=all_rows))) == count
 
 
 def test_a_procfs_without_a_list_of_protocols(tmp_path: Path) -> None:

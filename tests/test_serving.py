@@ -41,8 +41,10 @@ async def test_a_reload_replaces_the_tokens(tmp_path: Path) -> None:
 
 def test_filters_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "filters"
-    path.write_text("# ours\nproto=tcp,udp\n\nport = 80\nport=443\n")
-    assert read_filter(str(path)) == Filter({"proto": ["tcp", "udp"], "port": ["80", "443"]})
+    path.write_text("# ours\nproto=tcp,udp\n\nport = 80\nport=443\ncomm != sshd\nuser!=a,b\n")
+    assert read_filter(str(path)) == Filter(
+        {"proto": ["tcp", "udp"], "port": ["80", "443"], "comm!": ["sshd"], "user!": ["a", "b"]}
+    )
     assert read_filter(None) == Filter()
 
 
@@ -54,6 +56,7 @@ def test_filters_are_read_from_a_file(tmp_path: Path) -> None:
             ": port: 'x' is not a port or range of ports; expected for example 443 or 8000-8100",
         ),
         (b"# ours\n0123456789abcdef=1\n", ", line 2: not a filter; expected for example proto=tcp"),
+        (b"colour!=red\n", ", line 1: not a filter; expected for example proto=tcp"),
         (b"proto unix\n", ", line 1: not a filter; expected for example proto=tcp"),
         (b"proto=\n", ": proto: empty value; expected for example tcp"),
         (b"", ": no filter found; expected for example proto=tcp"),

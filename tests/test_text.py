@@ -1,9 +1,10 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text import decode, escape_controls
+from agent.text import decode, escape_controls, nearest
 
 
 def test_bytes_that_are_not_utf8_become_escapes() -> None:
@@ -20,3 +21,15 @@ def test_escaped_json_has_no_control_character_and_the_same_value(any_text: str)
     encoded = escape_controls(json.dumps(any_text, ensure_ascii=False))
     assert not [char for char in encoded if char < " " or "\x7f" <= char <= "\x9f"]
     assert json.loads(encoded) == any_text
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("ngnix", "nginx"), ("NGINX", "nginx"), ("redis", "Redis"), ("zzz", None), ("", None)],
+)
+def test_the_nearest_word(word: str, expected: str | None) -> None:
+    assert nearest(word, ["sshd", "nginx", "Redis"]) == expected
+
+
+def test_no_word_is_nearest_to_a_word_where_there_are_none() -> None:
+    assert nearest("a", []) is None

@@ -1,52 +1,53 @@
-"""The filter language: the same names and values on the command line and in query strings.
+"""The filter language: the same names and values on the command line, in query strings and in the
+filter file.
 
-Values of one filter, comma-separated or repeated, are OR-ed; different filters are AND-ed.
+Values of one filter, comma-separated or repeated, are OR-ed; different filters are AND-ed. A name
+that ends in ``!`` excludes what the filter without it selects: ``comm!=nginx``.
 """
 
 from __future__ import annotations
 
-import re
-import socket as sockets
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 
 from ..errors import FilterError
 from ..model import (
     DATAGRAM_STATES,
-    INET_FAMILIES,
     TCP_STATES,
     UNIX_STATES,
-    CgroupInfo,
     Closed,
     Delta,
     Holding,
     Opened,
-    Process,
     Updated,
 )
-from .globs import Globs
-
-Predicate = Callable[[Holding], bool]
-# Compiles the values of the filter of this name. Raises FilterError.
-Compiler = Callable[[str, list[str]], Predicate]
+from .filter_ranges import addresses, endpoints, ports, scope
+from .filter_values import (
+    EXCLUDES,
+    Compiler,
+    Predicate,
+    direction,
+    lower,
+    names,
+    numbers,
+    place,
+    split,
+    text,
+    user,
+    word,
+    words,
+)
 
 STATES = tuple(dict.fromkeys((*TCP_STATES, *DATAGRAM_STATES, *UNIX_STATES)))
+# Other words for states, those of ss(8) among them.
+STATE_ALIASES = {
+    "listening": ("LISTEN",),
+    "estab": ("ESTABLISHED",),
+    "connected": ("ESTABLISHED", "CONNECTED"),
+    "unconn": ("UNCONNECTED",),
+}
 DIRECTIONS = ("inbound", "outbound", "listen")
 # The socket records; other records pass every filter.
 EVENTS = ("snapshot", "open", "update", "close")
-_MAX_PORT = 65_535
-_MAX_UID = 2**32 - 1
-_MAX_DIGITS = 20  # Longer numbers are none of these, and int() limits their length.
-_GLOB = re.compile(r"[*?\[]")
-# More than any name has that a glob is compared with.
-MAX_GLOB_CHARS = 256
-# Addresses as numbers: IPv6 from 0 on, IPv4 after all of IPv6.
-_IPV4 = 1 << 128
-_IPV4_BITS = 32
-_IPV4_MAPPED = 0xFFFF << _IPV4_BITS  # ::ffff:0:0/96
-# Addresses whose numbers are cached for all filters, 200 bytes each.
-_MAX_ADDRESSES = 8192
 
 
 class Filter:
@@ -57,18 +58,19 @@ class Filter:
 
     def __init__(self, values: Mapping[str, Iterable[str]] | None = None) -> None:
         """``values`` maps names to values, which may be comma-separated. Raises FilterError."""
-        split = {name: _split(name, given) for name, given in (values or {}).items()}
-        unknown = split.keys() - FILTERS.keys()
+        values = values or {}
+        unknown = [name for name in values if not is_filter(name)]
         if unknown:
-            name = min(unknown)
-            raise FilterError(name, f"unknown filter; expected one of {', '.join(FILTERS)}")
-        self.values = frozenset((name, frozenset(given)) for name, given in split.items())
+            raise FilterError(min(unknown), f"unknown filter; expected one of {', '.join(FILTERS)}")
+        given = {name: split(name, texts) for name, texts in values.items()}
+        self.values = frozenset((name, frozenset(texts)) for name, texts in given.items())
         self._predicates: tuple[Predicate, ...] = tuple(
-            FILTERS[name](name, given) for name, given in split.items() if name != "event"
+            _compile(name, texts) for name, texts in given.items() if _base(name) != "event"
         )
-        self.events = frozenset(
-            _words("event", split["event"], EVENTS) if "event" in split else EVENTS
-        )
+        events = words("event", given["event"], EVENTS) if "event" in given else set(EVENTS)
+        if "event!" in given:
+            events -= words("event!", given["event!"], EVENTS)
+        self.events = frozenset(events)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self.values == other.values
@@ -119,222 +121,50 @@ class Filter:
         return delta
 
 
-def is_glob(value: str) -> bool:
-    """Return whether a value is a shell glob."""
-    return bool(_GLOB.search(value))
+def split_filter(text: str) -> tuple[str, str]:
+    """Return the name and the values of ``name=values`` or ``name!=values``. The name ends in ``!``
+    if the filter excludes; it is not checked."""
+    name, _, values = text.partition("=")
+    name = name.strip()
+    if name.endswith(EXCLUDES):
+        name = name.removesuffix(EXCLUDES).rstrip() + EXCLUDES
+    return name, values
 
 
-def _split(name: str, given: Iterable[str]) -> list[str]:
-    values = [value.strip() for text in given for value in text.split(",")]
-    if not values or not all(values):
-        raise FilterError(name, "empty value" + _example(name))
-    return values
+def is_filter(name: str) -> bool:
+    """Return whether there is a filter of this name, which may end in ``!``."""
+    return _base(name) in FILTERS
 
 
-def _words(name: str, values: Iterable[str], known: Iterable[str]) -> set[str]:
-    """Return the known words that match the values, which may be globs, in any letter case."""
-    chosen: set[str] = set()
-    for value in values:
-        lower = value.lower()
-        matches = _globs(name, [lower]).match if is_glob(value) else lower.__eq__
-        found = {word for word in known if matches(word.lower())}
-        if not found:
-            raise FilterError(name, f"{value!r} is not one of {', '.join(known)}")
-        chosen |= found
-    return chosen
+def _base(name: str) -> str:
+    return name.removesuffix(EXCLUDES)
 
 
-def _globs(name: str, values: list[str]) -> Globs:
-    """Compile globs. Raises FilterError."""
-    if any(len(value) > MAX_GLOB_CHARS for value in values):
-        raise FilterError(name, f"a pattern has more than {MAX_GLOB_CHARS} characters")
-    return Globs(values)
-
-
-def _word(known: tuple[str, ...], field: Callable[[Holding], str | None]) -> Compiler:
-    """Return the compiler of a field with known values."""
-
-    def compile_values(name: str, values: list[str]) -> Predicate:
-        chosen = _words(name, values, known)
-        return lambda holding: field(holding) in chosen
-
-    return compile_values
-
-
-def _text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Compiler:
-    """Return the compiler of a text field: values are exact, globs, or with ``prefix`` prefixes."""
-
-    def compile_values(name: str, values: list[str]) -> Predicate:
-        exact = frozenset(values)
-        globs = [value for value in values if is_glob(value)]
-        matches = _globs(name, globs).match if globs else None
-        prefixes = tuple(value for value in values if not is_glob(value)) if prefix else ()
-
-        @lru_cache(maxsize=512)  # A few hundred names recur for thousands of sockets.
-        def chosen(text: str) -> bool:
-            return (
-                text in exact
-                or (bool(prefixes) and text.startswith(prefixes))
-                or (matches is not None and matches(text))
-            )
-
-        def matches_text(holding: Holding) -> bool:
-            text = field(holding)
-            return text is not None and chosen(text)
-
-        return matches_text
-
-    return compile_values
-
-
-def _lower(compiler: Compiler) -> Compiler:
-    """Return a compiler that takes values in any letter case, for fields in lower case."""
-    return lambda name, values: compiler(name, [value.lower() for value in values])
-
-
-def _number(value: str, high: int) -> int | None:
-    """Return a number from 0 to ``high``; None where the value is none."""
-    digits = value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS
-    return int(value) if digits and int(value) <= high else None
-
-
-def _numbers(field: Callable[[Holding], int | None], what: str) -> Compiler:
-    """Return the compiler of a field with numbers; ``what`` is what a number is."""
-
-    def compile_values(name: str, values: list[str]) -> Predicate:
-        chosen = {_number(value, 2**63): value for value in values}
-        if None in chosen:
-            raise FilterError(name, f"{chosen[None]!r} is not {what}" + _example(name))
-        return lambda holding: field(holding) in chosen
-
-    return compile_values
-
-
-def _ports(name: str, values: list[str]) -> Predicate:
-    ranges: list[tuple[int, int]] = []
-    for value in values:
-        first, dash, last = value.partition("-")
-        low = _number(first, _MAX_PORT)
-        high = _number(last, _MAX_PORT) if dash else low
-        if low is None or high is None or high < low:
-            raise FilterError(name, f"{value!r} is not a port or range of ports" + _example(name))
-        ranges.append((low, high))
-    chosen = _in_ranges(ranges)
-
-    def matches_port(holding: Holding) -> bool:
-        socket = holding.socket
-        # The port of a raw socket is an IP protocol.
-        return (
-            socket.family in INET_FAMILIES
-            and socket.proto != "raw"
-            and chosen((socket.local_port, socket.remote_port))
-        )
-
-    return matches_port
-
-
-def _in_ranges(ranges: Iterable[tuple[int, int]]) -> Callable[[Iterable[int | None]], bool]:
-    """Return a function that returns whether any of several numbers is in one of the ranges."""
-    firsts: list[int] = []
-    lasts: list[int] = []
-    for low, high in sorted(ranges):
-        if lasts and low <= lasts[-1] + 1:
-            lasts[-1] = max(lasts[-1], high)
-        else:
-            firsts.append(low)
-            lasts.append(high)
-
-    def contains(numbers: Iterable[int | None]) -> bool:
-        for number in numbers:
-            if number is not None:
-                at = bisect_right(firsts, number)
-                if at and number <= lasts[at - 1]:
-                    return True
-        return False
-
-    return contains
-
-
-def _addresses(name: str, values: list[str]) -> Predicate:
-    # Imported only here: few filters have addresses, and it takes milliseconds.
-    from ipaddress import ip_network
-
-    ranges: list[tuple[int, int]] = []
-    for value in values:
-        try:
-            network = ip_network(value.strip("[]"), strict=False)
-        except ValueError:
-            what = f"{value!r} is not an address or CIDR"
-            raise FilterError(name, what + _example(name)) from None
-        first = int(network.network_address) + (_IPV4 if network.version == 4 else 0)
-        ranges.append((first, first + network.num_addresses - 1))
-    chosen = _in_ranges(ranges)
-
-    def matches_address(holding: Holding) -> bool:
-        socket = holding.socket
-        if socket.family not in INET_FAMILIES:
-            return False
-        local, remote = socket.local_addr, socket.remote_addr
-        return (local is not None and chosen(_numbers_of(local))) or (
-            remote is not None and chosen(_numbers_of(remote))
-        )
-
-    return matches_address
-
-
-@lru_cache(maxsize=_MAX_ADDRESSES)
-def _numbers_of(address: str) -> tuple[int, ...]:
-    """Return the number of an address; two for a v4-mapped one, which IPv4 networks contain too;
-    none for other text."""
-    try:
-        if ":" not in address:
-            return (_IPV4 + int.from_bytes(sockets.inet_pton(sockets.AF_INET, address), "big"),)
-        packed = sockets.inet_pton(sockets.AF_INET6, address.partition("%")[0])
-    except (OSError, ValueError):  # ValueError: a NUL, or not ASCII.
-        return ()
-    number = int.from_bytes(packed, "big")
-    if number >> _IPV4_BITS == _IPV4_MAPPED >> _IPV4_BITS:
-        return number, number - _IPV4_MAPPED + _IPV4
-    return (number,)
-
-
-def _user(name: str, values: list[str]) -> Predicate:
-    by_name = _text(lambda holding: holding.owner.user if holding.owner else None)(name, values)
-    ids = {_number(value, _MAX_UID) for value in values} - {None}
-    return lambda holding: (
-        by_name(holding) or (holding.owner is not None and holding.owner.uid in ids)
-    )
-
-
-def _place(holding: Holding) -> Process | CgroupInfo | None:
-    return holding.process or holding.cgroup
+def _compile(name: str, values: list[str]) -> Predicate:
+    predicate = FILTERS[_base(name)](name, values)
+    if _base(name) == name:
+        return predicate
+    return lambda holding: not predicate(holding)
 
 
 FILTERS: dict[str, Compiler] = {
-    "pid": _numbers(lambda holding: holding.process.pid if holding.process else None, "a pid"),
-    "comm": _text(lambda holding: holding.process.comm if holding.process else None),
-    "user": _user,
-    "proto": _lower(_text(lambda holding: holding.socket.proto)),
-    "family": _lower(_text(lambda holding: holding.socket.family)),
-    "state": _word(STATES, lambda holding: holding.socket.state),
-    "port": _ports,
-    "addr": _addresses,
-    "unit": _text(lambda holding: place.unit if (place := _place(holding)) else None),
-    "container": _text(
-        lambda holding: place.container if (place := _place(holding)) else None, prefix=True
+    "pid": numbers(lambda holding: holding.process.pid if holding.process else None, "a pid"),
+    "name": names,
+    "comm": text(lambda holding: holding.process.comm if holding.process else None),
+    "user": user,
+    "proto": lower(text(lambda holding: holding.socket.proto)),
+    "family": lower(text(lambda holding: holding.socket.family)),
+    "state": word(STATES, lambda holding: holding.socket.state, STATE_ALIASES),
+    "port": ports,
+    "addr": addresses,
+    "endpoint": endpoints,
+    "path": text(lambda holding: holding.socket.path),
+    "unit": text(lambda holding: group.unit if (group := place(holding)) else None),
+    "container": text(
+        lambda holding: group.container if (group := place(holding)) else None, prefix=True
     ),
-    "netns": _numbers(lambda holding: holding.socket.netns, "the inode of a network namespace"),
-    "direction": _word(DIRECTIONS, lambda holding: holding.socket.direction),
-    "event": _word(EVENTS, lambda _holding: None),
+    "netns": numbers(lambda holding: holding.socket.netns, "the inode of a network namespace"),
+    "direction": direction(DIRECTIONS),
+    "scope": scope,
+    "event": word(EVENTS, lambda _holding: None),
 }
-
-_EXAMPLES = {
-    "pid": "1234", "comm": "nginx*", "user": "www-data or 33", "proto": "tcp", "family": "inet6",
-    "state": "LISTEN", "port": "443 or 8000-8100", "addr": "192.0.2.1 or 10.0.0.0/8",
-    "unit": "nginx.service", "container": "3f4a9c07d2b1", "netns": "4026531840",
-    "direction": "inbound", "event": "open,close",
-}  # fmt: skip
-
-
-def _example(name: str) -> str:
-    return f"; expected for example {_EXAMPLES[name]}"

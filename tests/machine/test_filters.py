@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.stream.filters import FILTERS
+
 from .helpers import (
     Follow,
     Holder,
@@ -133,5 +135,4 @@ def test_events_that_are_not_selected_are_not_reported(holder: Holder) -> None:
 
 def test_help_names_every_filter() -> None:
     help_text = run("--help").stdout
-    names = "pid comm user proto family state port addr unit container netns direction event"
-    assert [name for name in names.split() if f"--{name} " not in help_text] == []
+    assert [name for name in FILTERS if f"--{name} " not in help_text] == []

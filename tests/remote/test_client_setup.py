@@ -18,10 +18,11 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_each_url_is_asked_for_the_filtered_records(logged: list[str]) -> None:
-    chosen = Filter({"port": ["443", "80"], "proto": ["tcp"]})
+    chosen = Filter({"port": ["443", "80"], "proto!": ["udp"]})
     one, two = remote_agents(("ws://127.0.0.1:1", "unix:/x"), chosen, TOKEN, None)
     assert (one.url, one.token, one.tls, one.snapshots) == ("ws://127.0.0.1:1", TOKEN, None, True)
-    assert sorted(one.query) == [("port", "443"), ("port", "80"), ("proto", "tcp")]
+    assert sorted(one.query) == [("port", "443"), ("port", "80"), ("proto!", "udp")]
+    assert "proto%21=udp" in one.request_url(None)
     assert two.unix_path == "/x"
     assert logged == []
 

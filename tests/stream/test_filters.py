@@ -19,7 +19,7 @@ from agent.model import (
     TcpFigures,
     Updated,
 )
-from agent.stream.filters import EVENTS, FILTERS, Filter
+from agent.stream.filters import EVENTS, FILTERS, Filter, is_filter, split_filter
 
 from ..make import FULL_COVERAGE, holding, process, tcp, without_holder
 from ..strategies import holdings
@@ -36,7 +36,13 @@ CONNECTION = Holding(
         direction="outbound",
         netns=4026531833,
     )._replace(family="inet6"),
-    process(7, comm="nginx: worker", unit="nginx.service", container=ID),
+    process(
+        7,
+        comm="nginx: worker",
+        exe="/usr/sbin/web-server (deleted)",
+        unit="nginx.service",
+        container=ID,
+    ),
     (3,),
     Owner(33, "www-data"),
 )
@@ -103,6 +109,33 @@ def matches(name: str, *values: str, one: Holding = CONNECTION) -> bool:
         ("netns", "1", False),
         ("direction", "outbound", True),
         ("direction", "inbound,listen", False),
+        ("state", "estab", True),
+        ("state", "ESTAB", True),
+        ("state", "connected", True),
+        ("state", "listening,close-wait", False),
+        ("name", "nginx", True),
+        ("name", "nginx.service", True),
+        ("name", "nginx: worker", True),
+        ("name", "web-server", True),
+        ("name", "/usr/sbin/web-server", False),
+        ("name", "ngin*", True),
+        ("name", "NGINX", False),
+        ("name", "worker", False),
+        ("name", "3f4a9c", True),
+        ("name", "3f4a9", False),
+        ("name", ID, True),
+        ("name", "3f*", True),
+        ("endpoint", "10.1.2.3:40000", True),
+        ("endpoint", "192.0.2.7:443", True),
+        ("endpoint", "[::ffff:192.0.2.7]:443", True),
+        ("endpoint", "10.0.0.0/8:39000-40000", True),
+        ("endpoint", "[::ffff:0:0/96]:443", True),
+        ("endpoint", "10.1.2.3:443", False),
+        ("endpoint", "192.0.2.7:40000", False),
+        ("endpoint", "10.1.2.3:1,192.0.2.7:443", True),
+        ("path", "*", False),
+        ("scope", "external", True),
+        ("scope", "LOCAL", False),
     ],
 )
 def test_a_single_filter(name: str, value: str, passes: bool) -> None:
@@ -111,8 +144,8 @@ def test_a_single_filter(name: str, value: str, passes: bool) -> None:
 
 def test_every_filter_is_tested_here() -> None:
     assert FILTERS.keys() == {
-        "pid", "comm", "user", "proto", "family", "state", "port", "addr", "unit", "container",
-        "netns", "direction", "event",
+        "pid", "name", "comm", "user", "proto", "family", "state", "port", "addr", "endpoint",
+        "path", "unit", "container", "netns", "direction", "scope", "event",
     }  # fmt: skip
 
 
@@ -130,9 +163,11 @@ def test_different_filters_must_all_match() -> None:
 def test_ports_and_addresses_are_of_inet_sockets_only(one: Holding) -> None:
     assert not matches("port", "0-65535", one=one)
     assert not matches("addr", "0.0.0.0/0,::/0", one=one)
+    assert not matches("endpoint", "0.0.0.0/0:0-65535,[::/0]:0-65535", one=one)
+    assert not matches("scope", "external", one=one)
 
 
-@pytest.mark.parametrize("name", ["pid", "comm", "unit", "container"])
+@pytest.mark.parametrize("name", ["pid", "name", "comm", "unit", "container", "path"])
 def test_an_unknown_field_matches_nothing(name: str) -> None:
     value = "1" if name == "pid" else "*"
     assert not matches(name, value, one=without_holder())
@@ -143,6 +178,150 @@ def test_a_socket_without_a_holder_is_matched_by_its_cgroup() -> None:
     assert matches("unit", "nginx*", one=hidden)
     assert matches("container", "3f4a9c", one=hidden)
     assert not matches("unit", "sshd.service", one=hidden)
+
+
+def test_a_socket_without_a_holder_is_matched_by_the_names_of_its_cgroup() -> None:
+    hidden = without_holder()._replace(cgroup=CgroupInfo("/x", "nginx.service", ID))
+    for value in ("nginx", "nginx.service", "3f4a9c"):
+        assert matches("name", value, one=hidden)
+    assert not matches("name", "app", one=hidden)
+
+
+@pytest.mark.parametrize("path", ["/run/app.sock", "@app/bus"])
+def test_a_unix_socket_is_matched_by_its_path(path: str) -> None:
+    one = UNIX._replace(socket=UNIX.socket._replace(path=path))
+    assert matches("path", path, one=one)
+    assert matches("path", "?*app*", one=one)
+    assert not matches("path", path[:-1], one=one)
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "passes"),
+    [
+        ("listening", "LISTEN", True),
+        ("close-wait", "CLOSE_WAIT", True),
+        ("CloseWait", "CLOSE_WAIT", True),
+        ("close_wait", "CLOSE_WAIT", True),
+        ("fin-wait-1", "FIN_WAIT1", True),
+        ("connected", "ESTABLISHED", True),
+        ("connected", "CONNECTED", True),
+        ("connected", "CONNECTING", False),
+        ("connected", "CLOSE_WAIT", False),
+        ("unconn", "UNCONNECTED", True),
+        ("CONN*", "ESTABLISHED", False),
+    ],
+)
+def test_states_have_other_words(value: str, state: str, passes: bool) -> None:
+    assert matches("state", value, one=holding(tcp(state=state))) is passes
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({}, True),
+        ({"proto": "udplite"}, True),
+        ({"proto": "raw"}, False),
+        ({"state": "ESTABLISHED"}, False),
+        ({"local_port": 0}, False),
+        ({"local_port": None}, False),
+    ],
+)
+def test_bound_selects_udp_without_a_peer(fields: dict[str, Any], passes: bool) -> None:
+    udp = tcp(state="UNCONNECTED")._replace(proto="udp")
+    one = holding(udp._replace(**fields))
+    assert matches("direction", "bound", one=one) is passes
+    assert matches("direction", "listen,bound", one=one) is passes
+    assert not matches("direction", "*", one=one)
+    assert matches("direction", "bound,listen", one=holding(tcp(direction="listen")))
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "is_external"),
+    [
+        ("10.0.0.1", "192.0.2.1", True),
+        ("0.0.0.0", None, True),
+        ("127.0.0.1", None, False),
+        ("127.8.8.8", "127.0.0.1", False),
+        ("10.0.0.1", "127.0.0.1", False),
+        ("::", None, True),
+        ("::1", None, False),
+        ("::ffff:127.0.0.1", None, False),
+        ("fe80::1%eth0", None, True),
+    ],
+)
+def test_a_socket_without_a_loopback_address_is_external(
+    local: str, remote: str | None, is_external: bool
+) -> None:
+    one = holding(tcp(local_addr=local, remote_addr=remote))
+    assert matches("scope", "external", one=one) is is_external
+    assert matches("scope", "local", one=one) is not is_external
+
+
+def test_an_address_and_a_port_of_different_ends_are_no_endpoint() -> None:
+    given = ("10.0.0.7:443", "10.0.0.8:80")
+    one = tcp(local_addr="10.0.0.7", local_port=80, remote_addr="10.0.0.8", remote_port=443)
+    assert not matches("endpoint", *given, one=holding(one))
+    assert matches("endpoint", *given, one=holding(one._replace(remote_port=80)))
+
+
+# Exclusion.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "passes"),
+    [
+        ("comm!", "a,b", True),
+        ("comm!", "a,nginx*", False),
+        ("port!", "22", True),
+        ("port!", "22,443", False),
+        ("addr!", "127.0.0.0/8", True),
+        ("proto!", "tcp", False),
+        ("path!", "*", True),
+        ("state!", "estab", False),
+        ("scope!", "local", True),
+        ("netns!", "4026531833", False),
+    ],
+)
+def test_a_filter_that_excludes(name: str, value: str, passes: bool) -> None:
+    assert matches(name, value) is passes
+
+
+def test_a_filter_can_both_select_and_exclude() -> None:
+    both = Filter({"port": ["440-450"], "port!": ["443"]})
+    assert not both.matches(CONNECTION)
+    other = CONNECTION.socket._replace(remote_port=444)
+    assert both.matches(CONNECTION._replace(socket=other))
+
+
+def test_excluded_events_are_not_reported() -> None:
+    assert Filter({"event!": ["snapshot,update"]}).events == {"open", "close"}
+    assert Filter({"event": ["open,close"], "event!": ["close"]}).events == {"open"}
+
+
+def test_filters_that_exclude_are_equal_to_themselves_only() -> None:
+    one, same = Filter({"comm!": ["a,b"]}), Filter({"comm!": ["b", "a"]})
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != Filter({"comm": ["a,b"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("comm=a", ("comm", "a")),
+        ("comm!=a=b", ("comm!", "a=b")),
+        (" comm ! = a", ("comm!", " a")),
+        ("comm", ("comm", "")),
+        ("=a", ("", "a")),
+    ],
+)
+def test_the_name_of_a_filter_is_split_off(text: str, expected: tuple[str, str]) -> None:
+    assert split_filter(text) == expected
+
+
+@pytest.mark.parametrize("name", ["!", "comm!!", "!comm", "colour!", ""])
+def test_what_is_not_the_name_of_a_filter(name: str) -> None:
+    assert not is_filter(name)
 
 
 def test_a_user_without_a_name_is_matched_by_id() -> None:
@@ -173,6 +352,17 @@ def test_a_user_without_a_name_is_matched_by_id() -> None:
         ("direction", "up"),
         ("event", "hello"),
         ("netns", "net:[1]"),
+        ("endpoint", "10.0.0.7"),
+        ("endpoint", "::1:443"),
+        ("endpoint", "[::1]"),
+        ("endpoint", "[::1:443"),
+        ("endpoint", "10.0.0.7:x"),
+        ("endpoint", "web1:443"),
+        ("endpoint", ":443"),
+        ("scope", "remote"),
+        ("port!", "x"),
+        ("event!", "hello"),
+        ("colour!", "red"),
         ("colour", "red"),
         ("comm", "[" * 8000),
         ("unit", "*" * 257),
@@ -204,7 +394,20 @@ def test_the_message_of_an_empty_value_has_valid_examples(name: str) -> None:
             "x",
             "'x' is not an address or CIDR; expected for example 192.0.2.1 or 10.0.0.0/8",
         ),
-        ("direction", "up", "'up' is not one of inbound, outbound, listen"),
+        ("direction", "up", "'up' is not one of inbound, outbound, listen, bound"),
+        (
+            "port!",
+            "x",
+            "'x' is not a port or range of ports; expected for example 443 or 8000-8100",
+        ),
+        (
+            "endpoint",
+            "x",
+            (
+                "'x' is not an address with a port; expected for example 192.0.2.1:443 or "
+                "[2001:db8::1]:443"
+            ),
+        ),
         ("unit", "*" * 257, "a pattern has more than 256 characters"),
     ],
 )
@@ -216,7 +419,7 @@ def test_a_message_says_what_was_expected(name: str, value: str, message: str) -
 
 def test_an_unknown_filter_is_an_error_that_lists_all() -> None:
     with pytest.raises(
-        FilterError, match=r"^unknown filter; expected one of pid, comm, "
+        FilterError, match=r"^unknown filter; expected one of pid, name, comm, "
     ) as caught:
         Filter({"colour": ["red"]})
     assert caught.value.argument == "colour"
@@ -290,7 +493,12 @@ texts = st.text(max_size=12) | st.text("*?[]!-^&|~\\a0,", max_size=12)
 @example("addr", "::1%eth0", CONNECTION)
 def test_any_text_is_a_filter_or_an_error(name: str, value: str, one: Holding) -> None:
     with suppress(FilterError):
-        assert Filter({name: [value]}).matches(one) in (True, False)
+        selects = Filter({name: [value]})
+        excludes = Filter({f"{name}!": [value]})
+        if name == "event":
+            assert selects.events ^ excludes.events == set(EVENTS)
+        else:
+            assert selects.matches(one) is not excludes.matches(one)
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))

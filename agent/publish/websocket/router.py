@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from websockets.http11 import Request
 
 from ...errors import UsageError
-from ...stream.filters import FILTERS, Filter
+from ...stream.filters import Filter, is_filter
 from ..http.pages import Page, Reply
 from .access import Access, Peer
 from .rejections import Refusal
@@ -59,7 +59,10 @@ def route(
 
 
 def parse_query(query: str) -> SubscriptionQuery:
-    """Parse the query string of ``/events``. Raises UsageError, which names the parameter."""
+    """Parse the query string of ``/events``. Raises UsageError, which names the parameter.
+
+    In ``proto!=unix`` the name of the parameter is ``proto!``, which is that of the filter.
+    """
     try:
         pairs = parse_qsl(
             query,
@@ -74,7 +77,7 @@ def parse_query(query: str) -> SubscriptionQuery:
         ) from error
     values: dict[str, list[str]] = {}
     for name, value in pairs:
-        if name not in FILTERS and name not in _STREAM_PARAMETERS:
+        if not is_filter(name) and name not in _STREAM_PARAMETERS:
             raise UsageError(name, "unknown parameter")
         values.setdefault(name, []).append(value)
     for name in _STREAM_PARAMETERS:

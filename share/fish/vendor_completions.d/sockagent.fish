@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --comm --connect --container --direction --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --netns --pid --port --proc --proto --socket-mode --source --state --stats --sweep --tls-ca --tls-cert --tls-key --token-file --unit --user
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --comm --connect --container --direction --endpoint --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --path --pid --port --proc --proto --scope --socket-mode --source --state --stats --sweep --tls-ca --tls-cert --tls-key --token-file --unit --user
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -105,6 +105,7 @@ complete -c sockagent -n _shtab_sockagent_using -l max-clients -x -d 'Accept up 
 complete -c sockagent -n _shtab_sockagent_using -l max-clients-per-address -x -d 'Accept up to N clients of one address or local user (default 250).'
 complete -c sockagent -n _shtab_sockagent_using -l max-handshakes -x -d 'Accept up to N connections that are not yet clients (default 200).'
 complete -c sockagent -n _shtab_sockagent_using -l pid -x -d 'Processes with this id.'
+complete -c sockagent -n _shtab_sockagent_using -l name -x -d 'Processes, programs, units or containers with this name, such as nginx.'
 complete -c sockagent -n _shtab_sockagent_using -l comm -x -d 'Processes with this name, for example nginx.'
 complete -c sockagent -n _shtab_sockagent_using -l user -x -d 'Sockets of this user, by name or id.'
 complete -c sockagent -n _shtab_sockagent_using -l proto -xka "tcp udp udplite raw icmp unix netlink packet vsock" -d 'tcp, udp, udplite, raw, icmp, unix, netlink, packet, vsock, ...'
@@ -112,8 +113,11 @@ complete -c sockagent -n _shtab_sockagent_using -l family -xka "inet inet6 unix 
 complete -c sockagent -n _shtab_sockagent_using -l state -xka "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING UNCONNECTED CONNECTING CONNECTED DISCONNECTING" -d 'LISTEN, ESTABLISHED, UNCONNECTED, ...'
 complete -c sockagent -n _shtab_sockagent_using -l port -x -d 'A port at either end, or a range such as 8000-8100.'
 complete -c sockagent -n _shtab_sockagent_using -l addr -x -d 'An address at either end, or a network such as 10.0.0.0/8.'
+complete -c sockagent -n _shtab_sockagent_using -l endpoint -x -d 'An address with its port at either end, such as 10.0.0.7:443.'
+complete -c sockagent -n _shtab_sockagent_using -l path -xka "(_sockagent_files)" -d 'Unix sockets with this path; @NAME is an abstract name.'
 complete -c sockagent -n _shtab_sockagent_using -l unit -x -d 'Processes of this systemd unit, for example nginx.service.'
 complete -c sockagent -n _shtab_sockagent_using -l container -x -d 'Processes of the container whose id begins with ID.'
 complete -c sockagent -n _shtab_sockagent_using -l netns -x -d 'Sockets in the network namespace with this inode.'
-complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen" -d 'inbound, outbound or listen.'
+complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen bound" -d 'inbound, outbound, listen, or bound (UDP without a peer).'
+complete -c sockagent -n _shtab_sockagent_using -l scope -xka "external local" -d 'external (IP without loopback) or local.'
 complete -c sockagent -n _shtab_sockagent_using -l event -xka "snapshot open update close" -d 'Socket records to report: snapshot, open, update, close (default all).'

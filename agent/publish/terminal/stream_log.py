@@ -1,0 +1,124 @@
+"""The event log of a stream: the lines of a feed's messages, or of decoded records. Pure.
+
+The filter is applied here. What says that something is missing is always reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ...model import Closed, Coverage, Delta, Holding, Opened, Updated
+from ...stream import decoder
+from ...stream.decoder import Decoded, Present, SnapshotEnd
+from ...stream.filters import Filter
+from ...stream.history import DeltaBatch, FullSnapshot, Lost, Message
+from .eventlog import Dropped, Started, log_line
+from .options import Options
+
+FOLLOWING = "following, ^C ends (in a pipe: NDJSON)"
+
+
+class StreamLog:
+    """Makes the lines of the event log. ``hint`` ends the line of the first snapshot of a host."""
+
+    def __init__(self, chosen: Filter, options: Options, hint: str = "") -> None:
+        self._filter = chosen
+        self._options = options
+        self._hint = hint
+        self._hosts: dict[str, _Host] = {}
+
+    def of_message(self, host: str, message: Message) -> Iterator[str]:
+        """Yield the lines of a message of the feed of this machine, whose name is ``host``."""
+        known = self._host(host)
+        match message:
+            case FullSnapshot(_, _, time, holdings):
+                known.add(filter(self._filter.matches, holdings))
+                yield self._snapshot(host, time)
+            case Lost(seq, _, first):
+                known.dropped = decoder.Dropped(first, seq)
+            case DeltaBatch(batch, begin):
+                for delta in batch.deltas[begin:]:
+                    yield from self._change(host, batch.time, delta)
+
+    def of_record(self, record: Decoded) -> Iterator[str]:
+        """Yield the lines of a record."""
+        host, _, time, value = record
+        known = self._host(host)
+        match value:
+            case Present(holding):
+                known.time = time
+                if self._filter.matches(holding):
+                    known.add((holding,))
+            case SnapshotEnd():
+                yield self._snapshot(host, time)
+            case decoder.Dropped():
+                known.dropped = value
+            case Opened() | Updated() | Closed() | Coverage():
+                yield from self._change(host, time, value)
+
+    def end(self) -> Iterator[str]:
+        """Yield the lines of what the stream did not end: snapshots, and changes that are lost."""
+        for host, known in self._hosts.items():
+            if known.dropped is not None or known.inodes:
+                yield self._snapshot(host, known.time)
+
+    def _host(self, host: str) -> _Host:
+        return self._hosts.setdefault(host, _Host())
+
+    def _snapshot(self, host: str, time: float) -> str:
+        """Return the line of a snapshot: it begins the log, or follows what was lost."""
+        known = self._hosts[host]
+        sockets, processes = len(known.inodes), len(known.pids)
+        dropped, known.dropped = known.dropped, None
+        known.inodes, known.pids = set(), set()
+        if dropped is not None:
+            value = Dropped(dropped.first, dropped.last, sockets)
+            return log_line(host, time, value, self._options)
+        hint, self._hint = self._hint, ""
+        return log_line(host, time, Started(sockets, processes, hint), self._options)
+
+    def _change(self, host: str, time: float, delta: Delta) -> Iterator[str]:
+        shown = self._filter.apply(delta)
+        if shown is None:
+            return
+        at = None if isinstance(shown, Coverage) else shown.time
+        yield log_line(host, time if at is None else at, shown, self._options)
+
+
+class _Host:
+    """The snapshot of a host that arrives, and the changes that were lost before it."""
+
+    def __init__(self) -> None:
+        self.inodes: set[int] = set()
+        self.pids: set[int] = set()
+        self.dropped: decoder.Dropped | None = None
+        self.time = 0.0
+
+    def add(self, holdings: Iterable[Holding]) -> None:
+        for holding in holdings:
+            self.inodes.add(holding.socket.inode)
+            if holding.process is not None:
+                self.pids.add(holding.process.pid)
+
+
+def is_match(chosen: Filter, message: Message) -> bool:
+    """Return whether a message has a socket that passes a filter."""
+    match message:
+        case FullSnapshot(holdings=holdings):
+            return any(map(chosen.matches, holdings))
+        case DeltaBatch(batch, begin):
+            return any(
+                not isinstance(delta, Coverage) and chosen.apply(delta) is not None
+                for delta in batch.deltas[begin:]
+            )
+    return False
+
+
+def is_record_match(chosen: Filter, record: Decoded) -> bool:
+    """Return whether a record is of a socket that passes a filter."""
+    match record.value:
+        case Present(holding):
+            return "snapshot" in chosen.events and chosen.matches(holding)
+        case Opened() | Updated() | Closed() as delta:
+            return chosen.apply(delta) is not None
+    return False
