@@ -206,16 +206,19 @@ def state_at(records: Iterable[Decoded], at: float | None = None) -> State:
     """Return the state that a recording had at a time, in seconds since the Unix epoch; None: at
     its end. Raises UsageError if the recording does not include that time.
 
-    The state has all records whose ``time`` is not later, wherever they are in the recording: that
-    of a change that an event showed is a little before those of the poll that reported it. A change
-    that only a poll showed counts from the poll on.
+    The state is that of the records of each host before the first one that is later, so that it is
+    what a live view showed then. The time of a change that an event showed is that of the event, a
+    little before the poll that reported it; other changes count from the poll on that found them.
     """
     state = State()
     first, last = float("inf"), float("-inf")
+    passed: set[str] = set()  # Hosts of which a later record was read.
     for record in records:
         time = record.time
         first, last = min(first, time), max(last, time)
-        if at is None or time <= at:
+        if at is not None and time > at:
+            passed.add(record.host)
+        elif record.host not in passed:
             state.apply(record)
     if at is None or first <= at <= last:
         return state

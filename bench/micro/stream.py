@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from hmac import compare_digest
 
+from orjson import loads
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
 from agent.model import Holding, Opened, Process
+from agent.stream.decoder import decode
 from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.filters import Filter
+from agent.stream.state import State as RecordState
 from agent.text import escape_controls
 
 from .timing import Pair
@@ -31,6 +34,30 @@ def record_templates() -> Pair:
         lambda: list(encoder.holdings(head, others)),
         COUNT,
     )
+
+
+def decoded_records() -> Pair:
+    """Decode records to values; only parse their JSON."""
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
+    lines = list(encoder.holdings(encoder.head("snapshot", 0, 1.7e9), holdings()))
+    return Pair(
+        lambda: list(map(decode, lines)),
+        lambda: list(map(loads, lines)),
+        COUNT,
+    )
+
+
+def applied_records() -> Pair:
+    """Apply decoded records to a state; only decode them."""
+    encoder = Encoder(AgentInfo("host", None, "epoch", 1.0))
+    lines = list(encoder.holdings(encoder.head("snapshot", 0, 1.7e9), holdings()))
+
+    def apply() -> None:
+        apply = RecordState().apply
+        for line in lines:
+            apply(decode(line))
+
+    return Pair(apply, lambda: list(map(decode, lines)), COUNT)
 
 
 def shared_records() -> Pair:
@@ -135,6 +162,8 @@ def ping_frames() -> Pair:
 
 BENCHMARKS = (
     record_templates,
+    decoded_records,
+    applied_records,
     shared_records,
     control_characters,
     filter_loop,

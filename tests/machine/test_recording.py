@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from agent.stream.decoder import Decoded
 from agent.stream.encoder import record_fields
 from agent.stream.recording import RecordReader, open_recording, state_at
 from agent.stream.state import State
@@ -24,7 +25,8 @@ from .churning import churner, session
 from .helpers import COMMAND, DEADLINE, Holder, Key, Record
 
 MOMENTS = 10
-PROCESSES = 3
+PROCESSES = 2
+SECONDS = 120.0  # Longer than the test takes.
 # Longer than the clocks of events and of this process may differ.
 APART_SECONDS = 0.1
 # Of a record that is not in the holding.
@@ -37,7 +39,8 @@ class Recorded:
     """``sockagent --follow`` into a file, and the fold of what it has written so far."""
 
     def __init__(self, path: Path) -> None:
-        self.fold: dict[tuple[int | None, int], Record] = {}
+        self.fold: dict[Key, Record] = {}
+        self.touched: set[Key] = set()  # Keys of the records since it was cleared.
         self.path = path
         self._rest = b""
         with path.open("wb") as file:
@@ -67,6 +70,7 @@ class Recorded:
             return
         self._rest = rest
         self.fold = fold(self.fold, found)
+        self.touched |= {(record["pid"], record["inode"]) for record in found if "pid" in record}
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Read until the condition holds."""
@@ -76,9 +80,9 @@ class Recorded:
             time.sleep(0.02)
             self.read()
 
-    def after_two_polls(self, holder: Holder) -> None:
-        """Wait until two polls have begun and ended: no event tells of these sockets."""
-        for _ in range(2):
+    def after_polls(self, holder: Holder, count: int) -> None:
+        """Wait until so many polls have begun and ended: no event tells of these sockets."""
+        for _ in range(count):
             inode = holder.open("marker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
             self.until(lambda: (holder.pid, inode) in self.fold)  # noqa: B023
 
@@ -97,24 +101,44 @@ def of_state(state: State, pids: set[int]) -> Sockets:
     return {(one["pid"], one["inode"]): one for one in found if one["pid"] in pids}
 
 
-def moments(
-    recorded: Recorded, holder: Holder, leaders: Iterable[int]
-) -> Iterator[tuple[float, set[int], Sockets]]:
-    """Yield times at which the churn stands still, its processes and what the fold has of them."""
-    for _ in range(MOMENTS):
-        time.sleep(random.random())
+class Moment(NamedTuple):
+    """A time at which the churn stood still, and what the fold had of its processes then."""
+
+    time: float
+    pids: set[int]
+    sockets: Sockets
+    # Sockets that the kernel changed meanwhile: a SYN may be answered late, and an event of that
+    # time is reported by a later poll.
+    unsettled: set[Key]
+
+    def differences(self, records: Iterable[Decoded]) -> dict[Key, object]:
+        """Return what the state of a recording at this time has differently."""
+        found = of_state(state_at(records, self.time), self.pids)
+        return {
+            key: (found.get(key), self.sockets.get(key))
+            for key in (found.keys() | self.sockets.keys()) - self.unsettled
+            if found.get(key) != self.sockets.get(key)
+        }
+
+
+def moment(recorded: Recorded, holder: Holder, leaders: Iterable[int]) -> Moment:
+    """Let the churn go on for a while, and stand still for a moment."""
+    time.sleep(random.random())
+    for leader in leaders:
+        os.killpg(leader, signal.SIGSTOP)
+    try:
+        recorded.after_polls(holder, 2)
+        time.sleep(APART_SECONDS)
+        recorded.read()
+        pids = session(set(leaders))
+        now, sockets = time.time(), of_records(recorded.fold, pids)
+        recorded.touched.clear()
+        time.sleep(APART_SECONDS)
+        recorded.after_polls(holder, 1)  # Its record is later than that time.
+        return Moment(now, pids, sockets, set(recorded.touched))
+    finally:
         for leader in leaders:
-            os.killpg(leader, signal.SIGSTOP)
-        try:
-            recorded.after_two_polls(holder)
-            time.sleep(APART_SECONDS)
-            recorded.read()
-            pids = session(set(leaders))
-            yield time.time(), pids, of_records(recorded.fold, pids)
-            time.sleep(APART_SECONDS)
-        finally:
-            for leader in leaders:
-                os.killpg(leader, signal.SIGCONT)
+            os.killpg(leader, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -136,19 +160,20 @@ def test_a_recording_of_churn_is_read_back(
     with ExitStack() as stack:
         leaders = []
         for _ in range(PROCESSES):
-            process = stack.enter_context(churner(paths, random.randrange(2**32), DEADLINE * 3))
+            process = stack.enter_context(churner(paths, random.randrange(2**32), SECONDS, 0.03))
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
             leaders.append(process.pid)
         recorded.until(lambda: all(any(pid == key[0] for key in recorded.fold) for pid in leaders))
-        kept = list(moments(recorded, holder, leaders))
-        recorded.after_two_polls(holder)
+        kept = [moment(recorded, holder, leaders) for _ in range(MOMENTS)]
+        recorded.after_polls(holder, 2)
     recorded.stop()
 
     with open_recording(str(recorded.path)) as lines:
         records = list(RecordReader(lines))
-    for at, pids, expected in kept:
-        assert of_state(state_at(records, at), pids) == expected
-    assert len({len(expected) for _, _, expected in kept}) > 1
+    for one in kept:
+        assert not one.differences(records)
+    assert sum(len(one.unsettled) for one in kept) < sum(len(one.sockets) for one in kept) / 20
+    assert len({len(one.sockets) for one in kept}) > 1
     end = state_at(records)
     assert end.violations == 0
     pids = {pid for pid, _ in recorded.fold if pid is not None}

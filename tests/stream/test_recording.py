@@ -48,8 +48,8 @@ def churn() -> list[bytes]:
         encoder.delta(Opened(THREE), 2, START + 1),
         encoder.delta(Updated(changed, ONE), 3, START + 2),
         # A poll at 4.0 reports both; an event showed when the first one happened.
-        encoder.delta(Closed(TWO, "closed", None), 4, START + 4),
-        encoder.delta(Closed(THREE, "closed", 2.5, START + 3.5), 5, START + 4),
+        encoder.delta(Closed(THREE, "closed", 2.5, START + 3.5), 4, START + 4),
+        encoder.delta(Closed(TWO, "closed", None), 5, START + 4),
         encoder.heartbeat(5, START + 10, Source().feed.stats.figures()),
     ]
 
@@ -275,6 +275,14 @@ def test_the_state_at_a_time(after: float, left: list[int]) -> None:
     state = state_at(records(), START + after)
     assert inodes(state) == left
     assert state.violations == 0
+
+
+def test_records_after_a_later_one_do_not_count() -> None:
+    late = encoder.delta(Opened(THREE, START + 11), 6, START + 12)
+    early = encoder.delta(Closed(ONE, "closed", None, START + 10.5), 7, START + 12)
+    found = [*records(), decode(late), decode(early)]
+    assert inodes(state_at(found, START + 10.7)) == [1]
+    assert inodes(state_at(found, START + 11)) == [3]
 
 
 def test_the_state_at_the_end() -> None:

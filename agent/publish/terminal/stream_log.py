@@ -122,3 +122,8 @@ def is_record_match(chosen: Filter, record: Decoded) -> bool:
         case Opened() | Updated() | Closed() as delta:
             return chosen.apply(delta) is not None
     return False
+
+
+def is_of_socket(record: Decoded) -> bool:
+    """Return whether a record is of a socket, and not of the stream itself."""
+    return isinstance(record.value, (Present, Opened, Updated, Closed))
