@@ -9,19 +9,17 @@ from contextlib import suppress
 from ...stream.feed import Feed, Subscription
 from ...stream.filters import Filter
 from ..stdout import STDOUT, STOP_SECONDS, publish
-from .options import Options
-from .stream_log import FOLLOWING, StreamLog, is_match
+from .stream_log import StreamLog, is_match
 
 
 class LogPublisher:
     """Prints the event log of a feed on a descriptor."""
 
-    def __init__(
-        self, feed: Feed, host: str, chosen: Filter, options: Options, descriptor: int = STDOUT
-    ) -> None:
+    def __init__(self, feed: Feed, host: str, log: StreamLog, descriptor: int = STDOUT) -> None:
+        """``host`` is the name of this machine."""
         self._subscription = Subscription(feed)
         self._host = host
-        self._log = StreamLog(chosen, options, FOLLOWING)
+        self._log = log
         self._descriptor = descriptor
         self._ended = asyncio.Event()
 
@@ -61,8 +59,6 @@ class MatchPublisher:
             self.matched = self.matched or is_match(self._filter, message)
             if self.matched and self._once:
                 return
-        if self._once:
-            return
 
     async def stop(self) -> None:
         """Do nothing: nothing is left to deliver."""

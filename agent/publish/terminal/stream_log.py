@@ -13,18 +13,27 @@ from ...stream.decoder import Decoded, Present, SnapshotEnd
 from ...stream.filters import Filter
 from ...stream.history import DeltaBatch, FullSnapshot, Lost, Message
 from .eventlog import Dropped, Started, log_line
+from .names import Resolver
 from .options import Options
 
 FOLLOWING = "following, ^C ends (in a pipe: NDJSON)"
 
 
 class StreamLog:
-    """Makes the lines of the event log. ``hint`` ends the line of the first snapshot of a host."""
+    """Makes the lines of the event log. ``hint`` ends the line of the first snapshot."""
 
-    def __init__(self, chosen: Filter, options: Options, hint: str = "") -> None:
+    def __init__(
+        self,
+        chosen: Filter,
+        options: Options,
+        hint: str = "",
+        resolver: Resolver | None = None,
+    ) -> None:
+        """``resolver`` is told of the addresses that are printed; ``options`` has its names."""
         self._filter = chosen
         self._options = options
         self._hint = hint
+        self._resolver = resolver
         self._hosts: dict[str, _Host] = {}
 
     def of_message(self, host: str, message: Message) -> Iterator[str]:
@@ -81,7 +90,11 @@ class StreamLog:
         shown = self._filter.apply(delta)
         if shown is None:
             return
-        at = None if isinstance(shown, Coverage) else shown.time
+        at = None
+        if not isinstance(shown, Coverage):
+            at = shown.time
+            if self._resolver is not None:
+                self._resolver.request((shown.holding,))
         yield log_line(host, time if at is None else at, shown, self._options)
 
 

@@ -1,0 +1,77 @@
+"""Names of addresses and ports: reverse DNS that is never waited for, and services(5)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from ...model import INET_FAMILIES, Holding
+from .endpoints import ANY_ADDRESSES
+
+# A name server that does not answer holds a thread for some seconds.
+MAX_THREADS = 8
+# Addresses that are resolved in one run, about 200 bytes each: a stream may name millions.
+MAX_ADDRESSES = 20_000
+
+
+def host_name(address: str) -> str | None:
+    """Return the name of an address by reverse DNS, None if it has none. It may block."""
+    try:
+        return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
+    except (OSError, UnicodeError):
+        return None
+
+
+class Resolver:
+    """Resolves addresses in threads. ``names`` are the names by address, as far as known by now."""
+
+    def __init__(self, lookup: Callable[[str], str | None] = host_name) -> None:
+        self.names: dict[str, str] = {}
+        self._lookup = lookup
+        self._pool = ThreadPoolExecutor(MAX_THREADS, "resolve")
+        self._requests: dict[str, Future[None]] = {}
+
+    def request(self, holdings: Iterable[Holding]) -> None:
+        """Begin to resolve the addresses of these holdings, each address once."""
+        for holding in holdings:
+            if holding.socket.family in INET_FAMILIES:
+                for address in (holding.socket.local_addr, holding.socket.remote_addr):
+                    self._request(address)
+
+    def _request(self, address: str | None) -> None:
+        if address is None or address in ANY_ADDRESSES or address in self._requests:
+            return
+        if len(self._requests) < MAX_ADDRESSES:
+            self._requests[address] = self._pool.submit(self._resolve, address)
+
+    def _resolve(self, address: str) -> None:
+        name = self._lookup(address)
+        if name is not None:
+            self.names[address] = name
+
+    def wait(self, seconds: float) -> None:
+        """Wait until everything is resolved, at most for a time."""
+        wait(self._requests.values(), seconds)
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_services(path: str = "/etc/services") -> dict[tuple[str, int], str]:
+    """Return the names of ports by protocol and port; none where there is no such file.
+
+    The format is that of services(5): ``NAME PORT/PROTOCOL ALIASES # COMMENT``.
+    """
+    names: dict[tuple[str, int], str] = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                words = line.partition("#")[0].split()
+                port, _, proto = words[1].partition("/") if len(words) > 1 else ("", "", "")
+                if port.isascii() and port.isdigit():
+                    names.setdefault((proto, int(port)), words[0])
+    except OSError:
+        pass
+    return names

@@ -1,0 +1,122 @@
+"""One moment in a format: a snapshot of this machine, or of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+from .config import Config
+from .model import Coverage
+from .publish.terminal.columns import sort_rows
+from .publish.terminal.delimited import FIELDS, delimited
+from .publish.terminal.names import Resolver, read_services
+from .publish.terminal.options import Options
+from .publish.terminal.pids import pids
+from .publish.terminal.rows import make_rows
+from .publish.terminal.summary import summary
+from .publish.terminal.table import table
+from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
+from .stream.filters import Filter
+from .stream.state import HostHolding
+
+# How long names of addresses are waited for, in seconds.
+RESOLVE_SECONDS = 0.5
+_LINES = 512  # Written at a time.
+_CRLF = "\r\n"  # RFC 4180.
+
+
+class Moment(NamedTuple):
+    """All holdings of some hosts at one moment, and the coverage of each host where it is known.
+    ``time`` is in seconds since the Unix epoch."""
+
+    holdings: Sequence[HostHolding]
+    coverage: Mapping[str, Coverage]
+    time: float
+
+
+def shown(moment: Moment, chosen: Filter) -> Sequence[HostHolding]:
+    """Return the holdings that pass a filter."""
+    if chosen.passes_all:
+        return moment.holdings
+    return [one for one in moment.holdings if chosen.matches(one.holding)]
+
+
+def render(
+    output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
+) -> Iterator[bytes]:
+    """Yield a moment in a format, in parts. ``holdings`` are those to show."""
+    if output == "ndjson":
+        return _ndjson(moment, holdings)
+    if output == "json":
+        return _json(moment, holdings)
+    if output in ("csv", "tsv"):
+        return _csv(output, holdings, config)
+    return _parts(_lines(output, moment, holdings, config, options), "\n")
+
+
+def _lines(
+    output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
+) -> Iterator[str]:
+    if output == "pid":
+        names = {name for name, _values in config.filter.values}
+        return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
+    options = _with_names(replace(options, now=moment.time), holdings, config)
+    if output == "summary":
+        return summary(holdings, moment.coverage, options, all_families=config.all)
+    rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
+    return table(rows, options)
+
+
+def _with_names(options: Options, holdings: Sequence[HostHolding], config: Config) -> Options:
+    """Return the options with the names that are wanted."""
+    if config.view.services:
+        options = replace(options, services=read_services())
+    if config.view.resolve:
+        resolver = Resolver()
+        resolver.request(one.holding for one in holdings)
+        resolver.wait(RESOLVE_SECONDS)
+        resolver.close()
+        options = replace(options, names=dict(resolver.names))
+    return options
+
+
+def _csv(output: str, holdings: Sequence[HostHolding], config: Config) -> Iterator[bytes]:
+    view = config.view
+    separator, end = ("\t", "\n") if output == "tsv" else (",", _CRLF)
+    if view.sort is not None:
+        rows = sort_rows(make_rows(holdings, every_holder=True), view.sort)
+        holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
+    fields = view.columns or FIELDS
+    return _parts(delimited(holdings, separator, fields=fields, header=view.header), end)
+
+
+def _ndjson(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
+    """Yield the records of a one-shot snapshot of each host."""
+    for host, of_host in groupby(holdings, attrgetter("host")):
+        encoder = Encoder(AgentInfo(host, None, "", 0.0))
+        yield from snapshot_chunks(
+            encoder, (one.holding for one in of_host), Filter(), moment.time
+        )
+
+
+def _json(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
+    """Yield the records as one array."""
+    separator = b"[\n"
+    for chunk in _ndjson(moment, holdings):
+        yield separator + chunk[:-1].replace(b"\n", b",\n")
+        separator = b",\n"
+    yield b"\n]\n" if separator == b",\n" else b"[]\n"
+
+
+def _parts(lines: Iterable[str], end: str) -> Iterator[bytes]:
+    part: list[str] = []
+    for line in lines:
+        part += (line, end)
+        if len(part) >= 2 * _LINES:
+            yield "".join(part).encode("utf-8", "backslashreplace")
+            part = []
+    if part:
+        yield "".join(part).encode("utf-8", "backslashreplace")
