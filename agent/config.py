@@ -15,12 +15,19 @@ INTERVAL_SECONDS = 1.0
 # On a large machine a poll takes longer than this.
 MIN_INTERVAL_SECONDS = 0.05
 MIN_STATS_SECONDS = 0.1
+MIN_TIMEOUT_SECONDS = 0.1
 MAX_SECONDS = 86_400.0
+# What can be printed, and what of it has columns, and goes on without an end.
+FORMATS = ("ndjson", "json", "summary", "table", "wide", "log", "csv", "tsv", "pid")
+_WITH_COLUMNS = ("table", "wide", "csv", "tsv")
+_ENDLESS = ("ndjson", "log")
+COLORS = ("auto", "always", "never")
 SOCKET_MODE = 0o600
 INSECURE = (
     "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
     "(or --insecure)"
 )
+_SECONDS = re.compile(r"@[0-9]{1,15}(\.[0-9]{1,9})?")
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
@@ -134,6 +141,67 @@ def _check_url(url: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What is printed, and how. Raises UsageError.
+
+    ``output`` is one of FORMATS, None: whatever suits standard output. ``targets``: a target or
+    filter is given. ``answers``: the exit status says whether something matched. ``read`` is the
+    path of a recording, ``at`` the time at which it is shown, in seconds since the Unix epoch.
+    """
+
+    output: str | None = None
+    columns: tuple[str, ...] = ()
+    sort: str | None = None
+    header: bool = True
+    color: str = "auto"
+    utc: bool = False
+    resolve: bool = False
+    services: bool = False
+    quiet: bool = False
+    timeout: float | None = None  # Seconds after which following ends.
+    targets: bool = False
+    answers: bool = False
+    read: str | None = None
+    at: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout, MIN_TIMEOUT_SECONDS)
+        if self.quiet and self.output is not None:
+            raise UsageError("quiet", f"prints nothing; remove -o {self.output}")
+        if self.sort is not None and not self.sort.removeprefix("-"):
+            raise UsageError("sort", "empty name; expected for example pid or -recv_q")
+        if self.output is not None:
+            for name in ("columns", "sort"):
+                if getattr(self, name) and self.output not in _WITH_COLUMNS:
+                    raise UsageError(name, f"{self.output} has no columns; use -o table or csv")
+            if not self.header and self.output not in (*_WITH_COLUMNS, "summary"):
+                raise UsageError("no-header", f"{self.output} has no header; remove --no-header")
+        if self.at is not None and self.read is None:
+            raise UsageError("at", "shows a recording; add --read FILE")
+        if self.at is not None and self.output == "log":
+            raise UsageError("at", "shows one moment; use -o table")
+
+
+def parse_time(text: str, *, utc: bool = False) -> float:
+    """Return the seconds since the Unix epoch of a date with a time, local unless it names a zone
+    or ``utc`` is set, or of ``@SECONDS``. Raises UsageError."""
+    from datetime import UTC, datetime
+
+    try:
+        if _SECONDS.fullmatch(text):
+            return float(text.removeprefix("@"))
+        when = datetime.fromisoformat(text)
+        if utc and when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return when.timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            "at", f"{text!r} is not a time; expected for example 2026-11-28T03:12:04 or @1700000000"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The settings of one run. Raises UsageError, which names the option at fault."""
 
@@ -154,6 +222,7 @@ class Config:
     max_user_namespaces: int = _USER_LIMITS.namespaces
     filter: Filter = field(default_factory=Filter)
     network: Network = field(default_factory=Network)
+    view: View = field(default_factory=View)
 
     @property
     def limits(self) -> Limits:
@@ -177,16 +246,49 @@ class Config:
             raise UsageError("events", "on requires --follow or --listen")
         if self.stats is not None and not self.is_continuous:
             raise UsageError("stats", "requires --follow or --listen")
-        if "snapshot" not in self.filter.events and not self.is_continuous:
+        is_short = not (self.is_continuous or self.view.read)
+        if "snapshot" not in self.filter.events and is_short:
             raise UsageError("event", "records other than snapshot require --follow")
         if self.network.connect:
-            self._check_nothing_is_read()
+            self._check_nothing_is_read("--connect; set it on the remote agent")
+        if self.view.read is not None:
+            self._check_recording()
+        self._check_view()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
-    def _check_nothing_is_read(self) -> None:
+    def _check_nothing_is_read(self, option: str) -> None:
         for name in _READ_SETTINGS:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
-                raise UsageError(
-                    _option(name), "cannot be combined with --connect; set it on the remote agent"
-                )
+                raise UsageError(_option(name), f"cannot be combined with {option}")
+
+    def _check_recording(self) -> None:
+        for name in ("listen", "connect"):
+            if getattr(self.network, name):
+                raise UsageError("read", f"cannot be combined with --{name}")
+        if self.follow:
+            raise UsageError("read", "cannot be combined with --follow; use -o log")
+        self._check_nothing_is_read("--read; a recording shows what it has")
+
+    def _check_view(self) -> None:
+        """Check that what is printed can be printed of a snapshot, a stream or a recording."""
+        view = self.view
+        is_stream = self.follow or bool(self.network.connect)
+        if view.timeout is not None and not is_stream:
+            raise UsageError("timeout", "ends --follow; add --follow")
+        if not self.is_continuous:
+            if view.output == "log" and view.read is None:
+                raise UsageError("output", "log shows changes; add --follow, or use -o table")
+            return
+        if not is_stream:
+            for name in ("output", "quiet"):
+                if getattr(view, name):
+                    raise UsageError(name, "--listen prints nothing; add --follow")
+        if view.output is not None and view.output not in _ENDLESS:
+            other = "ndjson" if view.output in ("json", "csv", "tsv") else "log"
+            raise UsageError(
+                "output", f"{view.output} shows one snapshot; with --follow use -o {other}"
+            )
+        for name in ("columns", "sort"):
+            if getattr(view, name):
+                raise UsageError(name, "cannot be combined with --follow; it is for one snapshot")

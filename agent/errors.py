@@ -11,6 +11,9 @@ SockagentError
 
 from __future__ import annotations
 
+# Ends the message of wrong usage that has no better advice.
+SEE_HELP = "; see sockagent --help"
+
 
 class SockagentError(Exception):
     """Base of the errors that are reported to the user."""

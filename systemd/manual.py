@@ -16,7 +16,8 @@ import shtab
 from argparse_manpage.manpage import Manpage
 
 from agent import __version__
-from agent.cli import build_parser
+from agent.config import FORMATS
+from agent.grammar import build_parser
 from agent.stream.filter_ranges import SCOPES
 from agent.stream.filter_values import BOUND
 from agent.stream.filters import DIRECTIONS, EVENTS, STATES
@@ -30,6 +31,7 @@ VALUES = {
     "direction": (*DIRECTIONS, BOUND),
     "scope": SCOPES,
     "event": EVENTS,
+    "output": FORMATS,
 }
 
 # What each shell runs to complete a path, and an address or URL, of which unix:PATH can be
@@ -121,17 +123,23 @@ def completions(shell: str) -> str:
     """Return the completions for a shell: bash, zsh or fish."""
     parser = build_parser()
     for action in parser._actions:  # noqa: SLF001 (argparse has no public list of the options)
-        if action.metavar == "PATH":
+        if action.metavar in ("PATH", "FILE"):
             action.complete = PATH
         elif action.dest in ("listen", "connect"):
             action.complete = ADDRESS
-        elif action.dest in VALUES:
+        elif action.dest in VALUES and action.nargs != 0:
             action.choices = VALUES[action.dest]
     text = shtab.complete(parser, shell)
     if shell == "bash":
         text += BASH_WRAPPER
     if shell == "zsh":  # "=" after the name: accept --option=VALUE as well as --option VALUE.
         text = re.sub(r'^(  (?:"\*)?"?--[a-z-]+)(?=\[.*\]:)', r"\1=", text, flags=re.MULTILINE)
+        # With shtab's specifications of arguments that are not options, zsh completes no options
+        # after a target.
+        text = re.sub(r'^  "\(\*\)::.*:"\n', "", text, flags=re.MULTILINE)
+        text = text.replace(
+            "(': :_shtab_sockagent_commands' '*::: :->sockagent')", "('*:target:()')"
+        )
     return text
 
 

@@ -1,31 +1,149 @@
-"""The grammar of the command line."""
+"""From arguments to settings, and the exit statuses of the command."""
 
-import re
-from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from agent.cli import build_parser
-from agent.config import Config, Network
-
-DEFAULTS = {field.name: field.default for cls in (Config, Network) for field in fields(cls)}
-HELP = {action.dest: str(action.help) for action in build_parser()._actions}
-
-
-@pytest.mark.parametrize("name", HELP)
-def test_help_is_a_sentence(name: str) -> None:
-    # A list of values begins with the first one.
-    assert re.fullmatch(r"([A-Z]|tcp, |inet, |inbound, |external ).*\.", HELP[name])
+from agent.cli import main
+from agent.config import Config, View
+from agent.errors import ConfigFailure, RuntimeFailure
+from agent.stream.filters import Filter
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS.keys() & HELP.keys()))
-def test_help_names_the_default(name: str) -> None:
-    default = DEFAULTS[name]
-    found = re.search(r"\(default (.*?)\)", HELP[name])
-    shown = found and found[1]
-    if name == "socket_mode":
-        assert int(shown or "", 8) == default
-    elif type(default) in (int, float):
-        assert float(shown or "nan") == default
-    elif shown is not None:
-        assert shown == default
+class Run:
+    """Stands for the agent: records its settings, and fails if it is told to."""
+
+    def __init__(self) -> None:
+        self.config: Config | None = None
+        self.failure: Exception | None = None
+
+    def __call__(self, config: Config, _scan: object) -> None:
+        self.config = config
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = Run()
+    monkeypatch.setattr("agent.app.run", run)
+    monkeypatch.setattr("agent.cli._start_scan", lambda _config: None)
+    return run
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr("agent.log.log", lines.append)
+    monkeypatch.setattr("agent.log.finish", lambda: None)
+    return lines
+
+
+def settings(agent: Run, line: str) -> Config:
+    assert main(line.split()) == 0
+    assert agent.config is not None
+    return agent.config
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("", {}),
+        ("-tulpn", {"proto": ["tcp", "udp"], "direction": ["listen,bound"]}),
+        ("-tuxw", {"proto": ["tcp,udp,unix,raw"]}),
+        ("-t --proto udp proto=unix", {"proto": ["tcp,udp,unix"]}),
+        ("-46", {"family": ["inet", "inet6"]}),
+        ("--external", {"scope": ["external"]}),
+        (":8080 -t nginx --pid 7 10.0.0.7", {
+            "port": ["8080"], "proto": ["tcp"], "name": ["nginx"], "pid": ["7"],
+            "addr": ["10.0.0.7"],
+        }),
+        ("8080 --pid 1", {"pid": ["1", "8080"]}),
+        ("-l port!=22", {"direction": ["listen", "bound"], "port!": ["22"]}),
+        ("-- -x", {"name": ["-x"]}),
+        ("nginx -- --all", {"name": ["nginx", "--all"]}),
+    ],
+)  # fmt: skip
+def test_targets_and_short_options_are_filters(
+    line: str, values: dict[str, list[str]], agent: Run
+) -> None:
+    config = settings(agent, line)
+    assert config.filter == Filter(values)
+    assert config.view.targets is bool(values)
+
+
+@pytest.mark.parametrize(
+    ("line", "view"),
+    [
+        ("-n -p", View()),
+        ("-o json", View(output="json")),
+        ("-ojson", View(output="json")),
+        ("--output=wide --no-header", View(output="wide", header=False)),
+        ("--columns comm,pid", View(output="table", columns=("comm", "pid"))),
+        ("--sort -recv_q", View(output="table", sort="-recv_q")),
+        ("--sort pid -o csv", View(output="csv", sort="pid")),
+        ("--color never --utc --resolve --services",
+         View(color="never", utc=True, resolve=True, services=True)),
+        ("-q", View(quiet=True, answers=True)),
+        ("nginx", View(targets=True, answers=True)),
+        ("-t --port 1", View(targets=True)),
+        ("-fq --timeout 30 :1", View(quiet=True, timeout=30.0, targets=True, answers=True)),
+        ("--read x --utc --at 2023-11-14T22:13:20", View(read="x", utc=True, at=1.7e9)),
+        ("--read -", View(read="-")),
+    ],
+)  # fmt: skip
+def test_options_of_the_output(line: str, view: View, agent: Run) -> None:
+    assert settings(agent, line).view == view
+
+
+def test_short_names_of_options(agent: Run) -> None:
+    assert settings(agent, "-a").all
+    assert settings(agent, "-f").follow
+
+
+@pytest.mark.parametrize(
+    ("line", "failure", "status"),
+    [
+        ("", RuntimeFailure("x"), 1),
+        ("-t", RuntimeFailure("x"), 1),
+        ("nginx", RuntimeFailure("x"), 3),
+        ("-q", RuntimeFailure("x"), 3),
+        ("-q", OSError("x"), 3),
+        ("nginx", ConfigFailure("x"), 78),
+    ],
+)
+def test_a_failure_of_a_command_that_answers_has_a_status_of_its_own(
+    line: str, failure: Exception, status: int, agent: Run, logged: list[str]
+) -> None:
+    agent.failure = failure
+    assert main(line.split()) == status
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (":http", ("':http': 'http' is not a port or range of ports; expected for example 443 or "
+         "8000-8100; see sockagent --help")),
+        ("--port x", ("argument --port: 'x' is not a port or range of ports; expected for example "
+         "443 or 8000-8100; see sockagent --help")),
+        ("--at 2023-11-14", ("argument --at: shows a recording; add --read FILE; see sockagent "
+         "--help")),
+        ("-i :8080", "there is no option -i; type sockagent :8080"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_sentence(
+    line: str, message: str, agent: Run, logged: list[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert logged == [message]
+    assert agent.config is None
+
+
+def test_a_recording_is_read_without_a_scan(agent: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("agent.cli._start_scan", started.append)
+    settings(agent, "--read x")
+    assert started == []
+    settings(agent, "nginx")
+    assert len(started) == 1

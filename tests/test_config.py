@@ -1,11 +1,14 @@
 import dataclasses
 import math
+import time
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from agent.address import parse_address
-from agent.config import Config, Network
+from agent.config import Config, Network, View, parse_time
 from agent.errors import UsageError
 from agent.stream.filters import Filter
 
@@ -138,3 +141,118 @@ def test_settings_of_reading_are_rejected_with_connect(settings: dict[str, Any])
     with pytest.raises(UsageError) as raised:
         Config(network=Network(connect=("ws://h",)), **settings)
     assert raised.value.argument == next(iter(settings))
+
+
+@pytest.mark.parametrize(
+    ("network", "argument"),
+    [({"connect": ("ws://h",)}, "read"), ({"listen": LOCAL}, "read")],
+)
+def test_a_recording_is_not_read_by_a_server_or_client(
+    network: dict[str, Any], argument: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        Config(network=Network(**network), view=View(read="x"))
+    assert raised.value.argument == argument
+
+
+# What is printed.
+
+
+@pytest.mark.parametrize(
+    ("config", "view"),
+    [
+        ({}, {"output": "json", "resolve": True}),
+        ({}, {"output": "csv", "columns": ("comm",), "sort": "-pid", "header": False}),
+        ({}, {"output": "summary", "header": False}),
+        ({}, {"quiet": True}),
+        ({"follow": True}, {"output": "log", "utc": True}),
+        ({"follow": True}, {"output": "ndjson"}),
+        ({"follow": True}, {"quiet": True, "timeout": 0.1}),
+        ({"network": Network(connect=("ws://h",))}, {"output": "log", "timeout": 5.0}),
+        ({"network": Network(listen=LOCAL), "follow": True}, {"output": "log"}),
+        ({"filter": Filter({"event": ["open"]})}, {"read": "x", "output": "log"}),
+        ({}, {"read": "x", "at": 0.0, "output": "table", "sort": "pid"}),
+    ],
+)
+def test_valid_views(config: dict[str, Any], view: dict[str, Any]) -> None:
+    assert Config(**config, view=View(**view)).view == View(**view)
+
+
+@pytest.mark.parametrize(
+    ("config", "view", "argument", "sentence"),
+    [
+        ({}, {"timeout": 5.0}, "timeout", "ends --follow; add --follow"),
+        ({"follow": True}, {"timeout": 0.0}, "timeout",
+         "must be a number of seconds from 0.1 to 86400"),
+        ({"follow": True}, {"timeout": math.nan}, "timeout",
+         "must be a number of seconds from 0.1 to 86400"),
+        ({}, {"quiet": True, "output": "json"}, "quiet", "prints nothing; remove -o json"),
+        ({}, {"sort": "-"}, "sort", "empty name; expected for example pid or -recv_q"),
+        ({}, {"output": "json", "columns": ("pid",)}, "columns",
+         "json has no columns; use -o table or csv"),
+        ({}, {"output": "summary", "sort": "pid"}, "sort",
+         "summary has no columns; use -o table or csv"),
+        ({}, {"output": "pid", "header": False}, "no-header",
+         "pid has no header; remove --no-header"),
+        ({}, {"at": 1.0}, "at", "shows a recording; add --read FILE"),
+        ({}, {"at": 1.0, "read": "x", "output": "log"}, "at", "shows one moment; use -o table"),
+        ({}, {"output": "log"}, "output", "log shows changes; add --follow, or use -o table"),
+        ({"follow": True}, {"output": "json"}, "output",
+         "json shows one snapshot; with --follow use -o ndjson"),
+        ({"follow": True}, {"output": "table"}, "output",
+         "table shows one snapshot; with --follow use -o log"),
+        ({"follow": True}, {"columns": ("pid",)}, "columns",
+         "cannot be combined with --follow; it is for one snapshot"),
+        ({"network": Network(listen=LOCAL)}, {"output": "log"}, "output",
+         "--listen prints nothing; add --follow"),
+        ({"network": Network(listen=LOCAL)}, {"quiet": True}, "quiet",
+         "--listen prints nothing; add --follow"),
+        ({"follow": True}, {"read": "x"}, "read", "cannot be combined with --follow; use -o log"),
+        ({"proc": "/x"}, {"read": "x"}, "proc",
+         "cannot be combined with --read; a recording shows what it has"),
+    ],
+)  # fmt: skip
+def test_an_invalid_view_names_the_option(
+    config: dict[str, Any], view: dict[str, Any], argument: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        Config(**config, view=View(**view))
+    assert (raised.value.argument, str(raised.value)) == (argument, sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("@1700000000", 1.7e9),
+        ("@1700000000.5", 1.7e9 + 0.5),
+        ("2023-11-14T22:13:20Z", 1.7e9),
+        ("2023-11-14 22:13:20.25+00:00", 1.7e9 + 0.25),
+        ("2023-11-14T23:13:20+01:00", 1.7e9),
+    ],
+)
+@pytest.mark.parametrize("utc", [True, False])
+def test_a_time(text: str, seconds: float, utc: bool) -> None:
+    assert parse_time(text, utc=utc) == seconds
+
+
+def test_a_time_without_a_zone_is_local_or_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-3")
+    time.tzset()
+    try:
+        assert parse_time("2023-11-14T22:13:20", utc=True) == 1.7e9
+        assert parse_time("2023-11-14T22:13:20") == 1.7e9 - 3 * 3600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.text(max_size=12) | st.text("0123456789-:T@.Z+ ", max_size=24))
+@example("0001-01-01")
+@example("9999-12-31T23:59:59")
+@example("@" + "9" * 400)
+@example("03:12")
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    try:
+        assert math.isfinite(parse_time(text))
+    except UsageError as error:
+        assert error.argument == "at"  # noqa: PT017 (any text may be refused)

@@ -316,7 +316,7 @@ def test_wrong_usage_names_the_argument(name: str, value: str) -> None:
     assert f"argument {name}: " in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--nonsense",), ("nonsense",), ("--foll",)])
+@pytest.mark.parametrize("arguments", [("--nonsense",), ("prot=tcp",), ("--foll",), ("-z",)])
 def test_an_unknown_argument_is_wrong_usage(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2

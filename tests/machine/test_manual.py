@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import build_parser
+from agent.grammar import build_parser
 from agent.stream.filters import FILTERS, Filter
 
 from .helpers import need_tool
@@ -45,13 +45,15 @@ def test_the_man_page_renders_without_warnings() -> None:
     text = done.stdout
     assert "sockagent - report which process opened or closed which socket" in text
     for name in {name for action in build_parser()._actions for name in action.option_strings}:
-        assert name in ("-h", "--help") or re.search(rf"^ +(-f, )?{name}\b", text, re.MULTILINE)
+        assert name in ("-h", "--help") or re.search(
+            rf"^ +(-\w( [A-Z]+)?, )?{name}\b", text, re.MULTILINE
+        )
 
 
 def test_the_completed_values_of_filters_are_accepted() -> None:
     script = (SHARE / "bash-completion/completions/sockagent").read_text(encoding="utf-8")
     values = dict(re.findall(r"^_shtab_sockagent___(\w+)_choices=\((.*)\)$", script, re.MULTILINE))
-    assert values.keys() - FILTERS.keys() == {"events", "source"}
+    assert values.keys() - FILTERS.keys() == {"events", "source", "color", "output"}
     for name in values.keys() & FILTERS.keys():
         Filter({name: values[name].split()})
 
@@ -108,6 +110,11 @@ def complete(shell: str, line: str) -> list[str]:
         ("--proto udpl", "--proto udplite"),
         ("--state LIS", "--state LISTEN"),
         ("--direction o", "--direction outbound"),
+        ("--scope ext", "--scope external"),
+        ("--output nd", "--output ndjson"),
+        ("-o nd", "-o ndjson"),
+        ("nginx --foll", "nginx --follow"),
+        ("-l --proto udpl", "-l --proto udplite"),
         ("--token-file {}/to", "--token-file {}/tokens"),
         ("--token-file={}/to", "--token-file={}/tokens"),
         ("--proc {}/pr", "--proc {}/proc/"),

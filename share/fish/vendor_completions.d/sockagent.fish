@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --comm --connect --container --direction --endpoint --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --path --pid --port --proc --proto --scope --socket-mode --source --state --stats --sweep --tls-ca --tls-cert --tls-key --token-file --unit --user
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -78,7 +78,7 @@ complete -c sockagent -f
 complete -c sockagent -n _shtab_sockagent_using -s h -l help -d 'Print this help and exit.'
 complete -c sockagent -n _shtab_sockagent_using -s f -l follow -d 'Keep running and report changes.'
 complete -c sockagent -n _shtab_sockagent_using -l interval -x -d 'Seconds between polls (default 1.0).'
-complete -c sockagent -n _shtab_sockagent_using -l all -d 'Include sockets that no process can hold, such as those in TIME_WAIT.'
+complete -c sockagent -n _shtab_sockagent_using -s a -l all -d 'Include sockets that no process can hold, such as those in TIME_WAIT, and unix, netlink and packet sockets in the summary.'
 complete -c sockagent -n _shtab_sockagent_using -l cmdline -d 'Include command lines, which may contain secrets.'
 complete -c sockagent -n _shtab_sockagent_using -l sweep -x -d 'Reread all descriptors of recently active processes every SECONDS (default 60).'
 complete -c sockagent -n _shtab_sockagent_using -l stats -x -d 'Log the cost of polls on stderr every SECONDS; requires --follow or --listen.'
@@ -90,6 +90,18 @@ complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Dela
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l schema -d 'Print the JSON Schema of the records and exit.'
 complete -c sockagent -n _shtab_sockagent_using -l version -d 'Print the version and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s o -l output -xka "ndjson json summary table wide log csv tsv pid" -d 'Print ndjson, json, summary, table, wide, log, csv, tsv or pid.'
+complete -c sockagent -n _shtab_sockagent_using -l columns -x -d 'Print these columns, separated by commas: any fields of the records.'
+complete -c sockagent -n _shtab_sockagent_using -l sort -x -d 'Sort by a column; -COLUMN: the largest first.'
+complete -c sockagent -n _shtab_sockagent_using -l no-header -d 'Print no line with the names of the columns.'
+complete -c sockagent -n _shtab_sockagent_using -l color -xka "auto always never" -d 'Whether to print colors (default auto).'
+complete -c sockagent -n _shtab_sockagent_using -l utc -d 'Print times in UTC, not in local time.'
+complete -c sockagent -n _shtab_sockagent_using -l resolve -d 'Print host names where they are found soon.'
+complete -c sockagent -n _shtab_sockagent_using -l services -d 'Print the names of ports.'
+complete -c sockagent -n _shtab_sockagent_using -s q -l quiet -d 'Print no records; the exit status says whether a socket matched.'
+complete -c sockagent -n _shtab_sockagent_using -l timeout -x -d 'End after so many seconds; requires --follow. With -q, end at the first match.'
+complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow; - is standard input.'
+complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was then, for example at 2026-11-28T03:12:04.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'
 complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT.'
 complete -c sockagent -n _shtab_sockagent_using -l token-file -xka "(_sockagent_files)" -d 'File of tokens, one on each line; a client must send one of them.'
@@ -104,6 +116,16 @@ complete -c sockagent -n _shtab_sockagent_using -l socket-mode -x -d 'Mode of th
 complete -c sockagent -n _shtab_sockagent_using -l max-clients -x -d 'Accept up to N clients (default 1000).'
 complete -c sockagent -n _shtab_sockagent_using -l max-clients-per-address -x -d 'Accept up to N clients of one address or local user (default 250).'
 complete -c sockagent -n _shtab_sockagent_using -l max-handshakes -x -d 'Accept up to N connections that are not yet clients (default 200).'
+complete -c sockagent -n _shtab_sockagent_using -s t -d 'TCP sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s u -d 'UDP sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s x -d 'Unix sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s w -d 'Raw sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s 4 -d 'IPv4 sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s 6 -d 'IPv6 sockets.'
+complete -c sockagent -n _shtab_sockagent_using -s l -d 'Listening sockets, and UDP without a peer.'
+complete -c sockagent -n _shtab_sockagent_using -l external -d 'IP sockets without a loopback address at either end.'
+complete -c sockagent -n _shtab_sockagent_using -s n -d 'Print numbers: the default.'
+complete -c sockagent -n _shtab_sockagent_using -s p -d 'Print processes: the default.'
 complete -c sockagent -n _shtab_sockagent_using -l pid -x -d 'Processes with this id.'
 complete -c sockagent -n _shtab_sockagent_using -l name -x -d 'Processes, programs, units or containers with this name, such as nginx.'
 complete -c sockagent -n _shtab_sockagent_using -l comm -x -d 'Processes with this name, for example nginx.'
