@@ -9,58 +9,51 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import ConfigFailure, RuntimeFailure
-from .kernel.netlink.client import NetlinkClient
 from .kernel.procfs.forked_scan import ForkedScan
-from .kernel.procfs.mount import ProcFS
 from .kernel.procfs.scanner import ProcessScanner
-from .kernel.users import is_privileged
 from .log import LoopErrorReporter, capture_libraries, finish, log
-from .model import Coverage
+from .model import Coverage, Holding
+from .output import choose_format, is_terminal, view_options
 from .preflight import (
-    RESERVED_DESCRIPTORS,
     NonJoiningExecutor,
-    hints,
-    raise_descriptor_limit,
     require_descriptors,
     warn,
 )
 from .publish.stdout import STDOUT, StdoutPublisher, publish
 from .signals import handle_reload, handle_stop
-from .snapshot.blocking import BlockingCalls, CallTimeout
 from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
-from .snapshot.refresh import reserved_fds
-from .snapshot.table_sources import EventSource, TableSource, sources_of
+from .sources import Machine, host_name, open_procfs, open_trace, table_and_event_sources
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
-from .text import decode
 
 if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes.
+    from .outputs import Output
     from .publish import Publisher
+    from .publish.terminal.publisher import MatchPublisher
     from .service.handover import SavedState
     from .service.status import ServiceStatus
     from .serving import ConfiguredServer
     from .snapshot.trace_events import TraceEvents
     from .stream.feed import Feed
 
-Machine = tuple[str, str | None]  # Host name and boot id.
 
-
-def run(config: Config, scan: ForkedScan | None = None) -> None:
+def run(config: Config, scan: ForkedScan | None = None) -> bool:
     """Do what is configured until it is done, a signal arrives or the reader of stdout leaves.
 
-    ``scan`` is the scan of a one-shot snapshot, if it was started already. Raises RuntimeFailure,
+    Return whether a socket passed the filter, where ``config.view.answers``. ``scan`` is the scan
+    of a one-shot snapshot, if it was started already. Raises UsageError, RuntimeFailure,
     ConfigFailure and OSError.
     """
     try:
         require_descriptors()
-        asyncio.run(_run(config, scan))
+        return asyncio.run(_run(config, scan))
     except BaseExceptionGroup as group:
         failure: BaseException = group
         while isinstance(failure, BaseExceptionGroup):
@@ -70,22 +63,29 @@ def run(config: Config, scan: ForkedScan | None = None) -> None:
         finish()
 
 
-async def _run(config: Config, scan: ForkedScan | None) -> None:
+async def _run(config: Config, scan: ForkedScan | None) -> bool:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_default_executor(NonJoiningExecutor())
     loop.set_exception_handler(LoopErrorReporter())
     capture_libraries()
     handle_stop(loop, stop.set)
-    if config.network.connect:
-        await _print(_remote_feeds(config), stop)
-    elif config.is_continuous:
-        await _follow(config, stop)
-    else:
-        try:
-            await _print(_snapshot(config, scan), stop)
-        finally:
-            if scan:
-                scan.stop()
+    view = config.view
+    if view.timeout is not None:
+        loop.call_later(view.timeout, stop.set)
+    try:
+        output = choose_format(config, os.environ, is_terminal=is_terminal())
+        if config.is_continuous and not config.network.connect:
+            return await _follow(config, output, stop)
+        if output == "ndjson" and not view.answers and view.read is None:
+            remote = bool(config.network.connect)
+            await _print(_remote_feeds(config) if remote else _ndjson(config, scan), stop)
+            return False
+        printed = _output(config, output, scan)
+        await _print(printed, stop)
+        return printed.matched
+    finally:
+        if scan:
+            scan.stop()
 
 
 # What is printed without a feed.
@@ -114,102 +114,53 @@ def _remote_feeds(config: Config) -> AsyncIterator[bytes]:
     return follow_all(remote_agents(urls, config.filter, token, tls))
 
 
-async def _snapshot(config: Config, scan: ForkedScan | None) -> AsyncIterator[bytes]:
+async def _ndjson(config: Config, scan: ForkedScan | None) -> AsyncIterator[bytes]:
     """Take one snapshot and yield its records. Raises RuntimeFailure."""
-    scanner, machine = await _open_procfs(config)
-    poller = Poller(scanner, *_sources(config, scanner.procfs), limits=config.limits)
-    encoder = Encoder(AgentInfo(*machine, _new_epoch(), config.interval))
+    encoder = Encoder(AgentInfo(host_name(), None, "", config.interval))
     now = time.time()
+    async for part in _parts(config, scan):
+        if isinstance(part, Coverage):
+            warn(part)
+            return
+        for chunk in snapshot_chunks(encoder, part, config.filter, now):
+            yield chunk
+
+
+async def _parts(
+    config: Config, scan: ForkedScan | None
+) -> AsyncIterator[Iterable[Holding] | Coverage]:
+    """Take one snapshot and yield its parts. Raises RuntimeFailure."""
+    scanner, _machine = await open_procfs(config)
+    poller = Poller(scanner, *table_and_event_sources(config, scanner.procfs), limits=config.limits)
     try:
         async for part in take_snapshot(poller, scan, include_unowned=config.all):
-            if isinstance(part, Coverage):
-                warn(part)
-                return
-            for chunk in snapshot_chunks(encoder, part, config.filter, now):
-                yield chunk
+            yield part
     except OSError as error:
         raise RuntimeFailure(f"cannot read procfs: {error.strerror}") from error
 
 
-# Sources.
+def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
+    """Return what is printed other than NDJSON of this machine. Raises UsageError."""
+    from .outputs import RecordingOutput, RemoteOutput, SnapshotOutput
 
-
-async def _open_procfs(config: Config) -> tuple[ProcessScanner, Machine]:
-    """Open procfs, and warn of filters that match nothing. Raises RuntimeFailure."""
-
-    def blocking() -> tuple[ProcessScanner, str | None]:
-        procfs = ProcFS(config.proc)
-        return ProcessScanner(procfs, cmdline=config.cmdline), procfs.boot_id()
-
-    try:
-        scanner, boot_id = await BlockingCalls().call("procfs", blocking)
-    except CallTimeout as late:
-        raise RuntimeFailure(f"{config.proc}: {late.strerror}") from late
-    if config.filter.values:
-        for hint in hints(config.filter, config.proc, all_rows=config.all):
-            log(f"warning: {hint}")
-    return scanner, (decode(os.fsencode(os.uname().nodename)), boot_id)
-
-
-def _sources(config: Config, procfs: ProcFS) -> tuple[Sequence[TableSource], Sequence[EventSource]]:
-    """Return the configured sources of tables and events. Raises RuntimeFailure."""
-    descriptors = raise_descriptor_limit()
-    netlink = None if config.source == "procfs" else _netlink(config, procfs, descriptors)
-    return sources_of(procfs, netlink)
-
-
-async def _open_trace(config: Config, scanner: ProcessScanner) -> TraceEvents | None:
-    """Return the source of trace events, None if it is switched off; ``off`` is the reason if it
-    does not work and is not required. Raises RuntimeFailure."""
-    if config.events == "off":
-        return None
-    from .kernel.trace.unavailable import TraceUnavailable
-    from .snapshot.trace_events import TraceEvents
-
-    trace = TraceEvents(scanner)
-    try:
-        await trace.open()
-    except TraceUnavailable as error:
-        if config.events == "on":
-            raise
-        trace.set_off(str(error))
-    return trace
-
-
-def _netlink(config: Config, procfs: ProcFS, descriptors: int) -> NetlinkClient | None:
-    """Return the netlink source, with the descriptors that clients and files leave; None if it does
-    not work and is not required. Raises RuntimeFailure."""
-    is_required = config.source == "netlink"
-    if procfs.own is not None:
-        network = config.network
-        clients = network.max_clients + network.max_handshakes if network.listen else 0
-        free = descriptors - reserved_fds(descriptors) - RESERVED_DESCRIPTORS - clients
-        client = NetlinkClient(
-            procfs.own.netns,
-            include_unowned=config.all,
-            include_cgroups=not is_privileged(),
-            subscribe_destroy=config.is_continuous,
-            required=is_required,
-            max_namespaces=max(0, free) // 2,
-        )
-        if not is_required or client.is_available():
-            return client
-    if is_required:
-        raise RuntimeFailure(
-            "sock_diag over netlink does not work on this machine; use --source procfs"
-        )
-    return None
+    options = view_options(config, output, os.environ)
+    if config.view.read is not None:
+        return RecordingOutput(config.view.read, config, output, options)
+    if config.network.connect:
+        return RemoteOutput(_remote_feeds(config), config, output, options)
+    return SnapshotOutput(_parts(config, scan), host_name(), config, output, options)
 
 
 # What is published from a feed.
 
 
-async def _follow(config: Config, stop: asyncio.Event) -> None:
-    """Poll, and run every publisher. Raises RuntimeFailure and ConfigFailure."""
-    scanner, machine = await _open_procfs(config)
-    trace = await _open_trace(config, scanner)
+async def _follow(config: Config, output: str, stop: asyncio.Event) -> bool:
+    """Poll, and run every publisher; return whether a socket passed the filter. Raises
+    RuntimeFailure and ConfigFailure."""
+    opened = await open_procfs(config)
+    trace = await open_trace(config, opened[0])
     try:
-        await _publish(config, stop, scanner, machine, trace)
+        return await _publish(config, output, stop, opened, trace)
     finally:
         if trace is not None:
             await trace.close()
@@ -217,15 +168,17 @@ async def _follow(config: Config, stop: asyncio.Event) -> None:
 
 async def _publish(
     config: Config,
+    output: str,
     stop: asyncio.Event,
-    scanner: ProcessScanner,
-    machine: Machine,
+    opened: tuple[ProcessScanner, Machine],
     trace: TraceEvents | None,
-) -> None:
-    """Poll, and run every publisher. Raises RuntimeFailure and ConfigFailure."""
+) -> bool:
+    """Poll, and run every publisher; return whether a socket passed the filter. Raises
+    RuntimeFailure and ConfigFailure."""
+    scanner, machine = opened
     from .follow import Follower, log_stats
 
-    tables, events = _sources(config, scanner.procfs)
+    tables, events = table_and_event_sources(config, scanner.procfs)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
     feed = _feed(config, machine, saved)
     server = None
@@ -235,8 +188,11 @@ async def _publish(
 
         server = ConfiguredServer(config, feed, passed)
         publishers.append(server.server)
-    if config.follow:
-        publishers.append(StdoutPublisher(feed, config.filter))
+    match = _match(config, feed)
+    if match is not None:
+        publishers.append(match)
+    if config.follow and not config.view.quiet:
+        publishers.append(_printer(config, output, feed))
     service = _service(config, feed, server)
     report = service.report_progress
     poller = Poller(
@@ -266,6 +222,28 @@ async def _publish(
         for task in running:
             task.cancel()
     service.store_state(follower.state(), machine)
+    return match is not None and match.matched
+
+
+def _match(config: Config, feed: Feed) -> MatchPublisher | None:
+    """Return what finds out whether a socket passes the filter, if that is asked."""
+    if not config.view.answers:
+        return None
+    from .publish.terminal.publisher import MatchPublisher
+
+    return MatchPublisher(feed, config.filter, once=config.view.quiet)
+
+
+def _printer(config: Config, output: str, feed: Feed) -> Publisher:
+    """Return what prints the feed on standard output."""
+    if output == "ndjson":
+        return StdoutPublisher(feed, config.filter)
+    from .outputs import stream_log
+    from .publish.terminal.publisher import LogPublisher
+    from .publish.terminal.stream_log import FOLLOWING
+
+    options = view_options(config, output, os.environ)
+    return LogPublisher(feed, host_name(), stream_log(config, options, FOLLOWING))
 
 
 def _feed(config: Config, machine: Machine, saved: SavedState | None) -> Feed:

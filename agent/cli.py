@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
     from .kernel.procfs.forked_scan import ForkedScan
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+# With a target or -q, the status is that of grep(1), and failures have their own.
+NOTHING_MATCHED, CANNOT_WORK = 1, 3
 # With a target or --quiet, where FAILED means that nothing matched.
 CANNOT_WORK = 3
 # EX_CONFIG of sysexits.h: the unit tells systemd not to restart the service after it.
@@ -118,8 +120,13 @@ def _run(options: dict[str, Any]) -> int:
     scan = None if reads_nothing else _start_scan(config)
     from .app import run
 
-    run(config or _config({}), scan)
-    return DONE
+    config = config or _config({})
+    answers = config.view.answers
+    try:
+        matched = run(config, scan)
+    except RuntimeFailure as error:
+        return _fail(str(error), CANNOT_WORK if answers else FAILED)
+    return NOTHING_MATCHED if answers and not matched else DONE
 
 
 def _config(options: dict[str, Any]) -> Config:
@@ -150,11 +157,9 @@ def _config(options: dict[str, Any]) -> Config:
 
 def _view(options: dict[str, Any], *, has_filter: bool, has_target: bool) -> View:
     """Take the options of the output. Raises UsageError."""
-    from .config import View, parse_time
+    from .config import View
 
     view = {name: options.pop(name) for name in View.__dataclass_fields__ if name in options}
-    if "at" in view:
-        view["at"] = parse_time(view["at"], utc=view.get("utc", False))
     if not (options.get("follow") or "output" in view) and view.keys() & {"columns", "sort"}:
         view["output"] = "table"
     return View(targets=has_filter, answers=has_target or "quiet" in view, **view)

@@ -20,14 +20,13 @@ MAX_SECONDS = 86_400.0
 # What can be printed, and what of it has columns, and goes on without an end.
 FORMATS = ("ndjson", "json", "summary", "table", "wide", "log", "csv", "tsv", "pid")
 _WITH_COLUMNS = ("table", "wide", "csv", "tsv")
-_ENDLESS = ("ndjson", "log")
+ENDLESS_FORMATS = ("ndjson", "log")
 COLORS = ("auto", "always", "never")
 SOCKET_MODE = 0o600
 INSECURE = (
     "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
     "(or --insecure)"
 )
-_SECONDS = re.compile(r"@[0-9]{1,15}(\.[0-9]{1,9})?")
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
@@ -146,7 +145,7 @@ class View:
 
     ``output`` is one of FORMATS, None: whatever suits standard output. ``targets``: a target or
     filter is given. ``answers``: the exit status says whether something matched. ``read`` is the
-    path of a recording, ``at`` the time at which it is shown, in seconds since the Unix epoch.
+    path of a recording, ``at`` the time at which it is shown, as text.
     """
 
     output: str | None = None
@@ -162,7 +161,7 @@ class View:
     targets: bool = False
     answers: bool = False
     read: str | None = None
-    at: float | None = None
+    at: str | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -181,24 +180,6 @@ class View:
             raise UsageError("at", "shows a recording; add --read FILE")
         if self.at is not None and self.output == "log":
             raise UsageError("at", "shows one moment; use -o table")
-
-
-def parse_time(text: str, *, utc: bool = False) -> float:
-    """Return the seconds since the Unix epoch of a date with a time, local unless it names a zone
-    or ``utc`` is set, or of ``@SECONDS``. Raises UsageError."""
-    from datetime import UTC, datetime
-
-    try:
-        if _SECONDS.fullmatch(text):
-            return float(text.removeprefix("@"))
-        when = datetime.fromisoformat(text)
-        if utc and when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return when.timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            "at", f"{text!r} is not a time; expected for example 2026-11-28T03:12:04 or @1700000000"
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +265,7 @@ class Config:
             for name in ("output", "quiet"):
                 if getattr(view, name):
                     raise UsageError(name, "--listen prints nothing; add --follow")
-        if view.output is not None and view.output not in _ENDLESS:
+        if view.output is not None and view.output not in ENDLESS_FORMATS:
             other = "ndjson" if view.output in ("json", "csv", "tsv") else "log"
             raise UsageError(
                 "output", f"{view.output} shows one snapshot; with --follow use -o {other}"

@@ -20,11 +20,18 @@ from .preflight import warn
 from .publish.terminal.names import Resolver, read_services
 from .publish.terminal.options import Options
 from .publish.terminal.publisher import encode_lines
-from .publish.terminal.stream_log import StreamLog, is_of_socket, is_record_match
+from .publish.terminal.stream_log import FOLLOWING, StreamLog, is_of_socket, is_record_match
 from .show import Moment, render, shown
 from .stream.decoder import Decoded, decode
 from .stream.fields import DecodeError
-from .stream.recording import STDIN, RecordingFile, RecordReader, open_recording, state_at, time_span
+from .stream.recording import (
+    STDIN,
+    RecordingFile,
+    RecordReader,
+    open_recording,
+    state_at,
+    time_span,
+)
 from .stream.state import HostHolding
 from .stream.times import parse_time
 from .targets import hint
@@ -118,12 +125,12 @@ class RemoteOutput:
     """The records of remote agents: NDJSON as they come, or the event log."""
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], config: Config, output: str, log_lines: StreamLog | None
+        self, chunks: AsyncIterator[bytes], config: Config, output: str, options: Options
     ) -> None:
         self.matched = False
         self._chunks = chunks
         self._config = config
-        self._log = log_lines if output == "log" else None
+        self._log = stream_log(config, options, FOLLOWING) if output == "log" else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         quiet, chosen = self._config.view.quiet, self._config.filter

@@ -97,9 +97,7 @@ def _ndjson(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
     """Yield the records of a one-shot snapshot of each host."""
     for host, of_host in groupby(holdings, attrgetter("host")):
         encoder = Encoder(AgentInfo(host, None, "", 0.0))
-        yield from snapshot_chunks(
-            encoder, (one.holding for one in of_host), Filter(), moment.time
-        )
+        yield from snapshot_chunks(encoder, (one.holding for one in of_host), Filter(), moment.time)
 
 
 def _json(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
