@@ -13,6 +13,7 @@ SUBJECTS = {
     "servers": "reports against the logs of real servers",
     "short_lived": "reports of very short connections against the truth",
     "vm": "any command on the kernel of a Debian package, in an emulated machine",
+    "vm_unit": "the installed service in such a machine, which boots Debian's systemd",
     "trace_capture": "record kernel trace events as fixtures for tests",
     "events": "reports and costs of trace events against the logs of real servers; torture",
     "shared": "processes with very many descriptors",

@@ -26,6 +26,8 @@ from .agents import agent_at, installed
 
 _START_SECONDS = 120.0
 _SETTLE_POLLS = 3
+_HEARTBEAT = b'"event":"heartbeat"'
+_HEARTBEAT_SECONDS = 60.0  # One comes after 15 seconds without another record.
 # Processes that start the others, so that connections overlap.
 _SPAWNERS = 4
 
@@ -90,6 +92,19 @@ def score(side: str, truth: list[Used], reports: list[Used]) -> Score:
     return Score(side, len(truth), *(counts[name] for name in Score._fields[2:]))
 
 
+def losses(lines: bytes) -> tuple[int, int | None]:
+    """Return the number of ``lost`` records, and the number of trace events that were lost until
+    the newest heartbeat; None without one."""
+    events = None
+    lost = 0
+    for line in lines.splitlines():
+        record = orjson.loads(line)
+        lost += record["event"] == "lost"
+        if record["event"] == "heartbeat":
+            events = record["events_lost"]
+    return lost, events
+
+
 def closed(lines: bytes) -> Iterator[Used]:
     """Yield the TCP sockets that were opened and then closed, from the records of ``--follow``."""
     open_ports: set[tuple[int | None, int | None]] = set()
@@ -117,15 +132,21 @@ def recorded(agent: tuple[str, ...], interval: float, records: Path) -> Iterator
                 time.sleep(0.2)
             yield
             time.sleep(_SETTLE_POLLS * interval)
+            # The next heartbeat counts the events that were lost.
+            seen, deadline = records.stat().st_size, time.monotonic() + _HEARTBEAT_SECONDS
+            while _HEARTBEAT not in records.read_bytes()[seen:] and time.monotonic() < deadline:
+                time.sleep(0.5)
         finally:
             process.send_signal(signal.SIGTERM)
 
 
-def load(directory: Path, processes: int, connections: int) -> float:
+def load(directory: Path, processes: int, connections: int, rate: float) -> float:
     """Run the server and the clients, which write ``clients`` and ``server`` in the directory;
-    return the seconds that it took. Raises SystemExit."""
+    return the seconds that it took. ``rate``: the most connections a second; 0: no limit.
+    Raises SystemExit."""
     script = (sys.executable, "-I", "-S", str(Path(__file__).with_name("short_lived_load.py")))
     each = processes // _SPAWNERS
+    pause = _SPAWNERS * connections / rate if rate else 0.0
     began = time.monotonic()
     serving = (*script, "serve", str(each * _SPAWNERS * connections))
     with (
@@ -135,7 +156,7 @@ def load(directory: Path, processes: int, connections: int) -> float:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         spawning = [
-            (*script, "spawn", f"short-{number}", port, str(each), str(connections))
+            (*script, "spawn", f"short-{number}", port, *map(str, (each, connections, pause)))
             for number in range(_SPAWNERS)
         ]
         spawners = [subprocess.Popen(command, stdout=file) for command in spawning]
@@ -160,6 +181,7 @@ def main() -> int:
     add("--agent", type=Path, metavar="PATH", help="another checkout or executable of sockagent")
     add("--processes", type=int, default=2500, help="client processes (%(default)s)")
     add("--connections", type=int, default=4, help="connections of each (%(default)s)")
+    add("--rate", type=float, default=0.0, metavar="N", help="connections a second (no limit)")
     add("--interval", type=float, default=1.0, metavar="SECONDS", help="between polls (1)")
     add("--keep", type=Path, metavar="DIRECTORY", help="keep the records and the truth there")
     options = parser.parse_args()
@@ -170,10 +192,15 @@ def main() -> int:
         records = directory / "records"
         (directory / "clients").unlink(missing_ok=True)
         with recorded(agent, options.interval, records):
-            seconds = load(directory, options.processes, options.connections)
-        reports = list(closed(records.read_bytes()))
+            seconds = load(directory, options.processes, options.connections, options.rate)
+        written = records.read_bytes()
+        reports = list(closed(written))
         clients = used(directory / "clients")
         print(f"{len(clients)} connections in {seconds:.1f} s, Linux {os.uname().release}\n")
+        lost, events = losses(written)
+        print(
+            f"lost records: {lost}; lost trace events: {'unknown' if events is None else events}\n"
+        )
         print(HEADER)
         for side in ("clients", "server"):
             print(score(side, used(directory / side), reports).row())

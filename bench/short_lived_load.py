@@ -4,13 +4,14 @@ Started as a script without site-packages: a small process forks several times f
 in an emulated machine. Each line that they write is a socket: local port, remote port, pid, comm.
 
     short_lived_load.py serve CONNECTIONS       prints its port, writes its sockets at the end
-    short_lived_load.py spawn NAME PORT PROCESSES CONNECTIONS
+    short_lived_load.py spawn NAME PORT PROCESSES CONNECTIONS SECONDS
 """
 
 import gc
 import os
 import socket
 import sys
+import time
 
 _LOOPBACK = ("127.0.0.1", 0)
 _BACKLOG = 1024
@@ -60,10 +61,14 @@ def connect(port: int, connections: int, comm: str) -> None:
     _write(lines)
 
 
-def spawn(name: str, port: int, processes: int, connections: int) -> None:
-    """Start one client after the other; raise SystemExit if one fails."""
+def spawn(name: str, port: int, processes: int, connections: int, seconds: float) -> None:
+    """Start one client after the other, the next one no sooner than ``seconds`` after the last;
+    raise SystemExit if one fails."""
     gc.freeze()
+    begins = time.monotonic()
     for index in range(processes):
+        time.sleep(max(0.0, begins - time.monotonic()))
+        begins = time.monotonic() + seconds
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -81,4 +86,5 @@ if __name__ == "__main__":
     if _action == "serve":
         serve(int(_rest[0]))
     else:
-        spawn(_rest[0], *map(int, _rest[1:]))
+        _name, _port, _processes, _connections, _seconds = _rest
+        spawn(_name, int(_port), int(_processes), int(_connections), float(_seconds))

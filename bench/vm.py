@@ -23,7 +23,9 @@ _QEMU = "qemu-system-x86_64"
 _CACHE = ROOT / "build" / "vm"
 _KEPT = ("PATH", "LANG", "TERM")
 
-# Process 1. The ports are those of _ports(): standard output, standard error, exit status.
+# An unreliable clock of a slow machine would be replaced by a slow one.
+_APPEND = "console=ttyS0 loglevel=4 panic=-1 tsc=reliable mitigations=off"
+# Runs the command. The ports are those of _ports(): standard output, standard error, exit status.
 _SCRIPT = """#!/bin/sh
 cd {cwd}
 export {environment}
@@ -40,11 +42,22 @@ def run(command: list[str], options: argparse.Namespace) -> int:
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= {"HOME": "/root", "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}"
-    script = _SCRIPT.format(
-        cwd=shlex.quote(str(Path.cwd())),
+    return boot(shell_script(command, Path.cwd(), environment), options)
+
+
+def shell_script(command: list[str], cwd: Path, environment: dict[str, str]) -> str:
+    """Return a shell script that runs the command in a machine, and then ends the machine."""
+    return _SCRIPT.format(
+        cwd=shlex.quote(str(cwd)),
         environment=" ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items()),
         command=shlex.join(command),
     )
+
+
+def boot(script: str, options: argparse.Namespace, root: Path = Path("/"), append: str = "") -> int:
+    """Boot a new machine with this root directory and this shell script as process 1; return the
+    exit status that the script of ``shell_script`` wrote. ``append``: parameters of the kernel.
+    Raises SystemExit."""
     chosen = kernel(options.kernel, options.cache)
     files = options.files and options.files.resolve()
     if files is not None:
@@ -57,11 +70,9 @@ def run(command: list[str], options: argparse.Namespace) -> int:
             _QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", "q35,accel=kvm:tcg" if options.kvm else "q35,accel=tcg",
             "-cpu", "max", "-smp", str(options.cpus), "-m", str(options.memory),
-            "-kernel", str(chosen.image), "-initrd", str(initrd),
-            # An unreliable clock of a slow machine would be replaced by a slow one.
-            "-append", "console=ttyS0 loglevel=4 panic=-1 tsc=reliable mitigations=off",
+            "-kernel", str(chosen.image), "-initrd", str(initrd), "-append", f"{_APPEND} {append}",
             "-serial", f"file:{log}",
-            *_share("root", Path("/"), readonly=True),
+            *_share("root", root, readonly=True),
             *([] if files is None else _share("files", files, readonly=False)),
         ]  # fmt: skip
         outputs = [os.dup(1), os.dup(2)]  # qemu refuses standard descriptors here.
@@ -104,11 +115,8 @@ def _ports(outputs: list[int], status: Path) -> list[str]:
     return options
 
 
-def main() -> int:
-    """Parse the command line and run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench vm", description=__doc__, usage="%(prog)s [options] -- COMMAND..."
-    )
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the options of a machine and parse the command line."""
     add = parser.add_argument
     add("--kernel", default="linux-image-amd64", metavar="PACKAGE", help="(%(default)s)")
     add("--files", type=Path, metavar="DIRECTORY", help="where the command may write files")
@@ -118,13 +126,22 @@ def main() -> int:
     add("--cache", type=Path, default=_CACHE, metavar="DIRECTORY", help="of kernels (build/vm)")
     add("--kvm", action="store_true", help="not only software emulation")
     add("--console", action="store_true", help="print the messages of the kernel")
-    add("command", nargs="+", metavar="COMMAND")
     options = parser.parse_args()
     if platform.machine() != "x86_64":
         parser.error("the machine is an x86_64, as this one must be")
     missing = [name for name in (_QEMU, "busybox", "dpkg-deb") if shutil.which(name) is None]
     if missing:
         parser.error(f"install {', '.join(missing)} (qemu-system-x86, busybox-static)")
+    return options
+
+
+def main() -> int:
+    """Parse the command line and run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench vm", description=__doc__, usage="%(prog)s [options] -- COMMAND..."
+    )
+    parser.add_argument("command", nargs="+", metavar="COMMAND")
+    options = parse(parser)
     return run(options.command, options)
 
 

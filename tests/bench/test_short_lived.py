@@ -1,6 +1,6 @@
 import json
 
-from bench.short_lived import Score, Used, closed, score
+from bench.short_lived import Score, Used, closed, losses, score
 
 
 def record(
@@ -50,3 +50,12 @@ def test_the_ports_of_a_connection_may_be_used_again() -> None:
     assert score("clients", truth, reports) == Score("clients", 3, 2, 2, 2, 0, 0)
     reports.append(Used(1, 80, 9, "curl"))
     assert score("clients", truth, reports) == Score("clients", 3, 3, 2, 2, 0, 1)
+
+
+def test_losses_are_lost_records_and_the_events_lost_until_the_newest_heartbeat() -> None:
+    assert losses(b'{"event":"hello"}\n') == (0, None)
+    lines = (
+        b'{"event":"lost"}\n{"event":"heartbeat","events_lost":2}\n'
+        b'{"event":"heartbeat","events_lost":5}\n{"event":"lost"}\n'
+    )
+    assert losses(lines) == (2, 5)
