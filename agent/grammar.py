@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
@@ -14,6 +16,24 @@ from .text import nearest
 if TYPE_CHECKING:  # Imported inside functions, as the command line may be empty.
     from argparse import ArgumentParser, _ArgumentGroup
 
+# What --help prints; --help all prints every option.
+HELP = """\
+Usage: sockagent [TARGET]... [OPTION]...
+Show which process has, opened or closed which socket; in a pipe, as NDJSON.
+
+  sockagent                     who listens, and who calls whom
+  sockagent :8080               what has port 8080
+  sockagent nginx port!=443     sockets of nginx, except those with port 443
+  sockagent -f -t 10.0.0.0/8    TCP with this network, as it opens and closes
+  kill $(sockagent -o pid :80)  end what listens on port 80, not its clients
+
+TARGET: :PORT ADDR ADDR/BITS ADDR:PORT PID /PATH UNIT.service NAME FILTER=VALUE
+-t TCP  -u UDP  -x unix  -w raw  -4 IPv4  -6 IPv6  -l listening  -a all sockets
+-f follow  -q quiet  -o ndjson|json|summary|table|wide|log|csv|tsv|pid
+Exit status with a TARGET or -q: 0 something matched, 1 nothing did,
+2 wrong usage, 3 it cannot work here.
+All options and filters: sockagent --help all, man sockagent
+"""
 _USER_LIMITS = {
     "descriptors": "Delay reading the largest processes of a user who has more than N descriptors "
     "(default 100000); root is exempt.",
@@ -132,7 +152,19 @@ def _unknown_option(word: str, known: Iterable[str]) -> str:
 
 def build_parser() -> ArgumentParser:
     """Return the grammar of the command line."""
-    from argparse import ArgumentParser
+    from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+
+    class Help(Action):
+        """Prints the short help, or with the word ``all`` that of every option, and exits."""
+
+        def __call__(self, parser: ArgumentParser, _given: Namespace, word: object,
+                     _option: str | None = None) -> NoReturn:  # fmt: skip
+            text = parser.format_help() if word == "all" else HELP
+            # Where it cannot be written, the flush of standard output reports it.
+            with suppress(OSError):
+                if sys.stdout is not None:
+                    sys.stdout.write(text)
+            raise SystemExit(0)
 
     class Parser(ArgumentParser):
         """A parser that raises CommandError: argparse blocks if nobody reads stderr."""
@@ -159,7 +191,8 @@ def build_parser() -> ArgumentParser:
         help=":PORT, ADDRESS, ADDRESS/BITS, ADDRESS:PORT, PID, /PATH, @NAME, UNIT.service, NAME, "
         "FILTER=VALUES or FILTER!=VALUES.",
     )  # fmt: skip
-    add("-h", "--help", action="help", help="Print this help and exit.")
+    add("-h", "--help", action=Help, nargs="?", metavar="all", default=SUPPRESS,
+        help="Print a short help and exit; --help all prints every option.")  # fmt: skip
     add("-f", "--follow", action="store_true", help="Keep running and report changes.")
     add("--interval", type=float, metavar="SECONDS", help="Seconds between polls (default 1.0).")
     add("-a", "--all", action="store_true",

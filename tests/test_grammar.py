@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Config, Network, View
+from agent.config import FORMATS, Config, Network, View
 from agent.errors import CommandError
+from agent.grammar import HELP as SHORT_HELP
 from agent.grammar import build_parser, parse
 from agent.stream.filters import FILTERS
+from agent.targets import parse_targets
 
 DEFAULTS = {field.name: field.default for cls in (Config, Network, View) for field in fields(cls)}
 HELP = {
@@ -37,6 +39,34 @@ def test_help_names_the_default(name: str) -> None:
         assert float(shown or "nan") == default
     elif shown is not None:
         assert shown == default
+
+
+@pytest.mark.parametrize("line", ["-h", "--help", "-f --help nginx", "-tulpnh", "--help=x"])
+def test_the_short_help_fits_a_terminal(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(line.split())
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed == SHORT_HELP
+    assert len(printed.splitlines()) <= 15
+    assert max(map(len, printed.splitlines())) < 80
+    assert all(name in printed for name in FORMATS)
+
+
+def test_the_examples_of_the_short_help_are_valid() -> None:
+    examples = re.findall(r"^  (?:kill \$\()?sockagent(.*?)(?:\)|  ).*$", SHORT_HELP, re.MULTILINE)
+    assert len(examples) == 5
+    for example in examples:
+        parse_targets(parse(example.split()).get("target", ()))
+
+
+@pytest.mark.parametrize("line", ["--help all", "--help=all", "-h all"])
+def test_the_long_help_has_every_option(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(line.split())
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert [name for name in HELP if name.startswith("-") and name not in printed] == []
 
 
 def test_every_filter_is_an_option() -> None:

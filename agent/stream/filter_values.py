@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from ..errors import FilterError
@@ -46,7 +46,7 @@ def split(name: str, given: Iterable[str]) -> list[str]:
 def words(
     name: str,
     values: Iterable[str],
-    known: Iterable[str],
+    known: Collection[str],
     aliases: Mapping[str, Iterable[str]] | None = None,
 ) -> set[str]:
     """Return the known words that the values mean, in any letter case, with or without hyphens and
@@ -58,8 +58,8 @@ def words(
         if is_glob(value):
             matches = _globs(name, [value.lower()]).match
             found = {word for word in known if matches(word.lower())}
-        else:
-            found = meanings.get(_fold(value), set())
+        else:  # A known word means itself, whatever an alias in lower case means: CONNECTED.
+            found = {value} if value in known else meanings.get(_fold(value), set())
         if not found:
             listed = ", ".join((*known, *(aliases or ())))
             raise FilterError(name, f"{value!r} is not one of {listed}")

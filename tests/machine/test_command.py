@@ -229,13 +229,13 @@ def test_a_file_size_limit_is_reported_with_the_incomplete_line(
     check_the_output_of_a_full_disk(first, out.read_bytes())
 
 
-@pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
+@pytest.mark.parametrize("what", ["--schema", "--help", "--help=all", "--version"])
 def test_help_and_schema_exit_quietly_when_the_reader_leaves(what: str) -> None:
     done = shell(f'"$1" {what} | true')
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("what", ["--schema", "--help", "--version"])
+@pytest.mark.parametrize("what", ["--schema", "--help", "--help=all", "--version"])
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
 def test_help_and_schema_report_an_unwritable_stdout(output: str, what: str) -> None:
     done = shell(f'"$1" {what} {output}')

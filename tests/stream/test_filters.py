@@ -207,6 +207,8 @@ def test_a_unix_socket_is_matched_by_its_path(path: str) -> None:
         ("connected", "CONNECTED", True),
         ("connected", "CONNECTING", False),
         ("connected", "CLOSE_WAIT", False),
+        ("CONNECTED", "CONNECTED", True),
+        ("CONNECTED", "ESTABLISHED", False),
         ("unconn", "UNCONNECTED", True),
         ("CONN*", "ESTABLISHED", False),
     ],

@@ -70,12 +70,12 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --help --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
 
-complete -c sockagent -n _shtab_sockagent_using -s h -l help -d 'Print this help and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s h -l help -x -d 'Print a short help and exit; --help all prints every option.'
 complete -c sockagent -n _shtab_sockagent_using -s f -l follow -d 'Keep running and report changes.'
 complete -c sockagent -n _shtab_sockagent_using -l interval -x -d 'Seconds between polls (default 1.0).'
 complete -c sockagent -n _shtab_sockagent_using -s a -l all -d 'Include sockets that no process can hold, such as those in TIME_WAIT, and unix, netlink and packet sockets in the summary.'
