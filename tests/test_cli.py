@@ -88,7 +88,7 @@ def test_targets_and_short_options_are_filters(
         ("nginx", View(targets=True, answers=True)),
         ("-t --port 1", View(targets=True)),
         ("-fq --timeout 30 :1", View(quiet=True, timeout=30.0, targets=True, answers=True)),
-        ("--read x --utc --at 2023-11-14T22:13:20", View(read="x", utc=True, at=1.7e9)),
+        ("--read x --utc --at 2023-11-14T22:13:20", View(read="x", utc=True, at="2023-11-14T22:13:20")),
         ("--read -", View(read="-")),
     ],
 )  # fmt: skip

@@ -1,14 +1,11 @@
 import dataclasses
 import math
-import time
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from agent.address import parse_address
-from agent.config import Config, Network, View, parse_time
+from agent.config import Config, Network, View
 from agent.errors import UsageError
 from agent.stream.filters import Filter
 
@@ -218,41 +215,3 @@ def test_an_invalid_view_names_the_option(
     with pytest.raises(UsageError) as raised:
         Config(**config, view=View(**view))
     assert (raised.value.argument, str(raised.value)) == (argument, sentence)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("@1700000000", 1.7e9),
-        ("@1700000000.5", 1.7e9 + 0.5),
-        ("2023-11-14T22:13:20Z", 1.7e9),
-        ("2023-11-14 22:13:20.25+00:00", 1.7e9 + 0.25),
-        ("2023-11-14T23:13:20+01:00", 1.7e9),
-    ],
-)
-@pytest.mark.parametrize("utc", [True, False])
-def test_a_time(text: str, seconds: float, utc: bool) -> None:
-    assert parse_time(text, utc=utc) == seconds
-
-
-def test_a_time_without_a_zone_is_local_or_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "XXX-3")
-    time.tzset()
-    try:
-        assert parse_time("2023-11-14T22:13:20", utc=True) == 1.7e9
-        assert parse_time("2023-11-14T22:13:20") == 1.7e9 - 3 * 3600
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@given(st.text(max_size=12) | st.text("0123456789-:T@.Z+ ", max_size=24))
-@example("0001-01-01")
-@example("9999-12-31T23:59:59")
-@example("@" + "9" * 400)
-@example("03:12")
-def test_any_text_is_a_time_or_refused(text: str) -> None:
-    try:
-        assert math.isfinite(parse_time(text))
-    except UsageError as error:
-        assert error.argument == "at"  # noqa: PT017 (any text may be refused)
