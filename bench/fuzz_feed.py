@@ -113,7 +113,7 @@ class Attacker:
 
     def _query(self) -> bytes:
         choice = self._random
-        names = [*FILTERS, "epoch", "since", "snapshot", "colour"]
+        names = [*FILTERS, "proto!", "comm!", "epoch", "since", "snapshot", "colour"]
         pairs = [
             f"{choice.choice(names)}={choice.choice(_VALUES)}" for _ in range(choice.randrange(4))
         ]
