@@ -16,11 +16,13 @@ class Run:
     def __init__(self) -> None:
         self.config: Config | None = None
         self.failure: Exception | None = None
+        self.matched = True
 
-    def __call__(self, config: Config, _scan: object) -> None:
+    def __call__(self, config: Config, _scan: object) -> bool:
         self.config = config
         if self.failure is not None:
             raise self.failure
+        return self.matched
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_targets_and_short_options_are_filters(
         ("nginx", View(targets=True, answers=True)),
         ("-t --port 1", View(targets=True)),
         ("-fq --timeout 30 :1", View(quiet=True, timeout=30.0, targets=True, answers=True)),
-        ("--read x --utc --at 2023-11-14T22:13:20", View(read="x", utc=True, at="2023-11-14T22:13:20")),
+        ("--read x --utc --at 03:12:04", View(read="x", utc=True, at="03:12:04")),
         ("--read -", View(read="-")),
     ],
 )  # fmt: skip
@@ -147,3 +149,21 @@ def test_a_recording_is_read_without_a_scan(agent: Run, monkeypatch: pytest.Monk
     assert started == []
     settings(agent, "nginx")
     assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "matched", "status"),
+    [
+        ("", False, 0),
+        ("--port 80", False, 0),
+        (":80", True, 0),
+        (":80", False, 1),
+        ("-q", True, 0),
+        ("-q", False, 1),
+    ],
+)
+def test_with_a_target_or_quiet_the_status_says_whether_something_matched(
+    agent: Run, line: str, matched: bool, status: int
+) -> None:
+    agent.matched = matched
+    assert main(line.split()) == status

@@ -41,10 +41,10 @@ class StreamLog:
         known = self._host(host)
         match message:
             case FullSnapshot(_, _, time, holdings):
-                known.add(filter(self._filter.matches, holdings))
+                known.add(filter(self._filter.matches, holdings), time)
                 yield self._snapshot(host, time)
             case Lost(seq, _, first):
-                known.dropped = decoder.Dropped(first, seq)
+                known.drop(decoder.Dropped(first, seq))
             case DeltaBatch(batch, begin):
                 for delta in batch.deltas[begin:]:
                     yield from self._change(host, batch.time, delta)
@@ -55,20 +55,18 @@ class StreamLog:
         known = self._host(host)
         match value:
             case Present(holding):
-                known.time = time
-                if self._filter.matches(holding):
-                    known.add((holding,))
+                known.add((holding,) if self._filter.matches(holding) else (), time)
             case SnapshotEnd():
                 yield self._snapshot(host, time)
             case decoder.Dropped():
-                known.dropped = value
+                known.drop(value)
             case Opened() | Updated() | Closed() | Coverage():
                 yield from self._change(host, time, value)
 
     def end(self) -> Iterator[str]:
         """Yield the lines of what the stream did not end: snapshots, and changes that are lost."""
         for host, known in self._hosts.items():
-            if known.dropped is not None or known.inodes:
+            if known.is_pending:
                 yield self._snapshot(host, known.time)
 
     def _host(self, host: str) -> _Host:
@@ -76,10 +74,7 @@ class StreamLog:
 
     def _snapshot(self, host: str, time: float) -> str:
         """Return the line of a snapshot: it begins the log, or follows what was lost."""
-        known = self._hosts[host]
-        sockets, processes = len(known.inodes), len(known.pids)
-        dropped, known.dropped = known.dropped, None
-        known.inodes, known.pids = set(), set()
+        sockets, processes, dropped = self._hosts[host].take()
         if dropped is not None:
             value = Dropped(dropped.first, dropped.last, sockets)
             return log_line(host, time, value, self._options)
@@ -99,19 +94,38 @@ class StreamLog:
 
 
 class _Host:
-    """The snapshot of a host that arrives, and the changes that were lost before it."""
+    """The snapshot of a host that arrives, and the changes that were lost before it. ``time`` is
+    that of its newest record, in seconds since the Unix epoch."""
 
     def __init__(self) -> None:
-        self.inodes: set[int] = set()
-        self.pids: set[int] = set()
-        self.dropped: decoder.Dropped | None = None
         self.time = 0.0
+        self._inodes: set[int] = set()
+        self._pids: set[int] = set()
+        self._dropped: decoder.Dropped | None = None
 
-    def add(self, holdings: Iterable[Holding]) -> None:
+    @property
+    def is_pending(self) -> bool:
+        """Whether something arrived that no line reported."""
+        return self._dropped is not None or bool(self._inodes)
+
+    def add(self, holdings: Iterable[Holding], time: float) -> None:
+        """Count holdings of the snapshot."""
+        self.time = time
         for holding in holdings:
-            self.inodes.add(holding.socket.inode)
+            self._inodes.add(holding.socket.inode)
             if holding.process is not None:
-                self.pids.add(holding.process.pid)
+                self._pids.add(holding.process.pid)
+
+    def drop(self, dropped: decoder.Dropped) -> None:
+        """Record that changes are lost; the counts begin anew."""
+        self.take()
+        self._dropped = dropped
+
+    def take(self) -> tuple[int, int, decoder.Dropped | None]:
+        """Return the counts of sockets and processes, and what was lost; begin anew."""
+        taken = len(self._inodes), len(self._pids), self._dropped
+        self._inodes, self._pids, self._dropped = set(), set(), None
+        return taken
 
 
 def is_match(chosen: Filter, message: Message) -> bool:
