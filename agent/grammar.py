@@ -82,8 +82,8 @@ _FOREIGN = {
 _OPTION = re.compile(r"-[A-Za-z0-9]")
 _NUMBER = re.compile(r"-[0-9]+")
 _PORTS = re.compile(r":[0-9,:-]+$")
-# The value of --sort may begin with a hyphen, which argparse takes for an option.
-_DESCENDING = re.compile(r"-[a-z_]{2,}")
+# Values of --sort and --at may begin with a hyphen, which argparse takes for an option.
+_HYPHENED = {"--sort": re.compile(r"-[a-z_]{2,}"), "--at": re.compile(r"-[0-9.]+[smhd]")}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _joined(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the arguments, ``--sort -x`` as ``--sort=-x``."""
+    """Yield the arguments, ``--sort -x`` as ``--sort=-x``, and ``--at -5m`` likewise."""
     words = iter(arguments)
     for word in words:
-        following = next(words, None) if word == "--sort" else None
+        following = next(words, None) if word in _HYPHENED else None
         if following is None:
             yield word
-        elif _DESCENDING.fullmatch(following):
+        elif _HYPHENED[word].fullmatch(following):
             yield f"{word}={following}"
         else:
             yield from (word, following)

@@ -71,7 +71,8 @@ class SnapshotOutput:
         holdings: list[HostHolding] = []
         async for part in self._parts:
             if isinstance(part, Coverage):
-                warn(part)
+                if self._output != "summary":  # Its last line says what could not be read.
+                    warn(part)
                 coverage[host] = part
             else:
                 holdings += [HostHolding(host, one, None) for one in part]

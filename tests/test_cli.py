@@ -91,6 +91,7 @@ def test_targets_and_short_options_are_filters(
         ("-t --port 1", View(targets=True)),
         ("-fq --timeout 30 :1", View(quiet=True, timeout=30.0, targets=True, answers=True)),
         ("--read x --utc --at 03:12:04", View(read="x", utc=True, at="03:12:04")),
+        ("--read x --at -5m", View(read="x", at="-5m")),
         ("--read -", View(read="-")),
     ],
 )  # fmt: skip
