@@ -93,7 +93,10 @@ def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
     notes = [_notes(end, options) for end in ends]
     alarms = [RED if is_alarming(end) else "" for end in ends]
     # Each row keeps at least its first note.
-    floor = max((width(first) for first, *_ in filter(None, notes)), default=0)
+    more = len(options.ellipsis) + 1
+    floor = max(
+        (width(first) + more * bool(rest) for first, *rest in filter(None, notes)), default=0
+    )
     texts = [_SEPARATOR.join(row) for row in notes]
     columns.append(GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes))
     yield from Grid(columns, options).lines()
