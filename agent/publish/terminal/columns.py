@@ -11,7 +11,7 @@ from operator import attrgetter
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ...errors import UsageError
-from ...model import Holding, Process, Socket
+from ...model import Holding, Socket
 from ...stream.encoder import timestamp
 from .colors import DIM, RED, YELLOW
 from .endpoints import ANY_ADDRESSES, is_bound_udp, is_loopback, local_end, remote_end
@@ -48,8 +48,18 @@ class Column:
     def cells(self, rows: Sequence[Row], options: Options) -> list[str]:
         """Return the safe text of each row."""
         if self.texts is not None:
-            return self.texts(rows, options)
+            return _made_safe(self.texts(rows, options), options)
         return [as_text(self.value(row), options) for row in rows]
+
+
+def _made_safe(texts: list[str], options: Options) -> list[str]:
+    """Return safe texts. One look at all of them costs less than one at each, and of those that
+    are not plain ASCII few differ."""
+    joined = "".join(texts)
+    if joined.isascii() and joined.isprintable():
+        return texts
+    known = {text: safe(text, ascii=options.ascii) for text in set(texts)}
+    return [known[text] for text in texts]
 
 
 def as_text(value: object, options: Options) -> str:
@@ -70,28 +80,23 @@ def flat(values: tuple[object, ...]) -> str:
 
 
 def _process_value(row: Row) -> str | None:
-    return row.holding.process and row.holding.process.comm
+    return row.process and row.process.comm
 
 
-def _process_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    texts = []
-    last: Process | None = None
-    text = _UNKNOWN
-    for row in rows:
-        process = row.holding.process
-        if process is not last:
-            last = process
-            text = _UNKNOWN if process is None else safe(process.comm, ascii=options.ascii)
-        texts.append(f"{text} +{row.others}" if row.others else text)
-    return texts
+def _process_texts(rows: Sequence[Row], _options: Options) -> list[str]:
+    return [
+        (_UNKNOWN if row.process is None else row.process.comm)
+        + (f" +{row.others}" if row.others else "")
+        for row in rows
+    ]
 
 
 def _pid(row: Row) -> int | None:
-    return row.holding.process and row.holding.process.pid
+    return row.process and row.process.pid
 
 
 def _pid_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [_NONE if (process := row.holding.process) is None else str(process.pid) for row in rows]
+    return [_NONE if (process := row.process) is None else str(process.pid) for row in rows]
 
 
 def user_name(holding: Holding) -> str | None:
@@ -109,69 +114,85 @@ def place_of(holding: Holding, field: str) -> str | None:
     return value
 
 
-def _strings(
-    value: Callable[[Holding], str | None], rows: Sequence[Row], options: Options
-) -> list[str]:
-    """Return the cells of a column of texts, of which few differ."""
-    known: dict[str | None, str] = {None: _NONE}
+def _protos(rows: Sequence[Row], _options: Options) -> list[str]:
+    return [row.socket.proto or _UNKNOWN for row in rows]
+
+
+def _states(rows: Sequence[Row], _options: Options) -> list[str]:
+    return [row.socket.state or _UNKNOWN for row in rows]
+
+
+def _users(rows: Sequence[Row], _options: Options) -> list[str]:
     texts = []
+    last, text = None, _NONE
     for row in rows:
-        text = value(row.holding)
-        cell = known.get(text)
-        if cell is None:
-            cell = known[text] = as_text(text, options)
-        texts.append(cell)
-    return texts
-
-
-def _protos(rows: Sequence[Row], options: Options) -> list[str]:
-    return _strings(lambda holding: holding.socket.proto, rows, options)
-
-
-def _states(rows: Sequence[Row], options: Options) -> list[str]:
-    return _strings(lambda holding: holding.socket.state, rows, options)
-
-
-def _users(rows: Sequence[Row], options: Options) -> list[str]:
-    return _strings(user_name, rows, options)
-
-
-def _units(rows: Sequence[Row], options: Options) -> list[str]:
-    return _strings(lambda holding: place_of(holding, "unit"), rows, options)
-
-
-def _direction_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    words = _ASCII_DIRECTIONS if options.ascii else _DIRECTIONS
-    texts = []
-    for row in rows:
-        socket = row.holding.socket
-        direction = "listen" if is_bound_udp(socket) else socket.direction
-        texts.append(_NONE if direction is None else words.get(direction, _NONE))
-    return texts
-
-
-def _local_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    return [local_end(row.holding.socket, options) for row in rows]
-
-
-def _remote_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    texts = []
-    for row in rows:
-        text = remote_end(row.holding.socket, options)
-        if text == _NONE and row.peer is not None and row.peer.path is not None:
-            text = safe(row.peer.path, ascii=options.ascii)
+        if row.holding.owner is not last:
+            last, text = row.holding.owner, user_name(row.holding) or _NONE
         texts.append(text)
     return texts
 
 
-def _is_address(row: Row) -> bool:
-    return row.holding.socket.family != "unix"
-
-
-def _peer_texts(rows: Sequence[Row], options: Options) -> list[str]:
+def _units(rows: Sequence[Row], _options: Options) -> list[str]:
     return [
-        _NONE if row.peer is None else safe(row.peer.label, ascii=options.ascii) for row in rows
+        (place_of(row.holding, "unit") if row.process is None else row.process.unit) or _NONE
+        for row in rows
     ]
+
+
+def _direction_texts(rows: Sequence[Row], options: Options) -> list[str]:
+    words = _ASCII_DIRECTIONS if options.ascii else _DIRECTIONS
+    listens = words["listen"]
+    return [
+        words.get(direction, _NONE)
+        if (direction := row.socket.direction) is not None
+        else listens
+        if row.socket.proto != "tcp" and is_bound_udp(row.socket)
+        else _NONE
+        for row in rows
+    ]
+
+
+def _local_texts(rows: Sequence[Row], options: Options) -> list[str]:
+    has_names = bool(options.names or options.services)
+    return [
+        local_end(row.socket, options)
+        if has_names
+        or (socket := row.socket).family != "inet"
+        or socket.interface
+        or not socket.local_port
+        or socket.local_addr is None
+        or socket.local_addr in ANY_ADDRESSES
+        else f"{socket.local_addr}:{socket.local_port}"
+        for row in rows
+    ]
+
+
+def _remote_texts(rows: Sequence[Row], options: Options) -> list[str]:
+    has_names = bool(options.names or options.services)
+    return [
+        _remote_text(row, options)
+        if has_names
+        or (socket := row.socket).family != "inet"
+        or not socket.remote_port
+        or socket.remote_addr is None
+        or socket.remote_addr in ANY_ADDRESSES
+        else f"{socket.remote_addr}:{socket.remote_port}"
+        for row in rows
+    ]
+
+
+def _remote_text(row: Row, options: Options) -> str:
+    if row.socket.family == "unix" and row.peer is not None and row.peer.path is not None:
+        return row.peer.path
+    return remote_end(row.socket, options)
+
+
+def _is_address(row: Row) -> bool:
+    return row.socket.family != "unix"
+
+
+def _peer_texts(rows: Sequence[Row], _options: Options) -> list[str]:
+    return [_NONE if row.peer is None else row.peer.label for row in rows]
 
 
 def queue_text(socket: Socket) -> str:
@@ -192,11 +213,16 @@ def is_queue_full(socket: Socket) -> bool:
 
 
 def _queue_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [queue_text(row.holding.socket) for row in rows]
+    return [
+        queue_text(socket)
+        if (socket := row.socket).state == "LISTEN" or socket.recv_q is None
+        else str(socket.recv_q)
+        for row in rows
+    ]
 
 
 def _send_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [_NONE if (queued := row.holding.socket.send_q) is None else str(queued) for row in rows]
+    return [_NONE if (queued := row.socket.send_q) is None else str(queued) for row in rows]
 
 
 def age_text(seconds: float) -> str:
@@ -234,14 +260,14 @@ def address_key(address: str | None) -> tuple[int, bytes, str]:
 
 
 def _local_value(row: Row) -> object:
-    socket = row.holding.socket
+    socket = row.socket
     if socket.family == "unix":
         return (address_key(socket.path), 0) if socket.path is not None else None
     return (address_key(socket.local_addr), socket.local_port or 0)
 
 
 def _remote_value(row: Row) -> object:
-    socket = row.holding.socket
+    socket = row.socket
     if socket.remote_addr is None:
         return None
     return (address_key(socket.remote_addr), socket.remote_port or 0)
@@ -255,13 +281,13 @@ def _peer_value(row: Row) -> object:
 
 
 def _state_codes(rows: Sequence[Row]) -> list[str]:
-    return [RED if row.holding.socket.state == "CLOSE_WAIT" else "" for row in rows]
+    return [RED if row.socket.state == "CLOSE_WAIT" else "" for row in rows]
 
 
 def _local_codes(rows: Sequence[Row]) -> list[str]:
     codes = []
     for row in rows:
-        socket = row.holding.socket
+        socket = row.socket
         if socket.state == "LISTEN" and socket.local_addr in ANY_ADDRESSES:
             codes.append(YELLOW)
         else:
@@ -270,26 +296,26 @@ def _local_codes(rows: Sequence[Row]) -> list[str]:
 
 
 def _remote_codes(rows: Sequence[Row]) -> list[str]:
-    return [DIM if is_loopback(row.holding.socket.remote_addr) else "" for row in rows]
+    return [DIM if is_loopback(row.socket.remote_addr) else "" for row in rows]
 
 
 def _queue_codes(rows: Sequence[Row]) -> list[str]:
-    return [RED if is_queue_full(row.holding.socket) else "" for row in rows]
+    return [RED if is_queue_full(row.socket) else "" for row in rows]
 
 
 # Fields of the records.
 
 
 def _socket_field(name: str) -> Callable[[Row], object]:
-    return attrgetter(f"holding.socket.{name}")
+    return attrgetter(f"socket.{name}")
 
 
 def _inode(row: Row) -> object:
-    return row.holding.socket.inode or None
+    return row.socket.inode or None
 
 
 def _of_process(name: str, row: Row) -> object:
-    process = row.holding.process
+    process = row.process
     return None if process is None else getattr(process, name)
 
 
@@ -303,12 +329,12 @@ def _of_place(name: str, row: Row) -> object:
 
 
 def _start_time(row: Row) -> object:
-    process = row.holding.process
+    process = row.process
     return None if process is None else timestamp(process.start_time)
 
 
 def _fds(row: Row) -> object:
-    return row.holding.fds if row.holding.process is not None else None
+    return row.holding.fds if row.process is not None else None
 
 
 def _fd_count(row: Row) -> object:
@@ -317,7 +343,7 @@ def _fd_count(row: Row) -> object:
 
 
 def _direction(row: Row) -> object:
-    return row.holding.socket.direction
+    return row.socket.direction
 
 
 _NUMBERS = ("local_port", "remote_port", "backlog", "recv_q", "send_q", "netns", "peer_inode")

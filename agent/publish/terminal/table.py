@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ...model import Process
 from .columns import COLUMNS, TABLE, WIDE, sort_rows
 from .grid import Grid, GridColumn
 from .options import Options
@@ -49,10 +50,16 @@ def _column(name: str, rows: Sequence[Row], options: Options, *, may_hide: bool)
 def in_order(rows: Sequence[Row]) -> list[Row]:
     """Return rows by host and process; of each process those that listen, inbound, outbound."""
     by_process: dict[tuple[str, str, int], list[Row]] = {}
+    last: Process | None = None
+    members: list[Row] | None = None
+    host = ""
     for row in rows:
-        process = row.holding.process
-        key = (row.host, "", 0) if process is None else (row.host, process.comm, process.pid)
-        by_process.setdefault(key, []).append(row)
+        process = row.process
+        if members is None or process is not last or row.host != host:
+            host, last = row.host, process
+            key = (host, "", 0) if process is None else (host, process.comm, process.pid)
+            members = by_process.setdefault(key, [])
+        members.append(row)
     ordered: list[Row] = []
     for key in sorted(by_process, key=lambda key: (key[0], not key[2], key[1], key[2])):
         ordered += sorted(by_process[key], key=_order)
@@ -60,7 +67,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def _order(row: Row) -> tuple[int, str, int, int, int]:
-    socket = row.holding.socket
+    socket = row.socket
     return (
         _RANKS.get(socket.direction or "", 3),
         socket.proto or "",
