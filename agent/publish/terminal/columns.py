@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,18 +10,10 @@ from operator import attrgetter
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ...errors import UsageError
-from ...model import Holding, Socket
 from ...stream.encoder import timestamp
-from .colors import DIM, RED, YELLOW
-from .endpoints import ANY_ADDRESSES, is_bound_udp, is_loopback, local_end, remote_end
+from . import cells
 from .options import Options
 from .rows import Row
-from .safe import safe
-
-_DIRECTIONS = {"inbound": "in", "outbound": "out", "listen": "·"}
-_ASCII_DIRECTIONS = {**_DIRECTIONS, "listen": "."}
-_UNKNOWN = "?"
-_NONE = "-"
 
 Texts = Callable[[Sequence[Row], Options], list[str]]
 Codes = Callable[[Sequence[Row]], list[str]]
@@ -48,199 +39,16 @@ class Column:
     def cells(self, rows: Sequence[Row], options: Options) -> list[str]:
         """Return the safe text of each row."""
         if self.texts is not None:
-            return _made_safe(self.texts(rows, options), options)
-        return [as_text(self.value(row), options) for row in rows]
-
-
-def _made_safe(texts: list[str], options: Options) -> list[str]:
-    """Return safe texts. One look at all of them costs less than one at each, and of those that
-    are not plain ASCII few differ."""
-    joined = "".join(texts)
-    if joined.isascii() and joined.isprintable():
-        return texts
-    known = {text: safe(text, ascii=options.ascii) for text in set(texts)}
-    return [known[text] for text in texts]
-
-
-def as_text(value: object, options: Options) -> str:
-    """Return a value of a record as safe text."""
-    if value is None:
-        return _NONE
-    if isinstance(value, tuple):
-        value = flat(value)
-    return safe(str(value), ascii=options.ascii)
-
-
-def flat(values: tuple[object, ...]) -> str:
-    """Return a list of descriptors or the words of a command line as one text."""
-    return shlex.join(map(str, values))
-
-
-# Columns of the screen.
+            return cells.made_safe(self.texts(rows, options), options)
+        return [cells.as_text(self.value(row), options) for row in rows]
 
 
 def _process_value(row: Row) -> str | None:
     return row.process and row.process.comm
 
 
-def _process_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [
-        (_UNKNOWN if row.process is None else row.process.comm)
-        + (f" +{row.others}" if row.others else "")
-        for row in rows
-    ]
-
-
 def _pid(row: Row) -> int | None:
     return row.process and row.process.pid
-
-
-def _pid_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [_NONE if (process := row.process) is None else str(process.pid) for row in rows]
-
-
-def user_name(holding: Holding) -> str | None:
-    """Return the name of the owner of a socket, or else its user id."""
-    owner = holding.owner
-    if owner is None:
-        return None
-    return str(owner.uid) if owner.user is None else owner.user
-
-
-def place_of(holding: Holding, field: str) -> str | None:
-    """Return ``cgroup``, ``unit`` or ``container`` of the process, or else of the socket."""
-    place = holding.cgroup if holding.process is None else holding.process
-    value: str | None = None if place is None else getattr(place, field)
-    return value
-
-
-def _protos(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [row.socket.proto or _UNKNOWN for row in rows]
-
-
-def _states(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [row.socket.state or _UNKNOWN for row in rows]
-
-
-def _users(rows: Sequence[Row], _options: Options) -> list[str]:
-    texts = []
-    last, text = None, _NONE
-    for row in rows:
-        if row.holding.owner is not last:
-            last, text = row.holding.owner, user_name(row.holding) or _NONE
-        texts.append(text)
-    return texts
-
-
-def _units(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [
-        (place_of(row.holding, "unit") if row.process is None else row.process.unit) or _NONE
-        for row in rows
-    ]
-
-
-def _direction_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    words = _ASCII_DIRECTIONS if options.ascii else _DIRECTIONS
-    listens = words["listen"]
-    return [
-        words.get(direction, _NONE)
-        if (direction := row.socket.direction) is not None
-        else listens
-        if row.socket.proto != "tcp" and is_bound_udp(row.socket)
-        else _NONE
-        for row in rows
-    ]
-
-
-def _local_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    has_names = bool(options.names or options.services)
-    return [
-        local_end(row.socket, options)
-        if has_names
-        or (socket := row.socket).family != "inet"
-        or socket.interface
-        or not socket.local_port
-        or socket.local_addr is None
-        or socket.local_addr in ANY_ADDRESSES
-        else f"{socket.local_addr}:{socket.local_port}"
-        for row in rows
-    ]
-
-
-def _remote_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    has_names = bool(options.names or options.services)
-    return [
-        _remote_text(row, options)
-        if has_names
-        or (socket := row.socket).family != "inet"
-        or not socket.remote_port
-        or socket.remote_addr is None
-        or socket.remote_addr in ANY_ADDRESSES
-        else f"{socket.remote_addr}:{socket.remote_port}"
-        for row in rows
-    ]
-
-
-def _remote_text(row: Row, options: Options) -> str:
-    if row.socket.family == "unix" and row.peer is not None and row.peer.path is not None:
-        return row.peer.path
-    return remote_end(row.socket, options)
-
-
-def _is_address(row: Row) -> bool:
-    return row.socket.family != "unix"
-
-
-def _peer_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [_NONE if row.peer is None else row.peer.label for row in rows]
-
-
-def queue_text(socket: Socket) -> str:
-    """Return the receive queue; of a listener the accept queue: ``129/128``."""
-    if socket.recv_q is None:
-        return _NONE
-    if socket.state == "LISTEN" and socket.backlog is not None:
-        return f"{socket.recv_q}/{socket.backlog}"
-    return str(socket.recv_q)
-
-
-def is_queue_full(socket: Socket) -> bool:
-    """Return whether the accept queue of a listener takes no more connections: the kernel lets one
-    more than the backlog in (sk_acceptq_is_full in include/net/sock.h)."""
-    if socket.state != "LISTEN" or socket.recv_q is None or socket.backlog is None:
-        return False
-    return socket.recv_q > socket.backlog
-
-
-def _queue_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [
-        queue_text(socket)
-        if (socket := row.socket).state == "LISTEN" or socket.recv_q is None
-        else str(socket.recv_q)
-        for row in rows
-    ]
-
-
-def _send_texts(rows: Sequence[Row], _options: Options) -> list[str]:
-    return [_NONE if (queued := row.socket.send_q) is None else str(queued) for row in rows]
-
-
-def age_text(seconds: float) -> str:
-    """Return a duration as one number with its unit: ``12s``, ``4m``, ``3h``, ``2d``."""
-    if seconds < 60:
-        return f"{max(0, int(seconds))}s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)}m"
-    if seconds < 48 * 3600:
-        return f"{int(seconds // 3600)}h"
-    return f"{int(seconds // 86_400)}d"
-
-
-def _age_texts(rows: Sequence[Row], options: Options) -> list[str]:
-    now = options.now
-    return [
-        _NONE if now is None or row.since is None else age_text(now - row.since) for row in rows
-    ]
 
 
 def _age_value(row: Row) -> float | None:
@@ -273,37 +81,13 @@ def _remote_value(row: Row) -> object:
     return (address_key(socket.remote_addr), socket.remote_port or 0)
 
 
+def _is_address(row: Row) -> bool:
+    """Return whether the ends are addresses, which are never shortened."""
+    return row.socket.family != "unix"
+
+
 def _peer_value(row: Row) -> object:
     return None if row.peer is None else (row.peer.comm, row.peer.pid)
-
-
-# Colours.
-
-
-def _state_codes(rows: Sequence[Row]) -> list[str]:
-    return [RED if row.socket.state == "CLOSE_WAIT" else "" for row in rows]
-
-
-def _local_codes(rows: Sequence[Row]) -> list[str]:
-    codes = []
-    for row in rows:
-        socket = row.socket
-        if socket.state == "LISTEN" and socket.local_addr in ANY_ADDRESSES:
-            codes.append(YELLOW)
-        else:
-            codes.append(DIM if is_loopback(socket.local_addr) else "")
-    return codes
-
-
-def _remote_codes(rows: Sequence[Row]) -> list[str]:
-    return [DIM if is_loopback(row.socket.remote_addr) else "" for row in rows]
-
-
-def _queue_codes(rows: Sequence[Row]) -> list[str]:
-    return [RED if is_queue_full(row.socket) else "" for row in rows]
-
-
-# Fields of the records.
 
 
 def _socket_field(name: str) -> Callable[[Row], object]:
@@ -325,7 +109,7 @@ def _of_owner(name: str, row: Row) -> object:
 
 
 def _of_place(name: str, row: Row) -> object:
-    return place_of(row.holding, name)
+    return cells.place_of(row.holding, name)
 
 
 def _start_time(row: Row) -> object:
@@ -351,25 +135,42 @@ _WORDS = ("family", "state", "interface", "type", "direction", "source", "proto"
 
 COLUMNS: dict[str, Column] = {
     "host": Column("HOST", attrgetter("host")),
-    "process": Column("PROCESS", _process_value, _process_texts),
-    "pid": Column("PID", _pid, _pid_texts, right=True),
-    "user": Column("USER", lambda row: user_name(row.holding), _users, floor=9, hide=4),
-    "proto": Column("PROTO", _socket_field("proto"), _protos),
-    "dir": Column("DIR", _direction, _direction_texts, hide=6),
-    "state": Column("STATE", _socket_field("state"), _states, codes=_state_codes),
+    "process": Column("PROCESS", _process_value, cells.process_texts),
+    "pid": Column("PID", _pid, cells.pid_texts, right=True),
+    "user": Column(
+        "USER", lambda row: cells.user_name(row.holding), cells.user_texts, floor=9, hide=4
+    ),
+    "proto": Column("PROTO", _socket_field("proto"), cells.proto_texts),
+    "dir": Column("DIR", _direction, cells.direction_texts, hide=6),
+    "state": Column("STATE", _socket_field("state"), cells.state_texts, codes=cells.state_codes),
     "local": Column(
-        "LOCAL", _local_value, _local_texts, floor=16, whole=_is_address, codes=_local_codes
+        "LOCAL",
+        _local_value,
+        cells.local_texts,
+        floor=16,
+        whole=_is_address,
+        codes=cells.local_codes,
     ),
     "remote": Column(
-        "REMOTE", _remote_value, _remote_texts, floor=16, whole=_is_address, codes=_remote_codes
+        "REMOTE",
+        _remote_value,
+        cells.remote_texts,
+        floor=16,
+        whole=_is_address,
+        codes=cells.remote_codes,
     ),
-    "peer": Column("PEER", _peer_value, _peer_texts, hide=5),
+    "peer": Column("PEER", _peer_value, cells.peer_texts, hide=5),
     "recvq": Column(
-        "RECVQ", _socket_field("recv_q"), _queue_texts, right=True, hide=3, codes=_queue_codes
+        "RECVQ",
+        _socket_field("recv_q"),
+        cells.queue_texts,
+        right=True,
+        hide=3,
+        codes=cells.queue_codes,
     ),
-    "sendq": Column("SENDQ", _socket_field("send_q"), _send_texts, right=True, hide=2),
-    "unit": Column("UNIT", partial(_of_place, "unit"), _units, floor=16, hide=1),
-    "age": Column("AGE", _age_value, _age_texts, right=True),
+    "sendq": Column("SENDQ", _socket_field("send_q"), cells.send_texts, right=True, hide=2),
+    "unit": Column("UNIT", partial(_of_place, "unit"), cells.unit_texts, floor=16, hide=1),
+    "age": Column("AGE", _age_value, cells.age_texts, right=True),
     "comm": Column("COMM", partial(_of_process, "comm")),
     "exe": Column("EXE", partial(_of_process, "exe"), floor=16),
     "ppid": Column("PPID", partial(_of_process, "ppid"), right=True),

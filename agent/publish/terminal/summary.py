@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...model import INET_FAMILIES, Coverage
 from ...stream.state import HostHolding
 from .aggregate import IN, LISTEN, OUT, End, HostSummary, summarize
+from .cells import is_queue_full, place_of, queue_text, user_name
 from .colors import BOLD, DIM, RED, YELLOW, paint
-from .columns import is_queue_full, place_of, queue_text, user_name
 from .endpoints import ANY_ADDRESSES, endpoint, is_loopback
 from .grid import Grid, GridColumn
 from .options import Options

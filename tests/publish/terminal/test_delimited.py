@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import Holding
-from agent.publish.terminal.columns import flat
+from agent.publish.terminal.cells import flat
 from agent.publish.terminal.delimited import FIELDS, delimited
 from agent.publish.terminal.safe import safe
 from agent.stream.encoder import record_fields

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import UsageError
 from agent.model import Holding, Socket
-from agent.publish.terminal.columns import COLUMNS, age_text, check_columns, check_sort
+from agent.publish.terminal.cells import age_text
+from agent.publish.terminal.columns import COLUMNS, check_columns, check_sort
 from agent.publish.terminal.endpoints import local_end, remote_end
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.rows import Row, make_rows
