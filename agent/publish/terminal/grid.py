@@ -138,16 +138,9 @@ def _fitted(one: _Sized, ellipsis: str) -> Sequence[str]:
     column, columns = one.column, one.natural
     if column.floor is None:
         return column.cells
-    if column.whole is None:
-        return [
-            cell if len(cell) <= columns and one.ascii else column.shorten(cell, columns, ellipsis)
-            for cell in column.cells
-        ]
     return [
-        cell
-        if is_whole or (len(cell) <= columns and one.ascii)
-        else column.shorten(cell, columns, ellipsis)
-        for cell, is_whole in zip(column.cells, column.whole, strict=True)
+        cell if len(cell) <= columns and one.ascii else column.shorten(cell, columns, ellipsis)
+        for cell in column.cells
     ]
 
 

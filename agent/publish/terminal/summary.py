@@ -66,10 +66,14 @@ def _last_line(one: HostSummary, coverage: Coverage | None, options: Options) ->
         kinds = sorted(one.omitted.items(), key=lambda kind: (-kind[1], kind[0]))
         listed = ", ".join(f"{count:,} {proto}" for proto, count in kinds)
         parts.append(f"Not shown: {listed} (-a).")
-    if coverage is not None and coverage.unreadable:
-        parts.append(f"{counted(coverage.unreadable, 'process')} could not be read (root can).")
-    elif coverage is not None:
-        parts += [f"{sentence}." for sentence in coverage.missing[:MAX_SENTENCES]]
+    if coverage is not None:
+        gaps = coverage.missing
+        if coverage.unreadable:
+            parts.append(f"{counted(coverage.unreadable, 'process')} could not be read (root can).")
+            gaps = gaps[1:]  # The first sentence names these processes.
+        parts += [f"{sentence}." for sentence in gaps[:MAX_SENTENCES]]
+        if len(gaps) > MAX_SENTENCES:
+            parts.append(f"{counted(len(gaps) - MAX_SENTENCES, 'more gap')}.")
     ports = [end.port for end in one.ends if end.role == LISTEN and end.port]
     parts.append(f"A list: sockagent :{ports[0] if ports else _EXAMPLE_PORT}")
     return safe(" ".join(parts), ascii=options.ascii)

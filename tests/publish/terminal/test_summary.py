@@ -134,6 +134,20 @@ def test_a_socket_that_several_hold_counts_once() -> None:
     assert [(end.connections, end.others) for end in found] == [(1, 1)]
 
 
+def test_the_socket_with_most_holders_counts_them() -> None:
+    sockets = [
+        connection(2 + number, "inbound", ("10.0.0.1", 80), ("10.0.0.9", number))
+        for number in range(3)
+    ]
+    third = process(9, comm="third")
+    found = ends(
+        *(held(socket) for socket in sockets),
+        *(held(sockets[1], by) for by in (CLIENT, third)),
+        held(sockets[2], CLIENT),
+    )
+    assert [(end.connections, end.others) for end in found] == [(3, 2)]
+
+
 def test_queues_of_listeners() -> None:
     assert notes(held(listener(recv_q=0, backlog=511))) == ["all addresses; queue 0/511"]
     assert notes(held(listener(recv_q=512, backlog=511))) == ["queue 512/511: FULL; all addresses"]
@@ -198,12 +212,19 @@ def test_other_families_are_counted_or_shown() -> None:
     assert len(every) == len(short) + 7
 
 
-def test_gaps_that_are_not_processes_are_named() -> None:
-    coverage = Coverage(3, 0, 1, ("the table tcp could not be read",))
-    assert list(summary([], {"h": coverage}, Options())) == [
-        "h: 0 processes, 0 sockets",
-        "the table tcp could not be read. A list: sockagent :8080",
-    ]
+def last_line(unreadable: int, *missing: str) -> str:
+    return list(summary([], {"h": Coverage(3, unreadable, 1, missing)}, Options()))[-1]
+
+
+def test_gaps_are_named() -> None:
+    end = "A list: sockagent :8080"
+    assert last_line(0) == end
+    assert last_line(0, "tcp was not read") == f"tcp was not read. {end}"
+    assert last_line(2, "the descriptors of 2 processes may not be read", "tcp was not read") == (
+        f"2 processes could not be read (root can). tcp was not read. {end}"
+    )
+    assert last_line(0, *"abcd") == f"a. b. c. 1 more gap. {end}"
+    assert last_line(0, *"abcde") == f"a. b. c. 2 more gaps. {end}"
 
 
 def test_each_host_has_a_section() -> None:
@@ -248,3 +269,13 @@ def test_peers_are_at_most_the_connections(held: list[Holding]) -> None:
         for end in one.ends:
             assert sum(end.peers.values()) <= end.connections
             assert end.role == LISTEN or Counter(end.states).total() == end.connections
+
+
+@given(st.integers(40, 250), st.booleans())
+def test_no_address_is_ever_shortened(limit: int, every: bool) -> None:
+    text = "\n".join(summary(web_server(), {}, Options(width=limit), all_families=every))
+    for address in (
+        "*:443", "127.0.0.53:53", "127.0.0.1:8080", "[fe80::5054:ff:fe12:3456]:546",
+        "10.0.9.20:5432", "from 127.0.0.1",
+    ):  # fmt: skip
+        assert f" {address}" in text
