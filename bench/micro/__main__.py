@@ -13,12 +13,18 @@ from pathlib import Path
 
 from ..load import Shape, running
 from ..report import log
-from . import kernel, snapshots, stream, values
+from . import kernel, snapshots, stream, terminal, values
 from .timing import Benchmark, Cost, measure
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.__name__: one
-    for one in (*values.BENCHMARKS, *kernel.BENCHMARKS, *stream.BENCHMARKS, *snapshots.BENCHMARKS)
+    for one in (
+        *values.BENCHMARKS,
+        *kernel.BENCHMARKS,
+        *stream.BENCHMARKS,
+        *terminal.BENCHMARKS,
+        *snapshots.BENCHMARKS,
+    )
 }
 WHOLE = frozenset(one.__name__ for one in snapshots.BENCHMARKS)
 

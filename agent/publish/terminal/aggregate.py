@@ -3,8 +3,7 @@
 # No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ...model import INET_FAMILIES, Holding, Process, Socket
 from ...stream.state import HostHolding
@@ -56,7 +55,64 @@ class HostSummary(NamedTuple):
 _Key = tuple[int | None, str, str, int | None, str | None, int | None]
 # Protocol, network namespace and port of what listens on all addresses.
 _Wild = set[tuple[str | None, int | None, int | None]]
-_STATE = attrgetter("socket.state")
+
+
+class _Group:
+    """The sockets of one row, while they are counted. ``fullest`` is the listener with the fullest
+    queue; of connections the first one."""
+
+    __slots__ = ("connections", "fullest", "others", "peers", "sources", "states")
+
+    def __init__(self, first: Holding) -> None:
+        self.fullest = first
+        self.connections = 0
+        self.others = 0
+        self.peers: list[Holder] = []
+        self.sources: set[str] = set()
+        self.states: list[str | None] = []
+
+    def add(self, holding: Holding, peer: Holder | None) -> None:
+        """Count a socket and the holder of its other end."""
+        self.connections += 1
+        socket = holding.socket
+        self.states.append(socket.state)
+        if peer is not None:
+            self.peers.append(peer)
+        elif socket.remote_addr is not None:
+            self.sources.add(socket.remote_addr)
+
+    def add_holders(self, others: int) -> None:
+        """Note how many more processes hold a socket that was added."""
+        self.others = max(self.others, others)
+
+    def add_listener(self, holding: Holding) -> None:
+        """Keep the listener with the fullest queue."""
+        if holding.socket.state == "LISTEN" and (holding.socket.recv_q or 0) > (
+            self.fullest.socket.recv_q or 0
+        ):
+            self.fullest = holding
+
+    def merge(self, other: Self) -> None:
+        """Count the sockets of another row too."""
+        self.connections += other.connections
+        self.peers += other.peers
+        self.sources |= other.sources
+        self.states += other.states
+        self.add_holders(other.others)
+        self.add_listener(other.fullest)
+
+    def end(self, key: _Key) -> End:
+        """Return the row of these sockets."""
+        _pid, role, proto, _netns, address, port = key
+        pids = [peer.pid for peer in self.peers]
+        named = dict(zip(pids, self.peers, strict=True))
+        sources = frozenset(map(unmapped, self.sources))
+        peers = {named[pid]: count for pid, count in Counter(pids).items()}
+        socket = self.fullest.socket if role == LISTEN else None
+        return End(
+            role, proto, address, port, self.fullest, self.others, self.connections, socket,
+            sources, peers, Counter(self.states),
+        )  # fmt: skip
 
 
 def summarize(holdings: Sequence[HostHolding], *, all_families: bool = False) -> list[HostSummary]:
@@ -72,9 +128,10 @@ def _summarize(host: str, holdings: Sequence[HostHolding], all_families: bool) -
     peers = Peers(sockets, several)
     wild = _wildcards(sockets)
     omitted: Counter[str] = Counter()
-    groups: dict[_Key, list[Holding]] = {}
+    groups: dict[_Key, _Group] = {}
     key: _Key
-    for _host, holding, _since in sockets:
+    found = peers.of([one.holding for one in sockets])
+    for (_host, holding, _since), peer in zip(sockets, found, strict=True):
         socket, process = holding.socket, holding.process
         direction, proto = socket.direction, socket.proto
         if proto == "tcp" and direction == "outbound" and process is not None:
@@ -88,10 +145,13 @@ def _summarize(host: str, holdings: Sequence[HostHolding], all_families: bool) -
             continue
         members = groups.get(key)
         if members is None:
-            groups[key] = [holding]
-        else:
-            members.append(holding)
-    ends = [_end(key, held, peers, several) for key, held in _folded(groups, wild).items()]
+            members = groups[key] = _Group(holding)
+        members.add(holding, peer)
+        if socket.inode in several:
+            members.add_holders(len(several[socket.inode]) - 1)
+        if socket.state == "LISTEN":
+            members.add_listener(holding)
+    ends = [members.end(key) for key, members in _folded(groups, wild).items()]
     ends.sort(key=_order)
     return HostSummary(host, len(pids), len(sockets), ends, omitted)
 
@@ -129,47 +189,21 @@ def _key(holding: Holding, wild: _Wild) -> _Key:
     return (pid, role, proto, netns, socket.remote_addr, socket.remote_port)
 
 
-def _folded(groups: dict[_Key, list[Holding]], wild: _Wild) -> dict[_Key, list[Holding]]:
+def _folded(groups: dict[_Key, _Group], wild: _Wild) -> dict[_Key, _Group]:
     """Return groups in which the address is None where a service listens on all addresses, and
     where a process calls one port at many addresses."""
     addresses = Counter((*key[:4], key[5]) for key in groups if key[1] == OUT)
-    folded: dict[_Key, list[Holding]] = {}
-    for key, held in groups.items():
+    folded: dict[_Key, _Group] = {}
+    for key, members in groups.items():
         pid, role, proto, netns, _address, port = key
         is_any = role == IN and (proto, netns, port) in wild
         is_any |= role == OUT and addresses[pid, role, proto, netns, port] > MAX_ADDRESSES
-        if is_any:
-            folded.setdefault((pid, role, proto, netns, None, port), []).extend(held)
+        target = (pid, role, proto, netns, None, port) if is_any else key
+        if target in folded:
+            folded[target].merge(members)
         else:
-            folded[key] = held
+            folded[target] = members
     return folded
-
-
-def _end(
-    key: _Key, held: list[Holding], peers: Peers, several: Mapping[int, Sequence[HostHolding]]
-) -> End:
-    _pid, role, proto, _netns, address, port = key
-    shared = [several[one.socket.inode] for one in held if one.socket.inode in several]
-    others = max(map(len, shared), default=1) - 1
-    if role == LISTEN:
-        fullest = max(held, key=lambda one: one.socket.recv_q or 0)
-        return End(role, proto, address, port, fullest, others, len(held), fullest.socket,
-                   frozenset(), {}, {})  # fmt: skip
-    found = peers.of(held)
-    known = [peer for peer in found if peer is not None]
-    counts = Counter([peer.pid for peer in known])
-    named = {peer.pid: peer for peer in known}
-    sources: set[str | None] = set()
-    if len(known) < len(found):
-        sources = {
-            one.socket.remote_addr for one, peer in zip(held, found, strict=True) if peer is None
-        }
-    return End(
-        role, proto, address, port, held[0], others, len(held), None,
-        frozenset(unmapped(source) for source in sources if source is not None),
-        {named[pid]: count for pid, count in counts.items()},
-        Counter(map(_STATE, held)),
-    )  # fmt: skip
 
 
 def _order(end: End) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ...stream.encoder import record_fields
 from ...stream.state import HostHolding
-from .columns import flat
+from .cells import flat
 from .safe import safe
 
 # The fields of snapshot records that describe a holding, in their order there.

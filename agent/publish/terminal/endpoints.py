@@ -7,13 +7,13 @@ from .options import Options
 from .safe import safe
 
 ANY_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared only)
-MAPPED = "::ffff:"
+_MAPPED = "::ffff:"
 
 
 def unmapped(address: str) -> str:
     """Return an IPv4 address that is mapped into IPv6 as plain IPv4; others as they are."""
-    if address.startswith(MAPPED) and "." in address:
-        return address.removeprefix(MAPPED)
+    if address.startswith(_MAPPED) and "." in address:
+        return address.removeprefix(_MAPPED)
     return address
 
 

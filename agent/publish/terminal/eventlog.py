@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ...model import Closed, Coverage, Holding, Opened, TcpFigures, Updated
+from .cells import as_text, flat, place_of
 from .colors import DIM, GREEN, RED, YELLOW, paint
-from .columns import as_text, flat, place_of
 from .endpoints import local_end, remote_end
 from .options import Options
 from .safe import pad, safe, width

@@ -4,9 +4,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ...model import Holding, Socket
+from ...model import Holding
 from ...stream.state import HostHolding
-from .endpoints import MAPPED, unmapped
+from .endpoints import unmapped
 
 
 class Holder(NamedTuple):
@@ -37,59 +37,56 @@ class Peers:
     ) -> None:
         """``sockets`` and ``several`` are from ``rows.group``."""
         self._several = several
-        # By both ports: numbers are found faster than tuples, and cost the garbage collector
-        # nothing. Connections between the same ports are a list.
-        self._tcp: dict[int, Holding | list[Holding]] = {}
         self._unix: dict[int, Holding] = {}
         self._comms: dict[int, str] = {}
         self._known: dict[int, Holder] = {}
-        local = {one.holding.socket.local_addr for one in sockets} - {None}
-        local |= {f"{MAPPED}{address}" for address in local}
-        local |= {unmapped(address) for address in local if address is not None}
-        self._local = local
+        sockets_of_inet6 = []
+        self._tcp: dict[tuple[object, ...], Holding] = {
+            (socket.local_port, socket.remote_port, socket.local_addr, socket.remote_addr,
+             socket.netns): one.holding
+            for one in sockets
+            if (socket := one.holding.socket).remote_addr is not None and socket.proto == "tcp"
+        }  # fmt: skip
         for _host, holding, _since in sockets:
-            socket = holding.socket
-            if socket.family == "unix":
-                self._unix[socket.inode] = holding
+            family = holding.socket.family
+            if family == "unix":
+                self._unix[holding.socket.inode] = holding
                 if holding.process is not None:
                     self._comms[holding.process.pid] = holding.process.comm
-            elif socket.remote_addr in local and socket.proto == "tcp":
-                ports = (socket.local_port or 0) << 16 | (socket.remote_port or 0)
-                known = self._tcp.setdefault(ports, holding)
-                if known is not holding:
-                    self._add(ports, known, holding)
-
-    def _add(self, ports: int, known: Holding | list[Holding], holding: Holding) -> None:
-        if isinstance(known, list):
-            known.append(holding)
-        else:
-            self._tcp[ports] = [known, holding]
+            elif family == "inet6":
+                sockets_of_inet6.append(holding)
+        for holding in sockets_of_inet6:
+            socket = holding.socket
+            if socket.proto == "tcp" and socket.remote_addr is not None:
+                ends = unmapped(socket.local_addr or ""), unmapped(socket.remote_addr)
+                ports = socket.local_port, socket.remote_port
+                self._tcp.setdefault((*ports, *ends, socket.netns), holding)
 
     def of(self, holdings: Iterable[Holding]) -> list[Holder | None]:
         """Return who holds the other end of each socket."""
-        holders = []
-        local, tcp, is_plain = self._local, self._tcp, not self._several
+        holders: list[Holder | None] = []
+        tcp, several, known = self._tcp, self._several, self._known
         for holding in holdings:
             socket = holding.socket
             if socket.remote_addr is None:
                 holders.append(None if socket.state == "LISTEN" else self._of_unix(holding))
                 continue
-            end = None
-            if socket.remote_addr in local and socket.proto == "tcp":
-                end = tcp.get((socket.remote_port or 0) << 16 | (socket.local_port or 0))
+            if socket.proto != "tcp" or socket.netns is None:
+                holders.append(None)
+                continue
+            end = tcp.get(
+                (socket.remote_port, socket.local_port, socket.remote_addr, socket.local_addr,
+                 socket.netns)
+            )  # fmt: skip
+            if end is None and socket.family == "inet6":
+                ends = unmapped(socket.remote_addr), unmapped(socket.local_addr or "")
+                end = tcp.get((socket.remote_port, socket.local_port, *ends, socket.netns))
             if end is None:
                 holders.append(None)
-            elif type(end) is Holding and _are_ends(socket, end.socket):
-                process = end.process
-                known = None
-                if process is not None and (is_plain or end.socket.inode not in self._several):
-                    known = self._known.get(process.pid)
-                holders.append(known or self._holder(end))
+            elif end.process is None or end.socket.inode in several:
+                holders.append(self._holder(end))
             else:
-                ends = end if isinstance(end, list) else ()
-                matching = (one for one in ends if _are_ends(socket, one.socket))
-                found = next(matching, None)
-                holders.append(None if found is None else self._holder(found))
+                holders.append(known.get(end.process.pid) or self._holder(end))
         return holders
 
     def _of_unix(self, holding: Holding) -> Holder | None:
@@ -113,15 +110,3 @@ class Peers:
             return known
         others = len(self._several.get(socket.inode, (None,))) - 1
         return Holder(process.comm, process.pid, others, socket.path)
-
-
-def _are_ends(one: Socket, other: Socket) -> bool:
-    """Return whether sockets with swapped ports are the ends of one connection."""
-    if one.netns != other.netns or one.netns is None:
-        return False
-    if one.local_addr == other.remote_addr:
-        return one.remote_addr == other.local_addr
-    # One end may have IPv4 addresses that are mapped into IPv6.
-    ends = (one.local_addr, one.remote_addr, other.remote_addr, other.local_addr)
-    local, remote, others_remote, others_local = (unmapped(end or "") for end in ends)
-    return local == others_remote and remote == others_local

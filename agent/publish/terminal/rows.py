@@ -4,20 +4,23 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...model import Holding
+from ...model import Holding, Process, Socket
 from ...stream.state import HostHolding
 from .peers import Holder, Peers
 
 
 class Row(NamedTuple):
     """A socket with its oldest holder; ``others`` counts further holders. ``peer`` holds the other
-    end on this machine, None if there is none or it is not known."""
+    end on this machine, None if there is none or it is not known. ``socket`` and ``process`` are
+    those of the holding, which nearly all columns read."""
 
     host: str
     holding: Holding
     since: float | None
     others: int
     peer: Holder | None
+    socket: Socket
+    process: Process | None
 
 
 def by_host(holdings: Sequence[HostHolding]) -> dict[str, Sequence[HostHolding]]:
@@ -84,9 +87,14 @@ def make_rows(
         for (_host, holding, since), peer in zip(sockets, found, strict=True):
             holders = several.get(holding.socket.inode) if several else None
             if holders is None:
-                rows.append(Row(host, holding, since, 0, peer))
+                rows.append(Row(host, holding, since, 0, peer, holding.socket, holding.process))
             elif every_holder:
-                rows += [Row(host, one.holding, one.since, 0, peer) for one in holders]
+                rows += [_row(host, one, 0, peer) for one in holders]
             else:
-                rows.append(Row(host, holding, since, len(holders) - 1, peer))
+                rows.append(_row(host, holders[0], len(holders) - 1, peer))
     return rows
+
+
+def _row(host: str, one: HostHolding, others: int, peer: Holder | None) -> Row:
+    holding = one.holding
+    return Row(host, holding, one.since, others, peer, holding.socket, holding.process)

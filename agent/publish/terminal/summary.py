@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...model import INET_FAMILIES, Coverage
 from ...stream.state import HostHolding
 from .aggregate import IN, LISTEN, OUT, End, HostSummary, summarize
+from .cells import is_queue_full, place_of, queue_text, user_name
 from .colors import BOLD, DIM, RED, YELLOW, paint
-from .columns import is_queue_full, place_of, queue_text, user_name
 from .endpoints import ANY_ADDRESSES, endpoint, is_loopback
 from .grid import Grid, GridColumn
 from .options import Options
@@ -66,10 +66,14 @@ def _last_line(one: HostSummary, coverage: Coverage | None, options: Options) ->
         kinds = sorted(one.omitted.items(), key=lambda kind: (-kind[1], kind[0]))
         listed = ", ".join(f"{count:,} {proto}" for proto, count in kinds)
         parts.append(f"Not shown: {listed} (-a).")
-    if coverage is not None and coverage.unreadable:
-        parts.append(f"{counted(coverage.unreadable, 'process')} could not be read (root can).")
-    elif coverage is not None:
-        parts += [f"{sentence}." for sentence in coverage.missing[:MAX_SENTENCES]]
+    if coverage is not None:
+        gaps = coverage.missing
+        if coverage.unreadable:
+            parts.append(f"{counted(coverage.unreadable, 'process')} could not be read (root can).")
+            gaps = gaps[1:]  # The first sentence names these processes.
+        parts += [f"{sentence}." for sentence in gaps[:MAX_SENTENCES]]
+        if len(gaps) > MAX_SENTENCES:
+            parts.append(f"{counted(len(gaps) - MAX_SENTENCES, 'more gap')}.")
     ports = [end.port for end in one.ends if end.role == LISTEN and end.port]
     parts.append(f"A list: sockagent :{ports[0] if ports else _EXAMPLE_PORT}")
     return safe(" ".join(parts), ascii=options.ascii)
@@ -93,7 +97,10 @@ def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
     notes = [_notes(end, options) for end in ends]
     alarms = [RED if is_alarming(end) else "" for end in ends]
     # Each row keeps at least its first note.
-    floor = max((width(first) for first, *_ in filter(None, notes)), default=0)
+    more = len(options.ellipsis) + 1
+    floor = max(
+        (width(first) + more * bool(rest) for first, *rest in filter(None, notes)), default=0
+    )
     texts = [_SEPARATOR.join(row) for row in notes]
     columns.append(GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes))
     yield from Grid(columns, options).lines()

@@ -147,5 +147,5 @@ def test_a_unix_peer_that_is_not_listed_is_named_by_its_pid() -> None:
 def test_peers_are_looked_for_among_all_holdings() -> None:
     shown, hidden = held(end(1, A, B), ONE), held(end(2, B, A), TWO)
     assert make_rows([shown], [hidden, shown]) == [
-        Row("h", shown.holding, None, 0, Holder("p2", 2, 0))
+        Row("h", shown.holding, None, 0, Holder("p2", 2, 0), shown.holding.socket, ONE)
     ]

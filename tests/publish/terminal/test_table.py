@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import UsageError
 from agent.model import Holding, Socket
-from agent.publish.terminal.columns import COLUMNS, age_text, check_columns, check_sort
+from agent.publish.terminal.cells import age_text
+from agent.publish.terminal.columns import COLUMNS, check_columns, check_sort
 from agent.publish.terminal.endpoints import local_end, remote_end
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.rows import Row, make_rows
@@ -21,7 +22,7 @@ from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import holding, process, tcp
-from .machine import HOST, on, web_server
+from .machine import HOST, NOW, on, web_server
 
 WEB = web_server()
 
@@ -229,3 +230,32 @@ def test_no_address_of_any_socket_is_shortened(held: list[Holding], limit: int) 
     for row in filter(is_plain, rows):
         assert local_end(row.holding.socket, Options()) in text
         assert remote_end(row.holding.socket, Options()) in text
+
+
+def test_wide_characters_keep_the_columns_aligned() -> None:
+    names = ["nginx", "日本語", "e\u0301a", "\u202ex"]
+    found = lines([one(tcp(number), pid=number, comm=name) for number, name in enumerate(names, 1)])
+    starts = {width(line[: line.index("127.0.0.1")]) for line in found[1:]}
+    assert len(starts) == 1
+    assert any("\\x{202e}x" in line for line in found)
+
+
+def test_rows_are_by_process_and_of_each_those_that_listen_first() -> None:
+    shown = [
+        one(tcp(1, "ESTABLISHED", direction="outbound"), comm="b"),
+        one(tcp(4), comm="c", pid=9),
+    ]
+    shown += [one(tcp(2, direction="inbound"), comm="b"), one(tcp(3, direction="listen"), comm="b")]
+    shown += [HostHolding(HOST, Holding(tcp(5), None, (), None), None)]
+    found = lines(shown, columns=("comm", "inode"), header=False)
+    assert [line.split() for line in found] == [
+        ["b", "3"], ["b", "2"], ["b", "1"], ["c", "4"], ["-", "5"]
+    ]  # fmt: skip
+
+
+def test_a_row_for_each_holder_in_a_wide_table() -> None:
+    rows = make_rows(on(8080, WEB), WEB, every_holder=True)
+    found = list(table(rows, Options(wide=True, now=NOW)))
+    assert found[0].split()[-6:] == ["AGE", "CONTAINER", "INODE", "NETNS", "EXE", "CGROUP"]
+    assert [line.split()[1] for line in found[1:3]] == ["1201", "1204"]
+    assert "+" not in "".join(found)
