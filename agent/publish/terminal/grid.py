@@ -21,7 +21,7 @@ class GridColumn(NamedTuple):
     ``floor`` is the width down to which cells may be shortened, None for never; cells that are
     ``whole`` are never shortened. Columns are hidden in the order of ``hide``; None: never.
     ``codes`` are colours of cells, "" for none. ``shorten`` gets a cell, the width
-    and the ellipsis.
+    and the ellipsis. The ``first`` column gets room before the others.
     """
 
     title: str
@@ -32,6 +32,7 @@ class GridColumn(NamedTuple):
     hide: int | None = None
     codes: Sequence[str] | None = None
     shorten: Callable[[str, int, str], str] = shorten
+    first: bool = False
 
 
 class _Sized(NamedTuple):
@@ -122,15 +123,20 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _share(sized: list[_Sized], limit: int) -> list[_Sized]:
-    """Return the columns with the room that is left given to those that can be shortened, the last
-    ones first."""
+    """Return the columns with the room that is left given to those that can be shortened; those
+    that lack least come first, so that one long name does not shorten all others."""
+
+    def order(each: tuple[int, _Sized]) -> tuple[bool, int]:
+        one = each[1]
+        return not one.column.first, one.natural - one.least
+
     room = max(0, limit - _total([one.least for one in sized]))
-    shared = []
-    for one in reversed(sized):
+    widths = {}
+    for index, one in sorted(enumerate(sized), key=order):
         extra = min(room, one.natural - one.least)
         room -= extra
-        shared.append(one._replace(natural=one.least + extra))
-    return shared[::-1]
+        widths[index] = one.least + extra
+    return [one._replace(natural=widths[index]) for index, one in enumerate(sized)]
 
 
 def _fitted(one: _Sized, ellipsis: str) -> Sequence[str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...model import Holding
 from ...stream.state import HostHolding
-from .endpoints import unmapped
+from .endpoints import unmapped, with_or_without_map
 
 
 class Holder(NamedTuple):
@@ -40,12 +40,15 @@ class Peers:
         self._unix: dict[int, Holding] = {}
         self._comms: dict[int, str] = {}
         self._known: dict[int, Holder] = {}
+        # Only a connection to an address of this machine can have its other end here.
+        addresses = {one.holding.socket.local_addr for one in sockets} - {None}
+        self._local = addresses | {with_or_without_map(address or "") for address in addresses}
         sockets_of_inet6 = []
         self._tcp: dict[tuple[object, ...], Holding] = {
             (socket.local_port, socket.remote_port, socket.local_addr, socket.remote_addr,
              socket.netns): one.holding
             for one in sockets
-            if (socket := one.holding.socket).remote_addr is not None and socket.proto == "tcp"
+            if (socket := one.holding.socket).remote_addr in self._local and socket.proto == "tcp"
         }  # fmt: skip
         for _host, holding, _since in sockets:
             family = holding.socket.family
@@ -71,7 +74,11 @@ class Peers:
             if socket.remote_addr is None:
                 holders.append(None if socket.state == "LISTEN" else self._of_unix(holding))
                 continue
-            if socket.proto != "tcp" or socket.netns is None:
+            if (
+                socket.remote_addr not in self._local
+                or socket.proto != "tcp"
+                or socket.netns is None
+            ):
                 holders.append(None)
                 continue
             end = tcp.get(

@@ -79,10 +79,9 @@ def make_rows(
     rows: list[Row] = []
     for host, holdings in by_host(shown).items():
         sockets, several = group(holdings)
-        if known is None or len(known[host]) == len(holdings):
-            peers = Peers(sockets, several)
-        else:
-            peers = Peers(*group(known[host]))
+        others = holdings if known is None else known.get(host, holdings)
+        same = len(others) == len(holdings)
+        peers = Peers(sockets, several) if same else Peers(*group(others))
         found = peers.of([one.holding for one in sockets])
         for (_host, holding, since), peer in zip(sockets, found, strict=True):
             holders = several.get(holding.socket.inode) if several else None

@@ -102,7 +102,9 @@ def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
         (width(first) + more * bool(rest) for first, *rest in filter(None, notes)), default=0
     )
     texts = [_SEPARATOR.join(row) for row in notes]
-    columns.append(GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes))
+    columns.append(
+        GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes, first=True)
+    )
     yield from Grid(columns, options).lines()
 
 
@@ -178,7 +180,8 @@ def _notes(end: End, options: Options) -> list[str]:
         notes.append(f"{word} {len(end.sources):,} addresses")
     elif end.sources and end.role == IN:
         (address,) = end.sources
-        notes.append(f"{word} {options.names.get(address, address)}")
+        if not (end.peers and is_loopback(address)):  # The processes say it.
+            notes.append(f"{word} {options.names.get(address, address)}")
     return [safe(note, ascii=options.ascii) for note in notes]
 
 

@@ -109,6 +109,12 @@ def test_one_end_may_have_mapped_addresses() -> None:
     assert [peer and peer.pid for peer in peers_of(held(end(1, A, B)), held(mapped, TWO))] == [2, 1]
 
 
+def test_both_ends_may_have_mapped_addresses() -> None:
+    a, b = (f"::ffff:{A[0]}", A[1]), (f"::ffff:{B[0]}", B[1])
+    ends = [end(1, a, b)._replace(family="inet6"), end(2, b, a)._replace(family="inet6")]
+    assert [peer and peer.pid for peer in peers_of(held(ends[0]), held(ends[1], TWO))] == [2, 1]
+
+
 def test_a_peer_that_several_hold_is_the_oldest_one() -> None:
     found = peers_of(held(end(1, A, B), ONE), held(end(2, B, A), TWO), held(end(2, B, A), THREE))
     assert found == [Holder("p3", 3, 1), Holder("p1", 1, 0)]
@@ -149,3 +155,9 @@ def test_peers_are_looked_for_among_all_holdings() -> None:
     assert make_rows([shown], [hidden, shown]) == [
         Row("h", shown.holding, None, 0, Holder("p2", 2, 0), shown.holding.socket, ONE)
     ]
+
+
+def test_a_host_that_is_not_among_all_holdings_has_its_own_peers() -> None:
+    shown = [held(end(1, A, B), ONE), held(end(2, B, A), TWO)]
+    found = make_rows(shown, [held(tcp(), ONE, "other")])
+    assert [row.peer and row.peer.pid for row in found] == [2, 1]

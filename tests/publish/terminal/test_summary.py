@@ -75,6 +75,12 @@ def test_both_ends_are_named() -> None:
     assert notes(*calls(1)) == ["", "1 from client[8]", "1 to server[7]"]
 
 
+def test_a_caller_on_this_machine_that_is_gone_adds_no_note() -> None:
+    gone = connection(9, "inbound", ("127.0.0.1", 80), ("127.0.0.1", 1), state="CLOSE_WAIT")
+    assert notes(*calls(1), held(gone))[1] == "1 CLOSE_WAIT; 1 from client[8]"
+    assert notes(held(gone)) == ["1 CLOSE_WAIT; from 127.0.0.1"]
+
+
 def test_several_peers_are_counted_apart() -> None:
     found = calls(6)
     for number in range(6):

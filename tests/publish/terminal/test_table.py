@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.model import Holding, Socket
+from agent.model import Holding, Owner, Socket
 from agent.publish.terminal.cells import age_text
 from agent.publish.terminal.columns import COLUMNS, check_columns, check_sort
 from agent.publish.terminal.endpoints import local_end, remote_end
@@ -63,6 +63,22 @@ def test_texts_are_shortened_before_a_column_is_hidden() -> None:
     assert "a-servic…service" in shown[1] or shown[1].endswith("e.service")
     assert "hidden" not in shown[-1]
     assert name in lines([one(tcp(), unit=name)], width=200)[1]
+
+
+def test_one_long_name_does_not_shorten_the_others() -> None:
+    long = f"docker-{'f' * 64}.scope"
+    found = lines(
+        [
+            HostHolding(
+                HOST, Holding(tcp(), process(unit=long), (3,), Owner(101, "systemd-resolve")), None
+            )
+        ],
+        width=140,
+    )
+    assert "  systemd-resolve  " in found[1]
+    assert found[1].endswith("f.scope")
+    assert long not in found[1]
+    assert width(found[1]) == 140
 
 
 def test_in_a_pipe_nothing_is_hidden_or_shortened() -> None:
