@@ -76,7 +76,7 @@ def fake_tracefs(tmp_path: Path) -> Path:
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, file: str, number: int, times: int = 1) -> None:
     """Let the first writes to a file fail, as the kernel does."""
-    write = instance._write
+    write = instance.write
     failed: list[str] = []
 
     def failing(path: str, text: str) -> None:
@@ -85,7 +85,7 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, file: str, number: int, times: 
             raise OSError(number, os.strerror(number))
         write(path, text)
 
-    monkeypatch.setattr(instance, "_write", failing)
+    monkeypatch.setattr(instance, "write", failing)
 
 
 # Without a kernel.
