@@ -23,7 +23,7 @@ from ..model import (
 from .attribution import Attribution
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
-from .event_changes import EventChanges, without_unlisted
+from .event_changes import EventChanges, may_be_in_no_table, without_unlisted
 from .event_join import EventJoin
 from .holders import Holders
 from .holding import HoldingBuilder
@@ -206,9 +206,9 @@ class Poller:
         await trace.wait_for_facts()
         ended = self._take_ended()
         # A table may list no socket that is bound but has no peer: see ``without_unlisted``.
-        self._postponed += (one for one in ended.unlisted if one.socket.remote_addr is None)
+        self._postponed += (one for one in ended.unlisted if may_be_in_no_table(one.socket))
         self._shown.add_short_lived(
-            one for one in ended.unlisted if one.socket.remote_addr is not None
+            one for one in ended.unlisted if not may_be_in_no_table(one.socket)
         )
         inodes = set(ended.listed)
         self._inodes |= inodes  # The next poll joins them, should this fail.
@@ -326,6 +326,7 @@ class Poller:
             *self._refresher.beyond_limits(),
             *self.namespaces.missing(),
             *self._lost_events(),
+            *([] if self.trace is None else self.trace.missing()),
         ]
         seen = coverage(self.holders, namespaces, failed, hidden=self._hidden, unread=unread)
         if self.trace is not None:

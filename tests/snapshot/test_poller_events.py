@@ -42,6 +42,7 @@ class Events:
 
     def __init__(self) -> None:
         self.is_reading = True
+        self.has_senders = False
         self.off: str | None = None
         self.counts = TraceCounts()
         self.report = ConnectionReport((), (), 0)
@@ -49,6 +50,9 @@ class Events:
     def take(self) -> ConnectionReport:
         report, self.report = self.report, ConnectionReport((), (), 0)
         return report
+
+    def missing(self) -> list[str]:
+        return []
 
     async def check(self) -> None:
         pass

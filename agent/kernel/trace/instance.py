@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..procfs.files import read
 from .events import EVENTS as DECODED_EVENTS
-from .events import SET_STATE
+from .events import SET_STATE, UDP_EVENTS
 from .unavailable import (
     TRACEFS_ROOTS,
     TraceUnavailable,
@@ -73,6 +73,7 @@ class InstanceStatus(NamedTuple):
     exists: bool = False
     on: bool = False
     events: tuple[str, ...] = ()  # Those of EVENTS that are enabled.
+    udp: bool = False  # Whether UDP_EVENTS are enabled.
     has_reader: bool = False
     cpus: int = 0
     buffer_kib: int = 0  # Of each CPU.
@@ -155,7 +156,7 @@ def status(root: str, name: str) -> InstanceStatus:
     with explained(root), suppress(FileNotFoundError):
         os.stat(path)
         entries = lost = 0
-        files = trace_files(path)
+        files, enabled = trace_files(path), enabled_events(path)
         for file in files:
             stats = _counters(f"{os.path.dirname(file)}/stats")
             entries += stats.get("entries", 0)
@@ -163,7 +164,8 @@ def status(root: str, name: str) -> InstanceStatus:
         return InstanceStatus(
             exists=True,
             on=_is_on(path),
-            events=tuple(sorted(enabled_events(path).intersection(EVENTS), key=EVENTS.index)),
+            events=tuple(event for event in EVENTS if event in enabled),
+            udp=enabled.issuperset(UDP_EVENTS),
             has_reader=has_reader(path),
             cpus=len(files),
             buffer_kib=_buffer_size(path),

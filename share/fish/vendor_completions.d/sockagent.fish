@@ -85,6 +85,7 @@ complete -c sockagent -n _shtab_sockagent_using -l stats -x -d 'Log the cost of 
 complete -c sockagent -n _shtab_sockagent_using -l proc -xka "(_sockagent_files)" -d 'Read the procfs mounted at PATH (default /proc).'
 complete -c sockagent -n _shtab_sockagent_using -l source -xka "auto procfs netlink" -d 'Where to read socket tables; auto is netlink where it works (default auto).'
 complete -c sockagent -n _shtab_sockagent_using -l events -xka "auto on off" -d 'Whether to read the kernel'"'"'s trace events, which show connections between two polls with their processes; auto is on where they can be read (default auto).'
+complete -c sockagent -n _shtab_sockagent_using -l events-udp -d 'Also read the trace events that show which process sends UDP datagrams; they cost time for each datagram. Requires --follow or --listen.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'Delay reading the largest processes of a user who has more than N descriptors (default 100000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'

@@ -195,6 +195,8 @@ def test_status(fake_tracefs: Path) -> None:
         entries=21, lost=106,
     )  # fmt: skip
     assert instance.status(str(fake_tracefs), NAME) == expected
+    (path / "set_event").write_text("fib:fib_table_lookup\nfib6:fib6_table_lookup\n")
+    assert instance.status(str(fake_tracefs), NAME).udp
     reader = instance.lock_reader(str(path))
     assert instance.status(str(fake_tracefs), NAME).has_reader
     os.close(reader)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.kernel.trace import routes
 from agent.kernel.trace.events import Exited, RouteLookup
-from agent.kernel.trace.routes import KEEP_NS, MAX_PER_SECOND, RouteTable, Sender
+from agent.kernel.trace.routes import KEEP_NS, MAX_OF_PORT, MAX_PER_SECOND, RouteTable, Sender
 from agent.kernel.trace.tasks import Task, TaskTable
 
 ANY, LOOPBACK = bytes(10) + b"\xff\xff\0\0\0\0", bytes(10) + b"\xff\xff\x7f\0\0\1"
@@ -66,8 +66,24 @@ def test_who_does_not_act_is_no_sender(event: RouteLookup) -> None:
 def test_each_destination_and_each_process_counts() -> None:
     made = added(lookup(), lookup(to=54), lookup(tid=200))
     assert sorted(made.senders_of(4000)) == [sender(), sender(to=54), sender(200)]
-    made.forget(4000, [sender(), sender(to=99)])
-    assert sorted(made.senders_of(4000)) == [sender(to=54), sender(200)]
+    made.forget(4000, {sender().process, (300, None)})
+    assert made.senders_of(4000) == [sender(200)]
+    made.forget(4000, {sender(200).process})
+    made.forget(4000, {sender(200).process})
+    assert (len(made), made.senders_of(4000)) == (0, [])
+
+
+def test_of_the_same_destination_the_newest_look_up_is_remembered() -> None:
+    made = added(*(lookup(time=BEGIN + number) for number in range(5)))
+    assert made.senders_of(4000) == [sender(time=BEGIN + 4)]
+    assert len(made) == 1
+
+
+def test_of_one_port_the_newest_destinations_are_remembered() -> None:
+    made = added(*(lookup(to=number + 1) for number in range(MAX_OF_PORT + 1)))
+    kept = [one.remote_port for one in made.senders_of(4000)]
+    assert kept == list(range(MAX_OF_PORT // 2 + 1, MAX_OF_PORT + 2))
+    assert len(made) == len(kept)
 
 
 def test_a_process_that_exited_is_marked() -> None:
@@ -95,6 +111,13 @@ def test_a_sender_is_kept_for_notices_that_are_late() -> None:
     made.expire(BEGIN + 2 + KEEP_NS)
     assert made.senders_of(4000) == []
     assert made.senders_of(5000) == [sender(time=BEGIN + 1)]
+
+
+def test_an_old_sender_of_a_port_that_is_used_again_is_not_returned() -> None:
+    made = added(lookup(), lookup(tid=200, time=BEGIN + 1))
+    made.expire(BEGIN + 1 + KEEP_NS)
+    made.expire(BEGIN + 2 + KEEP_NS)
+    assert made.senders_of(4000) == [sender(200, time=BEGIN + 1)]
 
 
 def test_the_oldest_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +169,10 @@ def test_the_index_of_ports_agrees_with_the_senders(
         if pid and event.local_port and not event.flags:
             expected.setdefault(event.local_port, set()).add((pid, event.remote_port))
         if forgotten is not None:
-            made.forget(forgotten, made.senders_of(forgotten)[:1])
-            if forgotten in expected:
-                left = made.senders_of(forgotten)
-                expected[forgotten] = {(one.task.pid, one.remote_port) for one in left}
+            made.forget(forgotten, {(100, None)})
+            left = {(pid, to) for pid, to in expected.get(forgotten, ()) if pid != 100}
+            expected[forgotten] = left
     for port in range(4):
         found = {(one.task.pid, one.remote_port) for one in made.senders_of(port)}
         assert found == expected.get(port, set())
-    assert len(made) == sum(map(len, expected.values()))
+    assert len(made) == sum(len(made.senders_of(port)) for port in range(4))
