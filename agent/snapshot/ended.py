@@ -107,7 +107,10 @@ class EndedSockets:
         this one."""
         group = GROUP_OF[name if isinstance(name, str) else name[0]]
         if isinstance(name, str):  # A text table.
-            if self._connections is None or group != TCP:
+            if group != TCP:
+                return
+            if self._connections is None or not self._connections.is_reading:
+                self._noted.discard((netns, name))
                 return
         elif not self._sources or group not in (TCP, UDP):
             return

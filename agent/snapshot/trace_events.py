@@ -30,6 +30,8 @@ from .udp_switch import UdpSwitch
 
 # Seconds between two checks whether the instance still records; 40 µs each, in a thread.
 CHECK_SECONDS = 2.0
+# Seconds between two attempts of an agent that could not read events when it started.
+RETRY_SECONDS = 60.0
 # Processes that were read from procfs when they connected, 500 bytes each.
 MAX_FACTS = 5000
 # Processes that wait to be read; short-lived ones beyond that are known from events alone.
@@ -92,6 +94,7 @@ class TraceEvents:
 
     async def open(self) -> None:
         """Set up or find the instance, and begin to read it. Raises TraceUnavailable."""
+        self._checked_at = asyncio.get_running_loop().time()
         try:
             opened = self._opened = await self._calls.call("trace", self._open)
             threads = await self._calls.call("threads", list_threads, self._root)
@@ -161,9 +164,11 @@ class TraceEvents:
         self.off = reason
 
     async def check(self) -> None:
-        """Set the instance up again if it does not record any more; at most every CHECK_SECONDS."""
+        """Set the instance up again if it does not record any more, every CHECK_SECONDS at most; or
+        for the first time, every RETRY_SECONDS."""
         now = asyncio.get_running_loop().time()
-        if (self._reader is None and not self._was_open) or now - self._checked_at < CHECK_SECONDS:
+        pause = CHECK_SECONDS if self._was_open else RETRY_SECONDS
+        if now - self._checked_at < pause:
             return
         self._checked_at = now
         self._calls.forget_returned()
