@@ -118,3 +118,12 @@ complete -c sockagent -n _shtab_sockagent_using -l container -x -d 'Processes of
 complete -c sockagent -n _shtab_sockagent_using -l netns -x -d 'Sockets in the network namespace with this inode.'
 complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen" -d 'inbound, outbound or listen.'
 complete -c sockagent -n _shtab_sockagent_using -l event -xka "snapshot open update close" -d 'Socket records to report: snapshot, open, update, close (default all).'
+
+function _sockagent_events
+  set -l words (commandline -opc)
+  test (count $words) -gt 1; and test "$words[2..]" = "$argv"
+end
+
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
+complete -c sockagent -f -n '_sockagent_events events enable' -l udp   -d 'Also record which process sends UDP datagrams.'
