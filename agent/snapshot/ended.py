@@ -26,7 +26,7 @@ from ..model import Socket
 from .addresses import format_address
 from .ends import End, EndMatcher
 from .reading import GROUP_OF, TCP, UDP, Ended, EndedSocket, Group
-from .senders import SenderFinder, Surroundings
+from .senders import NoticedEnd, SenderFinder, Surroundings
 from .table_sources import ConnectionSource, EventSource, TableName
 
 # Sockets kept of a namespace: more than those of a large machine; 100 bytes each.
@@ -205,9 +205,10 @@ class EndedSockets:
             if found is not None:
                 at, row = found
                 self._remove_listener(row)
-                self._senders.forget(row, at, known)
                 figures = None if end.notice is None else end.notice.figures
-                listed.setdefault(at, {})[row.inode] = EndedSocket(row, end.finished, figures)
+                ended = EndedSocket(row, end.finished, figures)
+                self._senders.forget(NoticedEnd(ended, at, _received(end.notice)), known)
+                listed.setdefault(at, {})[row.inode] = ended
             elif end.notice is not None or self._is_reportable(end.finished):
                 unlisted.append(End(netns, end.notice, end.finished))
         made = self._make(unlisted, lambda netns: tables(netns, TCP), netns_inode)
@@ -253,8 +254,8 @@ class EndedSockets:
         ends: Sequence[End],
         tcp_table: Callable[[int], Table],
         netns_inode: Callable[[int], int | None],
-    ) -> list[tuple[EndedSocket, int | None]]:
-        """Return the sockets of ends that no table showed, in the same order, with the namespaces.
+    ) -> list[NoticedEnd]:
+        """Return the sockets of ends that no table showed, in the same order.
 
         The event shows which side began the connection; a notice alone does not.
         """
@@ -267,7 +268,7 @@ class EndedSockets:
             scope = Scope(netns_inode(netns), self._ephemeral)
             noticed[netns] = iter(short_lived(notices, tcp_table(netns), scope))
         inodes = {netns: None if netns is None else netns_inode(netns) for netns, *_rest in ends}
-        sockets: list[tuple[EndedSocket, int | None]] = []
+        sockets: list[NoticedEnd] = []
         for netns, notice, finished in ends:
             if notice is not None and netns is not None and not _shows_role(finished):
                 socket = next(noticed[netns])
@@ -277,7 +278,8 @@ class EndedSockets:
             else:
                 continue
             figures = None if notice is None else notice.figures
-            sockets.append((EndedSocket(socket, finished, figures), netns))
+            one = EndedSocket(socket, finished, figures)
+            sockets.append(NoticedEnd(one, netns, _received(notice)))
         return sockets
 
     def missing(self, name_of: Callable[[int], str]) -> list[str]:
@@ -299,6 +301,10 @@ class EndedSockets:
         if any(report.lost for report in self._reports):
             sentences.append("more sockets ended at once than the kernel's notices could report")
         return sentences
+
+
+def _received(notice: DestroyNotice | None) -> int:
+    return 0 if notice is None else notice.received
 
 
 def _ports(udp: Table) -> frozenset[int]:

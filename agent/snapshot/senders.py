@@ -2,11 +2,12 @@
 
 The notice of the end of a socket has its ports and addresses; a look-up of a route has the process
 and these ports. It is a guess: certain is only that the process sent from this port. It is made
-only if one process alone sent from the port, and no other socket has the port.
+only if one process alone sent from the port before the end, and no other socket has the port.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from socket import AF_INET
@@ -25,6 +26,15 @@ WAIT_SECONDS = 0.01
 _MAPPED = "::ffff:"
 _ANY = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 (nothing is bound)
 _time_of = attrgetter("time")
+
+
+class NoticedEnd(NamedTuple):
+    """A socket that ended, its network namespace, and when the notice of its end was received, in
+    nanoseconds of the trace clock; 0 without a notice."""
+
+    ended: EndedSocket
+    netns: int | None
+    received: int = 0
 
 
 class SenderSource(Protocol):
@@ -58,21 +68,21 @@ class SenderFinder:
 
     def __init__(self, source: SenderSource | None) -> None:
         self._source = source
-        self._waiting: list[tuple[EndedSocket, int | None, float]] = []  # Namespace; since when.
+        self._waiting: list[tuple[NoticedEnd, float]] = []  # With the time since when.
 
     @property
     def is_waiting(self) -> bool:
         """Return whether a socket waits for the look-ups of its port."""
         return bool(self._waiting)
 
-    def forget(self, socket: Socket, netns: int, known: Surroundings) -> None:
+    def forget(self, end: NoticedEnd, known: Surroundings) -> None:
         """Forget the senders of a socket that a poll saw, whose holder procfs shows."""
-        if self._source is not None and socket.proto == PROTO:
-            _take(self._source, socket, netns, known)
+        if self._source is not None and end.ended.socket.proto == PROTO:
+            _take(self._source, end, known)
 
     def find(
         self,
-        ended: Iterable[tuple[EndedSocket, int | None]],
+        ends: Iterable[NoticedEnd],
         known: Surroundings,
         now: float,
         *,
@@ -80,37 +90,50 @@ class SenderFinder:
     ) -> list[EndedSocket]:
         """Return sockets that ended, and those that have waited long enough, with their senders.
 
-        Each comes with its network namespace, None if that is not known. ``now`` is in seconds of
-        any clock. ``are_late``: earlier events than those that were read are still to come.
+        ``now`` is in seconds of any clock. ``are_late``: earlier events than those that were read
+        are still to come.
         """
         source = self._source
         if source is None or not source.has_senders:
             source = None
-        pending = [*self._waiting, *((one, netns, now) for one, netns in ended)]
+        pending = [*self._waiting, *((end, now) for end in ends)]
         self._waiting = []
+        # Of several sockets that had a port one after the other it is not known which one sent.
+        users = Counter(
+            (end.netns, end.ended.socket.local_port)
+            for end, _since in pending
+            if end.ended.socket.proto == PROTO
+        )
         found: list[EndedSocket] = []
-        for one, netns, since in pending:
+        for end, since in pending:
+            one, netns, _received = end
             if source is None or netns is None or one.socket.proto != PROTO:
                 found.append(one)
                 continue
-            senders = _take(source, one.socket, netns, known)
+            port = one.socket.local_port
+            senders = _take(source, end, known)
             if not senders and (are_late or now - since < WAIT_SECONDS):
-                self._waiting.append((one, netns, since))
+                self._waiting.append((end, since))
                 continue
-            is_shared = not one.socket.remote_port and one.socket.local_port in known.ports(netns)
+            is_shared = not one.socket.remote_port and (
+                users[netns, port] > 1 or port in known.ports(netns)
+            )
             is_clear = len({sender.process for sender in senders}) == 1 and not is_shared
             found.append(one._replace(sender=max(senders, key=_time_of)) if is_clear else one)
         return found
 
 
-def _take(source: SenderSource, socket: Socket, netns: int, known: Surroundings) -> list[Sender]:
+def _take(source: SenderSource, end: NoticedEnd, known: Surroundings) -> list[Sender]:
     """Return the senders that may have used a socket. Forget them, and what else their processes
     sent from its port: to other destinations, before the socket was connected."""
+    (socket, *_others), netns, received = end
     port = socket.local_port or 0
     senders = [
         sender
         for sender in source.senders_of(port)
-        if _fits(sender, socket) and known.netns_of(sender.task) in (None, netns)
+        if sender.time <= received
+        and _fits(sender, socket)
+        and known.netns_of(sender.task) in (None, netns)
     ]
     if senders:
         source.forget_senders(port, {sender.process for sender in senders})

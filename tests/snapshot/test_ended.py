@@ -194,7 +194,7 @@ def test_an_end_between_polls_lets_the_next_poll_read_the_udp_tables() -> None:
 def udp_notice(cookie: int, port: int) -> DestroyNotice:
     row = struct.pack("=BBBB", socket.AF_INET, 7, 0, 0) + struct.pack("!HH", port, 0) + bytes(32)
     row += bytes(4) + struct.pack("=Q", cookie) + bytes(20)
-    return DestroyNotice(cookie, "udp", row)
+    return DestroyNotice(cookie, "udp", row, received=5)
 
 
 def test_a_udp_socket_that_no_reading_showed_has_the_process_that_sent_from_its_port() -> None:

@@ -232,7 +232,7 @@ class TraceReader:
     def _read_and_wait(self, pause: float) -> None:
         """Read; wait for the next events, or read again after a pause while there are some."""
         count = self.read()
-        if self.connections.has_news:
+        if self.connections.has_news or self.routes.has_news:
             self._on_report()
         if self.failure is not None:
             return

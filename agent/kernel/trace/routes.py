@@ -15,7 +15,7 @@ from .connections import NOT_IN_PROCESS
 from .events import RouteLookup
 from .tasks import Task, TaskTable
 
-# Senders that are remembered, 450 bytes each; beyond that those of the ports that were not used for
+# Senders that are remembered, 400 bytes each; beyond that those of the ports that were not used for
 # the longest time are forgotten. They suffice for 3,000 sockets a second between two polls that are
 # a second apart, and KEEP_NS besides.
 MAX_SENDERS = 20_000
@@ -34,7 +34,7 @@ _DROPPED = MAX_SENDERS // 16  # Ports that are forgotten at a time: see ``drop_o
 
 
 class Sender(NamedTuple):
-    """A process that sent from a port, and when it last did so to this destination.
+    """A process that sent from a port, and when it first did so to this destination.
 
     ``local`` is zero if the kernel had not chosen an address yet. ``exited``: the process has
     begun to exit since then.
@@ -58,17 +58,20 @@ ProcessId = tuple[int, int | None]  # Its pid, and when it was created, if that 
 
 
 class RouteTable:
-    """The processes that sent from each port, the newest look-up last."""
+    """The processes that sent from each port, the newest one last."""
 
     def __init__(self, tasks: TaskTable) -> None:
         self._tasks = tasks
-        self._ports: dict[int, list[Sender]] = {}  # In the order of their newest look-ups.
+        self._ports: dict[int, list[Sender]] = {}  # In the order of their newest senders.
         self._size = 0
         self._taken_at = 0  # The time up to which ends were reported.
         self._oldest = 0  # The time before which senders are too old.
         self._second = 0  # When the second that is counted ends.
         self._count = 0
         self.is_flooded = False  # Look-ups are not remembered: there were too many.
+        # A port was used of which nothing was remembered: ends should be read soon, before another
+        # socket has the port.
+        self.has_news = False
 
     def __len__(self) -> int:
         """Return the number of senders that are remembered."""
@@ -90,13 +93,15 @@ class RouteTable:
             return
         # Sender() takes twice the time.
         new = tuple.__new__(Sender, (task, time, family, local, remote, remote_port, False))
-        senders = self._ports.pop(port, None)
+        senders = self._ports.get(port)
         if senders is None:
             senders = []
-        self._ports[port] = senders
-        if senders and _is_repeated(senders[-1], new):
-            senders[-1] = new
+            self.has_news = True
+        elif _is_repeated(senders[-1], new) and senders[-1].time >= self._oldest:
             return
+        else:
+            del self._ports[port]
+        self._ports[port] = senders
         senders.append(new)
         self._size += 1
         if len(senders) > MAX_OF_PORT:
@@ -129,6 +134,7 @@ class RouteTable:
     def expire(self, now: int) -> None:
         """Forget what is too old for the ends that are reported now."""
         self._oldest, self._taken_at = self._taken_at - KEEP_NS, now
+        self.has_news = False
         old: list[int] = []
         for port, senders in self._ports.items():
             if senders[-1].time >= self._oldest:

@@ -49,7 +49,7 @@ def sender(pid: int = 100, time: int = BEGIN, to: int = 53) -> Sender:
 
 def test_a_process_is_known_by_the_port_from_which_its_threads_send() -> None:
     made = added(lookup(), lookup(tid=101, time=BEGIN + 1), lookup(5000, tid=200))
-    assert made.senders_of(4000) == [sender(time=BEGIN + 1)]
+    assert made.senders_of(4000) == [sender()]
     assert made.senders_of(5000) == [sender(200)]
     assert made.senders_of(6000) == []
 
@@ -73,10 +73,26 @@ def test_each_destination_and_each_process_counts() -> None:
     assert (len(made), made.senders_of(4000)) == (0, [])
 
 
-def test_of_the_same_destination_the_newest_look_up_is_remembered() -> None:
+def test_of_the_same_destination_the_first_look_up_is_remembered() -> None:
     made = added(*(lookup(time=BEGIN + number) for number in range(5)))
-    assert made.senders_of(4000) == [sender(time=BEGIN + 4)]
+    assert made.senders_of(4000) == [sender()]
     assert len(made) == 1
+    made.expire(BEGIN + 5 + KEEP_NS)
+    made.expire(BEGIN + 6 + KEEP_NS)
+    made.add(lookup(time=BEGIN + 7))  # The first one is too old.
+    assert made.senders_of(4000) == [sender(time=BEGIN + 7)]
+
+
+def test_a_port_of_which_nothing_was_remembered_is_news() -> None:
+    made = added(lookup())
+    news = [made.has_news]
+    for event in (None, lookup(tid=200, time=BEGIN + 2), lookup(5000, time=BEGIN + 2)):
+        if event is None:
+            made.expire(BEGIN + 1)
+        else:
+            made.add(event)
+        news.append(made.has_news)
+    assert news == [True, False, False, True]
 
 
 def test_of_one_port_the_newest_destinations_are_remembered() -> None:
