@@ -34,7 +34,7 @@ _USER_LIMITS = Limits()
 # Settings of reading sockets, which an agent that only prints remote feeds does not do.
 _USER_LIMIT_SETTINGS = ("max_user_descriptors", "max_user_holdings", "max_user_namespaces")
 _READ_SETTINGS = (
-    "interval", "sweep", "stats", "all", "cmdline", "proc", "source", "events",
+    "interval", "sweep", "stats", "all", "cmdline", "proc", "source", "events", "events_udp",
     *_USER_LIMIT_SETTINGS,
 )  # fmt: skip
 # Settings of a server that are settings of a client, too.
@@ -197,6 +197,7 @@ class Config:
     source: str = "auto"
     # Whether trace events are read: on, off, or auto: where they can be read.
     events: str = "auto"
+    events_udp: bool = False  # Whether to read the events that show who sends datagrams, too.
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
     max_user_holdings: int = _USER_LIMITS.holdings
@@ -225,6 +226,10 @@ class Config:
             _check_seconds("stats", self.stats, MIN_STATS_SECONDS)
         if self.events == "on" and not self.is_continuous:
             raise UsageError("events", "on requires --follow or --listen")
+        if self.events_udp and self.events == "off":
+            raise UsageError("events-udp", "cannot be combined with --events off")
+        if self.events_udp and not self.is_continuous:
+            raise UsageError("events-udp", "requires --follow or --listen")
         if self.stats is not None and not self.is_continuous:
             raise UsageError("stats", "requires --follow or --listen")
         is_short = not (self.is_continuous or self.view.read)

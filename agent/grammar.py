@@ -215,6 +215,10 @@ def build_parser() -> ArgumentParser:
         help="Whether to read the kernel's trace events, which show connections between two polls "
         "with their processes; auto is on where they can be read (default auto).",
     )  # fmt: skip
+    add("--events-udp", action="store_true",
+        help="Also read the trace events that show which process sends UDP datagrams; they cost "
+        "time for each datagram. Requires --follow or --listen.",
+    )  # fmt: skip
     for name, text in _USER_LIMITS.items():
         add(f"--max-user-{name}", type=int, metavar="N", help=text)
     add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")

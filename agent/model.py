@@ -147,7 +147,7 @@ class Holding(NamedTuple):
     If the holder is unknown, ``process`` is None, ``fds`` is empty and ``cgroup`` is that of the
     socket, if known. ``peer_pid`` is a holder of a unix socket's peer. ``omitted_fds`` counts the
     descriptors that ``fds`` does not list. ``attribution`` is one of ATTRIBUTIONS, of a TCP
-    connection that no poll saw; None if its process is unknown.
+    connection that no poll saw, or UDP_ATTRIBUTION; None if its process is unknown.
     """
 
     socket: Socket
@@ -163,6 +163,8 @@ class Holding(NamedTuple):
 # How the process of a connection that no poll saw was found: it connected; it held the connection
 # last; it is the only holder of the listening socket, which is a guess.
 ATTRIBUTIONS = ("connect", "close", "listener")
+# Of a UDP socket: it sent from the port of the socket, which is a guess.
+UDP_ATTRIBUTION = "route"
 # (pid, inode); the pid is None for a socket without a known holder.
 HoldingKey = tuple[int | None, int]
 

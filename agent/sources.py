@@ -64,7 +64,7 @@ async def open_trace(config: Config, scanner: ProcessScanner) -> TraceEvents | N
     from .kernel.trace.unavailable import TraceUnavailable
     from .snapshot.trace_events import TraceEvents
 
-    trace = TraceEvents(scanner)
+    trace = TraceEvents(scanner, udp=config.events_udp)
     try:
         await trace.open()
     except TraceUnavailable as error:

@@ -84,6 +84,17 @@ BASH_WRAPPER = """
 
 _sockagent() {
   local -a words=("${COMP_WORDS[@]:0:COMP_CWORD+1}")
+  if ((COMP_CWORD == 1)) && [[ ${words[1]} == [!-]* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W events -- "${words[1]}")
+    return
+  fi
+  if ((COMP_CWORD > 1)) && [[ ${words[1]} == events ]]; then
+    local choices=
+    ((COMP_CWORD == 2)) && choices="enable disable status --help"
+    ((COMP_CWORD == 3)) && [[ ${words[2]} == enable ]] && choices=--udp
+    mapfile -t COMPREPLY < <(compgen -W "$choices" -- "${words[-1]}")
+    return
+  fi
   [[ ${words[-1]} == [=:] ]] && words+=("")
   local option=${words[-2]} value=${words[-1]}
   if [[ $option == : ]]; then
@@ -102,6 +113,36 @@ _sockagent() {
 }
 
 complete -F _sockagent sockagent
+"""
+
+
+# The parser of the options does not have the command sockagent events.
+ZSH_EVENTS = """\
+_shtab_sockagent() {
+  if (( CURRENT == 2 )) && [[ $words[2] == [^-]* ]]; then
+    compadd events
+    return
+  fi
+  if (( CURRENT > 2 )) && [[ $words[2] == events ]]; then
+    if (( CURRENT == 3 )); then
+      compadd -- enable disable status --help
+    elif (( CURRENT == 4 )) && [[ $words[3] == enable ]]; then
+      compadd -- --udp
+    fi
+    return
+  fi
+"""
+FISH_EVENTS = """
+function _sockagent_events
+  set -l words (commandline -opc)
+  test (count $words) -gt 1; and test "$words[2..]" = "$argv"
+end
+
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events \
+  -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
+complete -c sockagent -f -n '_sockagent_events events enable' -l udp \
+  -d 'Also record which process sends UDP datagrams.'
 """
 
 
@@ -132,7 +173,11 @@ def completions(shell: str) -> str:
     text = shtab.complete(parser, shell)
     if shell == "bash":
         text += BASH_WRAPPER
-    if shell == "zsh":  # "=" after the name: accept --option=VALUE as well as --option VALUE.
+    if shell == "fish":
+        text += FISH_EVENTS
+    if shell == "zsh":
+        text = text.replace("_shtab_sockagent() {\n", ZSH_EVENTS)
+        # "=" after the name: accept --option=VALUE as well as --option VALUE.
         text = re.sub(r'^(  (?:"\*)?"?--[a-z-]+)(?=\[.*\]:)', r"\1=", text, flags=re.MULTILINE)
         # With shtab's specifications of arguments that are not options, zsh completes no options
         # after a target.

@@ -12,6 +12,7 @@ from agent.model import (
     DATAGRAM_STATES,
     INET_PROTOS,
     TCP_STATES,
+    UDP_ATTRIBUTION,
     UNIX_STATES,
     CgroupInfo,
     Coverage,
@@ -140,6 +141,12 @@ unseen = st.builds(
     st.none() | processes,
     owners,
     st.none() | st.sampled_from(ATTRIBUTIONS),
+)
+unseen_udp = st.builds(
+    lambda one: one._replace(
+        socket=one.socket._replace(proto="udp"), attribution=one.process and UDP_ATTRIBUTION
+    ),
+    unseen,
 )
 times = st.none() | st.floats(1.0e9, 4.0e9)
 big = st.integers(0, 2**64 - 1)

@@ -34,10 +34,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         instance, "remove_abandoned", lambda *words: calls.append(("abandoned", *words))
     )
     monkeypatch.setattr(instance, "status", lambda _root, _name: InstanceStatus())
+    monkeypatch.setattr(
+        events_command, "disable_udp", lambda *words: calls.append(("no udp", *words))
+    )
+
+    def enable_udp(path: str) -> str | None:
+        calls.append(("udp", path))
+        return "no UDP events: for a reason"
+
+    monkeypatch.setattr(events_command, "enable_udp", enable_udp)
     return calls
 
 
-@pytest.mark.parametrize("words", [[], ["on"], ["enable", "disable"], ["--enable"], [""]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["on"], ["enable", "disable"], ["--enable"], [""], ["--udp"], ["status", "--udp"]],
+)
 def test_other_words_are_wrong_usage(words: list[str], calls: list[tuple[str, ...]]) -> None:
     with pytest.raises(CommandError, match=r"^events: expected enable, disable or status, .*; see"):
         run_events(words)
@@ -61,11 +73,22 @@ def test_the_instance_is_that_of_the_service(
     assert calls == [
         ("abandoned", "/t"),
         ("enable", "/t", "sockagent"),
+        ("no udp", "/t/sockagent"),
         ("disable", "/t", "sockagent"),
     ]
     assert [line.split(":")[0] for line in lines] == ["warning"] * 2
     assert "1024 KiB instead of" in lines[0]
     assert "refused the filter" in lines[1]
+
+
+def test_udp_events_are_switched_on_and_why_they_stay_off_is_a_warning(
+    calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(events_command, "log", lines.append)
+    assert run_events(["enable", "--udp"]) == ""
+    assert calls[1:] == [("enable", "/t", "sockagent"), ("udp", "/t/sockagent")]
+    assert lines[-1] == "warning: no UDP events: for a reason"
 
 
 def test_the_status_of_no_instance_names_the_command(calls: list[tuple[str, ...]]) -> None:
@@ -81,12 +104,14 @@ def test_the_status_names_what_is_off() -> None:
     )  # fmt: skip
     lines = describe("/t/instances/sockagent", status).splitlines()
     assert [line.split()[0] for line in lines] == [
-        "instance", "state", "events", "reader", "buffer", "waiting", "lost"
+        "instance", "state", "events", "udp", "reader", "buffer", "waiting", "lost"
     ]  # fmt: skip
     assert lines[1].endswith(" on")
     assert lines[2].endswith(f"{EVENTS[-1]}; off: {EVENTS[0]}")
-    assert lines[4].endswith("4096 KiB for each of 2 CPUs")
-    assert lines[6].endswith("7 events")
+    assert lines[3].endswith(" off")
+    assert lines[5].endswith("4096 KiB for each of 2 CPUs")
+    assert lines[7].endswith("7 events")
+    assert " on" in describe("/t/instances/sockagent", status._replace(udp=True)).splitlines()[3]
 
 
 def test_a_failure_is_one_line_with_status_1(

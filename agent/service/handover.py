@@ -19,6 +19,7 @@ import orjson
 from .. import __version__, model
 from ..model import (
     ATTRIBUTIONS,
+    UDP_ATTRIBUTION,
     CgroupInfo,
     Closed,
     Coverage,
@@ -193,7 +194,7 @@ _SHORT_LIVED = (_NUMBER, _TIME | _NONE, _TIME | _NONE, _LIST | _NONE, _TEXT_OR_N
 _KEY = (_NUMBER_OR_NONE, _NUMBER)
 _REASONS = frozenset({"closed", "exited", "attributed"})
 # One text for all holdings.
-_ATTRIBUTIONS = {None: None} | {name: name for name in ATTRIBUTIONS}
+_ATTRIBUTIONS = {None: None} | {name: name for name in (*ATTRIBUTIONS, UDP_ATTRIBUTION)}
 # Of the year 9999: a later time cannot be written as a date.
 _MAX_SECONDS = 253_402_300_799.0
 

@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import Protocol
 
 from ..kernel.trace.connections import CLIENT
+from ..kernel.trace.routes import Sender
 from ..kernel.trace.tasks import Task
-from ..model import Process, ShortLived, Socket, SocketEnd
+from ..model import UDP_ATTRIBUTION, Process, ShortLived, Socket, SocketEnd
 from .holders import Holders
 from .holding import HoldingBuilder
 from .reading import EndedSocket
@@ -141,9 +142,11 @@ class Attribution:
         return None
 
     def short_lived(self, ended: EndedSocket, to_unix: Callable[[int], float]) -> ShortLived:
-        """Return the holding of a connection that no poll published. ``to_unix`` converts times of
+        """Return the holding of a socket that no poll published. ``to_unix`` converts times of
         events to seconds since the Unix epoch."""
-        socket, finished, figures = ended
+        socket, finished, figures, sender = ended
+        if sender is not None:
+            return self._sent(socket, sender)
         if finished is None:
             return ShortLived(self._builder.build(socket, None, ()), end=SocketEnd(None, figures))
         process = None if finished.task is None else self.process_of(finished.task, finished.closed)
@@ -161,6 +164,14 @@ class Attribution:
             SocketEnd(closed, figures),
             None if process is None else "exited" if finished.exited else "closed",
         )
+
+    def _sent(self, socket: Socket, sender: Sender) -> ShortLived:
+        """Return the holding of a UDP socket by a process that sent from its port."""
+        process = self.process_of(sender.task, sender.time)
+        if process is None:
+            return ShortLived(self._builder.build(socket, None, ()))
+        holding = self._builder.build(socket, process, (), None, UDP_ATTRIBUTION)
+        return ShortLived(holding, reason="exited" if sender.exited else "closed")
 
     def _guess(self, socket: Socket) -> tuple[Process | None, str | None]:
         """Return the only holder of the listener that accepted a connection."""

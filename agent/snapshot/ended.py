@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import chain
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6
 
 from ..bounded import drop_oldest
 from ..kernel.netlink.destroy import DestroyNotice, short_lived
@@ -23,8 +23,10 @@ from ..kernel.trace.connections import (
 )
 from ..kernel.trace.tasks import Task
 from ..model import Socket
+from .addresses import format_address
 from .ends import End, EndMatcher
 from .reading import GROUP_OF, TCP, UDP, Ended, EndedSocket, Group
+from .senders import NoticedEnd, SenderFinder, Surroundings
 from .table_sources import ConnectionSource, EventSource, TableName
 
 # Sockets kept of a namespace: more than those of a large machine; 100 bytes each.
@@ -34,16 +36,12 @@ DIRECTIONS: dict[str | None, str] = {
     CLIENT: "outbound", SERVER: "inbound", LISTENER: "listen"
 }  # fmt: skip
 _FAMILIES = {int(AF_INET): "inet", int(AF_INET6): "inet6"}
+UDP_TABLE: Group = ("udp", "udp6")  # Of one netlink dump.
+_UDP = frozenset({"udp", "udplite"})
 _NO_REPORT = ConnectionReport((), (), 0)
 
 # A socket's cookie or, where no table shows cookies, its local and remote address and port.
 RowKey = int | tuple[str | None, int | None, str | None, int | None]
-
-
-@lru_cache(maxsize=65_536)
-def format_address(family: int, raw: bytes) -> str:
-    """Return an address of a trace event as tables show it; ``raw`` has 16 bytes."""
-    return inet_ntop(AF_INET, raw[12:]) if family == AF_INET else inet_ntop(AF_INET6, raw)
 
 
 def row_key(ends: Endpoints) -> RowKey:
@@ -73,6 +71,9 @@ class EndedSockets:
         self._connections = connections
         self._ephemeral = ephemeral
         self._matcher = EndMatcher()
+        self._senders = SenderFinder(connections)
+        # Namespaces that lost a UDP socket, or may have, since the last call of ``forced``.
+        self._udp_moved: set[int] = set()
         # Sockets that a table showed and whose end was not reported yet, by namespace and key, in
         # the order in which they were read first.
         self._rows: dict[int, dict[RowKey, Socket]] = {}
@@ -83,7 +84,7 @@ class EndedSockets:
     @property
     def is_waiting(self) -> bool:
         """Return whether something that was received is to be reported by a later ``take``."""
-        return self._matcher.is_waiting
+        return self._matcher.is_waiting or self._senders.is_waiting
 
     @property
     def matcher(self) -> EndMatcher:
@@ -91,8 +92,11 @@ class EndedSockets:
         return self._matcher
 
     def forced(self) -> dict[int, set[Group]]:
-        """Return the groups of tables, by namespace, that lost a socket or may have."""
-        groups: dict[int, set[Group]] = {}
+        """Return the groups of tables, by namespace, that lost a socket or may have, since the last
+        call. Those of UDP are read although ``take`` has taken in the ends: a socket that replaces
+        another one changes no counter, and no event shows it."""
+        groups: dict[int, set[Group]] = {netns: {UDP} for netns in self._udp_moved}
+        self._udp_moved = set()
         for source in self._sources:
             for netns, protos in source.pending().items():
                 groups.setdefault(netns, set()).update(GROUP_OF[proto] for proto in protos)
@@ -103,7 +107,10 @@ class EndedSockets:
         this one."""
         group = GROUP_OF[name if isinstance(name, str) else name[0]]
         if isinstance(name, str):  # A text table.
-            if self._connections is None or group != TCP:
+            if group != TCP:
+                return
+            if self._connections is None or not self._connections.is_reading:
+                self._noted.discard((netns, name))
                 return
         elif not self._sources or group not in (TCP, UDP):
             return
@@ -159,7 +166,7 @@ class EndedSockets:
 
     def take(
         self,
-        tcp_table: Callable[[int], Table],
+        tables: Callable[[int, Group], Table],
         netns_inode: Callable[[int], int | None],
         netns_of: Callable[[Task], int | None],
         now: float,
@@ -167,10 +174,13 @@ class EndedSockets:
         """Return the sockets that ended since the last call; and those that a table showed, by
         namespace and inode, of which the caller drops the rows.
 
-        ``tcp_table`` returns the newest TCP table of a namespace, whose listeners show which side
-        began a connection; ``netns_inode`` the inode of a namespace, ``netns_of`` the namespace of
-        a process. ``now`` is in seconds of the monotonic clock.
+        ``tables`` returns the newest table of a namespace, of TCP, whose listeners show which side
+        began a connection, or of UDP; ``netns_inode`` the inode of a namespace, ``netns_of`` the
+        namespace of a process. ``now`` is in seconds of the monotonic clock.
         """
+        for one in self._sources:
+            moved = (netns for netns, protos in one.pending().items() if _UDP.intersection(protos))
+            self._udp_moved.update(moved)
         # Notices first: an event is written before its notice.
         self._reports = [source.take() for source in self._sources]
         source = self._connections
@@ -184,6 +194,7 @@ class EndedSockets:
             has_notices=bool(self._sources),
             are_late=not report.complete,
         )
+        known = Surroundings(netns_of, cache(lambda netns: _ports(tables(netns, UDP_TABLE))))
         listed: dict[int, dict[int, EndedSocket]] = {}
         unlisted: list[End] = []
         for end in ends:
@@ -195,10 +206,13 @@ class EndedSockets:
                 at, row = found
                 self._remove_listener(row)
                 figures = None if end.notice is None else end.notice.figures
-                listed.setdefault(at, {})[row.inode] = EndedSocket(row, end.finished, figures)
+                ended = EndedSocket(row, end.finished, figures)
+                self._senders.forget(NoticedEnd(ended, at, _received(end.notice)), known)
+                listed.setdefault(at, {})[row.inode] = ended
             elif end.notice is not None or self._is_reportable(end.finished):
                 unlisted.append(End(netns, end.notice, end.finished))
-        sockets = self._make(unlisted, tcp_table, netns_inode)
+        made = self._make(unlisted, lambda netns: tables(netns, TCP), netns_inode)
+        sockets = self._senders.find(made, known, now, are_late=not report.complete)
         by_inode = {inode: one for rows in listed.values() for inode, one in rows.items()}
         rows = {
             netns: {inode: one.socket for inode, one in found.items()}
@@ -240,7 +254,7 @@ class EndedSockets:
         ends: Sequence[End],
         tcp_table: Callable[[int], Table],
         netns_inode: Callable[[int], int | None],
-    ) -> list[EndedSocket]:
+    ) -> list[NoticedEnd]:
         """Return the sockets of ends that no table showed, in the same order.
 
         The event shows which side began the connection; a notice alone does not.
@@ -254,7 +268,7 @@ class EndedSockets:
             scope = Scope(netns_inode(netns), self._ephemeral)
             noticed[netns] = iter(short_lived(notices, tcp_table(netns), scope))
         inodes = {netns: None if netns is None else netns_inode(netns) for netns, *_rest in ends}
-        sockets = []
+        sockets: list[NoticedEnd] = []
         for netns, notice, finished in ends:
             if notice is not None and netns is not None and not _shows_role(finished):
                 socket = next(noticed[netns])
@@ -264,7 +278,8 @@ class EndedSockets:
             else:
                 continue
             figures = None if notice is None else notice.figures
-            sockets.append(EndedSocket(socket, finished, figures))
+            one = EndedSocket(socket, finished, figures)
+            sockets.append(NoticedEnd(one, netns, _received(notice)))
         return sockets
 
     def missing(self, name_of: Callable[[int], str]) -> list[str]:
@@ -286,6 +301,15 @@ class EndedSockets:
         if any(report.lost for report in self._reports):
             sentences.append("more sockets ended at once than the kernel's notices could report")
         return sentences
+
+
+def _received(notice: DestroyNotice | None) -> int:
+    return 0 if notice is None else notice.received
+
+
+def _ports(udp: Table) -> frozenset[int]:
+    """Return the local ports of the sockets in a table."""
+    return frozenset(row.local_port for row in udp.rows.values() if row.local_port)
 
 
 def _shows_role(finished: Finished | None) -> bool:

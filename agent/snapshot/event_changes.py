@@ -7,13 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ..model import Holding, ShortLived, SocketEnd
+from ..model import Holding, ShortLived, Socket, SocketEnd
 from .attribution import Attribution
 from .reading import Ended, EndedSocket
 
 # Of several readings of two clocks, the one counts between which the least time passed.
 CLOCK_READINGS = 3
 CLOCK_NOISE_SECONDS = 0.001
+
+
+def may_be_in_no_table(socket: Socket) -> bool:
+    """Return whether a socket that ended may have been in no table while it was open."""
+    return socket.proto == "tcp" and socket.remote_addr is None
 
 
 def without_unlisted(ended: Iterable[EndedSocket], gone: Counter[str | None]) -> list[EndedSocket]:
@@ -26,7 +31,7 @@ def without_unlisted(ended: Iterable[EndedSocket], gone: Counter[str | None]) ->
     remaining = gone["tcp"]
     others = []
     for one in ended:
-        if remaining > 0 and one.socket.proto == "tcp" and one.socket.remote_addr is None:
+        if remaining > 0 and may_be_in_no_table(one.socket):
             remaining -= 1
         else:
             others.append(one)
@@ -69,7 +74,7 @@ class EventChanges:
                 # has exited is found out from the processes.
                 made = made._replace(holding=holding, reason=None)
             self._short_lived.append(made)
-        for inode, (_socket, finished, figures) in ended.listed.items():
+        for inode, (_socket, finished, figures, _sender) in ended.listed.items():
             at = None if finished is None else self._to_unix(finished.closed)
             self._ended[inode] = SocketEnd(at, figures)
 

@@ -7,7 +7,7 @@ a socket without a holder is published. Pure: no files, no clock, no asyncio.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -60,9 +60,13 @@ class Join:
     and ``apply``. Of these only ``end`` and ``apply`` change what is kept for the next poll."""
 
     def __init__(
-        self, holders: Holders, builder: HoldingBuilder, *, has_events: bool = False
+        self,
+        holders: Holders,
+        builder: HoldingBuilder,
+        *,
+        has_events: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``has_events``: trace events report the ends of TCP connections."""
+        """``has_events`` returns whether trace events report the ends of TCP connections."""
         self._holders = holders
         self._builder = builder
         self._has_events = has_events
@@ -132,7 +136,7 @@ class Join:
         tables show connections whose ends trace events report, its inode, negative."""
         if socket.cookie is not None:
             return socket.cookie
-        return -socket.inode if self._has_events and socket.proto == "tcp" else None
+        return -socket.inode if socket.proto == "tcp" and self._has_events() else None
 
     def dirty(self, changes: Iterable[HoldingKey], inodes: Iterable[int]) -> set[int]:
         """Return the sockets to join again: those of ``changes``, ``inodes``, and those in doubt. A

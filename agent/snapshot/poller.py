@@ -23,7 +23,7 @@ from ..model import (
 from .attribution import Attribution
 from .blocking import BlockingCalls, place_of_process
 from .coverage import coverage
-from .event_changes import EventChanges, without_unlisted
+from .event_changes import EventChanges, may_be_in_no_table, without_unlisted
 from .event_join import EventJoin
 from .holders import Holders
 from .holding import HoldingBuilder
@@ -72,11 +72,9 @@ class Poller:
         self._refresher = HolderRefresher(scanner, self.holders, sweep, self.calls, limits)
         self._sweep = sweep
         self.trace = trace
-        has_events = trace is not None and trace.is_reading
-        connections = trace if has_events else None
-        self.tables = TableReader(self.procfs, sources, events, self.calls, connections)
+        self.tables = TableReader(self.procfs, sources, events, self.calls, trace)
         self.builder = HoldingBuilder(self._users.find_owner, self._cgroup)
-        self._join = Join(self.holders, self.builder, has_events=has_events)
+        self._join = Join(self.holders, self.builder, has_events=self._has_events)
         self._attribution = Attribution(
             self.holders, self.builder, trace, scanner.start_time, self._holders_of_listener
         )
@@ -96,7 +94,10 @@ class Poller:
         self.calls.forget_returned()
         try:
             if self.trace is not None:
+                had_events = self._has_events()
                 await self.trace.check()
+                if self._has_events() and not had_events:
+                    self.tables.read_all_again()
             pids = await self.list_processes()
             return await self._poll(pids)
         except OSError as error:
@@ -206,9 +207,9 @@ class Poller:
         await trace.wait_for_facts()
         ended = self._take_ended()
         # A table may list no socket that is bound but has no peer: see ``without_unlisted``.
-        self._postponed += (one for one in ended.unlisted if one.socket.remote_addr is None)
+        self._postponed += (one for one in ended.unlisted if may_be_in_no_table(one.socket))
         self._shown.add_short_lived(
-            one for one in ended.unlisted if one.socket.remote_addr is not None
+            one for one in ended.unlisted if not may_be_in_no_table(one.socket)
         )
         inodes = set(ended.listed)
         self._inodes |= inodes  # The next poll joins them, should this fail.
@@ -244,6 +245,9 @@ class Poller:
         self._shown.add_ended(ended, self._join.end(ended.listed))
         return ended
 
+    def _has_events(self) -> bool:
+        return self.trace is not None and self.trace.is_reading
+
     def _holders_of_listener(self, socket: Socket) -> list[int]:
         inodes = self.tables.ends.listener_inodes(socket)
         return [pid for inode in inodes for pid in self.holders.pids_of(inode)]
@@ -251,7 +255,7 @@ class Poller:
     def _read_seconds(self) -> float:
         """Return in how many seconds all tables are read. Events show all that changes without
         moving a counter, unless some were lost."""
-        if self.trace is None or not self.trace.is_reading:
+        if not self._has_events():
             return READ_SECONDS
         return max(READ_SECONDS, self._sweep)
 
@@ -326,6 +330,7 @@ class Poller:
             *self._refresher.beyond_limits(),
             *self.namespaces.missing(),
             *self._lost_events(),
+            *([] if self.trace is None else self.trace.missing()),
         ]
         seen = coverage(self.holders, namespaces, failed, hidden=self._hidden, unread=unread)
         if self.trace is not None:

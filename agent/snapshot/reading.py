@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..kernel.procfs.mount import NetnsMember
 from ..kernel.procfs.net_tables import table_of
 from ..kernel.trace.connections import Finished, Started
+from ..kernel.trace.routes import Sender
 from ..model import Socket, TcpFigures
 
 # Names of files in /proc/net. Each group is read in a thread of its own.
@@ -81,11 +82,13 @@ class EndedSocket(NamedTuple):
     """A socket that ended, as a table showed it last, or as the report of its end shows it.
 
     ``finished`` is the trace event of its end, ``figures`` are those of the destroy notice.
+    ``sender`` is a process that sent from its port, which may be that of the socket.
     """
 
     socket: Socket
     finished: Finished | None = None
     figures: TcpFigures | None = None
+    sender: Sender | None = None
 
 
 class Ended(NamedTuple):

@@ -22,6 +22,7 @@ from ..kernel.rows import Scope, Table
 from ..kernel.trace.connections import ConnectionReport, Endpoints
 from ..model import Socket
 from .reading import Group
+from .senders import SenderSource
 
 # A file in /proc/net, or the files that one netlink dump stands for.
 TableName = str | Group
@@ -77,8 +78,8 @@ class EventSource(Protocol):
         """Return the events since the last call."""
 
 
-class ConnectionSource(Protocol):
-    """Reports TCP connections with their processes, in the event loop."""
+class ConnectionSource(SenderSource, Protocol):
+    """Reports TCP connections with their processes, and senders over UDP, in the event loop."""
 
     @property
     def is_reading(self) -> bool:

@@ -276,7 +276,7 @@ class TableReader:
         are not among ``namespaces`` are left: an open netlink socket would keep them alive.
         ``netns_of`` returns the namespace of a process."""
         ended, listed = self._ended.take(
-            lambda netns: self._tables.get((netns, TCP)),
+            lambda netns, group: self._tables.get((netns, group)),
             self._procfs.netns_id,
             netns_of,
             time.monotonic(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -20,13 +20,18 @@ from ..kernel.trace.connections import ConnectionReport
 from ..kernel.trace.formats import UnknownFormat, parse_event_format, parse_header_page
 from ..kernel.trace.pages import PageDecoder
 from ..kernel.trace.reader import TraceCounts, TraceReader
+from ..kernel.trace.routes import ProcessId, Sender
 from ..kernel.trace.tasks import Task, TaskTable
+from ..kernel.trace.udp_events import read_udp_formats
 from ..kernel.trace.unavailable import TraceUnavailable
 from ..model import Process
 from .blocking import BlockingCalls, CallTimeout, place_of_process
+from .udp_switch import UdpSwitch
 
 # Seconds between two checks whether the instance still records; 40 µs each, in a thread.
 CHECK_SECONDS = 2.0
+# Seconds between two attempts of an agent that could not read events when it started.
+RETRY_SECONDS = 60.0
 # Processes that were read from procfs when they connected, 500 bytes each.
 MAX_FACTS = 5000
 # Processes that wait to be read; short-lived ones beyond that are known from events alone.
@@ -41,7 +46,11 @@ STOPPED = "no kernel events: the trace instance was switched off or removed; set
 
 
 class _Opened(NamedTuple):
-    """An instance that is read. ``created``: it is removed when the agent stops."""
+    """An instance that is read. ``created``: it is removed when the agent stops.
+
+    ``udp_decoder`` decodes UDP events too, None if they are not asked for, or if they cannot be
+    decoded; ``udp_off`` is why they are off, None if they are on or not asked for.
+    """
 
     root: str
     name: str
@@ -51,12 +60,19 @@ class _Opened(NamedTuple):
     descriptors: tuple[int, ...]
     page_size: int
     decoder: PageDecoder
+    udp_decoder: PageDecoder | None
+    udp_off: str | None
 
 
 class TraceEvents:
-    """Trace events, from ``open`` to ``close``. Both and ``check`` are called in the event loop."""
+    """Trace events, from ``open`` to ``close``. Both and ``check`` are called in the event loop.
 
-    def __init__(self, scanner: ProcessScanner) -> None:
+    ``udp``: also read the events that show which process sends datagrams.
+    """
+
+    def __init__(self, scanner: ProcessScanner, *, udp: bool = False) -> None:
+        self._wants_udp = udp
+        self._udp: UdpSwitch | None = None
         self._scanner = scanner
         self._root = scanner.procfs.root
         self._calls = BlockingCalls()
@@ -69,6 +85,7 @@ class TraceEvents:
         self._news = asyncio.Event()
         self._counts_before = TraceCounts()  # Of earlier readers.
         self._checked_at = 0.0
+        self._switching_off: asyncio.Task[None] | None = None
         self._losses = 0  # Up to the newest reading of all threads.
         self._was_open = False  # What could be opened once is tried again.
         self.off: str | None = None  # Why events are not read, as a sentence.
@@ -77,6 +94,7 @@ class TraceEvents:
 
     async def open(self) -> None:
         """Set up or find the instance, and begin to read it. Raises TraceUnavailable."""
+        self._checked_at = asyncio.get_running_loop().time()
         try:
             opened = self._opened = await self._calls.call("trace", self._open)
             threads = await self._calls.call("threads", list_threads, self._root)
@@ -88,12 +106,16 @@ class TraceEvents:
         self._reader = TraceReader(
             opened.descriptors,
             opened.page_size,
-            opened.decoder,
+            opened.udp_decoder or opened.decoder,
             self._tasks,
             on_actors=self._on_actors,
             on_report=self._news.set,
+            on_flood=self._on_flood,
         )
         self._reader.start()
+        self._udp = UdpSwitch(opened.path, is_own=opened.created) if self._wants_udp else None
+        if self._udp is not None:
+            self._udp.set_off(opened.udp_off)
         self.off, self._was_open = None, True
 
     def _open(self) -> _Opened:
@@ -114,11 +136,16 @@ class TraceEvents:
         lock, descriptors = -1, list[int]()
         try:
             lock = instance.lock_reader(path)
-            header, formats = instance.read_formats(path)
+            header, texts = instance.read_formats(path)
             layout = parse_header_page(header)
-            decoder = PageDecoder(
-                layout, {event: parse_event_format(event, text) for event, text in formats.items()}
-            )
+            formats = {event: parse_event_format(event, text) for event, text in texts.items()}
+            decoder, udp_decoder, udp_off = PageDecoder(layout, formats), None, None
+            if self._wants_udp:
+                try:
+                    udp_decoder = PageDecoder(layout, formats | read_udp_formats(path))
+                    udp_off = UdpSwitch(path, is_own=created).set_up()
+                except UnknownFormat as error:
+                    udp_off = f"no UDP events: {error}"
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             for file in instance.trace_files(path):
                 descriptors.append(os.open(file, flags))
@@ -128,17 +155,20 @@ class TraceEvents:
                 raise
             raise TraceUnavailable(f"no kernel events: {error}") from error
         return _Opened(
-            root, name, path, created, lock, tuple(descriptors), layout.page_size, decoder
-        )
+            root, name, path, created, lock, tuple(descriptors), layout.page_size, decoder,
+            udp_decoder, udp_off,
+        )  # fmt: skip
 
     def set_off(self, reason: str) -> None:
         """Record why events are not read."""
         self.off = reason
 
     async def check(self) -> None:
-        """Set the instance up again if it does not record any more; at most every CHECK_SECONDS."""
+        """Set the instance up again if it does not record any more, every CHECK_SECONDS at most; or
+        for the first time, every RETRY_SECONDS."""
         now = asyncio.get_running_loop().time()
-        if (self._reader is None and not self._was_open) or now - self._checked_at < CHECK_SECONDS:
+        pause = CHECK_SECONDS if self._was_open else RETRY_SECONDS
+        if now - self._checked_at < pause:
             return
         self._checked_at = now
         self._calls.forget_returned()
@@ -148,6 +178,7 @@ class TraceEvents:
                 is_intact = await self._calls.call("trace", instance.is_intact, opened.path)
                 if is_intact and reader.failure is None:
                     await self._rescan()
+                    await self._check_udp(opened, reader, now)
                     return
             self.off = STOPPED
             await self.close()
@@ -155,6 +186,28 @@ class TraceEvents:
             await self.open()
         except TraceUnavailable as error:
             self.off = str(error)
+
+    async def _check_udp(self, opened: _Opened, reader: TraceReader, now: float) -> None:
+        """Switch UDP events on if they are off: again, or because they were not there before."""
+        udp = self._udp
+        if udp is None or opened.udp_decoder is None or udp.is_flooded(now):
+            return
+        if udp.retry():
+            reader.decode_with(opened.udp_decoder)
+            reader.routes.resume()
+        udp.set_off(await self._calls.call("trace", udp.set_up))
+
+    def _on_flood(self) -> None:
+        """Read no UDP events for some time."""
+        opened, reader, udp = self._opened, self._reader, self._udp
+        if opened is not None and reader is not None and udp is not None:
+            udp.note_flood(asyncio.get_running_loop().time())
+            reader.decode_with(opened.decoder)
+            self._switching_off = asyncio.create_task(self._switch_off(udp))
+
+    async def _switch_off(self, udp: UdpSwitch) -> None:
+        with suppress(CallTimeout):
+            await self._calls.call("udp", udp.switch_off)
 
     async def _rescan(self) -> None:
         """Read all threads from procfs if events were lost since that was done last."""
@@ -199,6 +252,25 @@ class TraceEvents:
         """Return what happened since the last call."""
         self._news.clear()
         return ConnectionReport((), (), 0) if self._reader is None else self._reader.take()
+
+    @property
+    def has_senders(self) -> bool:
+        """Return whether UDP events are read."""
+        return self.is_reading and self._udp is not None and self._udp.is_on
+
+    def senders_of(self, port: int) -> Sequence[Sender]:
+        """Return the processes that sent datagrams from a port, and are remembered."""
+        return () if self._reader is None else self._reader.routes.senders_of(port)
+
+    def forget_senders(self, port: int, processes: Collection[ProcessId]) -> None:
+        """Forget what some of them sent."""
+        if self._reader is not None:
+            self._reader.routes.forget(port, processes)
+
+    def missing(self) -> list[str]:
+        """Return a sentence if UDP events are asked for, and only those of TCP are read."""
+        reason = self._udp.off if self._udp is not None and self.is_reading else None
+        return [] if reason is None else [reason]
 
     async def wait(self, seconds: float) -> bool:
         """Wait for news, at most so many seconds; return whether there are some."""

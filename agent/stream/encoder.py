@@ -276,12 +276,12 @@ def _json(value: object) -> str:
 
 
 def _attribution(holding: Holding) -> str:
-    """Return how the process of a TCP socket that no poll saw was found, as the next field of a
-    head; nothing for other sockets."""
-    if holding.socket.inode or holding.socket.proto != "tcp":
+    """Return how the process of a socket that no poll saw was found, as the next field of a head;
+    nothing for other sockets, and for a UDP socket without a process."""
+    if holding.socket.inode:
         return ""
     if holding.attribution is None:
-        return ',"attribution":null'
+        return ',"attribution":null' if holding.socket.proto == "tcp" else ""
     return f',"attribution":"{holding.attribution}"'
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..model import INET_FAMILIES, MAX_LISTED_FDS
+from ..model import ATTRIBUTIONS, INET_FAMILIES, MAX_LISTED_FDS, UDP_ATTRIBUTION
 from .encoder import SCHEMA_VERSION
 from .filters import DIRECTIONS, STATES
 
@@ -153,8 +153,15 @@ _UNSEEN: Schema = {
         "Of a TCP socket that no poll saw, how its process was found. connect: it connected or "
         "listened; close: it held the socket last, or shut it down; listener: a guess, the only "
         "holder of the listener; null: no process was found.",
-        enum=["connect", "close", "listener", None],
+        enum=[*ATTRIBUTIONS, None],
     ),
+}
+_SENT: Schema = {
+    "attribution": {
+        "const": UDP_ATTRIBUTION,
+        "description": "Of a UDP socket that no poll saw, how its process was found. route: a "
+        "guess, the only process that sent from the port of the socket.",
+    },
 }
 _FIGURES: Schema = {
     "bytes_sent": _nullable(
@@ -231,6 +238,7 @@ def _sockets(event: str, more: Schema) -> list[Schema]:
     """Return the forms of a socket record: by family, with a holder and without."""
     inet = {"enum": sorted(INET_FAMILIES)}
     tcp = {"proto": {"const": "tcp", "description": _SOCKET["proto"]["description"]}}
+    udp = {"proto": {"const": "udp", "description": _SOCKET["proto"]["description"]}}
     other = {"proto": {**_SOCKET["proto"], "not": {"const": "tcp"}}}
     unseen = {"inode": {"type": "null", "description": _SOCKET["inode"]["description"]}}
     kinds: list[tuple[Schema, Schema]] = [
@@ -242,9 +250,14 @@ def _sockets(event: str, more: Schema) -> list[Schema]:
             (_INET | other, inet),
             (_INET | tcp | _FIGURES, inet),
             (_INET | tcp | unseen | _FIGURES | _UNSEEN, inet),
+            (_INET | udp | unseen | _SENT, inet),
         ]
     elif event == "open":
-        kinds += [(_INET, inet), (_INET | tcp | unseen | _UNSEEN, inet)]
+        kinds += [
+            (_INET, inet),
+            (_INET | tcp | unseen | _UNSEEN, inet),
+            (_INET | udp | unseen | _SENT, inet),
+        ]
     else:
         kinds += [(_INET, inet)]
     forms = []
@@ -252,9 +265,10 @@ def _sockets(event: str, more: Schema) -> list[Schema]:
         socket = {**_SOCKET, **names, **more}
         socket["family"] = {**socket["family"], **family}
         held = {**socket, "pid": _count(_SOCKET["pid"]["description"])}
-        nameless = {**socket, "pid": {"type": "null"}}
         forms.append(_record(event, {**held, **_PROCESS}, optional={**_OPTIONAL, **_LISTENER}))
-        forms.append(_record(event, nameless, optional={**_PLACE, **_LISTENER}))
+        if names.get("attribution") != _SENT["attribution"]:
+            nameless = {**socket, "pid": {"type": "null"}}
+            forms.append(_record(event, nameless, optional={**_PLACE, **_LISTENER}))
     return forms
 
 

@@ -17,7 +17,7 @@ from agent.kernel.netlink.messages import split_rows
 from agent.kernel.netlink.unix_diag import unix_dump
 from agent.kernel.rows import EMPTY
 from agent.kernel.trace.connections import ConnectionTable
-from agent.kernel.trace.events import EVENTS, SET_STATE, Destroyed, StateChange
+from agent.kernel.trace.events import EVENTS, ROUTE, SET_STATE, Destroyed, StateChange
 from agent.kernel.trace.formats import COMMON
 from agent.kernel.trace.reader import TraceReader
 from agent.kernel.trace.tasks import TaskTable
@@ -185,6 +185,43 @@ def _connections(count: int) -> Iterator[StateChange | Destroyed]:
             yield step._replace(time=time)
 
 
+def trace_routes() -> Pair:
+    """Read, decode and use look-ups of routes, each of another socket; skip them. Per event."""
+    kernel = captured.UDP_KERNELS[-1]
+    layout, format = captured.layout(kernel), captured.udp_formats(kernel)[ROUTE]
+    records = [
+        captured.make_record(
+            captured.make_data(
+                format, common_pid=_PID, iif=1, proto=17, sport=20_000 + number, dport=53
+            ),
+            10_000,
+        )
+        for number in range(CONNECTIONS)
+    ]
+    tasks = TaskTable(lambda _tid: None)
+    tasks.reset({_PID: _PID})
+    per_page = layout.data_size // len(records[0])
+    file = os.memfd_create("trace_pipe_raw")  # It is open until the process ends.
+    for at in range(0, len(records), per_page):
+        os.write(file, captured.make_page(layout, *records[at : at + per_page], time=1 << 40))
+    readers = [
+        TraceReader(
+            [file], layout.page_size, decoder, tasks,
+            on_actors=lambda _tids: None, on_report=lambda: None,
+        )
+        for decoder in (captured.udp_decoder(kernel), captured.decoder(kernel))
+    ]  # fmt: skip
+
+    def read(reader: TraceReader) -> object:
+        os.lseek(file, 0, os.SEEK_SET)
+        reader.routes.resume()  # All look-ups are of the same second.
+        return reader.read()
+
+    if read(readers[0]) != CONNECTIONS or len(readers[0].routes) != CONNECTIONS:
+        raise AssertionError(len(readers[0].routes))
+    return Pair(lambda: read(readers[0]), lambda: read(readers[1]), CONNECTIONS)
+
+
 class _Descriptors:
     """Descriptors of this process, and their directory."""
 
@@ -297,6 +334,7 @@ BENCHMARKS = (
     two_comparisons,
     trace_pages,
     trace_events,
+    trace_routes,
     descriptor_links,
     free_descriptors,
     executor_batches,

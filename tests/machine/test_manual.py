@@ -122,6 +122,10 @@ def complete(shell: str, line: str) -> list[str]:
         ("--listen unix:{}/so", "--listen unix:{}/socket"),
         ("--listen=unix:{}/so", "--listen=unix:{}/socket"),
         ("--connect unix:{}/so", "--connect unix:{}/socket"),
+        ("ev", "events"),
+        ("events en", "events enable"),
+        ("events st", "events status"),
+        ("events enable --ud", "events enable --udp"),
     ],
 )
 def test_a_shell_completes(shell: str, typed: str, completed: str, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.trace.connections import CLIENT, CLOSE, CONNECT, SERVER, Endpoints, Finished
+from agent.kernel.trace.routes import Sender
 from agent.kernel.trace.tasks import Task
-from agent.model import Owner, Process, ShortLived
+from agent.model import Owner, Process, ShortLived, SocketEnd
 from agent.snapshot import attribution
 from agent.snapshot.attribution import Attribution, real_exe, ticks_of
 from agent.snapshot.ended import socket_of
@@ -179,6 +180,24 @@ def test_a_connection_is_reported_with_its_times_and_process() -> None:
 def test_without_an_event_there_is_no_process() -> None:
     found = short_lived(made(process(8), listening=[8]), None)
     assert (found.holding.process, found.opened, found.end.time, found.reason) == (None,) * 4
+
+
+@pytest.mark.parametrize("exited", [False, True])
+def test_the_process_that_sent_from_a_port_is_a_guess(exited: bool) -> None:
+    row = socket_of(finished(), NETNS, "netlink")._replace(proto="udp")
+    sender = Sender(TASK, STARTED, 2, ENDS.local, ENDS.remote, 80, exited)
+    one = made().short_lived(EndedSocket(row, sender=sender), lambda time: time / SECOND)
+    assert one.holding.process is not None
+    assert (one.holding.process.pid, one.holding.attribution) == (7, "route")
+    assert one.reason == ("exited" if exited else "closed")
+    assert (one.opened, one.end) == (None, SocketEnd())  # No event shows these times.
+
+
+def test_without_a_name_the_process_that_sent_is_not_reported() -> None:
+    row = socket_of(finished(), NETNS, "netlink")._replace(proto="udp")
+    sender = Sender(Task(7), STARTED, 2, ENDS.local, ENDS.remote, 80)
+    one = made().short_lived(EndedSocket(row, sender=sender), lambda time: time / SECOND)
+    assert (one.holding.process, one.holding.attribution) == (None, None)
 
 
 def test_a_process_that_nothing_shows_is_not_evidence() -> None:

@@ -3,18 +3,24 @@
 import asyncio
 import os
 import socket
+import struct
 import time
+from collections import Counter
+from collections.abc import Collection
 
 import pytest
 
 from agent.kernel.netlink.client import NetlinkClient
+from agent.kernel.netlink.destroy import DestroyNotice
+from agent.kernel.netlink.monitor import DestroyReport
 from agent.kernel.procfs.mount import ProcFS
 from agent.kernel.rows import EMPTY, Table, update_table
 from agent.kernel.trace.connections import LISTENER, SERVER, ConnectionReport, Endpoints, Finished
+from agent.kernel.trace.routes import ProcessId, Sender
 from agent.kernel.trace.tasks import Task
 from agent.model import Socket
 from agent.snapshot.ended import EndedSockets
-from agent.snapshot.reading import ALL_GROUPS, EndedSocket, Namespaces
+from agent.snapshot.reading import ALL_GROUPS, TCP, UDP, EndedSocket, Namespaces
 from agent.snapshot.table_sources import sources_of
 from agent.snapshot.tables import TableReader
 
@@ -145,6 +151,79 @@ async def test_a_notice_removes_the_socket_that_a_reading_showed() -> None:
     tables.take_ended({})
 
 
+# UDP, of which no event shows what begins.
+
+
+class Notices:
+    """A source of destroy notices."""
+
+    def __init__(self) -> None:
+        self.protos: dict[int, set[str]] = {}
+        self.notices: dict[int, list[DestroyNotice]] = {}
+
+    def follow(self, namespaces: Collection[int]) -> None:
+        pass
+
+    def pending(self) -> dict[int, set[str]]:
+        return self.protos
+
+    def take(self) -> DestroyReport:
+        report = DestroyReport(self.notices, Counter(), Counter(), frozenset())
+        self.protos, self.notices = {}, {}
+        return report
+
+
+def taken(ended: EndedSockets, now: float = 0.0) -> list[EndedSocket]:
+    found, _rows = ended.take(
+        lambda _netns, _group: EMPTY, lambda netns: netns, lambda _task: None, now
+    )
+    return list(found.unlisted)
+
+
+def test_an_end_between_polls_lets_the_next_poll_read_the_udp_tables() -> None:
+    notices = Notices()
+    ended = EndedSockets([notices], range(0))
+    notices.protos = {1: {"udp"}, 2: {"udplite", "tcp"}, 3: {"tcp"}}
+    taken(ended)
+    assert ended.forced() == {1: {UDP}, 2: {UDP}}
+    assert ended.forced() == {}
+    notices.protos = {1: {"tcp"}}
+    assert ended.forced() == {1: {TCP}}
+
+
+def udp_notice(cookie: int, port: int) -> DestroyNotice:
+    row = struct.pack("=BBBB", socket.AF_INET, 7, 0, 0) + struct.pack("!HH", port, 0) + bytes(32)
+    row += bytes(4) + struct.pack("=Q", cookie) + bytes(20)
+    return DestroyNotice(cookie, "udp", row, received=5)
+
+
+def test_a_udp_socket_that_no_reading_showed_has_the_process_that_sent_from_its_port() -> None:
+    notices, events = Notices(), Reports()
+    ended = EndedSockets([notices], range(0), events)
+    events.has_senders = True
+    notices.notices = {1: [udp_notice(9, 4000), udp_notice(10, 5000)]}
+    sent = Sender(Task(7), 1, socket.AF_INET, bytes(16), bytes(16), 53)
+    events.senders = {4000: [sent], 6000: [sent]}
+    (first,) = taken(ended)
+    assert (first.socket.local_port, first.sender) == (4000, sent)
+    assert ended.is_waiting
+    (second,) = taken(ended, 1.0)
+    assert (second.socket.local_port, second.sender) == (5000, None)
+    assert not ended.is_waiting
+
+
+def test_a_udp_socket_that_a_reading_showed_uses_up_what_was_sent_from_its_port() -> None:
+    notices, events = Notices(), Reports()
+    ended = EndedSockets([notices], range(0), events)
+    events.has_senders = True
+    row = Socket(5, "udp", "inet", None, "UNCONNECTED", "0.0.0.0", 4000, cookie=9)
+    ended.note(1, ("udp", "udp6"), Table({b"row": row}), EMPTY)
+    events.senders = {4000: [Sender(Task(7), 1, socket.AF_INET, bytes(16), bytes(16), 53)]}
+    notices.notices = {1: [udp_notice(9, 4000)]}
+    assert taken(ended) == []
+    assert events.senders == {4000: []}
+
+
 # Connections in text tables, which are matched by their ends.
 
 
@@ -152,9 +231,18 @@ class Reports:
     """A source of reports of trace events."""
 
     is_reading = True
+    has_senders = False
 
     def __init__(self) -> None:
         self.finished: list[Finished] = []
+        self.senders: dict[int, list[Sender]] = {}
+
+    def senders_of(self, port: int) -> list[Sender]:
+        return self.senders.get(port, [])
+
+    def forget_senders(self, port: int, processes: Collection[ProcessId]) -> None:
+        left = [one for one in self.senders_of(port) if one.process not in processes]
+        self.senders[port] = left
 
     def take(self) -> ConnectionReport:
         taken, self.finished = self.finished, []
@@ -193,7 +281,7 @@ class TextTables:
         """Return the inodes of the rows that ended, by namespace, and the number of other ends."""
         self.reports.finished += finished
         ended, rows = self.ended.take(
-            lambda netns: self.tables[netns],
+            lambda netns, _group: self.tables[netns],
             lambda netns: netns,
             lambda task: task.pid - 100 if task.pid >= 100 else None,
             0.0,

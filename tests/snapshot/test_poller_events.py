@@ -40,8 +40,9 @@ BEGAN = 5 * 10**9  # After the start of the process.
 class Events:
     """Trace events that a test makes."""
 
-    def __init__(self) -> None:
-        self.is_reading = True
+    def __init__(self, *, is_on: bool) -> None:
+        self.is_reading = self.is_on = is_on
+        self.has_senders = False
         self.off: str | None = None
         self.counts = TraceCounts()
         self.report = ConnectionReport((), (), 0)
@@ -50,8 +51,11 @@ class Events:
         report, self.report = self.report, ConnectionReport((), (), 0)
         return report
 
+    def missing(self) -> list[str]:
+        return []
+
     async def check(self) -> None:
-        pass
+        self.is_reading = self.is_on
 
     async def wait_for_facts(self) -> None:
         pass
@@ -66,8 +70,8 @@ class Events:
 class Follower:
     """Polls, and what events show between them."""
 
-    def __init__(self, fake: FakeProc) -> None:
-        self.events = Events()
+    def __init__(self, fake: FakeProc, *, is_on: bool = True) -> None:
+        self.events = Events(is_on=is_on)
         scanner: ProcessScanner = fake.scanner()
         self.poller = Poller(
             scanner, *sources_of(scanner.procfs, None), trace=cast("TraceEvents", self.events)
@@ -114,6 +118,21 @@ async def test_a_socket_that_ended_is_closed_before_the_next_poll(
     assert delta.time is not None
     fake.table("tcp")
     assert await follower.poll() == []
+
+
+async def test_events_that_come_on_later_show_what_the_tables_showed_before(
+    fake: FakeProc,
+) -> None:
+    fake.process(7, {3: 11})
+    fake.table("tcp", inet_row(11, remote=PEER, state=ESTABLISHED))
+    follower = Follower(fake, is_on=False)
+    await follower.poll()
+    follower.events.is_on = True
+    await follower.poll()
+    fake.close(7, 3)
+    (delta,) = await follower.shown(finished=[finished()])
+    assert isinstance(delta, Closed)
+    assert delta.holding.socket.inode == 11
 
 
 async def test_a_socket_that_no_poll_saw_opens_and_closes(follower: Follower) -> None:

@@ -11,6 +11,7 @@ from agent import __version__
 from agent.model import (
     ATTRIBUTIONS,
     EVENTS_OFF,
+    UDP_ATTRIBUTION,
     CgroupInfo,
     Closed,
     Coverage,
@@ -319,6 +320,16 @@ def test_a_tcp_socket_that_no_poll_saw_has_an_attribution(
         record = only(encoder.delta(delta, 5, TIME))
         assert (record["inode"], record["attribution"]) == (None, attribution)
         assert list(record)[:4] == ["event", "seq", "time", "host"]
+
+
+def test_a_udp_socket_that_no_poll_saw_has_an_attribution_if_it_has_a_process(
+    encoder: Encoder,
+) -> None:
+    one = UNSEEN._replace(
+        socket=UNSEEN.socket._replace(proto="udp"), attribution=UDP_ATTRIBUTION
+    )  # fmt: skip
+    for delta in (Opened(one), Closed(one, "closed", None)):
+        assert only(encoder.delta(delta, 5, TIME))["attribution"] == "route"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from agent.stream.encoder import AgentInfo, Encoder
 from agent.stream.schema import schema, schema_text
 
 from ..make import holding, process, records, tcp, without_holder
-from ..strategies import changes, coverages, ends, names, times, unseen
+from ..strategies import changes, coverages, ends, names, times, unseen, unseen_udp
 
 TIME = 1_700_000_000.0
 STATS = PollStats().figures()
@@ -57,7 +57,7 @@ def test_every_socket_record_is_valid(pair: tuple[Holding, Holding], reason: str
     )
 
 
-@given(unseen, times, ends)
+@given(unseen | unseen_udp, times, ends)
 def test_every_record_of_a_socket_that_only_events_showed_is_valid(
     one: Holding, opened: float | None, end: SocketEnd
 ) -> None:

@@ -45,16 +45,19 @@ class DestroyNotice(NamedTuple):
 
     ``figures`` are of TCP only; None if the kernel does not report them, or if no segment was
     counted: disconnecting a socket, as SO_LINGER with zero seconds does, clears the counters.
+    ``received`` is when the notice was read, in nanoseconds since boot.
     """
 
     cookie: int
     proto: str
     row: bytes
     figures: TcpFigures | None = None
+    received: int = 0
 
 
-def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:
-    """Return the notices of bound sockets in a datagram, and the number of malformed messages."""
+def parse_notices(buffer: bytes, received: int = 0) -> tuple[list[DestroyNotice], int]:
+    """Return the notices of bound sockets in a datagram, and the number of malformed messages.
+    ``received`` is the time of all of them."""
     notices: list[DestroyNotice] = []
     malformed = at = 0
     while at < len(buffer):
@@ -74,7 +77,7 @@ def parse_notices(buffer: bytes) -> tuple[list[DestroyNotice], int]:
             if proto is not None and row[_LOCAL_PORT] != b"\0\0":
                 cookie = int.from_bytes(row[_COOKIE], byteorder)
                 figures = _parse_figures(info) if proto == "tcp" else None
-                notices.append(DestroyNotice(cookie, proto, row[:ROW_BYTES], figures))
+                notices.append(DestroyNotice(cookie, proto, row[:ROW_BYTES], figures, received))
         at += (length + 3) & ~3
     return notices, malformed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
@@ -133,6 +134,8 @@ class DestroyMonitor:
     def _read(self, netns: int, subscribed: socket.socket) -> None:
         """Read at most _MAX_READS datagrams."""
         kept = self._notices.setdefault(netns, [])
+        # One time for all: there may have been notices for as long as they were not read.
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for _ in range(_MAX_READS):
             try:
                 datagram = receive(subscribed)
@@ -148,7 +151,7 @@ class DestroyMonitor:
             elif datagram.truncated:
                 self._malformed[netns] += 1
             elif len(kept) < MAX_NOTICES:
-                notices, malformed = parse_notices(datagram.data)
+                notices, malformed = parse_notices(datagram.data, now)
                 kept += notices
                 if malformed:
                     self._malformed[netns] += malformed

@@ -18,6 +18,7 @@ class FieldKind(Enum):
 
     INTEGER = "an integer"
     ADDRESS = "an IPv6 address"
+    IPV4_ADDRESS = "an IPv4 address"
     TEXT = "an array of characters"
     DYNAMIC_TEXT = "the offset and length of a text"
 
@@ -100,7 +101,26 @@ class Exited(NamedTuple):
     exited_tid: int
 
 
-Event = StateChange | Destroyed | TaskCreated | TaskRenamed | Executed | Exited
+class RouteLookup(NamedTuple):
+    """fib:fib_table_lookup, fib6:fib6_table_lookup: a process of this machine sends a datagram to
+    ``remote``, or connects to it, and the kernel looks up the route.
+
+    An unconnected socket does so for each datagram. ``family`` is that of the packets: an IPv6
+    socket can send IPv4. ``local`` is zero where the kernel has not chosen an address yet.
+    """
+
+    time: int
+    flags: int
+    tid: int
+    family: int
+    protocol: int
+    local_port: int
+    remote_port: int
+    local: bytes
+    remote: bytes
+
+
+Event = StateChange | Destroyed | TaskCreated | TaskRenamed | Executed | Exited | RouteLookup
 
 SET_STATE = "sock/inet_sock_set_state"
 DESTROY = "tcp/tcp_destroy_sock"
@@ -108,9 +128,11 @@ CREATE = "task/task_newtask"
 RENAME = "task/task_rename"
 EXECUTE = "sched/sched_process_exec"
 EXIT = "sched/sched_process_exit"
+ROUTE = "fib/fib_table_lookup"
+ROUTE6 = "fib6/fib6_table_lookup"
 
-# The fields that each event needs, besides the common ones. In kernels so far their offsets are in
-# this order, which the decoder reads without rearrangement.
+# Of TCP and processes: the fields that each event needs, besides the common ones. In kernels so far
+# their offsets are in this order, which the decoder reads without rearrangement.
 EVENTS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({
     SET_STATE: {
         "skaddr": FieldKind.INTEGER,
@@ -145,3 +167,24 @@ EVENTS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({
     },
     EXIT: {"pid": FieldKind.INTEGER},
 })  # fmt: skip
+
+# Of UDP, which are read on request only.
+UDP_EVENTS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({
+    ROUTE: {
+        "iif": FieldKind.INTEGER,
+        "proto": FieldKind.INTEGER,
+        "src": FieldKind.IPV4_ADDRESS,
+        "dst": FieldKind.IPV4_ADDRESS,
+        "sport": FieldKind.INTEGER,
+        "dport": FieldKind.INTEGER,
+    },
+    ROUTE6: {
+        "iif": FieldKind.INTEGER,
+        "src": FieldKind.ADDRESS,
+        "dst": FieldKind.ADDRESS,
+        "sport": FieldKind.INTEGER,
+        "dport": FieldKind.INTEGER,
+        "proto": FieldKind.INTEGER,
+    },
+})  # fmt: skip
+FIELDS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({**EVENTS, **UDP_EVENTS})

@@ -12,7 +12,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .events import EVENTS, FieldKind
+from .events import FIELDS, FieldKind
 
 # Common fields that are read for each event. common_type is read before the format is known.
 COMMON = MappingProxyType({"common_flags": FieldKind.INTEGER, "common_pid": FieldKind.INTEGER})
@@ -89,7 +89,7 @@ def parse_header_page(text: str) -> PageLayout:
 
 
 def parse_event_format(event: str, text: str) -> EventFormat:
-    """Return the format of an event of EVENTS, for example ``task/task_newtask``.
+    """Return the format of an event of FIELDS, for example ``task/task_newtask``.
 
     Raises UnknownFormat unless all fields that the event needs are there and can be read.
     """
@@ -101,7 +101,7 @@ def parse_event_format(event: str, text: str) -> EventFormat:
     if (type.offset, type.size) != (0, _TYPE_BYTES):
         raise _unusable(event, type)
     required = []
-    for name, kind in (COMMON | EVENTS[event]).items():
+    for name, kind in (COMMON | FIELDS[event]).items():
         field = _require(event, fields, name)
         if not is_usable(field, kind):
             raise _unusable(event, field)
@@ -125,6 +125,8 @@ def is_usable(field: Field, kind: FieldKind) -> bool:
             return field.size in _INTEGER_SIZES
         case FieldKind.ADDRESS:
             return field.size == 16
+        case FieldKind.IPV4_ADDRESS:
+            return field.size == 4
         case FieldKind.TEXT:
             return field.size > 0 and not field.is_data_loc
         case FieldKind.DYNAMIC_TEXT:

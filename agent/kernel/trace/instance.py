@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..procfs.files import read
 from .events import EVENTS as DECODED_EVENTS
-from .events import SET_STATE
+from .events import SET_STATE, UDP_EVENTS
 from .unavailable import (
     TRACEFS_ROOTS,
     TraceUnavailable,
@@ -73,6 +73,7 @@ class InstanceStatus(NamedTuple):
     exists: bool = False
     on: bool = False
     events: tuple[str, ...] = ()  # Those of EVENTS that are enabled.
+    udp: bool = False  # Whether UDP_EVENTS are enabled.
     has_reader: bool = False
     cpus: int = 0
     buffer_kib: int = 0  # Of each CPU.
@@ -114,14 +115,14 @@ def enable(root: str, name: str, buffer_kib: int) -> TraceInstance:
         created = _make_directory(path)
         try:
             if created or not has_reader(path):
-                _write(f"{path}/tracing_on", "0")
+                write(f"{path}/tracing_on", "0")
                 # With this clock, the time of a fork gives the start time of the process in procfs.
-                _write(f"{path}/trace_clock", "boot")
+                write(f"{path}/trace_clock", "boot")
                 with suppress(
                     FileNotFoundError
                 ):  # Since Linux 5.0; before, the file is not needed.
                     # By default poll(2) waits until the buffer is half full.
-                    _write(f"{path}/buffer_percent", "0")
+                    write(f"{path}/buffer_percent", "0")
                 _resize(path, buffer_kib)
                 _discard_events(path)
             # The option record-cmd, which costs time in sched_switch, stays on: to turn it off in
@@ -129,7 +130,7 @@ def enable(root: str, name: str, buffer_kib: int) -> TraceInstance:
             filtered = _set_filter(path)
             for event in EVENTS:
                 _enable_event(path, event)
-            _write(f"{path}/tracing_on", "1")
+            write(f"{path}/tracing_on", "1")
             return TraceInstance(root, name, path, _buffer_size(path), filtered)
         except (OSError, TraceUnavailable):
             if created:
@@ -144,8 +145,8 @@ def disable(root: str, name: str) -> None:
     with explained(root), suppress(FileNotFoundError):
         if has_reader(path):
             raise instance_in_use(path)
-        _write(f"{path}/tracing_on", "0")
-        _write(f"{path}/events/enable", "0")
+        write(f"{path}/tracing_on", "0")
+        write(f"{path}/events/enable", "0")
         os.rmdir(path)
 
 
@@ -155,7 +156,7 @@ def status(root: str, name: str) -> InstanceStatus:
     with explained(root), suppress(FileNotFoundError):
         os.stat(path)
         entries = lost = 0
-        files = trace_files(path)
+        files, enabled = trace_files(path), enabled_events(path)
         for file in files:
             stats = _counters(f"{os.path.dirname(file)}/stats")
             entries += stats.get("entries", 0)
@@ -163,7 +164,8 @@ def status(root: str, name: str) -> InstanceStatus:
         return InstanceStatus(
             exists=True,
             on=_is_on(path),
-            events=tuple(sorted(_enabled_events(path).intersection(EVENTS), key=EVENTS.index)),
+            events=tuple(event for event in EVENTS if event in enabled),
+            udp=enabled.issuperset(UDP_EVENTS),
             has_reader=has_reader(path),
             cpus=len(files),
             buffer_kib=_buffer_size(path),
@@ -176,7 +178,7 @@ def status(root: str, name: str) -> InstanceStatus:
 def is_intact(path: str) -> bool:
     """Return whether an instance still exists and records all events (two reads, 40 us)."""
     try:
-        return _is_on(path) and _enabled_events(path).issuperset(EVENTS)
+        return _is_on(path) and enabled_events(path).issuperset(EVENTS)
     except OSError:
         return False
 
@@ -274,7 +276,7 @@ def _resize(path: str, kib: int) -> None:
     """Set the size of the buffer of each CPU, or a smaller one for which there is memory."""
     while True:
         try:
-            _write(f"{path}/buffer_size_kb", str(kib))
+            write(f"{path}/buffer_size_kb", str(kib))
             return
         except OSError as error:
             if error.errno != errno.ENOMEM or kib <= MIN_BUFFER_KIB:
@@ -298,26 +300,26 @@ def _set_filter(path: str) -> bool:
     """Set the filter; return False if the kernel refuses it."""
     file = f"{path}/events/{SET_STATE}/filter"
     try:
-        _write(file, STATE_FILTER)
+        write(file, STATE_FILTER)
     except FileNotFoundError:
         raise missing_event(SET_STATE) from None
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        _write(file, "0")  # Otherwise the file keeps the message of the error.
+        write(file, "0")  # Otherwise the file keeps the message of the error.
         return False
     return True
 
 
 def _enable_event(path: str, event: str) -> None:
     try:
-        _write(f"{path}/events/{event}/enable", "1")
+        write(f"{path}/events/{event}/enable", "1")
     except FileNotFoundError:
         raise missing_event(event) from None
 
 
-def _enabled_events(path: str) -> set[str]:
-    """Return all enabled events, as "group/name"."""
+def enabled_events(path: str) -> set[str]:
+    """Return all enabled events, as "group/name". Raises OSError."""
     return set(read(f"{path}/set_event").decode().replace(":", "/").split())
 
 
@@ -345,7 +347,8 @@ def _try_lock(path: str) -> int | None:
     return descriptor
 
 
-def _write(file: str, text: str) -> None:
+def write(file: str, text: str) -> None:
+    """Write to a control file. Raises OSError."""
     descriptor = os.open(file, _WRITE_FLAGS)
     try:
         os.write(descriptor, text.encode())

@@ -10,22 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import itemgetter
+from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Any, NamedTuple
 
 from .events import (
     CREATE,
     DESTROY,
-    EVENTS,
     EXECUTE,
     EXIT,
+    FIELDS,
     RENAME,
+    ROUTE,
+    ROUTE6,
     SET_STATE,
     Destroyed,
     Event,
     Executed,
     Exited,
     FieldKind,
+    RouteLookup,
     StateChange,
     TaskCreated,
     TaskRenamed,
@@ -33,6 +37,11 @@ from .events import (
 from .formats import COMMON, EventFormat, Field, PageLayout, is_usable
 
 _TCP = 6  # IPPROTO_TCP. MPTCP and SCTP have the same event.
+UDP = 17  # IPPROTO_UDP
+# LOOPBACK_IFINDEX: the route is that of a packet which a process of this machine sends. Otherwise a
+# packet was received and is forwarded, perhaps in a process that has nothing to do with it.
+_OWN_INTERFACE = 1
+_MAPPED = bytes(10) + b"\xff\xff"  # Before an IPv4 address in 16 bytes.
 
 # kernel/trace/ring_buffer.c: bits of the commit field of a page.
 _COMMIT_BYTES = (1 << 20) - 1
@@ -82,7 +91,7 @@ class DecodedPage(NamedTuple):
 class PageDecoder:
     """Decodes pages with this layout, which may have events of other formats too.
 
-    ``formats`` are those of some or all of EVENTS, as parse_event_format() returns them.
+    ``formats`` are those of some or all of FIELDS, as parse_event_format() returns them.
     """
 
     __slots__ = ("_data_offset", "_header", "_lost_count", "_readers")
@@ -171,7 +180,7 @@ def _read_special(page: bytes, position: int, head: int, time: int) -> tuple[int
 
 def _make_reader(event: str, format: EventFormat) -> tuple[int, _Read]:
     """Return how many bytes of data an event has at least, and what reads it."""
-    fields = [(format.fields[name], kind) for name, kind in (COMMON | EVENTS[event]).items()]
+    fields = [(format.fields[name], kind) for name, kind in (COMMON | FIELDS[event]).items()]
     unpack = _compile(fields)
     if event != RENAME:
         read = _READERS[event](unpack)
@@ -200,7 +209,7 @@ def _compile(fields: list[tuple[Field, FieldKind]]) -> _Unpack:
 
 def _code(field: Field, kind: FieldKind) -> str:
     """Return the code of a field for struct."""
-    if kind in (FieldKind.ADDRESS, FieldKind.TEXT):
+    if kind in (FieldKind.ADDRESS, FieldKind.IPV4_ADDRESS, FieldKind.TEXT):
         return f"{field.size}s"
     code = _CODES[field.size]
     return code if field.signed else code.upper()
@@ -269,6 +278,32 @@ def _read_exited(unpack: _Unpack) -> _Read:
     return read
 
 
+def _read_route(unpack: _Unpack) -> _Read:
+    new = tuple.__new__
+
+    def read(time: int, page: bytes, data: int, _end: int) -> RouteLookup | None:
+        flags, tid, interface, proto, local, remote, local_port, remote_port = unpack(page, data)
+        if proto != UDP or interface != _OWN_INTERFACE:
+            return None
+        ends = (local_port, remote_port, _MAPPED + local, _MAPPED + remote)
+        return new(RouteLookup, (time, flags, tid, int(AF_INET), proto, *ends))
+
+    return read
+
+
+def _read_route6(unpack: _Unpack) -> _Read:
+    new = tuple.__new__
+
+    def read(time: int, page: bytes, data: int, _end: int) -> RouteLookup | None:
+        flags, tid, interface, local, remote, local_port, remote_port, proto = unpack(page, data)
+        if proto != UDP or interface != _OWN_INTERFACE:
+            return None
+        ends = (local_port, remote_port, local, remote)
+        return new(RouteLookup, (time, flags, tid, int(AF_INET6), proto, *ends))
+
+    return read
+
+
 def _until_nul(text: bytes) -> bytes:
     return text.partition(b"\0")[0]
 
@@ -279,4 +314,6 @@ _READERS: Mapping[str, Callable[[_Unpack], _Read]] = {
     CREATE: _read_created,
     EXECUTE: _read_executed,
     EXIT: _read_exited,
+    ROUTE: _read_route,
+    ROUTE6: _read_route6,
 }

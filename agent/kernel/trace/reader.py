@@ -17,8 +17,9 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from .connections import NOT_IN_PROCESS, ConnectionReport, ConnectionTable
-from .events import Destroyed, Event, StateChange
+from .events import Destroyed, Event, RouteLookup, StateChange
 from .pages import PageDecoder
+from .routes import RouteTable
 from .tasks import TaskTable
 
 # Events of so long before a reading wait for the next one: nanoseconds.
@@ -50,10 +51,11 @@ class TraceCounts(NamedTuple):
 
 
 class TraceReader:
-    """Reads the buffers and keeps the tables of connections and processes up to date.
+    """Reads the buffers and keeps the tables of connections, routes and processes up to date.
 
-    ``on_actors`` is called with threads that begin or end a connection, before their events are
-    used; ``on_report`` after a reading that has news for ``take``. Call ``start`` in an event loop,
+    ``on_actors`` is called with threads that begin or end a connection, or send a datagram, before
+    their events are used; ``on_report`` after a reading that has news for ``take``; ``on_flood``
+    when there are too many look-ups of routes. Call ``start`` in an event loop,
     and ``stop`` before the descriptors are closed.
     """
 
@@ -66,6 +68,7 @@ class TraceReader:
         *,
         on_actors: Callable[[Sequence[int]], None],
         on_report: Callable[[], None],
+        on_flood: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
         """``descriptors`` are of the files ``trace_pipe_raw``, not blocking."""
@@ -74,8 +77,10 @@ class TraceReader:
         self._decoder = decoder
         self._tasks = tasks
         self.connections = ConnectionTable(tasks)
+        self.routes = RouteTable(tasks)
         self._on_actors = on_actors
         self._on_report = on_report
+        self._on_flood = on_flood
         self._clock = clock
         self._held: list[Event] = []
         self._is_complete = True  # The newest reading left no event in a buffer.
@@ -83,6 +88,10 @@ class TraceReader:
         self._is_armed = False
         self.counts = TraceCounts()
         self.failure: OSError | None = None  # Of the newest reading.
+
+    def decode_with(self, decoder: PageDecoder) -> None:
+        """Decode pages with another decoder from now on."""
+        self._decoder = decoder
 
     def start(self) -> None:
         """Read when events arrive, from now on."""
@@ -98,6 +107,7 @@ class TraceReader:
     def take(self) -> ConnectionReport:
         """Read the buffers, and return what happened since the last call."""
         self.read()
+        self.routes.expire(self._clock())
         report = self.connections.take()
         if report.lost:
             counts = self.counts
@@ -171,22 +181,30 @@ class TraceReader:
             and event.new in _SHOWING
             and not event.flags & NOT_IN_PROCESS
         ]
+        # One thread may send many datagrams.
+        tids += {event.tid for event in events[start:] if type(event) is RouteLookup}
         if tids and len(tids) <= MAX_ACTORS:
             self._on_actors(tids)
 
     def _use(self, events: Sequence[Event]) -> None:
-        change, destroy, handle = (
+        change, destroy, handle, add_route = (
             self.connections.change,
             self.connections.destroy,
             self._tasks.handle,
+            self.routes.add,
         )
+        was_flooded = self.routes.is_flooded
         for event in events:
             if isinstance(event, StateChange):
                 change(event)
             elif isinstance(event, Destroyed):
                 destroy(event)
+            elif isinstance(event, RouteLookup):
+                add_route(event)
             else:
                 handle(event)
+        if self.routes.is_flooded and not was_flooded:
+            self._on_flood()
 
     # When to read.
 
@@ -214,7 +232,7 @@ class TraceReader:
     def _read_and_wait(self, pause: float) -> None:
         """Read; wait for the next events, or read again after a pause while there are some."""
         count = self.read()
-        if self.connections.has_news:
+        if self.connections.has_news or self.routes.has_news:
             self._on_report()
         if self.failure is not None:
             return

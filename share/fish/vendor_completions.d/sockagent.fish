@@ -85,6 +85,7 @@ complete -c sockagent -n _shtab_sockagent_using -l stats -x -d 'Log the cost of 
 complete -c sockagent -n _shtab_sockagent_using -l proc -xka "(_sockagent_files)" -d 'Read the procfs mounted at PATH (default /proc).'
 complete -c sockagent -n _shtab_sockagent_using -l source -xka "auto procfs netlink" -d 'Where to read socket tables; auto is netlink where it works (default auto).'
 complete -c sockagent -n _shtab_sockagent_using -l events -xka "auto on off" -d 'Whether to read the kernel'"'"'s trace events, which show connections between two polls with their processes; auto is on where they can be read (default auto).'
+complete -c sockagent -n _shtab_sockagent_using -l events-udp -d 'Also read the trace events that show which process sends UDP datagrams; they cost time for each datagram. Requires --follow or --listen.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'Delay reading the largest processes of a user who has more than N descriptors (default 100000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
@@ -143,3 +144,12 @@ complete -c sockagent -n _shtab_sockagent_using -l netns -x -d 'Sockets in the n
 complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen bound" -d 'inbound, outbound, listen, or bound (UDP without a peer).'
 complete -c sockagent -n _shtab_sockagent_using -l scope -xka "external local" -d 'external (IP without loopback) or local.'
 complete -c sockagent -n _shtab_sockagent_using -l event -xka "snapshot open update close" -d 'Socket records to report: snapshot, open, update, close (default all).'
+
+function _sockagent_events
+  set -l words (commandline -opc)
+  test (count $words) -gt 1; and test "$words[2..]" = "$argv"
+end
+
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
+complete -c sockagent -f -n '_sockagent_events events enable' -l udp   -d 'Also record which process sends UDP datagrams.'

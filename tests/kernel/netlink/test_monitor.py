@@ -84,6 +84,16 @@ async def test_a_closed_socket_is_reported(monitor: DestroyMonitor) -> None:
     assert port in await wait_for_port(monitor, port)
 
 
+async def test_a_notice_has_the_time_at_which_it_was_received(monitor: DestroyMonitor) -> None:
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    close_a_socket()
+    await wait_until(lambda: bool(monitor.affected_protocols()))
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    notices = monitor.take().notices[NETNS]
+    assert notices
+    assert all(before < notice.received < after for notice in notices)
+
+
 async def test_a_notice_is_reported_once(monitor: DestroyMonitor) -> None:
     close_a_socket()
     await wait_until(lambda: bool(monitor.affected_protocols()))

@@ -7,6 +7,9 @@ Run as root with tracefs at /sys/kernel/tracing. The directory gets ``header_pag
     idle.bin      pauses longer than the 27 bits of a record's time (134 ms)
     lost.bin      a buffer that overflowed; lost.stats is the kernel's ``stats`` file afterwards
 
+and in ``udp/`` datagrams of UDP sockets: ``sent.bin``, and ``sent.json``, what was sent. With
+--udp, only the descriptions and pages of UDP are written.
+
 Events are restricted to this process and its children (set_event_pid), which run on one CPU, so
 that nothing of other processes is recorded.
 """
@@ -14,6 +17,7 @@ that nothing of other processes is recorded.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -24,8 +28,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent.kernel.trace.events import EVENTS, SET_STATE
+from agent.kernel.trace.events import EVENTS, SET_STATE, UDP_EVENTS
 from agent.kernel.trace.formats import parse_header_page
+from agent.kernel.trace.udp_events import enable_udp
 
 TRACEFS = Path("/sys/kernel/tracing")
 FILTER = (
@@ -108,10 +113,62 @@ def overflow() -> None:
         connect()
 
 
-def main(directory: Path) -> None:
+def send(connects: bool, bound: str, to: str, thread: bool = False) -> dict[str, object]:
+    """Send a datagram from a socket of its own; return the ports, addresses and the thread."""
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        one.bind((bound, 0))
+        port = one.getsockname()[1]
+        if connects:
+            one.connect((to, 9))
+            one.send(b"x")
+        else:
+            one.sendto(b"x", (to, 9))
+    tid = threading.get_native_id()
+    return {"tid": tid, "port": port, "bound": bound, "to": to, "thread": thread}
+
+
+def datagrams() -> list[dict[str, object]]:
+    """Send datagrams, also from a thread."""
+    sent = [
+        send(connects, bound, to)
+        for connects in (False, True)
+        for bound, to in (
+            ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::1"),
+            ("::1", "::1"), ("::", "::ffff:127.0.0.1"),
+        )
+    ]  # fmt: skip
+    thread = threading.Thread(
+        target=lambda: sent.append(send(False, "0.0.0.0", "127.0.0.1", thread=True))
+    )
+    thread.start()
+    thread.join()
+    return sent
+
+
+def capture_udp(directory: Path, cpu: int, size: int) -> None:
+    """Write the descriptions of the events of UDP, and their pages."""
+    for event in UDP_EVENTS:
+        (directory / event).mkdir(parents=True, exist_ok=True)
+        text = (TRACEFS / "events" / event / "format").read_text()
+        (directory / event / "format").write_text(text)
+    pages = directory / "udp"
+    pages.mkdir(exist_ok=True)
+    with recording(USUAL_KIB, cpu) as instance:
+        if reason := enable_udp(str(instance)):
+            raise SystemExit(reason)
+        sent = datagrams()
+        (pages / "sent.bin").write_bytes(read_pages(instance, cpu, size))
+    (pages / "sent.json").write_text(json.dumps(sent, indent=1) + "\n")
+
+
+def main(directory: Path, *, only_udp: bool = False) -> None:
     """Write all files."""
     header = (TRACEFS / "events/header_page").read_text()
     size = parse_header_page(header).page_size
+    if only_udp:
+        capture_udp(directory, min(os.sched_getaffinity(0)), size)
+        return
     shutil.rmtree(directory, ignore_errors=True)
     pages = directory / "pages"
     pages.mkdir(parents=True)
@@ -133,7 +190,8 @@ def main(directory: Path) -> None:
             if name == "lost":
                 stats = (instance / f"per_cpu/cpu{cpu}/stats").read_text()
                 (pages / "lost.stats").write_text(stats)
+    capture_udp(directory, cpu, size)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[-1]), only_udp="--udp" in sys.argv)

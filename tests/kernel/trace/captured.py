@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from agent.kernel.trace.events import EVENTS
+from agent.kernel.trace.events import EVENTS, ROUTE, UDP_EVENTS
 from agent.kernel.trace.formats import (
     EventFormat,
     Field,
@@ -19,6 +19,7 @@ from agent.kernel.trace.pages import PageDecoder
 
 CAPTURES = Path(__file__).parent / "captures"
 KERNELS = sorted(path.name for path in CAPTURES.iterdir() if path.is_dir())
+UDP_KERNELS = [kernel for kernel in KERNELS if (CAPTURES / kernel / ROUTE).exists()]
 
 
 def header_text(kernel: str) -> str:
@@ -39,15 +40,25 @@ def formats(kernel: str) -> Mapping[str, EventFormat]:
     return {event: parse_event_format(event, format_text(kernel, event)) for event in EVENTS}
 
 
+@cache
+def udp_formats(kernel: str) -> Mapping[str, EventFormat]:
+    return {event: parse_event_format(event, format_text(kernel, event)) for event in UDP_EVENTS}
+
+
+def udp_decoder(kernel: str) -> PageDecoder:
+    """Return a decoder of all events."""
+    return PageDecoder(layout(kernel), {**formats(kernel), **udp_formats(kernel)})
+
+
 def decoder(kernel: str) -> PageDecoder:
     return PageDecoder(layout(kernel), formats(kernel))
 
 
-def pages(kernel: str, name: str = "*") -> list[bytes]:
+def pages(kernel: str, name: str = "*", folder: str = "pages") -> list[bytes]:
     """Return the recorded pages in files of this name."""
     size = layout(kernel).page_size
     found = []
-    for path in sorted((CAPTURES / kernel / "pages").glob(f"{name}.bin")):
+    for path in sorted((CAPTURES / kernel / folder).glob(f"{name}.bin")):
         data = path.read_bytes()
         assert data, path
         assert not len(data) % size, path

@@ -18,7 +18,14 @@ from agent.kernel.trace.connections import (
     Finished,
     Started,
 )
-from agent.kernel.trace.events import Destroyed, Event, Exited, StateChange, TaskCreated
+from agent.kernel.trace.events import (
+    Destroyed,
+    Event,
+    Exited,
+    RouteLookup,
+    StateChange,
+    TaskCreated,
+)
 from agent.kernel.trace.tasks import Task, TaskTable
 
 from . import history
@@ -61,7 +68,7 @@ class Tables:
                 self.connections.change(event)
             elif isinstance(event, Destroyed):
                 self.connections.destroy(event)
-            else:
+            elif not isinstance(event, RouteLookup):
                 self.tasks.handle(event)
 
 
@@ -516,7 +523,7 @@ def test_every_socket_of_a_history_is_reported_once_with_its_process(seed: int, 
             table.change(event)
         elif isinstance(event, Destroyed):
             table.destroy(event)
-        else:
+        elif not isinstance(event, RouteLookup):
             tasks.handle(event)
     found = table.take().finished
     assert [one.cookie for one in found] == list(true.truths)

@@ -76,7 +76,7 @@ def fake_tracefs(tmp_path: Path) -> Path:
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, file: str, number: int, times: int = 1) -> None:
     """Let the first writes to a file fail, as the kernel does."""
-    write = instance._write
+    write = instance.write
     failed: list[str] = []
 
     def failing(path: str, text: str) -> None:
@@ -85,7 +85,7 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, file: str, number: int, times: 
             raise OSError(number, os.strerror(number))
         write(path, text)
 
-    monkeypatch.setattr(instance, "_write", failing)
+    monkeypatch.setattr(instance, "write", failing)
 
 
 # Without a kernel.
@@ -195,6 +195,8 @@ def test_status(fake_tracefs: Path) -> None:
         entries=21, lost=106,
     )  # fmt: skip
     assert instance.status(str(fake_tracefs), NAME) == expected
+    (path / "set_event").write_text("fib:fib_table_lookup\nfib6:fib6_table_lookup\n")
+    assert instance.status(str(fake_tracefs), NAME).udp
     reader = instance.lock_reader(str(path))
     assert instance.status(str(fake_tracefs), NAME).has_reader
     os.close(reader)

@@ -13,13 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.trace import connections, reader
+from agent.kernel.trace import connections, reader, routes
 from agent.kernel.trace.connections import ConnectionReport, Finished
-from agent.kernel.trace.events import Event, TaskCreated
+from agent.kernel.trace.events import ROUTE, Event, TaskCreated
 from agent.kernel.trace.reader import HELD_NS, TraceCounts, TraceReader
 from agent.kernel.trace.tasks import Task, TaskTable
 
-from .captured import decoder, having, layout, pages
+from .captured import (
+    decoder,
+    having,
+    layout,
+    make_data,
+    make_page,
+    make_record,
+    pages,
+    udp_decoder,
+    udp_formats,
+)
 from .history import (
     CLOSE,
     ESTABLISHED,
@@ -50,21 +60,38 @@ class Cpus:
         self.now = LATER
         self.actors: list[list[int]] = []
         self.reports: list[ConnectionReport] = []
+        self.floods = 0
         if tasks is None:
             tasks = TaskTable(lambda _tid: None)
             tasks.reset({PID: PID})
         self.reader = TraceReader(
             [one.fileno() for one in self.ends],
             layout(KERNEL).page_size,
-            decoder(KERNEL),
+            udp_decoder(KERNEL),
             tasks,
             on_actors=lambda tids: self.actors.append(list(tids)),
             on_report=lambda: self.reports.append(self.reader.connections.take()),
+            on_flood=self.flood,
             clock=lambda: self.now,
         )
 
     def write(self, cpu: int, *events: Event, lost: int = 0) -> None:
         self.writers[cpu].send(page_of(list(events), lost))
+
+    def send(self, cpu: int, *ports: int, tid: int = PID) -> None:
+        """Write a page of look-ups of routes from these ports."""
+        format = udp_formats(KERNEL)[ROUTE]
+        records = [
+            make_record(
+                make_data(format, common_pid=tid, iif=1, proto=17, sport=port, dport=53)
+            )
+            for port in ports
+        ]  # fmt: skip
+        self.writers[cpu].send(make_page(layout(KERNEL), *records, time=FIRST_TIME))
+
+    def flood(self) -> None:
+        self.floods += 1
+        self.reader.decode_with(decoder(KERNEL))
 
     def close(self) -> None:
         for one in (*self.ends, *self.writers):
@@ -197,6 +224,44 @@ def test_threads_that_connect_are_named_before_their_events_are_used(cpus: Cpus)
     assert cpus.actors == [[PID, PID]]  # It begins and ends connections.
     cpus.reader.read()
     assert cpus.actors == [[PID, PID]]  # It begins and ends connections.
+
+
+def test_a_thread_that_sends_is_named_once(cpus: Cpus) -> None:
+    cpus.send(0, 4000, 4001, 4002)
+    cpus.send(1, 4003, tid=PID + 1)
+    cpus.reader.read()
+    assert sorted(cpus.actors[0]) == [PID, PID + 1]
+
+
+def test_who_sends_is_remembered(cpus: Cpus) -> None:
+    cpus.send(0, 4000)
+    cpus.reader.take()
+    (sender,) = cpus.reader.routes.senders_of(4000)
+    assert (sender.task, sender.time, sender.remote_port) == (Task(PID), FIRST_TIME, 53)
+
+
+def test_after_a_flood_look_ups_are_not_decoded(
+    cpus: Cpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "MAX_PER_SECOND", 2)
+    cpus.send(0, 4000, 4001, 4002, 4003)
+    assert cpus.reader.read() == 4
+    assert cpus.floods == 1
+    cpus.send(0, 4000)
+    assert cpus.reader.read() == 0
+    assert cpus.floods == 1
+    assert len(cpus.reader.routes) == 0
+
+
+async def test_a_new_port_is_reported(cpus: Cpus) -> None:
+    cpus.reader.start()
+    try:
+        cpus.send(0, 4000)
+        async with asyncio.timeout(5):
+            while not cpus.reports:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    finally:
+        cpus.reader.stop()
 
 
 def test_no_threads_are_named_when_there_are_many(
