@@ -50,6 +50,14 @@ def test_all_requires_a_one_shot_snapshot() -> None:
     assert caught.value.argument == "all"
 
 
+def test_udp_events_require_that_events_are_read() -> None:
+    assert Config(follow=True, events_udp=True).events_udp
+    for settings in ({}, {"follow": True, "events": "off"}):
+        with pytest.raises(UsageError) as caught:
+            Config(events_udp=True, **settings)  # type: ignore[arg-type]
+        assert caught.value.argument == "events-udp"
+
+
 def test_a_config_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().follow = True  # type: ignore[misc]
@@ -132,6 +140,7 @@ def test_a_non_loopback_address_names_what_it_requires() -> None:
 
 @pytest.mark.parametrize(
     "settings", [{"interval": 2.0}, {"sweep": 5.0}, {"stats": 1.0}, {"all": True},
+    {"events_udp": True},
                  {"cmdline": True}, {"proc": "/x"}, {"source": "procfs"}]
 )  # fmt: skip
 def test_settings_of_reading_are_rejected_with_connect(settings: dict[str, Any]) -> None:
