@@ -67,9 +67,12 @@ class EventJoin:
         """Leave the connections that wait to the poll that begins."""
         self._live.clear()
 
-    def times_of(self, inodes: Iterable[int], sockets: Mapping[int, Socket]) -> dict[int, int]:
+    def times_of(
+        self, inodes: Iterable[int], sockets: Mapping[int, Socket], is_open: Callable[[int], bool]
+    ) -> dict[int, int]:
         """Return the times at which the connections of sockets that a poll found began; forget all
-        others."""
+        others. ``is_open``: a holding of this inode was published before, so that the time of its
+        opening is not that of what changed now."""
         opened, self._opened = self._opened, {}
         if not opened:
             return {}
@@ -78,13 +81,14 @@ class EventJoin:
             row = sockets.get(inode)
             if row is not None and row.proto == "tcp":
                 key = (row.local_addr, row.local_port, row.remote_addr, row.remote_port)
-                if key in opened:
+                if key in opened and not is_open(inode):
                     times[inode] = opened[key]
         return times
 
-    async def find_started(self) -> dict[int, int]:
+    async def find_started(self, is_open: Callable[[int], bool]) -> dict[int, int]:
         """Put connections that are due into the tables, if a process holds them; return the times
-        of their events, in nanoseconds of the trace clock, by inode."""
+        of their events, in nanoseconds of the trace clock, by inode. ``is_open`` is as in
+        ``times_of``."""
         due = self._live.due(self._clock())
         if not due:
             return {}
@@ -96,7 +100,7 @@ class EventJoin:
         for one, netns, row in rows:
             if self._holders.pids_of(row.inode):
                 self._tables.put(netns, row)
-                is_opening = one.opened is not None and one.state != _CLOSE_WAIT
+                is_opening = one.state != _CLOSE_WAIT and not is_open(row.inode)
                 times[row.inode] = one.opened if is_opening and one.opened else one.time
                 self._live.drop([one.ends])
                 self._opened.pop(row_key(one.ends), None)

@@ -156,7 +156,7 @@ class Poller:
             await self._scan_itself(reported)
         self._namespaces = namespaces
         ended = self._take_ended()
-        times = self._event_join.times_of(reading.change.added, reading.sockets)
+        times = self._event_join.times_of(reading.change.added, reading.sockets, self._is_open)
         self._shown.add_times(times)
         self._inodes |= reading.change.added | reading.change.gone | ended.listed.keys()
         await self._refresher.recheck_holders_of(reading.change.gone | ended.listed.keys())
@@ -213,7 +213,7 @@ class Poller:
         )
         inodes = set(ended.listed)
         self._inodes |= inodes  # The next poll joins them, should this fail.
-        times = await self._event_join.find_started()
+        times = await self._event_join.find_started(self._is_open)
         inodes |= times.keys()
         self._inodes |= inodes
         self._shown.add_times(times)
@@ -232,6 +232,11 @@ class Poller:
         if not changed and not self._shown.has_short_lived:
             return None
         return self._publishable(last.coverage, changed)
+
+    def _is_open(self, inode: int) -> bool:
+        """Return whether a holding of this socket was published."""
+        last = {} if self._last is None else self._last.holdings
+        return any((pid, inode) in last for pid in (None, *self.holders.pids_of(inode)))
 
     @property
     def is_waiting(self) -> bool:

@@ -180,3 +180,14 @@ async def test_coverage_says_once_that_events_were_lost_or_malformed(follower: F
     assert "kernel events were lost" in missing
     assert "2 malformed kernel events were skipped" in missing
     assert (await follower.poller.poll()).coverage.missing == ()
+
+
+async def test_an_update_of_a_poll_does_not_have_the_time_of_the_opening(
+    fake: FakeProc, follower: Follower
+) -> None:
+    started = Started(ENDS, CLOSE_WAIT, CLIENT, Task(7), BEGAN, BEGAN + MS)
+    assert await follower.shown(started=[started]) == []
+    fake.table("tcp", inet_row(11, remote=PEER, state="08"))
+    (delta,) = await follower.poll()
+    assert isinstance(delta, Updated)
+    assert (delta.holding.socket.state, delta.time) == ("CLOSE_WAIT", None)
