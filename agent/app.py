@@ -34,7 +34,7 @@ from .sources import Machine, host_name, open_procfs, open_trace, table_and_even
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 
 if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes.
-    from .outputs import Output
+    from .moments import Output
     from .publish import Publisher
     from .publish.terminal.publisher import MatchPublisher
     from .service.handover import SavedState
@@ -141,13 +141,17 @@ async def _parts(
 
 def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
     """Return what is printed other than NDJSON of this machine. Raises UsageError."""
-    from .outputs import RecordingOutput, RemoteOutput, SnapshotOutput
-
     options = view_options(config, output, os.environ)
     if config.view.read is not None:
+        from .outputs import RecordingOutput
+
         return RecordingOutput(config.view.read, config, output, options)
     if config.network.connect:
+        from .outputs import RemoteOutput
+
         return RemoteOutput(_remote_feeds(config), config, output, options)
+    from .moments import SnapshotOutput
+
     return SnapshotOutput(_parts(config, scan), host_name(), config, output, options)
 
 

@@ -1,27 +1,23 @@
-"""What is printed other than the records of this machine's feed: a snapshot in a format, the
-records of remote agents, and recordings."""
+"""What is printed of records that an agent wrote: those of remote agents, and recordings."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from itertools import islice
-from typing import Protocol
 
 from .config import ENDLESS_FORMATS, Config
 from .errors import UsageError
 from .log import log
-from .model import Coverage, Holding
-from .preflight import warn
+from .moments import MomentOutput
 from .publish.terminal.names import Resolver, read_services
 from .publish.terminal.options import Options
 from .publish.terminal.publisher import encode_lines
 from .publish.terminal.stream_log import FOLLOWING, StreamLog, is_of_socket, is_record_match
-from .show import Moment, render, shown
+from .show import Moment
 from .stream.decoder import Decoded, decode
 from .stream.fields import DecodeError
 from .stream.recording import (
@@ -32,83 +28,10 @@ from .stream.recording import (
     state_at,
     time_span,
 )
-from .stream.state import HostHolding
 from .stream.times import parse_time
-from .targets import hint
 
 # Records of a recording that are decoded in a thread at a time.
 _BATCH = 512
-
-
-class Output(Protocol):
-    """What is printed. ``matched``: a socket has passed the filter so far."""
-
-    matched: bool
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-
-class SnapshotOutput:
-    """A snapshot of this machine in a format. ``parts`` are those of ``take_snapshot``."""
-
-    def __init__(
-        self,
-        parts: AsyncIterator[Iterable[Holding] | Coverage],
-        host: str,
-        config: Config,
-        output: str,
-        options: Options,
-    ) -> None:
-        self.matched = False
-        self._parts = parts
-        self._host = host
-        self._config = config
-        self._output = output
-        self._options = options
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        host, coverage = self._host, {}
-        holdings: list[HostHolding] = []
-        async for part in self._parts:
-            if isinstance(part, Coverage):
-                if self._output != "summary":  # Its last line says what could not be read.
-                    warn(part)
-                coverage[host] = part
-            else:
-                holdings += [HostHolding(host, one, None) for one in part]
-        moment = Moment(holdings, coverage, time.time())
-        printed = _Moment(moment, self._config, self._output, self._options)
-        self.matched = printed.matched
-        for chunk in printed:
-            yield chunk
-
-
-class _Moment:
-    """A moment in a format; where nothing matches, a sentence on stderr says what to type."""
-
-    def __init__(self, moment: Moment, config: Config, output: str, options: Options) -> None:
-        holdings = shown(moment, config.filter)
-        self._chunks: Iterator[bytes] = iter(())
-        self.matched = bool(holdings)
-        if config.view.quiet:
-            return
-        if not holdings and config.view.targets:
-            found = hint(config.filter, (one.holding for one in moment.holdings))
-            log(found or "no sockets match")
-            if output in _FOR_PEOPLE:
-                return
-        chunks = render(output, moment, holdings, config, options)
-        if output == "pid":  # It may leave out all of them: those that do not listen.
-            numbers = list(chunks)
-            self.matched = bool(numbers)
-            chunks = iter(numbers)
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-
-_FOR_PEOPLE = ("summary", "table", "wide")
 
 
 def stream_log(config: Config, options: Options, following: str = "") -> StreamLog:
@@ -179,7 +102,7 @@ class RecordingOutput:
         with open_recording(self._path, rereadable=view.at is not None) as file:
             if is_moment:
                 moment = await asyncio.to_thread(_moment_of, file, self._config)
-                printed = _Moment(moment, self._config, self._output, self._options)
+                printed = MomentOutput(moment, self._config, self._output, self._options)
                 self.matched = printed.matched
                 for chunk in printed:
                     yield chunk
