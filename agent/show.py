@@ -89,7 +89,7 @@ def _csv(output: str, holdings: Sequence[HostHolding], config: Config) -> Iterat
     if view.sort is not None:
         rows = sort_rows(make_rows(holdings, every_holder=True), view.sort)
         holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
-    fields = view.columns or FIELDS
+    fields = [name.lower() for name in view.columns] or FIELDS
     return _parts(delimited(holdings, separator, fields=fields, header=view.header), end)
 
 

@@ -37,19 +37,7 @@ class Dropped(NamedTuple):
     sockets: int | None = None
 
 
-class Disconnected(NamedTuple):
-    """The connection to an agent ended."""
-
-    reason: str
-
-
-class Reconnected(NamedTuple):
-    """The connection to an agent is there again. ``resumed``: no change is missing."""
-
-    resumed: bool
-
-
-LogValue = Opened | Updated | Closed | Coverage | Started | Dropped | Disconnected | Reconnected
+LogValue = Opened | Updated | Closed | Coverage | Started | Dropped
 
 
 def log_line(host: str, time: float, value: LogValue, options: Options) -> str:
@@ -73,11 +61,6 @@ def log_line(host: str, time: float, value: LogValue, options: Options) -> str:
             return text + (f"; {safe(hint, ascii=options.ascii)}" if hint else "")
         case Dropped(first, last, sockets):
             text = _notice("LOST", RED, _dropped(first, last, sockets, options), options)
-        case Disconnected(reason):
-            text = _notice("cut", RED, f"no connection: {reason}", options)
-        case Reconnected(resumed):
-            missing = "nothing is missing" if resumed else "changes in between are not known"
-            text = _notice("back", "", f"connected again; {missing}", options)
     where = ""
     if options.hosts:
         where = pad(safe(host, ascii=options.ascii), _HOST) + _GAP

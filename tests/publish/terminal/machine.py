@@ -17,10 +17,8 @@ from agent.model import (
     Updated,
 )
 from agent.publish.terminal.eventlog import (
-    Disconnected,
     Dropped,
     LogValue,
-    Reconnected,
     Started,
 )
 from agent.stream.state import HostHolding
@@ -244,8 +242,5 @@ def events() -> list[tuple[float, LogValue]]:
         Coverage(573, 0, 1),
         Dropped(1200, 1260, 3641),
         Dropped(1200, None),
-        Disconnected("connection refused"),
-        Reconnected(resumed=True),
-        Reconnected(resumed=False),
     ]
     return [(START + number, value) for number, value in enumerate(values)]
