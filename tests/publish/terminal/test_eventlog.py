@@ -17,10 +17,8 @@ from agent.model import (
     Updated,
 )
 from agent.publish.terminal.eventlog import (
-    Disconnected,
     Dropped,
     LogValue,
-    Reconnected,
     Started,
     bytes_text,
     clock_text,
@@ -143,12 +141,6 @@ def test_a_guessed_holder_is_said_to_be_one() -> None:
             "22:13:20Z  LOST    1200\u20131260: the reader was too slow; 3,641 sockets now",
         ),
         (Dropped(1200, None), "22:13:20Z  LOST    1200 on: the reader was too slow"),
-        (Disconnected("refused"), "22:13:20Z  cut     no connection: refused"),
-        (Reconnected(resumed=True), "22:13:20Z  back    connected again; nothing is missing"),
-        (
-            Reconnected(resumed=False),
-            "22:13:20Z  back    connected again; changes in between are not known",
-        ),
         (Started(3639, 41, "^C ends"), "web1: 3,639 sockets of 41 processes; ^C ends"),
         (Started(1, 1), "web1: 1 socket of 1 process"),
     ],

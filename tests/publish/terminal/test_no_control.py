@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.model import CgroupInfo, Closed, Coverage, Holding, Opened, Owner, Socket, Updated
 from agent.publish.terminal.columns import COLUMNS
 from agent.publish.terminal.delimited import delimited
-from agent.publish.terminal.eventlog import Disconnected, LogValue, Started, log_line
+from agent.publish.terminal.eventlog import LogValue, Started, log_line
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.pids import pids
 from agent.publish.terminal.rows import make_rows
@@ -99,7 +99,7 @@ def test_no_view_has_one(
     values: list[LogValue] = [Opened(one) for one in hostile]
     values += [Closed(one, text, 1.0) for one in hostile]
     values += [Updated(hostile[0], hostile[1]), Updated(hostile[1], hostile[0])]
-    values += [coverage[other], Started(1, 1, text), Disconnected(text)]
+    values += [coverage[other], Started(1, 1, text)]
     lines += [log_line(host, 0.0, value, options) for value in values]
     for line in lines:
         plain = COLOR.sub("", line) if options.color else line
