@@ -22,10 +22,8 @@ if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
     from .kernel.procfs.forked_scan import ForkedScan
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-# With a target or -q, the status is that of grep(1), and failures have their own.
+# With a target or --quiet the status is that of grep(1), and failures have their own.
 NOTHING_MATCHED, CANNOT_WORK = 1, 3
-# With a target or --quiet, where FAILED means that nothing matched.
-CANNOT_WORK = 3
 # EX_CONFIG of sysexits.h: the unit tells systemd not to restart the service after it.
 WRONG_CONFIG = 78
 STDOUT_CLOSED = "standard output is closed"
@@ -121,12 +119,8 @@ def _run(options: dict[str, Any]) -> int:
     from .app import run
 
     config = config or _config({})
-    answers = config.view.answers
-    try:
-        matched = run(config, scan)
-    except RuntimeFailure as error:
-        return _fail(str(error), CANNOT_WORK if answers else FAILED)
-    return NOTHING_MATCHED if answers and not matched else DONE
+    matched = run(config, scan)
+    return NOTHING_MATCHED if config.view.answers and not matched else DONE
 
 
 def _config(options: dict[str, Any]) -> Config:

@@ -1,6 +1,7 @@
 """The views of a small web server, as they are kept in ``golden/``.
 
-``python -m tests.publish.terminal.golden`` writes the files anew; look at what changed.
+``python -m tests.publish.terminal.golden`` writes the files, and the screens of the README, anew;
+look at what changed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.model import Coverage
 from agent.publish.terminal.delimited import delimited
 from agent.publish.terminal.eventlog import log_line
 from agent.publish.terminal.options import Options
@@ -19,6 +21,8 @@ from .machine import COVERAGE, HOST, NOW, events, on, web_server
 
 FOLDER = Path(__file__).with_name("golden")
 WIDTHS = (80, 120, 200)
+README = Path(__file__).parents[3] / "README.md"
+README_WIDTH = 110
 
 
 def views(options: Options) -> Iterator[tuple[str, list[str]]]:
@@ -52,6 +56,40 @@ def files() -> Iterator[tuple[str, str]]:
     yield "whole.txt", _text(whole())
 
 
+def screens() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each screen in the README: a part of the server fits it."""
+    shown = ("nginx", "gunicorn", "worker")
+    holdings = [
+        one
+        for one in web_server()
+        if one.holding.process is not None
+        and one.holding.process.comm in shown
+        and one.holding.process.pid not in (813, 815, 816)
+        and 22 not in (one.holding.socket.local_port, one.holding.socket.remote_port)
+    ]
+    options = Options(width=README_WIDTH, utc=True, now=NOW)
+    coverage = Coverage(len({one.holding.process for one in holdings}), 0, 1)
+    lines = list(summary(holdings, {HOST: coverage}, options))
+    yield "summary", "".join(f"{line}\n" for line in ("$ sudo sockagent", *lines))
+    # One connection of each kind is enough to see what the table shows.
+    rows = {
+        (row.holding.process, row.holding.socket.state): row
+        for row in make_rows(on(8080, holdings), holdings)
+    }
+    lines = list(table(list(rows.values()), options))
+    yield "table", "".join(f"{line}\n" for line in ("$ sudo sockagent :8080", *lines))
+
+
+def with_screens(document: str) -> str:
+    """Return a document with its blocks after ``<!-- screen: NAME -->`` replaced."""
+    for name, text in screens():
+        begin = f"<!-- screen: {name} -->\n```\n"
+        head, found, rest = document.partition(begin)
+        assert found, f"there is no screen {name!r}"
+        document = head + begin + text + "```\n" + rest.partition("```\n")[2]
+    return document
+
+
 def _text(views: Iterator[tuple[str, list[str]]]) -> str:
     return "\n".join(
         f"# {name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in views
@@ -61,3 +99,4 @@ def _text(views: Iterator[tuple[str, list[str]]]) -> str:
 if __name__ == "__main__":
     for name, text in files():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    README.write_text(with_screens(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from .golden import FOLDER, WIDTHS, files
+from .golden import FOLDER, README, WIDTHS, files, with_screens
 
 FILES = dict(files())
 
@@ -32,3 +32,8 @@ def test_colours_repeat_what_words_say(width: int) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if "ascii" in name])
 def test_ascii_is_ascii(name: str) -> None:
     assert FILES[name].isascii()
+
+
+def test_the_screens_of_the_readme_are_what_the_views_print() -> None:
+    document = README.read_text(encoding="utf-8")
+    assert with_screens(document) == document
