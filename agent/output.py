@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .config import ENDLESS_FORMATS, FORMATS, Config
 from .errors import UsageError
+from .kernel.users import is_privileged
 from .publish.stdout import STDOUT
 
 if TYPE_CHECKING:  # What goes into a pipe as NDJSON does not load the views.
@@ -75,6 +76,7 @@ def view_options(config: Config, output: str, environment: Mapping[str, str]) ->
         sort=view.sort,
         wide=output == "wide",
         hosts=len(config.network.connect) > 1,
+        root_can=view.read is None and not is_privileged(),
     )
 
 

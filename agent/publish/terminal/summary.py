@@ -69,7 +69,8 @@ def _last_line(one: HostSummary, coverage: Coverage | None, options: Options) ->
     if coverage is not None:
         gaps = coverage.missing
         if coverage.unreadable:
-            parts.append(f"{counted(coverage.unreadable, 'process')} could not be read (root can).")
+            advice = " (root can)" if options.root_can else ""
+            parts.append(f"{counted(coverage.unreadable, 'process')} could not be read{advice}.")
             gaps = gaps[1:]  # The first sentence names these processes.
         parts += [f"{sentence}." for sentence in gaps[:MAX_SENTENCES]]
         if len(gaps) > MAX_SENTENCES:

@@ -207,13 +207,13 @@ def test_holders_that_are_not_known_have_a_row() -> None:
 
 
 def test_other_families_are_counted_or_shown() -> None:
-    short = list(summary(web_server(), {HOST: COVERAGE}, Options()))
+    short = list(summary(web_server(), {HOST: COVERAGE}, Options(root_can=True)))
     assert short[0] == "web1: 14 processes, 48 sockets"
     assert short[-1] == (
         "Not shown: 4 unix, 1 netlink, 1 packet, 1 raw (-a). "
         "1 process could not be read (root can). A list: sockagent :22"
     )
-    every = list(summary(web_server(), {HOST: COVERAGE}, Options(), all_families=True))
+    every = list(summary(web_server(), {HOST: COVERAGE}, Options(root_can=True), all_families=True))
     assert every[-1] == "1 process could not be read (root can). A list: sockagent :22"
     assert len(every) == len(short) + 7
 
@@ -227,7 +227,7 @@ def test_gaps_are_named() -> None:
     assert last_line(0) == end
     assert last_line(0, "tcp was not read") == f"tcp was not read. {end}"
     assert last_line(2, "the descriptors of 2 processes may not be read", "tcp was not read") == (
-        f"2 processes could not be read (root can). tcp was not read. {end}"
+        f"2 processes could not be read. tcp was not read. {end}"
     )
     assert last_line(0, *"abcd") == f"a. b. c. 1 more gap. {end}"
     assert last_line(0, *"abcde") == f"a. b. c. 2 more gaps. {end}"
