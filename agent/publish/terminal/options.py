@@ -14,8 +14,8 @@ class Options:
     only ASCII characters can be shown. ``columns`` and ``sort`` are names of columns, see
     ``columns.py``. ``wide``: a row for every holder, and more columns. ``hosts``: the event log
     names the host of each line. ``now`` is in seconds since the Unix epoch, for ages. ``names``
-    maps addresses to names, ``services`` protocols and ports. ``root_can``: root could read what could
-    not be read.
+    maps addresses to names, ``services`` protocols and ports. ``root_can``: root could read what
+    could not be read.
     """
 
     width: int | None = None
