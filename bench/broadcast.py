@@ -12,7 +12,7 @@ import time
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from agent.stream.encoder import timestamp
+from agent.stream.times import timestamp
 
 # Of the length of a socket record.
 _RECORD = (

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
-from math import floor
 from typing import TYPE_CHECKING, NamedTuple
 
 from orjson import OPT_APPEND_NEWLINE, dumps
@@ -31,12 +29,14 @@ from ..model import (
     Updated,
 )
 from ..text import escape_controls
+from .times import timestamp
 
 if TYPE_CHECKING:
     from ..snapshot.stats import PollSummary
     from .filters import Filter
 
 SCHEMA_VERSION = 1
+_poll_time = lru_cache(maxsize=16)(timestamp)  # All records of a poll have one time.
 _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "container")
 # Fields that change all the time, which ``previous`` leaves out.
 _UNTRACKED = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
@@ -55,26 +55,6 @@ class AgentInfo(NamedTuple):
     boot_id: str | None
     epoch: str
     interval: float
-
-
-@lru_cache(maxsize=64)
-def _whole_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
-
-
-def timestamp(seconds: float) -> str:
-    """Return seconds since the Unix epoch as RFC 3339 text: UTC, with microseconds.
-
-    The date is made once a second: of the time of each event it takes 1.2 of 1.8 µs.
-    """
-    whole = floor(seconds)
-    micros = round((seconds - whole) * 1_000_000)
-    if micros == 1_000_000:
-        whole, micros = whole + 1, 0
-    return f"{_whole_second(whole)}.{micros:06d}Z"
-
-
-_poll_time = lru_cache(maxsize=16)(timestamp)  # All records of a poll have one time.
 
 
 class Encoder:

@@ -16,9 +16,9 @@ from typing import NamedTuple, Self
 
 from ..errors import RuntimeFailure, UsageError
 from .decoder import Decoded, decode
-from .encoder import timestamp
 from .fields import DecodeError
 from .state import State
+from .times import timestamp
 
 Decompress = Callable[[BufferedIOBase], BufferedIOBase]
 

@@ -25,8 +25,9 @@ from agent.stream.decoder import (
     decode,
 )
 from agent.stream.diff import is_same
-from agent.stream.encoder import Encoder, record_fields, timestamp
+from agent.stream.encoder import Encoder, record_fields
 from agent.stream.fields import DecodeError
+from agent.stream.times import timestamp
 
 from ..feeding import AGENT, UNTRACKED
 from ..make import holding, process, tcp

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,9 +30,9 @@ from agent.stream.encoder import (
     record_fields,
     snapshot_chunks,
     socket_fields,
-    timestamp,
 )
 from agent.stream.filters import Filter
+from agent.stream.times import timestamp
 
 from ..feeding import AGENT
 from ..make import holding, process, records, tcp, without_holder
@@ -67,18 +66,6 @@ def plain(fields: dict[str, object]) -> Any:
 def only(data: bytes) -> dict[str, Any]:
     (record,) = records(data)
     return record
-
-
-def test_timestamp() -> None:
-    assert timestamp(TIME) == AT
-    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
-    assert timestamp(1.9999996) == "1970-01-01T00:00:02.000000Z"
-
-
-@given(st.floats(-1e9, 1e10))
-def test_a_timestamp_has_the_nearest_microsecond(seconds: float) -> None:
-    expected = datetime.fromtimestamp(seconds, UTC)
-    assert abs(datetime.fromisoformat(timestamp(seconds)) - expected) <= timedelta(microseconds=1)
 
 
 def test_the_record_of_a_tcp_listener(encoder: Encoder) -> None:

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.stream.encoder import timestamp
-from agent.stream.times import parse_time
+from agent.stream.times import parse_time, timestamp
 
 DAY = 1_795_824_000.0  # 2026-11-28T00:00:00Z
 NOON = DAY + 12 * 3600
@@ -119,3 +118,15 @@ def test_any_text_is_a_time_or_an_error(text: str) -> None:
 def test_the_time_of_a_record_can_be_typed(at: float) -> None:
     text = timestamp(at)
     assert timestamp(parse_time(text, no_end)) == text
+
+
+def test_timestamp() -> None:
+    assert timestamp(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+    assert timestamp(1.9999996) == "1970-01-01T00:00:02.000000Z"
+
+
+@given(st.floats(-1e9, 1e10))
+def test_a_timestamp_has_the_nearest_microsecond(seconds: float) -> None:
+    expected = datetime.fromtimestamp(seconds, UTC)
+    assert abs(datetime.fromisoformat(timestamp(seconds)) - expected) <= timedelta(microseconds=1)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ...errors import UsageError
-from ...stream.encoder import timestamp
+from ...stream.times import timestamp
 from . import cells
 from .options import Options
 from .rows import Row
