@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent import show
 from agent.config import Config, View
 from agent.model import Coverage, Holding
+from agent.publish.terminal.columns import COLUMNS, sort_rows
 from agent.publish.terminal.delimited import FIELDS
 from agent.publish.terminal.names import Resolver
 from agent.publish.terminal.options import Options
@@ -214,3 +215,29 @@ def test_many_lines_come_in_parts() -> None:
 def test_what_is_no_text_is_escaped() -> None:
     held = of_host(holding(by=process(comm="\udce9")))
     assert rb"\x{dce9}" in rendered("table", held)
+
+
+def test_columns_of_the_table_with_separators() -> None:
+    columns = ("PID", "process", "local", "remote", "dir", "age", "recvq", "local_port")
+    client = holding(
+        tcp(5, "ESTABLISHED", remote_addr="10.0.0.9", remote_port=9, direction="outbound"),
+        process(9),
+    )
+    held = [HostHolding("host", client, NOW - 60), *of_host(ONE)]
+    config = Config(view=View(output="csv", columns=columns))
+    assert rendered("csv", held, config).decode().split("\r\n") == [
+        "pid,process,local,remote,dir,age,recvq,local_port",
+        "9,app,127.0.0.1:8080,10.0.0.9:9,out,1m,0,8080",
+        "7,app,127.0.0.1:1,,,,0,1",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(COLUMNS.keys() - set(FIELDS)))
+def test_columns_of_the_table_are_empty_only_where_nothing_is_known(name: str) -> None:
+    held = [one._replace(since=NOW - 1) for one in web_server()]
+    config = Config(view=View(output="tsv", columns=(name,), sort="inode", header=False))
+    rows = sort_rows(make_rows(held, every_holder=True), "inode")
+    known = [COLUMNS[name].value(row) is not None for row in rows]
+    assert any(known)
+    assert [text != "" for text in rendered("tsv", held, config).decode().split("\n")[:-1]] == known
