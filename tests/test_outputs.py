@@ -332,7 +332,7 @@ def test_lost_changes_are_warned_of(tmp_path: Path, logged: list[str]) -> None:
     source.poll(ONE, TWO, THREE)
     path.write_bytes(data + b"".join(iter(subscription.take, None)))
     assert ports(of_file(path, "json")[1]) == [1, 2, 3]
-    assert logged == ["warning: host: 1 ranges of changes were lost"]
+    assert logged == ["warning: host: lost 1 range of changes"]
 
 
 # Records of remote agents.

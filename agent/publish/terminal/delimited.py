@@ -31,8 +31,8 @@ def delimited(
     """Yield a header and a line for each holding, without line ends; RFC 4180 has CR and LF.
 
     Unknown values are empty. Unsafe characters are escaped as in the other views, so that a field
-    never has a line end. A field that a spreadsheet would take for a formula is quoted. ``more`` has
-    the fields that no record has, a text for each holding.
+    never has a line end. A field that a spreadsheet would take for a formula is quoted. ``more``
+    are fields that records do not have, a text for each holding.
     """
     fields = tuple(fields)
     if header:
