@@ -56,12 +56,11 @@ def is_terminal() -> bool:
 
 def view_options(config: Config, output: str, environment: Mapping[str, str]) -> Options:
     """Return the options of a view. Raises UsageError for unknown columns."""
-    from .publish.terminal.columns import COLUMNS, check_columns, check_sort
-    from .publish.terminal.delimited import FIELDS
+    from .publish.terminal.columns import check_columns, check_sort
     from .publish.terminal.options import Options
 
     view = config.view
-    check_columns(view.columns, known=FIELDS if output in ("csv", "tsv") else COLUMNS)
+    check_columns(view.columns)
     if view.sort is not None:
         check_sort(view.sort)
     on_terminal = is_terminal()

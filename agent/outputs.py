@@ -17,6 +17,7 @@ from .publish.terminal.names import Resolver, read_services
 from .publish.terminal.options import Options
 from .publish.terminal.publisher import encode_lines
 from .publish.terminal.stream_log import FOLLOWING, StreamLog, is_of_socket, is_record_match
+from .publish.terminal.summary import counted
 from .show import Moment
 from .stream.decoder import Decoded, decode
 from .stream.fields import DecodeError
@@ -168,7 +169,7 @@ def _moment_of(file: RecordingFile, config: Config) -> Moment:
     hosts = state.hosts()
     for host in hosts:
         if host.dropped:
-            log(f"warning: {host.host}: {len(host.dropped)} ranges of changes were lost")
+            log(f"warning: {host.host}: lost {counted(len(host.dropped), 'range')} of changes")
     coverage = {one.host: one.coverage for one in hosts if one.coverage is not None}
     end = max((one.time for one in hosts), default=0.0) if at is None else at
     return Moment(list(state.holdings()), coverage, end)

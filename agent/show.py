@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from .config import Config
 from .model import Coverage
-from .publish.terminal.columns import sort_rows
+from .publish.terminal.columns import COLUMNS, sort_rows
 from .publish.terminal.delimited import FIELDS, delimited
 from .publish.terminal.names import Resolver, read_services
 from .publish.terminal.options import Options
 from .publish.terminal.pids import pids
-from .publish.terminal.rows import make_rows
+from .publish.terminal.rows import Row, make_rows
 from .publish.terminal.summary import summary
 from .publish.terminal.table import table
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
@@ -53,7 +53,7 @@ def render(
     if output == "json":
         return _json(moment, holdings)
     if output in ("csv", "tsv"):
-        return _csv(output, holdings, config)
+        return _csv(output, moment, holdings, config, options)
     return _parts(_lines(output, moment, holdings, config, options), "\n")
 
 
@@ -83,14 +83,33 @@ def _with_names(options: Options, holdings: Sequence[HostHolding], config: Confi
     return options
 
 
-def _csv(output: str, holdings: Sequence[HostHolding], config: Config) -> Iterator[bytes]:
+def _csv(
+    output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
+) -> Iterator[bytes]:
     view = config.view
     separator, end = ("\t", "\n") if output == "tsv" else (",", _CRLF)
-    if view.sort is not None:
-        rows = sort_rows(make_rows(holdings, every_holder=True), view.sort)
+    fields = tuple(name.lower() for name in view.columns) or FIELDS
+    others = [name for name in fields if name not in FIELDS]
+    more: dict[str, list[str]] = {}
+    if others or view.sort is not None:
+        rows = make_rows(holdings, moment.holdings, every_holder=True)
+        if view.sort is not None:
+            rows = sort_rows(rows, view.sort)
         holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
-    fields = [name.lower() for name in view.columns] or FIELDS
-    return _parts(delimited(holdings, separator, fields=fields, header=view.header), end)
+        if others:
+            options = _with_names(replace(options, now=moment.time), holdings, config)
+            more = {name: _texts(name, rows, options) for name in others}
+    lines = delimited(holdings, separator, fields=fields, header=view.header, more=more)
+    return _parts(lines, end)
+
+
+def _texts(name: str, rows: Sequence[Row], options: Options) -> list[str]:
+    """Return the texts of a column of the table; unknown values are empty, as in other fields."""
+    column = COLUMNS[name]
+    return [
+        "" if column.value(row) is None else text
+        for row, text in zip(rows, column.cells(rows, options), strict=True)
+    ]
 
 
 def _ndjson(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -200,15 +200,14 @@ WIDE = (*TABLE, "age", "container", "inode", "netns", "exe", "cgroup")
 _ADDRESSES = frozenset({"local_addr", "remote_addr"})
 
 
-def check_columns(
-    names: Iterable[str], argument: str = "columns", known: Collection[str] = COLUMNS
-) -> None:
+def check_columns(names: Iterable[str], argument: str = "columns") -> None:
     """Check the names of columns. Raises UsageError, which names the nearest column."""
     for name in names:
-        if name.lower() in known:
+        if name.lower() in COLUMNS:
             continue
-        near = get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+        near = get_close_matches(name.lower(), COLUMNS, n=1)
+        expected = ", ".join(sorted(COLUMNS))
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {expected}"
         raise UsageError(argument, f"no column {name!r}; {hint}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...stream.encoder import record_fields
 from ...stream.state import HostHolding
@@ -26,18 +26,22 @@ def delimited(
     *,
     fields: Iterable[str] = FIELDS,
     header: bool = True,
+    more: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[str]:
     """Yield a header and a line for each holding, without line ends; RFC 4180 has CR and LF.
 
     Unknown values are empty. Unsafe characters are escaped as in the other views, so that a field
-    never has a line end. A field that a spreadsheet would take for a formula is quoted.
+    never has a line end. A field that a spreadsheet would take for a formula is quoted. ``more``
+    are fields that records do not have, a text for each holding.
     """
     fields = tuple(fields)
     if header:
         yield separator.join(fields)
-    for host, holding, _since in holdings:
+    for number, (host, holding, _since) in enumerate(holdings):
         values = record_fields(holding)
         values["host"] = host
+        if more:
+            values |= {name: texts[number] for name, texts in more.items()}
         yield separator.join([_field(values.get(name), separator) for name in fields])
 
 

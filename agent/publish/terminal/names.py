@@ -13,6 +13,7 @@ from .endpoints import ANY_ADDRESSES
 MAX_THREADS = 8
 # Addresses that are resolved in one run, about 200 bytes each: a stream may name millions.
 MAX_ADDRESSES = 20_000
+_PORT_DIGITS = len("65535")
 
 
 def host_name(address: str) -> str | None:
@@ -70,7 +71,7 @@ def read_services(path: str = "/etc/services") -> dict[tuple[str, int], str]:
             for line in file:
                 words = line.partition("#")[0].split()
                 port, _, proto = words[1].partition("/") if len(words) > 1 else ("", "", "")
-                if port.isascii() and port.isdigit():
+                if port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS:
                     names.setdefault((proto, int(port)), words[0])
     except OSError:
         pass

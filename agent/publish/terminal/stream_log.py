@@ -132,7 +132,7 @@ def is_match(chosen: Filter, message: Message) -> bool:
     """Return whether a message has a socket that passes a filter."""
     match message:
         case FullSnapshot(holdings=holdings):
-            return any(map(chosen.matches, holdings))
+            return "snapshot" in chosen.events and any(map(chosen.matches, holdings))
         case DeltaBatch(batch, begin):
             return any(
                 not isinstance(delta, Coverage) and chosen.apply(delta) is not None
