@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterable
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +208,16 @@ def test_quiet_prints_nothing_of_a_recording(recording: Path, port: str, expecte
         assert of_file(recording, output, {"port": [port]}, quiet=True) == (expected, b"")
 
 
+def test_quiet_does_not_read_on_after_a_match(tmp_path: Path, logged: list[str]) -> None:
+    path = tmp_path / "recording"
+    line = encoder.delta(Opened(ONE), 1, START)
+    path.write_bytes(line * 600 + b"{no record}\n")
+    assert of_file(path, "ndjson", quiet=True) == (True, b"")
+    assert logged == []
+    assert of_file(path, "ndjson", {"port": ["9"]}, quiet=True) == (False, b"")
+    assert len(logged) == 1
+
+
 # The state of a recording.
 
 
@@ -247,6 +260,39 @@ def test_the_records_at_a_time_are_those_of_a_snapshot(recording: Path) -> None:
         ("snapshot", 1), ("snapshot", 2), ("snapshot", 3)
     ]  # fmt: skip
     assert {one["time"] for one in found} == {"2023-11-14T22:13:21.000000Z"}
+
+
+def test_the_records_have_the_time_that_is_shown(recording: Path) -> None:
+    _, data = of_file(recording, "ndjson", at="22:13:21.5")
+    assert {one["time"] for one in records(data)} == {"2023-11-14T22:13:21.500000Z"}
+
+
+@pytest.fixture
+def five_hours_ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-5")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("five_hours_ahead")
+@pytest.mark.parametrize(("utc", "at"), [(True, "22:13:21"), (False, "03:13:21")])
+def test_a_time_without_a_zone_is_local_or_utc(recording: Path, utc: bool, at: str) -> None:
+    chosen = config(read=str(recording), utc=utc, at=at)
+    _, data = printed(RecordingOutput(str(recording), chosen, "json", UTC))
+    assert ports(data) == [1, 2, 3]
+
+
+def test_a_pipe_is_read_twice_for_a_time(tmp_path: Path) -> None:
+    """The first time for the end of the recording, from which the time counts."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(DATA,), daemon=True)
+    writer.start()
+    _, data = of_file(path, "json", at="-3s")
+    writer.join()
+    assert ports(data) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def test_the_log_of_a_feed(pipe: Pipe) -> None:
     asyncio.run(follow(pipe))
 
 
-def test_a_reader_that_leaves_ends_the_log(pipe: Pipe) -> None:
+def test_a_reader_that_leaves_ends_the_log(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "STOP_SECONDS", 10 * TIMEOUT)
+
     async def run() -> None:
         source = stopping_source()
         source.poll(ONE)
@@ -105,7 +107,9 @@ def test_a_reader_that_leaves_ends_the_log(pipe: Pipe) -> None:
     asyncio.run(run())
 
 
-def test_stop_waits_for_what_is_left(pipe: Pipe) -> None:
+def test_stop_waits_for_what_is_left(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "STOP_SECONDS", 10 * TIMEOUT)
+
     async def run() -> None:
         source = stopping_source()
         source.poll(ONE)
@@ -114,7 +118,7 @@ def test_stop_waits_for_what_is_left(pipe: Pipe) -> None:
         await pipe.read_lines(1)
         source.poll(ONE, TWO)
         source.feed.stop()
-        await printer.stop()
+        await asyncio.wait_for(printer.stop(), TIMEOUT)
         (line,) = await pipe.read_lines(1)
         assert line.split()[1] == "open"
         await asyncio.wait_for(running, TIMEOUT)
