@@ -37,14 +37,19 @@ class MomentOutput:
         if config.view.quiet:
             return
         if not holdings and config.view.targets:
-            found = hint(config.filter, (one.holding for one in moment.holdings))
-            log(found or "no sockets match")
+            if config.view.read is not None:
+                log("no sockets match at that moment; -o log shows what opened and closed")
+            else:
+                found = hint(config.filter, (one.holding for one in moment.holdings))
+                log(found or "no sockets match")
             if output in _FOR_PEOPLE:
                 return
         chunks = render(output, moment, holdings, config, options)
         if output == "pid":  # It may leave out all of them: those that do not listen.
             numbers = list(chunks)
             self.matched = bool(numbers)
+            if holdings and not numbers:
+                log("no process listens there; -o table shows the sockets")
             chunks = iter(numbers)
         self._chunks = chunks
 

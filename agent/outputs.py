@@ -100,6 +100,8 @@ class RecordingOutput:
         """Raises RuntimeFailure and UsageError."""
         view = self._config.view
         is_moment = view.at is not None or self._output not in ENDLESS_FORMATS
+        if is_moment and "snapshot" not in self._config.filter.events:
+            raise UsageError("event", "one moment has no changes; use -o log or -o ndjson")
         with open_recording(self._path, rereadable=view.at is not None) as file:
             if is_moment:
                 moment = await asyncio.to_thread(_moment_of, file, self._config)
@@ -167,6 +169,8 @@ def _moment_of(file: RecordingFile, config: Config) -> Moment:
     state = state_at(reader, at)
     _log_problems(file, reader)
     hosts = state.hosts()
+    if not hosts:
+        log("warning: the recording has no records")
     for host in hosts:
         if host.dropped:
             log(f"warning: {host.host}: lost {counted(len(host.dropped), 'range')} of changes")

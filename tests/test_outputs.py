@@ -308,12 +308,19 @@ def test_a_time_that_the_recording_has_not(recording: Path, at: str, message: st
         of_file(recording, "table", at=at)
 
 
-def test_an_empty_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["table", "csv", "pid"])
+def test_one_moment_has_no_changes(recording: Path, output: str) -> None:
+    with pytest.raises(UsageError, match="one moment has no changes; use -o log"):
+        of_file(recording, output, {"event": ["open"]})
+
+
+def test_an_empty_recording(tmp_path: Path, logged: list[str]) -> None:
     path = tmp_path / "recording"
     path.write_bytes(b"")
     assert of_file(path, "ndjson") == (False, b"")
     assert of_file(path, "log") == (False, b"")
     assert of_file(path, "json") == (False, b"[]\n")
+    assert logged == ["warning: the recording has no records"]
     with pytest.raises(UsageError, match="no records"):
         of_file(path, "json", at="-1s")
 

@@ -76,7 +76,7 @@ def _last_line(one: HostSummary, coverage: Coverage | None, options: Options) ->
         if len(gaps) > MAX_SENTENCES:
             parts.append(f"{counted(len(gaps) - MAX_SENTENCES, 'more gap')}.")
     ports = [end.port for end in one.ends if end.role == LISTEN and end.port]
-    parts.append(f"A list: sockagent :{ports[0] if ports else _EXAMPLE_PORT}")
+    parts.append(f"One port: sockagent :{ports[0] if ports else _EXAMPLE_PORT}")
     return safe(" ".join(parts), ascii=options.ascii)
 
 

@@ -211,10 +211,10 @@ def test_other_families_are_counted_or_shown() -> None:
     assert short[0] == "web1: 14 processes, 48 sockets"
     assert short[-1] == (
         "Not shown: 4 unix, 1 netlink, 1 packet, 1 raw (-a). "
-        "1 process could not be read (root can). A list: sockagent :22"
+        "1 process could not be read (root can). One port: sockagent :22"
     )
     every = list(summary(web_server(), {HOST: COVERAGE}, Options(root_can=True), all_families=True))
-    assert every[-1] == "1 process could not be read (root can). A list: sockagent :22"
+    assert every[-1] == "1 process could not be read (root can). One port: sockagent :22"
     assert len(every) == len(short) + 7
 
 
@@ -223,7 +223,7 @@ def last_line(unreadable: int, *missing: str) -> str:
 
 
 def test_gaps_are_named() -> None:
-    end = "A list: sockagent :8080"
+    end = "One port: sockagent :8080"
     assert last_line(0) == end
     assert last_line(0, "tcp was not read") == f"tcp was not read. {end}"
     assert last_line(2, "the descriptors of 2 processes may not be read", "tcp was not read") == (
