@@ -37,16 +37,16 @@ class IncompleteLine(OSError):
     """A write failed within a line: the output ends with a part of a record."""
 
 
-class StdoutPublisher:
-    """Publishes the records of a feed that pass a filter on a descriptor."""
+class ChunkPublisher:
+    """Publishes chunks of whole lines on a descriptor."""
 
-    def __init__(self, feed: Feed, chosen: Filter, descriptor: int = STDOUT) -> None:
-        self._chunks = feed.subscribe(chosen)
+    def __init__(self, chunks: AsyncIterable[bytes], descriptor: int) -> None:
+        self._chunks = chunks
         self._descriptor = descriptor
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Publish until the feed stops or the reader leaves. Raises RuntimeFailure."""
+        """Publish until the chunks end or the reader leaves. Raises RuntimeFailure."""
         try:
             await publish(self._chunks, self._descriptor)
         finally:
@@ -57,6 +57,13 @@ class StdoutPublisher:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._ended.wait()
+
+
+class StdoutPublisher(ChunkPublisher):
+    """Publishes the records of a feed that pass a filter on a descriptor."""
+
+    def __init__(self, feed: Feed, chosen: Filter, descriptor: int = STDOUT) -> None:
+        super().__init__(feed.subscribe(chosen), descriptor)
 
 
 async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:

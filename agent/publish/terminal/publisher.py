@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from ...stream.feed import Feed, Subscription
 from ...stream.filters import Filter
-from ..stdout import STDOUT, STOP_SECONDS, publish
+from ..stdout import STDOUT, ChunkPublisher
 from .stream_log import StreamLog, is_match
 
 
-class LogPublisher:
+class LogPublisher(ChunkPublisher):
     """Prints the event log of a feed on a descriptor."""
 
     def __init__(self, feed: Feed, host: str, log: StreamLog, descriptor: int = STDOUT) -> None:
         """``host`` is the name of this machine."""
-        self._subscription = Subscription(feed)
-        self._host = host
-        self._log = log
-        self._descriptor = descriptor
-        self._ended = asyncio.Event()
+        super().__init__(_chunks(Subscription(feed), host, log), descriptor)
 
-    async def run(self) -> None:
-        """Print until the feed stops or the reader leaves. Raises RuntimeFailure."""
-        try:
-            await publish(self._chunks(), self._descriptor)
-        finally:
-            self._ended.set()
 
-    async def stop(self) -> None:
-        """Wait until the reader has taken what is left, at most STOP_SECONDS."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._ended.wait()
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        async for message in self._subscription:
-            lines = list(self._log.of_message(self._host, message))
-            if lines:
-                yield encode_lines(lines)
+async def _chunks(subscription: Subscription, host: str, log: StreamLog) -> AsyncIterator[bytes]:
+    async for message in subscription:
+        lines = list(log.of_message(host, message))
+        if lines:
+            yield encode_lines(lines)
 
 
 class MatchPublisher:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.publish.terminal import publisher
+from agent.publish import stdout
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.publisher import LogPublisher, MatchPublisher, encode_lines
 from agent.publish.terminal.stream_log import StreamLog
@@ -91,7 +91,7 @@ def test_the_log_of_a_feed(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_log(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "STOP_SECONDS", 10 * TIMEOUT)
+    monkeypatch.setattr(stdout, "STOP_SECONDS", 10 * TIMEOUT)
 
     async def run() -> None:
         source = stopping_source()
@@ -108,7 +108,7 @@ def test_a_reader_that_leaves_ends_the_log(pipe: Pipe, monkeypatch: pytest.Monke
 
 
 def test_stop_waits_for_what_is_left(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "STOP_SECONDS", 10 * TIMEOUT)
+    monkeypatch.setattr(stdout, "STOP_SECONDS", 10 * TIMEOUT)
 
     async def run() -> None:
         source = stopping_source()
@@ -127,7 +127,7 @@ def test_stop_waits_for_what_is_left(pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 
 
 def test_stop_does_not_wait_forever(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "STOP_SECONDS", 0.01)
+    monkeypatch.setattr(stdout, "STOP_SECONDS", 0.01)
 
     async def run() -> None:
         source = stopping_source()
