@@ -49,6 +49,7 @@ def route(
         is_trusted=peer.uid in (0, os.geteuid()),
         # That a path leads nowhere is no secret.
         is_public=not is_feed if page is None else page.is_public,
+        has_tls=peer.has_tls,
     )
     if refusal is not None:
         return refusal

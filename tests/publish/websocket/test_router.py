@@ -1,5 +1,7 @@
 """Requests, over real connections."""
 
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,45 @@ async def test_foreign_origins_and_unknown_hosts_are_refused() -> None:
             assert events(await message(connection)) == ["hello"]
         for path in ("/events", "/healthz"):
             assert (await running.get(path, "Host: evil.example"))[0] == 403
+
+
+async def test_the_pages_of_the_server_may_subscribe() -> None:
+    async with serving() as running:
+        running.poll(ONE)
+        async with running.client(origin=f"http://localhost:{running.port}") as connection:
+            assert events(await message(connection)) == ["hello"]
+        for origin in (f"https://localhost:{running.port}", "http://localhost:1", "null"):
+            assert (await status_of(running.client(origin=origin)))[0] == 403
+        rebound = (
+            f"Host: evil.example:{running.port}",
+            f"Origin: http://evil.example:{running.port}",
+        )
+        assert (await running.get("/events", *rebound))[0] == 403
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+async def test_over_tls_the_origin_of_the_pages_is_https(certificate: tuple[str, str]) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    async with serving(tls=served) as running:
+        running.poll(ONE)
+        origin = f"https://localhost:{running.port}"
+        async with running.client(origin=origin, ssl=trusting) as connection:
+            assert events(await message(connection)) == ["hello"]
+        plain = origin.replace("https", "http")
+        assert (await status_of(running.client(origin=plain, ssl=trusting)))[0] == 403
 
 
 async def test_the_user_of_the_agent_needs_no_token_over_a_unix_socket(tmp_path: Path) -> None:
