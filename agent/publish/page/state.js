@@ -43,6 +43,9 @@ import { keyOf, timeOf } from "./records.js";
 const MAX_LOST = 100;
 // More changes than this at once are cheaper to show by building everything anew.
 const MAX_CHANGES = 5000;
+// States begin with versions so far apart that those of two states are never the same.
+const VERSIONS = 2 ** 32;
+let states = 0;
 
 /** @implements {HostState} */
 class Host {
@@ -90,8 +93,8 @@ export class State {
     /** @type {Counts} */
     this.counts = { total: 0, listen: 0, inbound: 0, outbound: 0, closeWait: 0 };
     this.violations = 0;
-    /** Grows with each change of the rows. */
-    this.version = 0;
+    /** Grows with each change of the rows; no two states have the same. */
+    this.version = VERSIONS * states++;
     /** @type {Map<string, Row>} */
     this._added = new Map();
     /** @type {Map<string, Row>} */
