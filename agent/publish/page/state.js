@@ -6,6 +6,7 @@ import { keyOf, timeOf } from "./records.js";
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./records.js").Coverage} Coverage */
+/** @typedef {import("./records.js").HelloRecord} HelloRecord */
 
 /**
  * One holding. The object stays the same while its key is in the state.
@@ -21,6 +22,7 @@ import { keyOf, timeOf } from "./records.js";
  * What is known of a host beside its rows.
  * @typedef {object} HostState
  * @property {string} host
+ * @property {HelloRecord | null} hello the newest one
  * @property {string | null} epoch
  * @property {number} seq the newest change that the rows include
  * @property {boolean} complete a snapshot has ended, and nothing was lost since
@@ -47,6 +49,8 @@ class Host {
   /** @param {string} host */
   constructor(host) {
     this.host = host;
+    /** @type {HelloRecord | null} */
+    this.hello = null;
     /** @type {string | null} */
     this.epoch = null;
     this.seq = 0;
@@ -118,6 +122,7 @@ export class State {
       case "hello":
         host.arriving = null;
         host.complete = host.complete && record.resumed;
+        host.hello = record;
         host.epoch = record.epoch;
         host.coverage = record;
         host.interval = record.interval;
