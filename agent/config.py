@@ -42,7 +42,7 @@ _CLIENT_SETTINGS = frozenset({"token_file", "tls_cert", "tls_key", "tls_ca"})
 
 
 def _option(setting: str) -> str:
-    return setting.replace("_", "-")
+    return "no-page" if setting == "page" else setting.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Network:
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
+    page: bool = True  # Whether the page for browsers is served.
     socket_mode: int = SOCKET_MODE
     max_clients: int = 1000
     max_clients_per_address: int = 250

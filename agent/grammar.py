@@ -284,6 +284,8 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--allow-origin", action="append", metavar="ORIGIN",
         help="Accept requests of web pages from this origin, for example https://dash.example.",
     )  # fmt: skip
+    add("--no-page", action="store_false", dest="page", default=None,
+        help="Do not serve the page for browsers.")  # fmt: skip
     add("--insecure", action="store_true", default=None,
         help="Allow remote clients without token or TLS.")  # fmt: skip
     add("--socket-mode", type=_octal, metavar="MODE",

@@ -11,7 +11,8 @@ from functools import partial
 from .config import INSECURE, Config, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.pages import PLAIN, Page, Reply, health
+from .publish.http.assets import asset_pages
+from .publish.http.pages import PLAIN, Page, Reply, fixed, health
 from .publish.websocket.listen import Listener, open_listeners
 from .publish.websocket.registry import Limits, Registry
 from .publish.websocket.server import Rules, Server
@@ -35,9 +36,11 @@ class ConfiguredServer:
             Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
         )
         pages: dict[str, Page] = {
-            "/healthz": partial(health, feed, config.interval),
+            "/healthz": Page(partial(health, feed, config.interval), is_public=True),
             "/metrics": _metrics(feed, self.registry),
         }
+        if network.page:
+            pages |= asset_pages()
         listeners = listen(network, self._tls, passed)
         self.server = Server(feed, listeners, rules, self.registry, pages)
         self._log_listeners(listeners)
@@ -82,7 +85,7 @@ def _metrics(feed: Feed, registry: Registry) -> Page:
         from .publish.http.metrics import metrics
     except ImportError:
         content = b"metrics are not installed; run pip install '.[metrics]'\n"
-        return lambda: Reply(501, PLAIN, content)
+        return fixed(Reply(501, PLAIN, content))
     return metrics(feed, registry)
 
 

@@ -190,18 +190,20 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, request: Request) -> None:
         response = self._host.respond(request, self.peer)
+        is_head = request.method == "HEAD"
         if isinstance(response, Refusal):
-            self._refuse(response)
+            self._refuse(response, is_head=is_head)
         elif isinstance(response, Reply):
-            self._send_response(http_response(response))
+            self._send_response(http_response(response, is_head=is_head))
         else:
             self._upgrade(request, response)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
         message = refusal.message if refusal.is_logged else None
         self._host.rejections.refused(self.peer.name, str(refusal.status), message)
-        reply = Reply(refusal.status, PLAIN, f"{refusal.message}\n".encode())
-        self._send_response(http_response(reply, refusal.headers))
+        body = f"{refusal.message}\n".encode()
+        reply = Reply(refusal.status, PLAIN, body, refusal.headers)
+        self._send_response(http_response(reply, is_head=is_head))
 
     def _send_response(self, response: Response) -> None:
         self._closing = True

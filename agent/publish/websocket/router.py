@@ -11,13 +11,12 @@ from websockets.http11 import Request
 
 from ...errors import UsageError
 from ...stream.filters import Filter, is_filter
-from ..http.pages import Page, Reply
+from ..http.assets import ASSETS
+from ..http.pages import Page, Reply, unless_known
 from .access import Access, Peer
 from .rejections import Refusal
 
 EVENTS_PATH = "/events"
-# Pages that are served without a token.
-PUBLIC_PATHS = frozenset({"/healthz"})
 MAX_PARAMETERS = 100
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
@@ -38,20 +37,26 @@ def route(
 ) -> Reply | SubscriptionQuery | Refusal:
     """Return the reply of a page, the subscription that is requested, or why there is neither."""
     path, _, parameters = request.path.partition("?")
-    if request.method != "GET":
-        return Refusal(405, "method not allowed; use GET", headers=(("Allow", "GET"),))
+    page = pages.get(path)
+    is_feed = page is None and path == EVENTS_PATH
+    methods = ("GET",) if is_feed else ("GET", "HEAD")
+    if request.method not in methods:
+        message = f"method not allowed; use {' or '.join(methods)}"
+        return Refusal(405, message, headers=(("Allow", ", ".join(methods)),))
     refusal = access.check(
         request.headers,
         is_local=peer.uid is not None,
         is_trusted=peer.uid in (0, os.geteuid()),
-        is_public=path in PUBLIC_PATHS,
+        # That a path leads nowhere is no secret.
+        is_public=not is_feed if page is None else page.is_public,
     )
     if refusal is not None:
         return refusal
-    if path in pages:
-        return pages[path]()
-    if path != EVENTS_PATH:
-        return Refusal(404, f"not found; available are {', '.join([EVENTS_PATH, *sorted(pages)])}")
+    if page is not None:
+        return unless_known(page.reply(), request.headers.get_all("If-None-Match"))
+    if not is_feed:
+        paths = sorted({EVENTS_PATH, *(path for path in pages if not path.startswith(ASSETS))})
+        return Refusal(404, f"not found; available are {', '.join(paths)}")
     try:
         return parse_query(parameters)
     except UsageError as error:
