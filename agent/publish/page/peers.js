@@ -150,9 +150,12 @@ function isSameSocket(one, other) {
   return one === other || (one.inode && isSamePlace(one, other) && one.inode === other.inode);
 }
 
-/** Return whether a row has an older holder than another one; unknown holders come last.
- * @param {Row} row @param {Row} other */
-function isOlder(row, other) {
+/**
+ * Return whether a row has an older holder than another one; unknown holders come last.
+ * @param {Row} row
+ * @param {Row} other
+ */
+export function isOlder(row, other) {
   const [one, two] = [row.record.start_time ?? "~", other.record.start_time ?? "~"];
   return one === two ? (row.record.pid ?? Infinity) < (other.record.pid ?? Infinity) : one < two;
 }

@@ -1,0 +1,163 @@
+// Where the boxes and lines of the map are. Pure.
+
+/** @typedef {import("./map.js").MapPicture} MapPicture */
+/** @typedef {import("./map.js").MapNode} MapNode */
+/** @typedef {import("./map.js").MapEdge} MapEdge */
+/** @typedef {{node: MapNode, column: number, x: number, y: number}} Box */
+/** @typedef {{edge: MapEdge, path: string, width: number, x: number, y: number}} Line */
+/**
+ * @typedef {object} Layout
+ * @property {number} width
+ * @property {number} height
+ * @property {number} boxWidth
+ * @property {{x: number, title: string}[]} titles
+ * @property {Box[]} boxes
+ * @property {Line[]} lines with the place of their text
+ */
+
+export const BOX_HEIGHT = 44;
+const GAP = 14;
+export const TITLE_HEIGHT = 30;
+const STEP = BOX_HEIGHT + GAP;
+const [MIN_BOX, MAX_BOX] = [140, 250];
+const [MIN_GUTTER, MAX_GUTTER] = [56, 260];
+// Space at the sides for the focus ring.
+const MARGIN = 4;
+// Ends of lines keep so far from the corners of a box.
+const CORNER = 9;
+// Texts of lines are at least so far apart.
+const TEXT_STEP = 15;
+const [MIN_LINE, MAX_LINE] = [1.25, 9];
+
+/**
+ * Return where everything is. It is wider than the width given where the columns do not fit.
+ * @param {MapPicture} picture
+ * @param {number} width
+ * @returns {Layout}
+ */
+export function layOut(picture, width) {
+  const { columns } = picture;
+  const room = width - 2 * MARGIN;
+  const gutters = columns.length - 1;
+  const boxWidth = clamp((room - gutters * MIN_GUTTER * 1.5) / columns.length, MIN_BOX, MAX_BOX);
+  const gutter = clamp((room - boxWidth * columns.length) / gutters, MIN_GUTTER, MAX_GUTTER);
+  /** @type {Map<string, Box>} */
+  const boxes = new Map();
+  columns.forEach(({ nodes }, column) => nodes.forEach((node, slot) => boxes.set(node.id, {
+    node, column, x: MARGIN + column * (boxWidth + gutter), y: TITLE_HEIGHT + slot * STEP,
+  })));
+  const longest = Math.max(1, ...columns.map(({ nodes }) => nodes.length));
+  const frame = {
+    boxWidth, gutter, bottoms: columns.map(({ nodes }) => TITLE_HEIGHT + nodes.length * STEP - GAP),
+  };
+  return {
+    width: 2 * MARGIN + columns.length * boxWidth + gutters * gutter,
+    height: TITLE_HEIGHT + longest * STEP, boxWidth,
+    titles: columns.map(({ title }, column) => ({ title, x: MARGIN + column * (boxWidth + gutter) })),
+    boxes: [...boxes.values()], lines: lines(picture.edges, boxes, frame),
+  };
+}
+
+/** @param {number} value @param {number} low @param {number} high */
+const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+
+/** The width of a line, which grows with the logarithm of its connections. @param {number} count */
+const lineWidth = (count) => clamp(MIN_LINE + Math.log2(Math.max(1, count)) * 0.7, MIN_LINE, MAX_LINE);
+
+/** @typedef {{boxWidth: number, gutter: number, bottoms: number[]}} Frame */
+/** One end of a line: the side of its box, and where along it. */
+/** @typedef {{box: Box, right: boolean, other: Box, y: number}} End */
+
+/** @param {MapEdge[]} edges @param {Map<string, Box>} boxes @param {Frame} frame @returns {Line[]} */
+function lines(edges, boxes, frame) {
+  /** @type {{edge: MapEdge, from: End, to: End}[]} */
+  const drawn = [];
+  /** @type {Map<string, End[]>} */
+  const sides = new Map();
+  /** @param {Box} box @param {Box} other @param {boolean} right */
+  const end = (box, other, right) => {
+    const made = { box, right, other, y: 0 };
+    const key = `${box.node.id}\0${right}`;
+    const list = sides.get(key);
+    if (list === undefined) sides.set(key, [made]);
+    else list.push(made);
+    return made;
+  };
+  for (const edge of edges) {
+    const from = boxes.get(edge.from);
+    const to = boxes.get(edge.to);
+    if (from === undefined || to === undefined) continue;
+    drawn.push({
+      edge, from: end(from, to, from.column <= to.column),
+      to: end(to, from, to.column <= from.column),
+    });
+  }
+  for (const ends of sides.values()) spread(ends);
+  const made = drawn.map(({ edge, from, to }) => line(edge, from, to, frame));
+  separate(made);
+  return made;
+}
+
+/** Put the ends at one side of a box in the order of what they lead to. @param {End[]} ends */
+function spread(ends) {
+  ends.sort((one, two) => one.other.y - two.other.y || one.other.x - two.other.x);
+  const space = BOX_HEIGHT - 2 * CORNER;
+  ends.forEach((end, index) => {
+    end.y = end.box.y + CORNER + ((index + 0.5) / ends.length) * space;
+  });
+}
+
+/** @param {MapEdge} edge @param {End} from @param {End} to @param {Frame} frame @returns {Line} */
+function line(edge, from, to, frame) {
+  const width = lineWidth(edge.count);
+  const x1 = from.box.x + (from.right ? frame.boxWidth : 0);
+  const x2 = to.box.x + (to.right ? frame.boxWidth : 0);
+  if (from.box.column === to.box.column) {
+    const bend = Math.min(frame.gutter * 0.8, 26 + Math.abs(to.y - from.y) / 5);
+    const path = `M${at(x1, from.y)}C${at(x1 + bend, from.y)} ${at(x2 + bend, to.y)} ${at(x2, to.y)}`;
+    return { edge, path, width, x: x1 + bend * 0.75, y: (from.y + to.y) / 2 };
+  }
+  const step = from.box.column < to.box.column ? 1 : -1;
+  let path = `M${at(x1, from.y)}`;
+  let [x, y] = [x1, from.y];
+  /** @param {number} nextX @param {number} nextY */
+  const curve = (nextX, nextY) => {
+    const middle = (x + nextX) / 2;
+    path += `C${at(middle, y)} ${at(middle, nextY)} ${at(nextX, nextY)}`;
+    [x, y] = [nextX, nextY];
+  };
+  const span = Math.abs(to.box.column - from.box.column);
+  for (let passed = 1; passed < span; passed += 1) {
+    // Columns between are passed through the gap that is nearest.
+    const column = from.box.column + passed * step;
+    const gap = nearestGap(from.y + ((to.y - from.y) * passed) / span, frame.bottoms[column]);
+    const left = MARGIN + column * (frame.boxWidth + frame.gutter);
+    curve(step > 0 ? left : left + frame.boxWidth, gap);
+    x = step > 0 ? left + frame.boxWidth : left;
+    path += `H${x.toFixed(1)}`;
+  }
+  const text = { x: (x + x2) / 2, y: (y + to.y) / 2 };
+  curve(x2, to.y);
+  return { edge, path, width, ...text };
+}
+
+/** @param {number} x @param {number} y */
+const at = (x, y) => `${x.toFixed(1)},${y.toFixed(1)}`;
+
+/** @param {number} y @param {number} bottom */
+function nearestGap(y, bottom) {
+  if (y > bottom + GAP / 2) return y;
+  const slot = Math.max(1, Math.round((y - TITLE_HEIGHT + GAP / 2) / STEP));
+  return Math.min(TITLE_HEIGHT + slot * STEP - GAP / 2, bottom + GAP / 2);
+}
+
+/** Move the texts of one gutter apart. @param {Line[]} made */
+function separate(made) {
+  const sorted = [...made].sort((one, two) => one.x - two.x || one.y - two.y);
+  sorted.forEach((line, index) => {
+    const above = sorted[index - 1];
+    if (above !== undefined && above.x === line.x && line.y < above.y + TEXT_STEP) {
+      line.y = above.y + TEXT_STEP;
+    }
+  });
+}
