@@ -175,7 +175,7 @@ class Server:
         """Register a connection as a subscriber; return its subscription."""
         subscription = self._feed.subscribe(
             query.filter & self.rules.limit_filter,
-            resume=query.resume,
+            resume=query.resume(self._feed.epoch),
             snapshot=query.snapshot,
             wrap=frame,
             page_bytes=PAGE_BYTES,

@@ -15,6 +15,8 @@ from agent.stream.filters import Filter
 from ...feeding import ONE, events
 from .serving import TOKEN, message, serving, status_of
 
+BEARER = f"Authorization: Bearer {TOKEN}"
+
 
 @pytest.mark.parametrize(
     ("query", "message_"),
@@ -48,6 +50,30 @@ async def test_other_requests_are_refused(path: str, method: str, expected: int)
         assert body.endswith("\n") or method == "HEAD"
         assert running.registry.rejections.refusals == {str(expected): 1}
         assert view.readers == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ("target=nginx&epoch=e&since=1", (BEARER,), (426, None)),
+        ("target=:x", (BEARER,), (400, "':x': 'x' is not a port or range of ports; ")),
+        ("target=colour=red", (BEARER,), (400, "'colour=red': there is no filter 'colour'; ")),
+        ("port=x", (BEARER,), (400, "port: 'x' is not a port or range of ports; ")),
+        ("target=nginx", (), (401, "token required\n")),
+        ("target=nginx", ("Authorization: Bearer guess",), (401, "invalid token\n")),
+        ("target=nginx", (BEARER, "Origin: http://evil.example"), (403, "origin not allowed; ")),
+    ],
+)
+async def test_a_request_without_websocket_checks_the_query(
+    query: str, headers: tuple[str, ...], expected: tuple[int, str | None]
+) -> None:
+    async with serving(access=Access(tokens=(TOKEN,))) as running:
+        running.poll(ONE)
+        status, body = await running.get(f"/events?{query}", "Host: localhost", *headers)
+        assert status == expected[0]
+        assert body.endswith("\n")
+        assert expected[1] is None or body.startswith(expected[1])
+        assert running.registry.subscriber_count == 0
 
 
 async def test_a_token_is_read_from_the_header_or_the_subprotocols() -> None:
