@@ -56,8 +56,8 @@ class Tab:
     called; ``take_events`` takes those that arrived since.
     """
 
-    def __init__(self, url: str, target: str) -> None:
-        self.target = target
+    def __init__(self, url: str, context: str) -> None:
+        self._context = context  # The id of the profile.
         self.console: list[str] = []
         self.errors: list[str] = []  # Exceptions, and errors on the console.
         self.log: list[str] = []  # What the browser itself reports, such as failed requests.
@@ -235,7 +235,10 @@ class Tab:
 
     def save_to(self, directory: Path) -> None:
         """Save downloads in this directory."""
-        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(directory))
+        self.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(directory),
+            browserContextId=self._context,
+        )  # fmt: skip
 
     def heap(self) -> int:
         """Return the bytes of the JavaScript heap that a garbage collection leaves."""
@@ -261,7 +264,8 @@ class Browser:
         profile = Path(self._directory.name)
         # In a session of its own, so that its processes end together.
         self.process = subprocess.Popen(
-            [*_DIES_WITH_ITS_PARENT, program, *_ARGUMENTS, f"--user-data-dir={profile}", *arguments, "about:blank"],
+            [*_DIES_WITH_ITS_PARENT, program, *_ARGUMENTS, f"--user-data-dir={profile}",
+             *arguments, "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
@@ -308,7 +312,7 @@ class Browser:
         target = self._session.call(
             "Target.createTarget", url="about:blank", browserContextId=context
         )["targetId"]
-        tab = Tab(f"{self._address}/devtools/page/{target}", target)
+        tab = Tab(f"{self._address}/devtools/page/{target}", context)
         try:
             yield tab
         finally:

@@ -22,7 +22,7 @@ Key = tuple[str, int | None, int]
 State = dict[Key, Record]
 
 _STATE = """
-import("/assets/app.js").then(({ model: { state } }) => ({
+import("/assets/app.js").then(({ app: { model: { state } } }) => ({
     violations: state.violations,
     counts: state.counts,
     hosts: [...state.hosts.values()].map(({ host, seq, complete, lost }) =>
@@ -30,6 +30,14 @@ import("/assets/app.js").then(({ model: { state } }) => ({
     rows: [...state.rows.values()].map(({ key, record }) => ({ key, record })),
 }))
 """
+# Elements that no text of a record may become, and none that the page has.
+_FOREIGN = """
+[...document.querySelectorAll("img, iframe, object, embed, base, meta[http-equiv], style,"
+    + "link:not([rel=icon]):not([rel=stylesheet]), [onerror], [onload], [onclick], form[action],"
+    + "script:not([src^='/assets/']), a[href^='javascript' i], a[href^='data' i]")]
+    .map((element) => element.outerHTML)
+"""
+DETAILS = "[aria-label=Details]"
 
 
 def wait_until(holds: Callable[[], object], why: Callable[[], object]) -> None:
@@ -86,7 +94,9 @@ class Page:
             shown = self.text(selector)
             return bool(shown) and all(part in shown for part in parts)
 
-        wait_until(holds, lambda: (selector, parts, shown, self.line(), self.tab.errors))
+        wait_until(
+            holds, lambda: (selector, parts, shown, self.line(), self.tab.errors, self.tab.log)
+        )
         return shown
 
     def wait_for_line(self, *parts: str) -> str:
@@ -141,6 +151,7 @@ class Page:
     def check(self) -> None:
         """Check that there was no error, no violation of the policy, and no foreign request."""
         self.tab.take_events(0.1)
+        assert self.tab.evaluate(_FOREIGN) == []
         assert not self.tab.errors
         assert not self.tab.violations
         own = (f"{self.url}/", f"ws{self.url.removeprefix('http')}/events", "blob:")

@@ -15,7 +15,7 @@ import pytest
 from ..browser import Tab
 from .helpers import Holder
 from .live import Agent
-from .pages import Page, wait_until
+from .pages import DETAILS, Page, wait_until
 
 VIEWS = {"table": "1", "events": "2", "tree": "3", "map": "4"}
 SIZES = ((1280, 800), (390, 844))
@@ -85,7 +85,7 @@ def test_pictures_of_details_help_and_cut_off(
     page.focus_on("grid", "sockets")
     tab.press("ArrowDown")
     tab.press("Enter")
-    page.wait_for_text("#details")
+    page.wait_for_text(DETAILS)
     for number, (width, height) in enumerate(SIZES):
         tab.set_view(width, height, ("light", "dark")[number])
         tab.evaluate(PAINTED)

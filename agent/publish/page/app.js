@@ -318,4 +318,6 @@ function emptyModel() {
   return { state: new State(), log: new EventLog(), peers: new Peers([]) };
 }
 
-new App().run();
+// Exported for tests and for the console of a browser.
+export const app = new App();
+app.run();
