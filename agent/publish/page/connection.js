@@ -20,7 +20,7 @@ const NO_UPGRADE = "no WebSocket comes about; a proxy on the way may not pass it
  * @property {Pump} pump
  * @property {() => [string, number][]} positions after which the stream can resume
  * @property {() => string} token empty if there is none
- * @property {(words: string, isNew: boolean) => void} onBegin a stream begins; `isNew`: what was
+ * @property {(isNew: boolean) => void} onBegin a stream begins; `isNew`: what was
  *   known before is not of it
  * @property {(words: string, sentence: string) => void} onInvalid the agent refuses a search; the
  *   present stream goes on
@@ -129,7 +129,7 @@ export class Connection {
     this._heardAt = Date.now();
     before?.close();
     if (isNew) this._options.pump.clear();
-    this._options.onBegin(words, isNew);
+    this._options.onBegin(isNew);
     this._options.onChange();
   }
 
