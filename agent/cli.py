@@ -131,7 +131,7 @@ def _config(options: dict[str, Any]) -> Config:
     targets = options.pop("target", ())
     filters = {name: options.pop(name) for name in FILTERS if name in options}
     if targets:
-        from .targets import parse_targets
+        from .stream.targets import parse_targets
 
         for name, values in parse_targets(targets).items():
             filters[name] = [*filters.get(name, ()), *values]
