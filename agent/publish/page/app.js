@@ -1,6 +1,7 @@
 // The page: what is put together from its parts.
 
 import { Connection } from "./connection.js";
+import { Details } from "./details.js";
 import { EventsView } from "./eventsview.js";
 import { listenToDrops, replay, save } from "./files.js";
 import { listenToKeys } from "./keys.js";
@@ -19,6 +20,7 @@ import { TokenForm } from "./tokenform.js";
 import { TreeView } from "./treeview.js";
 import { formatView, parseView } from "./url.js";
 
+/** @typedef {import("./state.js").Row} Row */
 /** @typedef {import("./url.js").ViewName} ViewName */
 
 // In milliseconds: ages and the state of the line are shown anew so often.
@@ -52,16 +54,26 @@ class App {
       },
       onChange: () => this.schedule(),
     });
-    this.table = new TableView(({ sort, descending, columns }) => {
-      this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
+    this.table = new TableView({
+      onChoice: ({ sort, descending, columns }) => {
+        this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
+      },
+      onSelect: (row) => {
+        if (this.details.key !== null) this.showDetails(row);
+      },
+      onActivate: (row) => this.showDetails(row),
+    });
+    this.details = new Details(byId("details"), {
+      onClose: () => this.closeDetails(),
+      onSelect: (row) => this.openRow(row.key),
     });
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
-    const onSelect = (/** @type {{key: string}} */ row) => this.openRow(row.key);
+    const onSelect = (/** @type {Row} */ row) => this.showDetails(row);
     this.views = {
       table: this.table,
       events: new EventsView((record) => this.openRow(keyOf(record))),
       tree: new TreeView({ onSelect, onFilter }),
-      map: new MapView({ onFilter }),
+      map: new MapView(onFilter),
     };
   }
 
@@ -83,7 +95,7 @@ class App {
       view: (view) => this.change({ view }),
       pause: () => this.pause(),
       help: () => this.help(),
-      escape: () => this.table.closeDetails() || this.search.clear(),
+      escape: () => this.closeDetails() || this.search.clear(),
     });
     addEventListener("popstate", () => {
       const { words } = this.view;
@@ -143,6 +155,7 @@ class App {
   renderView() {
     this.model.join(performance.now());
     this.views[this.view.view].render(this.model, this.now());
+    this.details.render(this.model, this.now());
   }
 
   /** Show what the address of the page says. */
@@ -190,10 +203,27 @@ class App {
     this.filter(joinWords(words), false);
   }
 
-  /** @param {string} key */
+  /** Show a row in the table, and its details. @param {string} key */
   openRow(key) {
+    const row = this.model.state.rows.get(key);
+    if (row === undefined) return;
     this.change({ view: "table" });
-    this.table.open(key);
+    this.table.select(key);
+    this.showDetails(row);
+  }
+
+  /** @param {Row} row */
+  showDetails(row) {
+    this.details.show(row);
+    this.details.render(this.model, this.now());
+  }
+
+  /** Close the details. Return whether they were open. */
+  closeDetails() {
+    if (this.details.key === null) return false;
+    this.details.hide();
+    if (this.view.view === "table") this.table.focus();
+    return true;
   }
 
   pause() {
@@ -253,4 +283,5 @@ class App {
   }
 }
 
-new App().run();
+export const app = new App();
+app.run();

@@ -50,11 +50,13 @@ export class Connection {
    * Subscribe to what matches the words of a search. The present stream goes on until the new one
    * begins.
    * @param {string} words
+   * @param {boolean} isForced even if there is a stream of these words
    */
-  async open(words) {
+  async open(words, isForced = false) {
     const { line, pump, onChange } = this._options;
     const attempt = (this._attempt += 1);
     clearTimeout(this._timer);
+    if (this._socket !== null && words === this._words && !isForced) return;
     if (this._socket === null) line.connecting();
     onChange();
     await pump.drained(); // The positions are those after all records that came.
@@ -99,7 +101,7 @@ export class Connection {
   check(now) {
     if (this._socket === null || this._words === null || now - this._heardAt < SILENCE) return;
     this._heardAt = now;
-    void this.open(this._words);
+    void this.open(this._words, true);
   }
 
   /** @param {string} path @returns {WebSocket | null} */

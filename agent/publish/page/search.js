@@ -35,12 +35,11 @@ export class Search {
     this._input.select();
   }
 
-  /** Return whether there was something to clear. */
+  /** Clear and leave the field. */
   clear() {
-    if (this._input.value === "") return false;
     this._input.value = "";
+    this._input.blur();
     this._apply(false);
-    return true;
   }
 
   /** Show why the words are refused; nothing if the sentence is empty. @param {string} sentence */
