@@ -117,6 +117,11 @@ class Connection(asyncio.Protocol):
         return self._protocol.state is OPEN and not self._closing and self._transport is not None
 
     @property
+    def _is_replying(self) -> bool:
+        """Whether the reply to a request, which is not a subscription, is being sent."""
+        return self._closing and self._subscription is None and self._protocol.has_request
+
+    @property
     def is_handshaking(self) -> bool:
         """Whether the request is not complete yet."""
         return not (self._protocol.has_request or self._closing)
@@ -272,9 +277,10 @@ class Connection(asyncio.Protocol):
         if self._abort_at is not None:
             if now >= self._abort_at:
                 self.abort()
+        elif self._stalled_at is not None and (self.is_open or self._is_replying):
+            self._check_progress(now, self._stalled_at)
         elif self.is_open:
-            if self._stalled_at is not None:
-                self._check_progress(now, self._stalled_at)
+            pass  # It takes what is sent.
         elif self.is_handshaking:
             if now - self._opened_at >= rejections.HANDSHAKE_SECONDS:
                 self.evict(HANDSHAKE_TIMEOUT)
@@ -307,7 +313,7 @@ class Connection(asyncio.Protocol):
     def evict(self, eviction: Eviction) -> None:
         """End the connection because of what the client does; count and log it."""
         self._host.rejections.evicted(self.peer.name, eviction)
-        if eviction.code is None:
+        if eviction.code is None or self._closing:
             self.abort()
         else:
             self.close(eviction.code, eviction.message)
