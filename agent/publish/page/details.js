@@ -167,7 +167,7 @@ export class Details {
     const isEnd = (/** @type {SocketRecord} */ one) =>
       one.event === "close" && keyOf(one) === row.key;
     this.#end ??= model.log.newest(1, isEnd)[0] ?? null;
-    return this.#end === null ? [["closed", "no longer listed"]] : closeFields(this.#end);
+    return this.#end === null ? [["closed", "its record is no longer kept"]] : closeFields(this.#end);
   }
 
   /** @param {Model} model @param {Row} row */

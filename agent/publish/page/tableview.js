@@ -1,8 +1,10 @@
-// The view of the table: its rows in order, and the menu of its columns.
+// The view of the table: its rows in order, the menu of its columns, and the details of a row.
 
 import { ColumnMenu } from "./columnmenu.js";
 import { chosenColumns, COLUMNS } from "./columns.js";
+import { Details } from "./details.js";
 import { Order } from "./order.js";
+import { keyOf, timeOf } from "./records.js";
 import { Table } from "./table.js";
 
 /** @typedef {import("./state.js").State} State */
@@ -11,19 +13,12 @@ import { Table } from "./table.js";
 /** @typedef {{state: State, peers: import("./peers.js").Peers | null, log: import("./eventlog.js").EventLog}} Model */
 /** @typedef {{sort: string, descending: boolean, columns: readonly string[] | null}} Choice */
 
-/**
- * @typedef {object} TableViewOptions
- * @property {(choice: Choice) => void} onChoice is called after a user chose the order or columns
- * @property {(row: Row) => void} onSelect is called for each row that becomes the selected one
- * @property {(row: Row) => void} onActivate is called for Enter and a click
- */
-
 // Milliseconds between two orders of the rows.
 const SETTLE_INTERVAL = 250;
 const FIRST_SORT = "process";
 
 /**
- * The table. It takes the changes of the state: nothing else may take them.
+ * The table and its details. It takes the changes of the state: nothing else may take them.
  * render() is called after changes, and at least every 250 ms, because rows also age.
  */
 export class TableView {
@@ -31,6 +26,7 @@ export class TableView {
   #onChoice;
   #order = new Order(columnOf(FIRST_SORT), false);
   #table;
+  #details;
   #menu = new ColumnMenu((ids) => this.#choose({ columns: ids }));
   /** @type {Choice} */
   #choice = { sort: FIRST_SORT, descending: false, columns: null };
@@ -40,21 +36,32 @@ export class TableView {
   /** What was rendered last. @type {{model: Model, now: number} | null} */
   #last = null;
 
-  /** @param {TableViewOptions} options */
-  constructor({ onChoice, onSelect, onActivate }) {
+  /** @param {(choice: Choice) => void} onChoice is called after a user chose the order or columns */
+  constructor(onChoice) {
     this.#onChoice = onChoice;
     this.element.className = "table-view";
     this.element.setAttribute("aria-label", "Table");
     const grid = document.createElement("div");
+    const panel = document.createElement("aside");
+    panel.setAttribute("aria-label", "Details");
     this.#menu.setColumns(this.#columns.map(({ id }) => id));
+    this.#details = new Details(panel, {
+      onClose: () => this.closeDetails(),
+      onSelect: (row) => this.open(row.key),
+    });
     this.#table = new Table(grid, {
       columns: this.#columns,
-      onSelect,
-      onActivate,
+      onSelect: (row) => {
+        if (this.#details.key !== null) this.#showDetails(row);
+      },
+      onActivate: (row) => this.#showDetails(row),
       onSort: (sort, descending) => this.#choose({ sort, descending }),
     });
     this.#table.setSort(FIRST_SORT, false);
-    this.element.append(this.#menu.element, grid);
+    const area = document.createElement("div");
+    area.className = "table-area";
+    area.append(grid, this.#menu.element);
+    this.element.append(area, panel);
   }
 
   /** Show the view. */
@@ -84,16 +91,22 @@ export class TableView {
   }
 
   /**
-   * Select the row of a key, and bring it into view. Null selects nothing.
-   * @param {string | null} key
+   * Select a row and show its details; of a socket that is closed those of its newest event.
+   * @param {string} key
    */
-  select(key) {
+  open(key) {
+    const row = this.#order.get(key)?.row ?? this.#rowOfLog(key);
+    if (row === null) return;
     this.#table.select(key);
+    this.#showDetails(row);
   }
 
-  /** Focus the table. */
-  focus() {
-    this.#table.focus();
+  /** Close the details. Return whether they were open. */
+  closeDetails() {
+    const wasOpen = this.#details.key !== null;
+    this.#details.hide();
+    if (wasOpen) this.#table.focus();
+    return wasOpen;
   }
 
   /**
@@ -112,6 +125,7 @@ export class TableView {
     }
     if (time >= this.#table.heldUntil && time >= this.#settled + SETTLE_INTERVAL) this.#settle();
     this.#table.update(this.#context());
+    this.#details.render(model, now);
   }
 
   /** @param {Partial<Choice>} change */
@@ -141,6 +155,19 @@ export class TableView {
     const peers = this.#last?.model.peers ?? null;
     const peerOf = (/** @type {Row} */ row) => peers?.of(row).row ?? null;
     return { now: this.#last?.now ?? 0, peerOf };
+  }
+
+  /** @param {string} key @returns {Row | null} */
+  #rowOfLog(key) {
+    const found = this.#last?.model.log.newest(1, (record) => keyOf(record) === key) ?? [];
+    const record = found.at(0);
+    return record === undefined ? null : { key, record, since: null, changed: timeOf(record) };
+  }
+
+  /** @param {Row} row */
+  #showDetails(row) {
+    this.#details.show(row);
+    if (this.#last !== null) this.#details.render(this.#last.model, this.#last.now);
   }
 }
 
