@@ -1,7 +1,6 @@
 // The page: what is put together from its parts.
 
 import { Connection } from "./connection.js";
-import { Details } from "./details.js";
 import { EventsView } from "./eventsview.js";
 import { listenToDrops, replay, save } from "./files.js";
 import { listenToKeys } from "./keys.js";
@@ -54,21 +53,11 @@ class App {
       },
       onChange: () => this.schedule(),
     });
-    this.table = new TableView({
-      onChoice: ({ sort, descending, columns }) => {
-        this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
-      },
-      onSelect: (row) => {
-        if (this.details.key !== null) this.showDetails(row);
-      },
-      onActivate: (row) => this.showDetails(row),
-    });
-    this.details = new Details(byId("details"), {
-      onClose: () => this.closeDetails(),
-      onSelect: (row) => this.openRow(row.key),
+    this.table = new TableView(({ sort, descending, columns }) => {
+      this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
     });
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
-    const onSelect = (/** @type {Row} */ row) => this.showDetails(row);
+    const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
     this.views = {
       table: this.table,
       events: new EventsView((record) => this.openRow(keyOf(record))),
@@ -95,7 +84,7 @@ class App {
       view: (view) => this.change({ view }),
       pause: () => this.pause(),
       help: () => this.help(),
-      escape: () => this.closeDetails() || this.search.clear(),
+      escape: () => this.escape(),
     });
     addEventListener("popstate", () => {
       const { words } = this.view;
@@ -155,7 +144,6 @@ class App {
   renderView() {
     this.model.join(performance.now());
     this.views[this.view.view].render(this.model, this.now());
-    this.details.render(this.model, this.now());
   }
 
   /** Show what the address of the page says. */
@@ -205,25 +193,12 @@ class App {
 
   /** Show a row in the table, and its details. @param {string} key */
   openRow(key) {
-    const row = this.model.state.rows.get(key);
-    if (row === undefined) return;
     this.change({ view: "table" });
-    this.table.select(key);
-    this.showDetails(row);
+    this.table.open(key);
   }
 
-  /** @param {Row} row */
-  showDetails(row) {
-    this.details.show(row);
-    this.details.render(this.model, this.now());
-  }
-
-  /** Close the details. Return whether they were open. */
-  closeDetails() {
-    if (this.details.key === null) return false;
-    this.details.hide();
-    if (this.view.view === "table") this.table.focus();
-    return true;
+  escape() {
+    if (this.view.view !== "table" || !this.table.closeDetails()) this.search.clear();
   }
 
   pause() {
