@@ -23,7 +23,8 @@ export class GraphNode {
     this.host = host;
     this.connections = 0;
     this.closeWait = 0;
-    this.listen = 0;
+    /** Ports on which it waits for callers. @type {Set<number>} */
+    this.listens = new Set();
     /** @type {Map<GraphNode, GraphEdge>} */
     this.calls = new Map();
     /** @type {Map<GraphNode, GraphEdge>} */
@@ -124,8 +125,9 @@ class Graph {
     const { record } = row;
     const unit = this.unit(record);
     if (record.state === "CLOSE_WAIT") unit.closeWait += 1;
-    if (listens(record)) unit.listen += 1;
-    else if (record.family === "unix") this._addUnix(row, unit);
+    if (listens(record)) {
+      if (record.local_port) unit.listens.add(record.local_port);
+    } else if (record.family === "unix") this._addUnix(row, unit);
     else if (record.remote_addr) this._addInet(row, unit);
   }
 

@@ -96,7 +96,6 @@ class Building {
     this.branch.children = children.sort(
       (one, other) => rank(one) - rank(other) || compare(one.label, other.label),
     );
-    if (this.branch.kind === "place") this.branch.note ||= `${count(children.length)}`;
     return this.branch;
   }
 }
