@@ -56,5 +56,11 @@ test("a row is brought into view, no further than needed", () => {
 
 test("without a height nothing is shown", () => {
   assert.equal(viewport(100, 0).poolSize, 0);
-  assert.equal(viewport(100, 0).page, 1);
+  assert.equal(viewport(100, 0).distance("PageDown"), 1);
+});
+
+test("keys go on by a row, a page, or to the ends", () => {
+  const keys = ["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End", "a"];
+  const distances = keys.map((key) => viewport(100, 10).distance(key));
+  assert.deepEqual(distances, [1, -1, 9, -9, -Infinity, Infinity, 0]);
 });

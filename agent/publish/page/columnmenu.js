@@ -12,6 +12,7 @@ export class ColumnMenu {
   /** @param {(ids: string[] | null) => void} onChange gets null for the columns shown first */
   constructor(onChange) {
     this.element.className = "column-menu";
+    this.element.setAttribute("aria-label", "Columns");
     this.#summary.textContent = "columns";
     const list = document.createElement("fieldset");
     const legend = document.createElement("legend");

@@ -19,15 +19,6 @@ import { ROW_HEIGHT, Viewport } from "./viewport.js";
 // In milliseconds: for how long the order stays after a key or a click, and after a movement.
 const HOLD = 2000;
 const HOLD_AFTER_MOVE = 500;
-/** @type {Record<string, (page: number) => number>} */
-const STEPS = {
-  ArrowDown: () => 1,
-  ArrowUp: () => -1,
-  PageDown: (page) => page,
-  PageUp: (page) => -page,
-  Home: () => -Infinity,
-  End: () => Infinity,
-};
 
 /** The grid in an element. Times are those of `performance.now()`. */
 export class Table {
@@ -110,12 +101,14 @@ export class Table {
   }
 
   /**
-   * Mark the column by which the rows are sorted.
+   * Mark the column by which the rows are sorted. The next setRows() begins at the top, unless the
+   * selected row is in view.
    * @param {string} id
    * @param {boolean} descending
    */
   setSort(id, descending) {
     this.#head.setSort(id, descending);
+    if (!this.#isSelectedShown()) this.#element.scrollTop = 0;
   }
 
   /**
@@ -154,15 +147,18 @@ export class Table {
   select(key) {
     this.#selected = key;
     this.#selectedIndex = this.#indexOfSelected();
-    if (this.#selectedIndex >= 0) {
-      this.#scroll(this.#viewport.reveal(this.#selectedIndex, this.#element.scrollTop));
-    }
+    this.#revealSelected();
     this.#paint();
   }
 
   /** Focus the grid. */
   focus() {
     this.#element.focus();
+  }
+
+  #revealSelected() {
+    if (this.#selectedIndex < 0) return;
+    this.#scroll(this.#viewport.reveal(this.#selectedIndex, this.#element.scrollTop));
   }
 
   /** @param {number} scrollTop */
@@ -182,7 +178,12 @@ export class Table {
     return top > 0 ? [...selected, ...shown] : selected;
   }
 
+  #isSelectedShown() {
+    return this.#anchor().at(0)?.entry.row.key === this.#selected;
+  }
+
   #resize() {
+    const isSelectedShown = this.#isSelectedShown();
     const height = this.#element.clientHeight - this.#head.element.offsetHeight;
     this.#viewport.height = Math.max(0, height);
     const rows = this.#viewport.poolSize;
@@ -192,6 +193,7 @@ export class Table {
       this.#pool.push(row);
       this.#window.append(row.element);
     }
+    if (isSelectedShown) this.#revealSelected();
     this.#paint();
   }
 
@@ -264,10 +266,9 @@ export class Table {
       if (found >= 0) this.#options.onActivate(this.#entries[found].row);
       return;
     }
-    const step = STEPS[event.key];
-    if (step === undefined || this.#entries.length === 0) return;
+    const distance = this.#viewport.distance(event.key);
+    if (distance === 0 || this.#entries.length === 0) return;
     event.preventDefault();
-    const distance = step(this.#viewport.page);
     // Where the selected row is gone, go on from its place; without one, from the top of the view.
     const none = Math.ceil(this.#viewport.top(this.#element.scrollTop) / ROW_HEIGHT) - Math.sign(distance);
     const from = found >= 0 ? found : this.#selected !== null ? this.#selectedIndex : none;

@@ -24,9 +24,28 @@ export class Viewport {
     return this.height > 0 ? Math.ceil(this.height / ROW_HEIGHT) + 2 * SPARE_ROWS : 0;
   }
 
-  /** How many rows a key goes on by a page. */
-  get page() {
-    return Math.max(1, Math.floor(this.height / ROW_HEIGHT) - 1);
+  /**
+   * Return how many rows a key goes on; 0 for other keys.
+   * @param {string} key
+   */
+  distance(key) {
+    const page = Math.max(1, Math.floor(this.height / ROW_HEIGHT) - 1);
+    switch (key) {
+      case "ArrowDown":
+        return 1;
+      case "ArrowUp":
+        return -1;
+      case "PageDown":
+        return page;
+      case "PageUp":
+        return -page;
+      case "Home":
+        return -Infinity;
+      case "End":
+        return Infinity;
+      default:
+        return 0;
+    }
   }
 
   #scale() {
