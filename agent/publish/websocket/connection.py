@@ -117,9 +117,10 @@ class Connection(asyncio.Protocol):
         return self._protocol.state is OPEN and not self._closing and self._transport is not None
 
     @property
-    def _is_replying(self) -> bool:
-        """Whether the reply to a request, which is not a subscription, is being sent."""
-        return self._closing and self._subscription is None and self._protocol.has_request
+    def _awaits_reader(self) -> bool:
+        """Whether a page is being sent, of which the client has not taken everything."""
+        is_page = self._protocol.has_request and self._subscription is None
+        return is_page and self._stalled_at is not None
 
     @property
     def is_handshaking(self) -> bool:
@@ -277,10 +278,9 @@ class Connection(asyncio.Protocol):
         if self._abort_at is not None:
             if now >= self._abort_at:
                 self.abort()
-        elif self._stalled_at is not None and (self.is_open or self._is_replying):
-            self._check_progress(now, self._stalled_at)
-        elif self.is_open:
-            pass  # It takes what is sent.
+        elif self.is_open or self._awaits_reader:
+            if self._stalled_at is not None:
+                self._check_progress(now, self._stalled_at)
         elif self.is_handshaking:
             if now - self._opened_at >= rejections.HANDSHAKE_SECONDS:
                 self.evict(HANDSHAKE_TIMEOUT)
