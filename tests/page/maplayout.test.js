@@ -44,8 +44,8 @@ test("a narrow screen is exceeded rather than boxes made too small", () => {
 test("a line leads from the right of the caller to the left of the called", () => {
   const { lines: [line], boxes, boxWidth } = layOut(picture([edge("a", "b")]), 1000);
   const path = numbers(line.path);
-  assert.equal(path[0], boxes[0].x + boxWidth);
-  assert.equal(path[path.length - 2], boxes[1].x);
+  assert.ok(Math.abs(path[0] - boxes[0].x - boxWidth) < 0.1);
+  assert.ok(Math.abs(path[path.length - 2] - boxes[1].x) < 0.1);
 });
 
 test("a line past a column goes through the gaps between its boxes", () => {
