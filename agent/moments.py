@@ -14,7 +14,7 @@ from .preflight import warn
 from .publish.terminal.options import Options
 from .show import Moment, render, shown
 from .stream.state import HostHolding
-from .targets import hint
+from .stream.targets import hint
 
 _FOR_PEOPLE = ("summary", "table", "wide")
 

@@ -50,32 +50,47 @@ export function addressKey(address) {
   return key;
 }
 
+// Numbers become characters of 16 bits: strings of them sort as the numbers do, and are short.
 /** @param {string} address */
 function madeKey(address) {
-  const bytes = bytesOf(address);
-  if (bytes !== null) return "1" + hex(bytes, 2);
+  const number = numberOf(address);
+  if (number !== null) return "1" + words(number);
   const groups = groupsOf(address);
-  return groups === null ? "3" + address : "2" + hex(groups, 4);
+  return groups === null ? "3" + address : "2" + String.fromCharCode(...groups);
 }
 
-/** @param {number[]} numbers @param {number} digits */
-const hex = (numbers, digits) =>
-  numbers.map((number) => number.toString(16).padStart(digits, "0")).join("");
+/** @param {number} number of 32 bits */
+const words = (number) => String.fromCharCode(number >>> 16, number & 0xffff);
 
-/** @param {string} address @returns {number[] | null} */
-function bytesOf(address) {
-  if (!/^\d{1,3}(\.\d{1,3}){3}$/.test(address)) return null;
-  const bytes = address.split(".").map(Number);
-  return bytes.every((byte) => byte < 256) ? bytes : null;
+const DOT = ".".charCodeAt(0);
+const ZERO = "0".charCodeAt(0);
+
+/** @param {string} address @returns {number | null} an IPv4 address as a number */
+function numberOf(address) {
+  let [number, byte, digits, dots] = [0, 0, 0, 0];
+  for (let index = 0; index < address.length; index++) {
+    const code = address.charCodeAt(index);
+    if (code === DOT && digits > 0 && dots < 3) {
+      number = number * 256 + byte;
+      byte = digits = 0;
+      dots += 1;
+      continue;
+    }
+    if (code < ZERO || code > ZERO + 9) return null;
+    byte = byte * 10 + code - ZERO;
+    digits += 1;
+    if (byte > 255 || digits > 3) return null;
+  }
+  return dots === 3 && digits > 0 ? number * 256 + byte : null;
 }
 
 /** @param {string} address @returns {number[] | null} the eight groups of an IPv6 address */
 function groupsOf(address) {
-  const match = /^([\da-f:]*:)(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
-  if (match !== null) {
-    const bytes = bytesOf(match[2]);
-    if (bytes === null) return null;
-    address = `${match[1]}${hex(bytes.slice(0, 2), 2)}:${hex(bytes.slice(2), 2)}`;
+  const start = address.lastIndexOf(":") + 1;
+  const mapped = numberOf(address.slice(start));
+  if (mapped !== null) {
+    const end = `${(mapped >>> 16).toString(16)}:${(mapped & 0xffff).toString(16)}`;
+    address = address.slice(0, start) + end;
   }
   if (!/^[\da-f:]*:[\da-f:]*$/i.test(address)) return null;
   const halves = address.split("::").map((half) => (half === "" ? [] : half.split(":")));
@@ -88,7 +103,8 @@ function groupsOf(address) {
 }
 
 /** @param {string | null | undefined} address @param {number | null | undefined} port */
-const endKey = (address, port) => addressKey(address) + hex([port ?? 0], 8);
+const endKey = (address, port) =>
+  addressKey(address) + words(port ?? 0);
 
 /** @param {Row} row @returns {SortKey} */
 function localKey({ record }) {

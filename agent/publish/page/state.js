@@ -6,6 +6,7 @@ import { keyOf, timeOf } from "./records.js";
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./records.js").Coverage} Coverage */
+/** @typedef {import("./records.js").HelloRecord} HelloRecord */
 
 /**
  * One holding. The object stays the same while its key is in the state.
@@ -21,6 +22,7 @@ import { keyOf, timeOf } from "./records.js";
  * What is known of a host beside its rows.
  * @typedef {object} HostState
  * @property {string} host
+ * @property {HelloRecord | null} hello the newest one
  * @property {string | null} epoch
  * @property {number} seq the newest change that the rows include
  * @property {boolean} complete a snapshot has ended, and nothing was lost since
@@ -41,12 +43,17 @@ import { keyOf, timeOf } from "./records.js";
 const MAX_LOST = 100;
 // More changes than this at once are cheaper to show by building everything anew.
 const MAX_CHANGES = 5000;
+// States begin with versions so far apart that those of two states are never the same.
+const VERSIONS = 2 ** 32;
+let states = 0;
 
 /** @implements {HostState} */
 class Host {
   /** @param {string} host */
   constructor(host) {
     this.host = host;
+    /** @type {HelloRecord | null} */
+    this.hello = null;
     /** @type {string | null} */
     this.epoch = null;
     this.seq = 0;
@@ -86,8 +93,8 @@ export class State {
     /** @type {Counts} */
     this.counts = { total: 0, listen: 0, inbound: 0, outbound: 0, closeWait: 0 };
     this.violations = 0;
-    /** Grows with each change of the rows. */
-    this.version = 0;
+    /** Grows with each change of the rows; no two states have the same. */
+    this.version = VERSIONS * states++;
     /** @type {Map<string, Row>} */
     this._added = new Map();
     /** @type {Map<string, Row>} */
@@ -118,6 +125,7 @@ export class State {
       case "hello":
         host.arriving = null;
         host.complete = host.complete && record.resumed;
+        host.hello = record;
         host.epoch = record.epoch;
         host.coverage = record;
         host.interval = record.interval;
