@@ -2,7 +2,7 @@
 
 import { isOlder, unmapped } from "./peers.js";
 import { counted, isLoopback, listens, process, safe } from "./text.js";
-import { NOT_SEEN, placeOf, words } from "./tree.js";
+import { placeOf, words } from "./tree.js";
 
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./state.js").Row} Row */
@@ -269,6 +269,6 @@ function networkTexts(node) {
   const filter = [`addr=${network === LOOPBACK ? "127.0.0.0/8,::1" : address}`];
   if (port !== null) filter.push(`port=${port}`);
   let note = names.size > 1 ? counted(names.size, "address") : "";
-  if (network === LOOPBACK) note = NOT_SEEN;
+  if (network === LOOPBACK) note = "other end not seen";
   return { label: port === null ? label : `${label}:${port}`, note, words: filter };
 }

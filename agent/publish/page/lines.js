@@ -31,7 +31,7 @@ export class Lines {
     element.classList.add("lines");
     element.append(this.#space);
     element.addEventListener("scroll", () => this.paint(), { passive: true });
-    new ResizeObserver(() => this.paint()).observe(element);
+    new ResizeObserver(() => requestAnimationFrame(() => this.paint())).observe(element);
   }
 
   /** How many lines a key goes on by a page. */

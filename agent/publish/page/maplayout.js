@@ -31,7 +31,7 @@ const MARGIN = 4;
 // Ends of lines keep so far from the corners of a box.
 const CORNER = 8;
 // Texts of lines are at least so far apart. With more of them, only the greatest numbers are shown.
-const TEXT_STEP = 15;
+const [TEXT_STEP, TEXT_WIDTH] = [15, 46];
 const MAX_TEXTS = 12;
 const [MIN_LINE, MAX_LINE] = [1, 9];
 // More heads of arrows at one side of a box would hide each other.
@@ -179,17 +179,18 @@ function nearestGap(y, bottom) {
   return Math.min(TITLE_HEIGHT + slot * STEP - GAP / 2, bottom + GAP / 2);
 }
 
-/** Choose the texts that are shown, and move those of one gutter apart. @param {Line[]} made */
+/** Choose the texts that are shown, and move those apart that overlap. @param {Line[]} made */
 function separate(made) {
   const texts = made.filter((line) => line.text);
   texts.sort(({ edge: one }, { edge: two }) =>
     two.closeWait - one.closeWait || two.count - one.count);
   for (const line of texts.splice(MAX_TEXTS)) line.text = "";
-  texts.sort((one, two) => one.x - two.x || one.y - two.y);
+  texts.sort((one, two) => one.y - two.y);
   texts.forEach((line, index) => {
-    const above = texts[index - 1];
-    if (above !== undefined && above.x === line.x && line.y < above.y + TEXT_STEP) {
-      line.y = above.y + TEXT_STEP;
+    for (const above of texts.slice(0, index)) {
+      if (Math.abs(above.x - line.x) < TEXT_WIDTH && line.y < above.y + TEXT_STEP) {
+        line.y = above.y + TEXT_STEP;
+      }
     }
   });
 }

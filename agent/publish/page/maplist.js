@@ -28,6 +28,8 @@ export class MapList {
     heads.append(head);
     table.append(heads, this.#body);
     this.element.append(this.#title, table);
+    // The map is wider than the screen of a telephone.
+    this.element.open = matchMedia("(max-width: 700px)").matches;
     this.element.addEventListener("toggle", () => this.#fill());
     this.#body.addEventListener("click", (event) => {
       const button = event.target instanceof Element ? event.target.closest("button") : null;

@@ -31,7 +31,7 @@ export function legend() {
   const made = element("ul", "map-legend");
   made.setAttribute("aria-label", "Legend");
   for (const [kind, text] of [
-    ["", "connections; the wider the more"], ["is-bad", "13 CW: so many are in CLOSE_WAIT"],
+    ["", "connections, wider where there are more"], ["is-bad", "13 CW: 13 sockets in CLOSE_WAIT"],
     ["is-dashed", "ambiguous: several hosts fit"],
   ]) {
     const item = element("li", `map-key ${kind}`);

@@ -23,9 +23,9 @@ import { count, counted } from "./text.js";
 const INTERVAL = 1000;
 // Ports that a box names.
 const MAX_PORTS = 2;
-// Pixels of a box beside its label, and of a character: longer addresses are written smaller and
+// Pixels of a box beside its texts, and of a character: longer addresses are written smaller and
 // in several lines, because they are never cut.
-const [BESIDE_LABEL, CHARACTER] = [60, 7.3];
+const [BESIDE_TEXTS, CHARACTER] = [30, 7.4];
 // A line is to be hit more easily than it is wide.
 const MIN_HIT = 12;
 
@@ -82,7 +82,7 @@ export class MapView {
     for (const type of ["pointerleave", "focusout"]) {
       this.#canvas.addEventListener(type, () => this.#highlight(null));
     }
-    new ResizeObserver(() => this.#draw()).observe(this.#scroll);
+    new ResizeObserver(() => requestAnimationFrame(() => this.#draw())).observe(this.#scroll);
   }
 
   /** Show the view. */
@@ -185,7 +185,8 @@ export class MapView {
     setText(connections, node.count ? count(node.count) : "");
     setText(note, node.gone ? "ended" : node.note);
     setText(extra, bad || listens.join(" "));
-    const isLong = node.label.length * CHARACTER > width - BESIDE_LABEL;
+    const characters = node.label.length + count(node.count).length;
+    const isLong = characters * CHARACTER > width - BESIDE_TEXTS;
     button.className = `map-box is-${node.side}${bad ? " is-bad" : ""}${node.gone ? " is-gone" : ""}` +
       `${node.folded ? " is-others" : ""}${isLong ? " is-long" : ""}`;
     button.tabIndex = node.id === this.#current ? 0 : -1;

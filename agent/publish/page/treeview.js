@@ -12,6 +12,8 @@ import { buildTree, countWords, flatten, socketTexts } from "./tree.js";
 
 // In milliseconds: to build the tree of 20,000 sockets takes about 30.
 const INTERVAL = 1000;
+// So many units are unfolded at first.
+const MAX_UNFOLDED = 8;
 const COUNTS = /** @type {const} */ (["listen", "inbound", "outbound", "closeWait"]);
 
 /** The tree, of which only the lines in view are in the document. */
@@ -32,6 +34,7 @@ export class TreeView {
   /** The ids of what is unfolded. @type {Set<string>} */
   #expanded = new Set();
   #hadHosts = false;
+  #hadUnits = false;
   #selected = "";
   #index = -1;
   #ids = 0;
@@ -82,6 +85,12 @@ export class TreeView {
       for (const branch of this.#branches) this.#expanded.add(branch.id);
     }
     this.#hadHosts = hasHosts;
+    if (!this.#hadUnits && this.#branches.length) {
+      this.#hadUnits = true;
+      if (this.#branches.length <= MAX_UNFOLDED) {
+        for (const branch of this.#branches) this.#expanded.add(branch.id);
+      }
+    }
     this.#flatten();
   }
 
