@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { arrange } from "../../agent/publish/page/arrange.js";
 import { networkOf } from "../../agent/publish/page/graph.js";
-import { arrange, edgeText, MapModel, MAX_ENDS, MAX_UNITS } from "../../agent/publish/page/map.js";
+import { edgeText, MapModel, MAX_ENDS, MAX_UNITS } from "../../agent/publish/page/map.js";
 import { Peers } from "../../agent/publish/page/peers.js";
 import { random } from "./make.js";
 
@@ -60,7 +61,7 @@ test("callers, processes and what they call are in three columns", () => {
     ["what they call", "198.51.100.7:5432"],
   ]);
   const [nginx] = drawn.columns[1].nodes;
-  assert.deepEqual([nginx.note, nginx.count, nginx.listen], ["web.service", 3, 1]);
+  assert.deepEqual([nginx.note, nginx.count, nginx.listens], ["web.service", 3, [443]]);
   assert.equal(drawn.columns[0].nodes[0].note, "2 addresses");
   assert.deepEqual(drawn.edges.map((edge) => edge.words.join(" ")).sort(), [
     "unit=web.service addr=192.0.2.0/24 direction=inbound port=443",
@@ -132,8 +133,8 @@ test("hosts have a column each, joined where exactly one other host fits", () =>
   const two = row({ ...SHOP, host: "db1", local_addr: "10.0.0.5", local_port: 80,
     remote_addr: "10.0.0.4", remote_port: 9 });
   const drawn = picture([one, two]);
-  assert.deepEqual(columns(drawn), [["who calls"], ["db1", "gunicorn[1201]"],
-    ["web1", "nginx[812]"], ["what they call"]]);
+  assert.deepEqual(columns(drawn), [["who calls"], ["web1", "nginx[812]"],
+    ["db1", "gunicorn[1201]"], ["what they call"]]);
   assert.deepEqual(drawn.edges.map((edge) => [edge.count, edge.dashed]), [[1, false]]);
   const three = row({ ...two.record, host: "db2" });
   const unclear = picture([one, two, three]);

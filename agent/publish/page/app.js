@@ -1,20 +1,17 @@
 // The page: what is put together from its parts.
 
 import { Connection } from "./connection.js";
-import { EventLog } from "./eventlog.js";
 import { EventsView } from "./eventsview.js";
 import { listenToDrops, replay, save } from "./files.js";
 import { listenToKeys } from "./keys.js";
 import { Line } from "./line.js";
 import { MapView } from "./mapview.js";
-import { Peers } from "./peers.js";
+import { Model } from "./model.js";
 import { Pump } from "./pump.js";
 import { joinWords, splitWords } from "./query.js";
-import { Rates } from "./rates.js";
-import { keyOf, timeOf } from "./records.js";
+import { keyOf } from "./records.js";
 import { recording } from "./save.js";
 import { Search } from "./search.js";
-import { State } from "./state.js";
 import { Status } from "./status.js";
 import { TableView } from "./tableview.js";
 import { themeButton } from "./theme.js";
@@ -22,12 +19,11 @@ import { TokenForm } from "./tokenform.js";
 import { TreeView } from "./treeview.js";
 import { formatView, parseView } from "./url.js";
 
-/** @typedef {import("./records.js").AnyRecord} AnyRecord */
+/** @typedef {import("./state.js").Row} Row */
 /** @typedef {import("./url.js").ViewName} ViewName */
 
-// In milliseconds: ages and the line are shown anew so often, and the peers are joined anew.
+// In milliseconds: ages and the state of the line are shown anew so often.
 const TICK = 250;
-const JOIN_INTERVAL = 1000;
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -35,17 +31,14 @@ const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 class App {
   constructor() {
     this.view = parseView(location.search, location.hash);
-    this.model = emptyModel();
-    this.rates = new Rates();
+    this.model = new Model(false);
     this.line = new Line(Date.now());
-    /** How much later records come than they are of: the clocks may differ. In ms. */
-    this.lag = Infinity;
-    this.bad = 0;
-    this.isReplay = false;
-    this.joinedVersion = -1;
-    this.joinedAt = -Infinity;
     this.isScheduled = false;
-    this.pump = new Pump((records, bad) => this.take(records, bad));
+    this.pump = new Pump((records, bad) => {
+      this.model.take(records, this.line, Date.now());
+      this.model.bad += bad;
+      this.schedule();
+    });
     this.tokenForm = new TokenForm(this.view.token, () => this.start());
     this.search = new Search((words, isTyped) => this.filter(words, isTyped));
     this.status = new Status();
@@ -54,7 +47,7 @@ class App {
       pump: this.pump,
       positions: () => this.model.state.positions(),
       token: () => this.tokenForm.token,
-      onBegin: (words, isNew) => this.begin(words, isNew),
+      onBegin: (isNew) => this.begin(isNew),
       onInvalid: (words, sentence) => {
         if (words === this.view.words) this.search.fail(sentence);
       },
@@ -64,12 +57,12 @@ class App {
       this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
     });
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
-    const onSelect = (/** @type {{key: string}} */ row) => this.openRow(row.key);
+    const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
     this.views = {
       table: this.table,
       events: new EventsView((record) => this.openRow(keyOf(record))),
       tree: new TreeView({ onSelect, onFilter }),
-      map: new MapView({ onFilter }),
+      map: new MapView(onFilter),
     };
   }
 
@@ -91,13 +84,13 @@ class App {
       view: (view) => this.change({ view }),
       pause: () => this.pause(),
       help: () => this.help(),
-      escape: () => this.table.closeDetails() || this.search.clear(),
+      escape: () => this.escape(),
     });
     addEventListener("popstate", () => {
       const { words } = this.view;
       this.view = parseView(location.search, "");
       this.apply();
-      if (words !== this.view.words && !this.isReplay) this.start();
+      if (words !== this.view.words && !this.model.isReplay) this.start();
     });
     document.addEventListener("visibilitychange", () => this.schedule());
     setInterval(() => this.tick(), TICK);
@@ -112,59 +105,19 @@ class App {
     else void this.connection.open(this.view.words);
   }
 
-  /** A stream begins. @param {string} _words @param {boolean} isNew */
-  begin(_words, isNew) {
-    if (!isNew) return;
+  /** A stream begins. @param {boolean} isNew */
+  begin(isNew) {
     this.search.fail("");
-    this.forget();
+    if (isNew) this.model = new Model(false);
   }
 
-  /** Begin with an empty state. */
-  forget() {
-    this.model = emptyModel();
-    this.rates.clear();
-    this.joinedVersion = -1;
-    this.lag = Infinity;
-    this.bad = 0;
-  }
-
-  /** Take records. @param {AnyRecord[]} records @param {number} bad */
-  take(records, bad) {
-    const { state, log } = this.model;
-    const now = Date.now();
-    let changes = 0;
-    for (const record of records) {
-      const host = state.hosts.get(record.host);
-      if (record.event === "hello" && !this.isReplay) this.line.hello(record, host, now);
-      state.apply(record);
-      log.push(record);
-      if (record.event === "open") this.rates.open(timeOf(record));
-      else if (record.event === "close") this.rates.close(timeOf(record));
-      else if (record.event === "lost") {
-        this.line.lost(record, now);
-        this.rates.gap(timeOf(record));
-      }
-      if (record.event !== "snapshot") changes += 1;
-    }
-    const last = records.at(-1);
-    if (last !== undefined) this.lag = Math.min(this.lag, now - timeOf(last));
-    this.bad += bad;
-    this.line.received(changes, now);
-    this.schedule();
-  }
-
-  /** The time of the agent, in ms since the Unix epoch: ages are counted to it. */
   now() {
-    if (!this.isReplay) return Date.now() - (Number.isFinite(this.lag) ? this.lag : 0);
-    const times = [...this.model.state.hosts.values()].map((host) => host.lastTime);
-    return times.length ? Math.max(...times) + 1000 : Date.now();
+    return this.model.now(Date.now());
   }
 
   tick() {
-    const now = this.now();
     const line = this.line.state(Date.now());
-    if (line.kind === "cut off") this.rates.gap(now);
-    if (line.kind !== "cut off") this.rates.gauge(now, this.model.state.counts.closeWait);
+    this.model.tick(this.now(), line.kind === "cut off");
     this.connection.check(Date.now());
     this.status.announce(this.model.state, line, Date.now());
     this.schedule();
@@ -183,25 +136,14 @@ class App {
   render() {
     const line = this.line.state(Date.now());
     this.tokenForm.show(line.kind === "token");
-    byId("live").hidden = !this.isReplay || this.view.recording;
-    this.status.render(this.model.state, line, this.rates.series(this.now()));
+    byId("live").hidden = !this.model.isReplay || this.view.recording;
+    this.status.render(this.model.state, line, this.model.rates.series(this.now()));
     if (!line.paused) this.renderView();
   }
 
   renderView() {
-    this.join();
+    if (this.model.join(() => performance.now())) this.schedule();
     this.views[this.view.view].render(this.model, this.now());
-  }
-
-  /** Find the other ends of connections. */
-  join() {
-    const { state } = this.model;
-    const time = performance.now();
-    if (state.version === this.joinedVersion) return;
-    if (this.joinedVersion >= 0 && time < this.joinedAt + JOIN_INTERVAL) return;
-    this.model.peers = new Peers(state.rows.values());
-    this.joinedVersion = state.version;
-    this.joinedAt = time;
   }
 
   /** Show what the address of the page says. */
@@ -239,7 +181,7 @@ class App {
   /** Subscribe to what matches. @param {string} words @param {boolean} isTyped */
   filter(words, isTyped) {
     this.change({ words }, isTyped);
-    if (!this.isReplay) void this.connection.open(words);
+    if (!this.model.isReplay) void this.connection.open(words);
   }
 
   /** @param {string[]} added */
@@ -249,10 +191,14 @@ class App {
     this.filter(joinWords(words), false);
   }
 
-  /** @param {string} key */
+  /** Show a row in the table, and its details. @param {string} key */
   openRow(key) {
     this.change({ view: "table" });
     this.table.open(key);
+  }
+
+  escape() {
+    if (this.view.view !== "table" || !this.table.closeDetails()) this.search.clear();
   }
 
   pause() {
@@ -280,9 +226,8 @@ class App {
   async replay(stream, name) {
     this.connection.stop();
     this.pump.clear();
-    this.isReplay = true;
     this.search.disable(true);
-    this.forget();
+    this.model = new Model(true);
     this.line.replay(name);
     let problem = "";
     try {
@@ -290,7 +235,7 @@ class App {
     } catch {
       problem = "; it cannot be read to its end";
     }
-    if (this.bad) problem += `; ${this.bad} lines are no records`;
+    if (this.model.bad) problem += `; ${this.model.bad} lines are no records`;
     this.line.replay(name + problem);
     this.schedule();
   }
@@ -313,11 +258,5 @@ class App {
   }
 }
 
-/** @returns {{state: State, log: EventLog, peers: Peers}} */
-function emptyModel() {
-  return { state: new State(), log: new EventLog(), peers: new Peers([]) };
-}
-
-// Exported for tests and for the console of a browser.
 export const app = new App();
 app.run();

@@ -106,6 +106,11 @@ function groupsOf(address) {
 const endKey = (address, port) =>
   addressKey(address) + words(port ?? 0);
 
+/** @param {Row} row @returns {SortKey} the sockets of a process stand together */
+function processKey({ record }) {
+  return record.comm === undefined ? null : `${record.comm}\0${words(record.pid ?? 0)}`;
+}
+
 /** @param {Row} row @returns {SortKey} */
 function localKey({ record }) {
   if (record.family === "unix") return record.path == null ? null : endKey(record.path, 0);
@@ -183,7 +188,7 @@ const ELIDED = { isElided: always };
 /** All columns in their order. @type {Map<string, Column>} */
 export const COLUMNS = new Map([
   column("host", "host", 12, field("host"), ELIDED),
-  column("process", "name of the process", 15, field("comm"), {
+  column("process", "name of the process", 15, processKey, {
     isElided: always,
     value: ({ record }) => (record.pid === null ? "?" : safe(record.comm ?? "?")),
   }),
@@ -201,7 +206,7 @@ export const COLUMNS = new Map([
     value: ({ record }) => endpoint(record, "local"), isElided: isPath,
   }),
   column("remote", "remote end", 22, remoteKey, { value: remoteText, isElided: isPath }),
-  column("peer", "process at the other end", 18, peerKey, {
+  column("peer", "process at the other end", 23, peerKey, {
     value: peerText, isElided: always, joined: true,
   }),
   column("recvq", "bytes not read; connections not accepted", 9, field("recv_q"), {

@@ -20,7 +20,7 @@ const NO_UPGRADE = "no WebSocket comes about; a proxy on the way may not pass it
  * @property {Pump} pump
  * @property {() => [string, number][]} positions after which the stream can resume
  * @property {() => string} token empty if there is none
- * @property {(words: string, isNew: boolean) => void} onBegin a stream begins; `isNew`: what was
+ * @property {(isNew: boolean) => void} onBegin a stream begins; `isNew`: what was
  *   known before is not of it
  * @property {(words: string, sentence: string) => void} onInvalid the agent refuses a search; the
  *   present stream goes on
@@ -50,11 +50,13 @@ export class Connection {
    * Subscribe to what matches the words of a search. The present stream goes on until the new one
    * begins.
    * @param {string} words
+   * @param {boolean} isForced even if there is a stream of these words
    */
-  async open(words) {
+  async open(words, isForced = false) {
     const { line, pump, onChange } = this._options;
     const attempt = (this._attempt += 1);
     clearTimeout(this._timer);
+    if (this._socket !== null && words === this._words && !isForced) return;
     if (this._socket === null) line.connecting();
     onChange();
     await pump.drained(); // The positions are those after all records that came.
@@ -99,7 +101,7 @@ export class Connection {
   check(now) {
     if (this._socket === null || this._words === null || now - this._heardAt < SILENCE) return;
     this._heardAt = now;
-    void this.open(this._words);
+    void this.open(this._words, true);
   }
 
   /** @param {string} path @returns {WebSocket | null} */
@@ -129,7 +131,7 @@ export class Connection {
     this._heardAt = Date.now();
     before?.close();
     if (isNew) this._options.pump.clear();
-    this._options.onBegin(words, isNew);
+    this._options.onBegin(isNew);
     this._options.onChange();
   }
 

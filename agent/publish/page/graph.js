@@ -2,7 +2,7 @@
 
 import { isOlder, unmapped } from "./peers.js";
 import { counted, isLoopback, listens, process, safe } from "./text.js";
-import { NOT_SEEN, placeOf, words } from "./tree.js";
+import { placeOf, words } from "./tree.js";
 
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./state.js").Row} Row */
@@ -23,7 +23,8 @@ export class GraphNode {
     this.host = host;
     this.connections = 0;
     this.closeWait = 0;
-    this.listen = 0;
+    /** Ports on which it waits for callers. @type {Set<number>} */
+    this.listens = new Set();
     /** @type {Map<GraphNode, GraphEdge>} */
     this.calls = new Map();
     /** @type {Map<GraphNode, GraphEdge>} */
@@ -124,8 +125,9 @@ class Graph {
     const { record } = row;
     const unit = this.unit(record);
     if (record.state === "CLOSE_WAIT") unit.closeWait += 1;
-    if (listens(record)) unit.listen += 1;
-    else if (record.family === "unix") this._addUnix(row, unit);
+    if (listens(record)) {
+      if (record.local_port) unit.listens.add(record.local_port);
+    } else if (record.family === "unix") this._addUnix(row, unit);
     else if (record.remote_addr) this._addInet(row, unit);
   }
 
@@ -267,6 +269,6 @@ function networkTexts(node) {
   const filter = [`addr=${network === LOOPBACK ? "127.0.0.0/8,::1" : address}`];
   if (port !== null) filter.push(`port=${port}`);
   let note = names.size > 1 ? counted(names.size, "address") : "";
-  if (network === LOOPBACK) note = NOT_SEEN;
+  if (network === LOOPBACK) note = "other end not seen";
   return { label: port === null ? label : `${label}:${port}`, note, words: filter };
 }

@@ -55,12 +55,13 @@ export class Line {
   }
 
   /**
-   * A stream begins with this record.
+   * A stream begins with this record. One in a recording begins nothing.
    * @param {HelloRecord} hello
    * @param {{epoch: string | null, seq: number} | undefined} before what was known of the host
    * @param {number} now
    */
   hello(hello, before, now) {
+    if (this._phase === "replay") return;
     if (this._phase !== "open") this._openedAt = now;
     this._phase = "open";
     this._heardAt = now;

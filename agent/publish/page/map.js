@@ -1,6 +1,7 @@
 // The map: who calls, the processes of each host, and what they call; chosen and in an order that
 // stays. Pure.
 
+import { arrange } from "./arrange.js";
 import { buildGraph } from "./graph.js";
 import { count, counted, safe } from "./text.js";
 
@@ -17,7 +18,7 @@ import { count, counted, safe } from "./text.js";
  * @property {string} label
  * @property {string} note
  * @property {number} count connections
- * @property {number} listen
+ * @property {number[]} listens ports on which it waits for callers
  * @property {number} closeWait sockets in CLOSE_WAIT
  * @property {number} folded how many nodes are in this one, 0 if it is none of "others"
  * @property {boolean} gone
@@ -40,57 +41,13 @@ import { count, counted, safe } from "./text.js";
 
 // The busiest of the callers and of what is called, and of the processes of a host.
 export const MAX_ENDS = 8;
-export const MAX_UNITS = 16;
-// A node keeps its place until another has more than this many times its connections, so that a
-// small change moves nothing.
-const MARGIN = 2;
-const MARGIN_CONNECTIONS = 4;
+export const MAX_UNITS = 12;
 // Connections that are made each few seconds would else come and go.
 const LINGER_MS = 10_000;
+// For so long the order of a set of hosts may change: their rows arrive one host after the other.
+const SETTLE_MS = 10_000;
 // Services that are called by others of the same host are shown beside them, not below.
 const CALLED = "\0called";
-
-/**
- * Return the order in which nodes are shown: that of before, unless another is much busier.
- * @param {string[]} before
- * @param {ReadonlyMap<string, number>} weights
- * @param {number} limit of the nodes; one more is shown rather than an "others" of one
- * @returns {string[]}
- */
-export function arrange(before, weights, limit) {
-  /** @param {string} id */
-  const weight = (id) => weights.get(id) ?? 0;
-  const shown = before.filter((id) => weights.has(id));
-  const kept = new Set(shown);
-  const others = [...weights.keys()].filter((id) => !kept.has(id))
-    .sort((one, two) => weight(two) - weight(one) || (one < two ? -1 : 1));
-  const room = weights.size === limit + 1 ? limit + 1 : limit;
-  while (shown.length > room) {
-    shown.splice(shown.indexOf(least(shown, weight)), 1);
-  }
-  const isFirst = before.length === 0;
-  let next = 0;
-  while (shown.length < room && next < others.length) shown.push(others[next++]);
-  for (; next < others.length && !isFirst && shown.length; next += 1) {
-    const last = least(shown, weight);
-    if (!isBusier(weight(others[next]), weight(last))) break;
-    shown[shown.indexOf(last)] = others[next];
-  }
-  for (let at = 1; at < shown.length; at += 1) {
-    for (let up = at; up > 0 && isBusier(weight(shown[up]), weight(shown[up - 1])); up -= 1) {
-      [shown[up - 1], shown[up]] = [shown[up], shown[up - 1]];
-    }
-  }
-  return shown;
-}
-
-/** @param {number} one @param {number} other */
-const isBusier = (one, other) => one > MARGIN * other + MARGIN_CONNECTIONS;
-
-/** @param {string[]} ids @param {(id: string) => number} weight */
-function least(ids, weight) {
-  return ids.reduce((found, id) => (weight(id) <= weight(found) ? id : found));
-}
 
 /** Makes pictures of rows, each in the order of the one before. */
 export class MapModel {
@@ -101,6 +58,9 @@ export class MapModel {
     this._seen = new Map();
     /** Units that are shown as called ones. @type {Set<string>} */
     this._called = new Set();
+    /** @type {string[]} */
+    this._hosts = [];
+    this._settled = 0;
   }
 
   /**
@@ -113,7 +73,7 @@ export class MapModel {
    */
   update(rows, peers, now, options = {}) {
     const graph = buildGraph(rows, peers, options.unix ?? false);
-    const hosts = [...new Set(graph.filter((node) => node.host).map((node) => node.host))].sort();
+    const hosts = this._order(graph, now);
     if (hosts.length === 1) this._findCalled(graph);
     /** @type {Map<string, Map<string, GraphNode>>} */
     const columns = new Map([["callers", new Map()]]);
@@ -138,6 +98,31 @@ export class MapModel {
     }
     const processes = graph.reduce((sum, node) => sum + node.pids.size, 0);
     return { columns: shown, edges: edgesOf(graph, drawn), processes };
+  }
+
+  /** Return the hosts, those that call before those that are called. @param {GraphNode[]} graph
+   * @param {number} now */
+  _order(graph, now) {
+    const names = new Set(graph.filter((node) => node.host).map((node) => node.host));
+    const isSame = names.size === this._hosts.length && this._hosts.every((host) => names.has(host));
+    if (!isSame) this._settled = now + SETTLE_MS;
+    if (isSame && now >= this._settled) return this._hosts;
+    /** Connections by the calling and the called host. @type {Map<string, number>} */
+    const calls = new Map();
+    for (const node of graph) {
+      for (const { to, count: connections } of node.calls.values()) {
+        const key = `${node.host}\0${to.host}`;
+        calls.set(key, (calls.get(key) ?? 0) + connections);
+      }
+    }
+    const left = [...names].sort();
+    this._hosts = [];
+    while (left.length) {
+      const surplus = left.map((host) => left.reduce((sum, other) => sum +
+        (calls.get(`${host}\0${other}`) ?? 0) - (calls.get(`${other}\0${host}`) ?? 0), 0));
+      this._hosts.push(...left.splice(surplus.indexOf(Math.max(...surplus)), 1));
+    }
+    return this._hosts;
   }
 
   /** Note which units are rather called by other units than callers of them. One stays what it
@@ -173,7 +158,7 @@ export class MapModel {
       const node = nodes.get(id);
       const was = this._seen.get(id);
       if (node === undefined && was !== undefined) {
-        return { ...was.node, count: 0, listen: 0, closeWait: 0, gone: true };
+        return { ...was.node, count: 0, listens: [], closeWait: 0, gone: true };
       }
       const made = mapNode(/** @type {GraphNode} */ (node));
       this._seen.set(id, { node: made, column, seen: now });
@@ -195,8 +180,9 @@ export class MapModel {
 /** @param {GraphNode} node @returns {MapNode} */
 function mapNode(node) {
   return {
-    id: node.id, side: node.side, ...node.texts(), count: node.connections, listen: node.listen,
-    closeWait: node.closeWait, folded: 0, gone: false,
+    id: node.id, side: node.side, ...node.texts(), count: node.connections,
+    listens: [...node.listens].sort((one, two) => one - two), closeWait: node.closeWait,
+    folded: 0, gone: false,
   };
 }
 
@@ -209,13 +195,13 @@ function mapNode(node) {
  * @returns {MapNode}
  */
 function others(id, side, nodes, shown) {
-  /** @param {"connections" | "listen" | "closeWait"} field */
+  /** @param {"connections" | "closeWait"} field */
   const sum = (field) => nodes.reduce((total, node) => total + node[field], 0);
   // What the nodes that are shown have in common is what the others have not.
   const addresses = shown.flatMap((node) => node.words.filter((word) => word.startsWith("addr=")));
   const excluded = addresses.map((word) => word.slice("addr=".length)).join(",");
   return {
-    id, side, label: "others", count: sum("connections"), listen: sum("listen"),
+    id, side, label: "others", count: sum("connections"), listens: [],
     closeWait: sum("closeWait"), folded: nodes.length, gone: false,
     note: side === "here" ? counted(nodes.length, "unit")
       : counted(nodes.length, side === "callers" ? "network" : "service"),

@@ -35,12 +35,11 @@ export class Search {
     this._input.select();
   }
 
-  /** Return whether there was something to clear. */
+  /** Clear and leave the field. */
   clear() {
-    if (this._input.value === "") return false;
     this._input.value = "";
+    this._input.blur();
     this._apply(false);
-    return true;
   }
 
   /** Show why the words are refused; nothing if the sentence is empty. @param {string} sentence */
@@ -59,10 +58,8 @@ export class Search {
   _apply(isTyped) {
     clearTimeout(this._timer);
     const words = this._input.value.trim();
-    if (words === this._applied) {
-      this.fail("");
-      return;
-    }
+    this.fail("");
+    if (words === this._applied) return;
     this._applied = words;
     this._onWords(words, isTyped);
   }

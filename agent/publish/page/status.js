@@ -140,7 +140,7 @@ export function coverageText(state) {
     if (coverage === null || (coverage.complete && coverage.unreadable === 0)) continue;
     const { unreadable, processes, missing } = coverage;
     const seen = unreadable ? `${count(unreadable)} of ${counted(processes, "process")} not seen` : "";
-    const text = [seen, ...missing.map(safe)].filter((part) => part !== "").join("; ");
+    const text = [seen, missing.map(safe).join("; ")].filter((part) => part !== "").join(": ");
     sentences.push(`${state.hosts.size > 1 ? `${safe(host)}: ` : ""}${text}`);
   }
   return sentences.length ? `? ${sentences.join(" · ")}` : "";

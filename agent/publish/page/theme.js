@@ -22,7 +22,7 @@ export function themeButton(button) {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-    const names = { auto: "Auto", light: "Light", dark: "Dark" };
+    const names = { auto: "◐ auto", light: "○ light", dark: "● dark" };
     button.textContent = names[theme];
     button.title = `Colours: ${theme}; press for ${next}`;
     button.setAttribute("aria-label", button.title);

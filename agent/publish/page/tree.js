@@ -96,7 +96,6 @@ class Building {
     this.branch.children = children.sort(
       (one, other) => rank(one) - rank(other) || compare(one.label, other.label),
     );
-    if (this.branch.kind === "place") this.branch.note ||= `${count(children.length)}`;
     return this.branch;
   }
 }
@@ -114,25 +113,41 @@ const { compare } = new Intl.Collator("en", { numeric: true });
  */
 export function buildTree(rows) {
   const root = new Building("host", "", "", "", []);
+  /** @type {Building[]} */
+  let path = [];
+  /** @type {SocketRecord | null} */
+  let last = null;
   for (const row of rows) {
     const { record } = row;
-    const host = part(root, record.host, () =>
-      new Building("host", `h${record.host}`, safe(record.host), "", []));
-    const placed = placeOf(record);
-    const place = part(host, placed.id, () =>
-      new Building("place", `${host.branch.id}\0${placed.id}`, placed.label,
-        placed.note, placed.words));
-    const leaf = part(place, record.pid ?? -1, () =>
-      new Building("process", `${place.branch.id}\0${record.pid}`,
-        record.pid === null ? NOT_SEEN : process(record), record.exe ? safe(record.exe) : "",
-        record.pid === null ? [] : [`pid=${record.pid}`]));
-    host.count(record);
-    place.count(record);
-    leaf.count(record);
-    leaf.branch.rows.push(row);
+    // Rows of one process often follow each other.
+    if (last === null || !isSameProcess(last, record)) path = pathOf(root, record);
+    last = record;
+    for (const building of path) building.count(record);
+    path[path.length - 1].branch.rows.push(row);
   }
   const hosts = root.finish().children;
   return hosts.length === 1 ? hosts[0].children : hosts;
+}
+
+/** @param {SocketRecord} one @param {SocketRecord} other */
+function isSameProcess(one, other) {
+  return one.pid === other.pid && one.host === other.host && one.unit === other.unit &&
+    one.container === other.container;
+}
+
+/** Return the branches of the host, the place and the process of a record.
+ * @param {Building} root @param {SocketRecord} record */
+function pathOf(root, record) {
+  const host = part(root, record.host, () =>
+    new Building("host", `h${record.host}`, safe(record.host), "", []));
+  const placed = placeOf(record);
+  const place = part(host, placed.id, () => new Building("place",
+    `${host.branch.id}\0${placed.id}`, placed.label, placed.note, placed.words));
+  const isKnown = record.pid !== null;
+  const leaf = part(place, record.pid ?? -1, () => new Building("process",
+    `${place.branch.id}\0${record.pid}`, isKnown ? process(record) : NOT_SEEN,
+    record.exe ? safe(record.exe) : "", isKnown ? [`pid=${record.pid}`] : []));
+  return [host, place, leaf];
 }
 
 /** @param {Building} parent @param {string | number} key @param {() => Building} make */
