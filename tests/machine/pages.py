@@ -25,10 +25,14 @@ _STATE = """
 import("/assets/app.js").then(({ app: { model: { state } } }) => ({
     violations: state.violations,
     counts: state.counts,
-    hosts: [...state.hosts.values()].map(({ host, seq, complete, lost }) =>
-        ({ host, seq, complete, lost })),
     rows: [...state.rows.values()].map(({ key, record }) => ({ key, record })),
 }))
+"""
+# Without the rows, of which there may be many.
+_HOSTS = """
+import("/assets/app.js").then(({ app: { model: { state } } }) =>
+    [...state.hosts.values()].map(({ host, seq, complete, lost }) =>
+        ({ host, seq, complete, lost, rows: state.rows.size })))
 """
 # Elements that no text of a record may become, and none that the page has.
 _FOREIGN = """
@@ -69,7 +73,7 @@ class Page:
         """Load the page, and wait for the end of the snapshot."""
         self.open(query)
         self.wait_for_line("live")
-        self.wait_for_state(lambda state: state["hosts"][0]["complete"])
+        wait_until(lambda: any(host["complete"] for host in self.hosts()), self.line)
         return self
 
     # What it shows.
@@ -134,6 +138,11 @@ class Page:
             rows[key] = record
         return {**found, "rows": rows}
 
+    def hosts(self) -> list[dict[str, Any]]:
+        """Return what is known of the hosts, and how many rows all of them have."""
+        found: list[dict[str, Any]] = self.tab.evaluate(_HOSTS)
+        return found
+
     def wait_for_state(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Wait until the state fulfils a condition; return it."""
         found: dict[str, Any] = {}
@@ -141,7 +150,7 @@ class Page:
         def fulfilled() -> object:
             nonlocal found
             found = self.state()
-            return found["hosts"] and holds(found)
+            return holds(found)
 
         wait_until(fulfilled, lambda: {**found, "rows": len(found.get("rows", ()))})
         return found
@@ -185,7 +194,8 @@ class Connected:
             (*COMMAND, "--connect", f"ws://{address}", *arguments),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
         )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -193,6 +203,9 @@ class Connected:
     def __exit__(self, *_raised: object) -> None:
         self.process.kill()
         self.process.wait()
+        self._reader.join()
+        assert self.process.stdout
+        self.process.stdout.close()
         self._stderr.close()
 
     def state(self) -> State:
@@ -207,6 +220,8 @@ class Connected:
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
+            if not line.endswith(b"\n"):  # The process was killed.
+                return
             record = json.loads(line)
             with self._lock:
                 self._apply(record)
@@ -234,10 +249,14 @@ class Connected:
 def wait_until_equal(page: Page, connected: Connected, least: int = 1) -> State:
     """Wait until the page has the rows of ``--connect``, at least so many; return them."""
     difference: object = None
+    state: dict[str, Any] = {}
 
     def are_equal() -> bool:
-        nonlocal difference
-        theirs = connected.state()
+        nonlocal difference, state
+        theirs, hosts = connected.state(), page.hosts()
+        if not hosts or not len(theirs) == hosts[0]["rows"] >= least:
+            difference = len(theirs), hosts
+            return False
         state = page.state()
         rows: State = state["rows"]
         missing, extra = theirs.keys() - rows.keys(), rows.keys() - theirs.keys()
@@ -246,13 +265,12 @@ def wait_until_equal(page: Page, connected: Connected, least: int = 1) -> State:
             for key in rows.keys() & theirs.keys()
             if comparable(rows[key]) != comparable(theirs[key])
         ]
-        difference = len(rows), len(missing), len(extra), different[:3], state["hosts"]
-        return not (missing or extra or different) and len(rows) >= least
+        difference = len(rows), len(missing), len(extra), different[:3], hosts
+        return not (missing or extra or different)
 
     wait_until(are_equal, lambda: difference)
-    state = page.state()
-    assert state["violations"] == 0
     assert not connected.problems
+    assert state["violations"] == 0
     assert state["counts"]["total"] == len(state["rows"])
     rows: State = state["rows"]
     return rows
