@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { arrange } from "../../agent/publish/page/arrange.js";
-import { networkOf } from "../../agent/publish/page/graph.js";
+import { buildGraph, networkOf } from "../../agent/publish/page/graph.js";
 import { edgeText, MapModel, MAX_ENDS, MAX_UNITS } from "../../agent/publish/page/map.js";
 import { Peers } from "../../agent/publish/page/peers.js";
 import { random } from "./make.js";
@@ -34,8 +34,8 @@ function pair(caller, called, port = 8080) {
 const SHOP = { pid: 1201, comm: "gunicorn", unit: "shop.service" };
 
 /** @param {any[]} rows */
-const picture = (rows, model = new MapModel(), now = 0, options = {}) =>
-  model.update(rows, new Peers(rows), now, options);
+const picture = (rows, model = new MapModel(), now = 0, { unix = false, all = false } = {}) =>
+  model.update(buildGraph(rows, new Peers(rows), unix), now, all);
 /** @param {any} drawn */
 const columns = (drawn) => drawn.columns.map((/** @type {any} */ column) =>
   [column.title, ...column.nodes.map((/** @type {any} */ node) => node.label)]);

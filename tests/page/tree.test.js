@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  buildTree, countWords, flatten, NO_UNIT, NOT_SEEN, placeOf, socketTexts, words,
+  countWords, flatten, NO_UNIT, NOT_SEEN, placeOf, socketTexts, Tree, words,
 } from "../../agent/publish/page/tree.js";
 
 /** @param {object} fields @returns {any} */
@@ -13,6 +13,13 @@ function row(fields) {
     direction: "inbound", pid: 812, comm: "nginx", unit: "web.service", container: null, ...fields,
   };
   return { key: `${record.host} ${record.pid} ${record.inode}`, record, since: null, changed: 0 };
+}
+
+/** @param {any[]} rows */
+function buildTree(rows) {
+  const tree = new Tree();
+  for (const one of rows) tree.add(one);
+  return tree.branches();
 }
 
 test("sockets are under their process and unit, and counted", () => {

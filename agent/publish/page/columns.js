@@ -108,7 +108,7 @@ const endKey = (address, port) =>
 
 /** @param {Row} row @returns {SortKey} the sockets of a process stand together */
 function processKey({ record }) {
-  return record.comm === undefined ? null : `${record.comm}\0${words(record.pid ?? 0)}`;
+  return record.comm === undefined ? null : record.comm + "\0" + words(record.pid ?? 0);
 }
 
 /** @param {Row} row @returns {SortKey} */
@@ -141,8 +141,10 @@ function peerText(row, context) {
 
 /** @param {Row} row @param {Context} context @returns {SortKey} */
 function peerKey(row, context) {
-  const text = peerText(row, context);
-  return text === NONE ? null : text;
+  const { peer_pid: pid } = row.record;
+  const peer = context.peerOf(row);
+  if (peer !== null && peer.record.pid !== null) return processKey(peer);
+  return pid == null ? null : `?${words(pid)}`;
 }
 
 const always = () => true;

@@ -80,44 +80,62 @@ export function networkOf(address) {
 }
 
 /**
- * Return the nodes of rows. Each socket counts once, for its oldest holder, and each connection
- * of which both ends are there counts once.
+ * Return the nodes of rows.
  * @param {Iterable<Row>} rows
  * @param {Peers} peers
  * @param {boolean} unix whether connections of unix sockets count too
- * @returns {GraphNode[]}
  */
 export function buildGraph(rows, peers, unix) {
   const graph = new Graph(peers, unix);
-  /** @type {Map<string, Map<number, Row>>} */
-  const sockets = new Map();
-  for (const row of rows) {
-    const { record } = row;
-    graph.unit(record);
-    let known = sockets.get(record.host);
-    if (known === undefined) sockets.set(record.host, (known = new Map()));
-    if (!record.inode) {
-      graph.add(row);
-      continue;
-    }
-    const other = known.get(record.inode);
-    if (other === undefined || isOlder(row, other)) known.set(record.inode, row);
-  }
-  for (const known of sockets.values()) for (const row of known.values()) graph.add(row);
-  return [...graph.nodes.values()];
+  for (const row of rows) graph.take(row);
+  for (const row of graph.sockets()) graph.add(row);
+  return graph.nodes();
 }
 
-class Graph {
+/**
+ * Makes the nodes of rows, which may be done in slices: take() each row, then add() each of
+ * sockets(). Each socket counts once, for its oldest holder, and each connection of which both
+ * ends are there counts once.
+ */
+export class Graph {
   /** @param {Peers} peers @param {boolean} unix */
   constructor(peers, unix) {
     this._peers = peers;
     this._unix = unix;
     /** @type {Map<string, GraphNode>} */
-    this.nodes = new Map();
+    this._nodes = new Map();
     /** The nodes of processes, by host and pid. @type {Map<string, Map<number, GraphNode>>} */
     this._units = new Map();
     /** @type {Map<string, string>} */
     this._networks = new Map();
+    /** Sockets with an inode, by host and inode. @type {Map<string, Map<number, Row>>} */
+    this._sockets = new Map();
+    /** @type {Row[]} */
+    this._others = [];
+  }
+
+  /** Take a row and its process. @param {Row} row */
+  take(row) {
+    const { record } = row;
+    this.unit(record);
+    if (!record.inode) {
+      this._others.push(row);
+      return;
+    }
+    let known = this._sockets.get(record.host);
+    if (known === undefined) this._sockets.set(record.host, (known = new Map()));
+    const other = known.get(record.inode);
+    if (other === undefined || isOlder(row, other)) known.set(record.inode, row);
+  }
+
+  /** Return the rows of the oldest holders. */
+  sockets() {
+    return [...this._others, ...[...this._sockets.values()].flatMap((known) => [...known.values()])];
+  }
+
+  /** Return the nodes. */
+  nodes() {
+    return [...this._nodes.values()];
   }
 
   /** Count a socket. @param {Row} row */
@@ -222,8 +240,8 @@ class Graph {
 
   /** @param {string} id @param {Side} side @param {string} host */
   _node(id, side, host) {
-    let node = this.nodes.get(id);
-    if (node === undefined) this.nodes.set(id, (node = new GraphNode(id, side, host)));
+    let node = this._nodes.get(id);
+    if (node === undefined) this._nodes.set(id, (node = new GraphNode(id, side, host)));
     return node;
   }
 }

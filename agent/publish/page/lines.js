@@ -1,5 +1,4 @@
-// A list of which only the lines in view are in the document, and what calls a function not too
-// often.
+// A list of which only the lines in view are in the document.
 
 export const LINE_HEIGHT = 24;
 // Lines above and below those in view, so that a scroll shows no gap before they are written.
@@ -89,41 +88,6 @@ export function moved(key, index, length, page) {
   const step = steps[key];
   if (step === undefined || length === 0) return null;
   return Math.max(0, Math.min(length - 1, index + step));
-}
-
-/** Calls a function at most once in an interval; the last request is never left out. */
-export class Throttle {
-  #interval;
-  #run;
-  #last = -Infinity;
-  #timer = 0;
-
-  /** @param {number} interval in ms @param {() => void} run */
-  constructor(interval, run) {
-    this.#interval = interval;
-    this.#run = run;
-  }
-
-  /** Call the function now, or when the interval is over. */
-  request() {
-    if (this.#timer) return;
-    const wait = this.#last + this.#interval - performance.now();
-    if (wait <= 0) this.now();
-    else this.#timer = window.setTimeout(() => this.now(), wait);
-  }
-
-  /** Call the function now. */
-  now() {
-    this.cancel();
-    this.#run();
-    this.#last = performance.now();
-  }
-
-  /** Drop a request that waits. */
-  cancel() {
-    window.clearTimeout(this.#timer);
-    this.#timer = 0;
-  }
 }
 
 /**

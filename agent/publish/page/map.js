@@ -2,11 +2,8 @@
 // stays. Pure.
 
 import { arrange } from "./arrange.js";
-import { buildGraph } from "./graph.js";
 import { count, counted, safe } from "./text.js";
 
-/** @typedef {import("./state.js").Row} Row */
-/** @typedef {import("./peers.js").Peers} Peers */
 /** @typedef {import("./graph.js").GraphNode} GraphNode */
 /** @typedef {import("./graph.js").GraphEdge} GraphEdge */
 /** @typedef {import("./graph.js").Side} Side */
@@ -37,7 +34,6 @@ import { count, counted, safe } from "./text.js";
  */
 /** @typedef {{id: string, side: Side, title: string, nodes: MapNode[]}} MapColumn */
 /** @typedef {{columns: MapColumn[], edges: MapEdge[], processes: number}} MapPicture */
-/** @typedef {{unix?: boolean, all?: boolean}} MapOptions */
 
 // The busiest of the callers and of what is called, and of the processes of a host.
 export const MAX_ENDS = 8;
@@ -64,15 +60,13 @@ export class MapModel {
   }
 
   /**
-   * Return the picture of rows at a time.
-   * @param {Iterable<Row>} rows
-   * @param {Peers} peers
+   * Return the picture of the nodes of rows at a time.
+   * @param {GraphNode[]} graph
    * @param {number} now in ms
-   * @param {MapOptions} [options]
+   * @param {boolean} all whether all units are shown
    * @returns {MapPicture}
    */
-  update(rows, peers, now, options = {}) {
-    const graph = buildGraph(rows, peers, options.unix ?? false);
+  update(graph, now, all) {
     const hosts = this._order(graph, now);
     if (hosts.length === 1) this._findCalled(graph);
     /** @type {Map<string, Map<string, GraphNode>>} */
@@ -93,7 +87,7 @@ export class MapModel {
     const shown = [];
     for (const [id, nodes] of columns) {
       const side = id === "callers" || id === "callees" ? id : "here";
-      const list = this._column(id, side, nodes, drawn, now, options.all ?? false);
+      const list = this._column(id, side, nodes, drawn, now, all);
       if (id !== CALLED || list.length) shown.push({ id, side, title: title(id, hosts), nodes: list });
     }
     const processes = graph.reduce((sum, node) => sum + node.pids.size, 0);

@@ -1,15 +1,17 @@
 // The view of the map: boxes that are buttons over lines of SVG, and the same as a list.
 
-import { edgeText, MapModel } from "./map.js";
-import { BOX_HEIGHT, layOut, neighbour } from "./maplayout.js";
-import { element, setText, Throttle } from "./lines.js";
+import { MapModel } from "./map.js";
+import { makeBox, makeLine, writeBox, writeLine } from "./mapdraw.js";
+import { layOut, neighbour } from "./maplayout.js";
+import { Graph } from "./graph.js";
+import { element, setText } from "./lines.js";
 import { MapList } from "./maplist.js";
 import { arrow, legend, svg } from "./mapparts.js";
 import { Peers } from "./peers.js";
-import { count, counted } from "./text.js";
+import { inSlices, nextTask, Throttle } from "./slices.js";
+import { counted } from "./text.js";
 
 /** @typedef {import("./state.js").Row} Row */
-/** @typedef {import("./map.js").MapNode} MapNode */
 /** @typedef {import("./map.js").MapPicture} MapPicture */
 /** @typedef {import("./maplayout.js").Box} Box */
 /** @typedef {import("./maplayout.js").Line} Line */
@@ -18,16 +20,7 @@ import { count, counted } from "./text.js";
  * @property {{rows: ReadonlyMap<string, Row>, version: number}} state
  * @property {Peers | null} peers
  */
-/** @typedef {{group: SVGGElement, hit: SVGPathElement, path: SVGPathElement, wait: SVGPathElement, text: SVGTextElement, title: SVGTitleElement, line: Line}} Drawn */
-
 const INTERVAL = 1000;
-// Ports that a box names.
-const MAX_PORTS = 2;
-// Pixels of a box beside its texts, and of a character: longer addresses are written smaller and
-// in several lines, because they are never cut.
-const [BESIDE_TEXTS, CHARACTER] = [30, 7.4];
-// A line is to be hit more easily than it is wide.
-const MIN_HIT = 12;
 
 /** Who calls whom. */
 export class MapView {
@@ -46,7 +39,7 @@ export class MapView {
   #list;
   /** @type {Map<string, HTMLButtonElement>} */
   #boxes = new Map();
-  /** @type {Map<string, Drawn>} */
+  /** @type {Map<string, import("./mapdraw.js").Drawn>} */
   #lines = new Map();
   /** @type {HTMLElement[]} */
   #titles = [];
@@ -88,7 +81,7 @@ export class MapView {
   /** Show the view. */
   show() {
     this.element.hidden = false;
-    if (this.#rendered !== null) this.#throttle.now();
+    if (this.#rendered !== null) void this.#throttle.now();
   }
 
   /** Hide the view. */
@@ -110,17 +103,21 @@ export class MapView {
     box.type = "checkbox";
     box.addEventListener("change", () => {
       this.#options[name] = box.checked;
-      this.#throttle.now();
+      void this.#throttle.now();
     });
     label.append(box, text);
     return label;
   }
 
-  #update() {
+  async #update() {
     if (this.#rendered === null) return;
     const { state, peers } = this.#rendered;
     const rows = [...state.rows.values()];
-    this.#picture = this.#model.update(rows, peers ?? new Peers(rows), performance.now(), this.#options);
+    const graph = new Graph(peers ?? new Peers(rows), this.#options.unix);
+    await inSlices(rows, (row) => graph.take(row));
+    await inSlices(graph.sockets(), (row) => graph.add(row));
+    await nextTask();
+    this.#picture = this.#model.update(graph.nodes(), performance.now(), this.#options.all);
     const { processes, edges } = this.#picture;
     const total = edges.reduce((sum, edge) => sum + edge.count, 0);
     setText(this.#summary, `${counted(total, "connection")} of ${counted(processes, "process")}`);
@@ -162,78 +159,28 @@ export class MapView {
   }
 
   /** @param {Box} box @param {number} width */
-  #drawBox({ node, x, y }, width) {
-    let button = this.#boxes.get(node.id);
+  #drawBox(box, width) {
+    const { id } = box.node;
+    let button = this.#boxes.get(id);
     if (button === undefined) {
-      button = element("button", "map-box");
-      button.type = "button";
-      button.dataset.id = node.id;
-      for (const parts of [["label", "count"], ["note", "extra"]]) {
-        const row = element("span", "map-row");
-        row.append(...parts.map((part) => element("span", `map-${part}`)));
-        button.append(row);
-      }
-      this.#boxes.set(node.id, button);
+      this.#boxes.set(id, (button = makeBox(id)));
       this.#canvas.append(button);
     }
-    button.style.cssText = `width:${width}px;height:${BOX_HEIGHT}px;transform:translate(${x}px,${y}px)`;
-    const [label, connections, note, extra] = button.querySelectorAll(".map-row > span");
-    const listens = node.listens.slice(0, MAX_PORTS).map((port) => `:${port}`);
-    if (node.listens.length > MAX_PORTS) listens.push(`+${node.listens.length - MAX_PORTS}`);
-    const bad = node.closeWait ? `${count(node.closeWait)} CLOSE_WAIT` : "";
-    setText(label, node.label);
-    setText(connections, node.count ? count(node.count) : "");
-    setText(note, node.gone ? "ended" : node.note);
-    setText(extra, bad || listens.join(" "));
-    const characters = node.label.length + count(node.count).length;
-    const isLong = characters * CHARACTER > width - BESIDE_TEXTS;
-    button.className = `map-box is-${node.side}${bad ? " is-bad" : ""}${node.gone ? " is-gone" : ""}` +
-      `${node.folded ? " is-others" : ""}${isLong ? " is-long" : ""}`;
-    button.tabIndex = node.id === this.#current ? 0 : -1;
-    const parts = [node.label, node.note, node.gone ? "ended" : counted(node.count, "connection"),
-      listens.length ? `listens on ${listens.join(" ")}` : "", bad];
-    const text = parts.filter(Boolean).join(", ");
-    button.setAttribute("aria-label", text);
-    button.title = text;
-    if (node.words.length) button.removeAttribute("aria-disabled");
-    else button.setAttribute("aria-disabled", "true");
+    writeBox(button, box, width);
+    button.tabIndex = id === this.#current ? 0 : -1;
   }
 
   /** @param {Line} line */
   #drawLine(line) {
-    let drawn = this.#lines.get(line.edge.id);
+    const { id, from, to } = line.edge;
+    let drawn = this.#lines.get(id);
     if (drawn === undefined) {
-      drawn = {
-        group: svg("g"), hit: svg("path"), path: svg("path"), wait: svg("path"),
-        text: svg("text"), title: svg("title"), line,
-      };
-      drawn.hit.setAttribute("class", "map-hit");
-      drawn.path.setAttribute("class", "map-path");
-      drawn.wait.setAttribute("class", "map-wait");
-      drawn.group.dataset.id = line.edge.id;
-      drawn.group.append(drawn.title, drawn.hit, drawn.path, drawn.wait);
-      this.#lines.set(line.edge.id, drawn);
+      this.#lines.set(id, (drawn = makeLine(line)));
       this.#paths.append(drawn.group);
       this.#texts.append(drawn.text);
     }
-    drawn.line = line;
-    const { group, hit, path, wait, text, title } = drawn;
-    const { edge, width } = line;
-    group.setAttribute("class", `map-line${edge.closeWait ? " is-bad" : ""}` +
-      `${edge.dashed ? " is-dashed" : ""}${edge.words.length ? " has-filter" : ""}`);
-    for (const each of [hit, path]) each.setAttribute("d", line.path);
-    wait.setAttribute("d", edge.closeWait ? line.path : "");
-    wait.style.strokeWidth = `${line.waitWidth}px`;
-    hit.style.strokeWidth = `${Math.max(MIN_HIT, width)}px`;
-    path.style.strokeWidth = `${width}px`;
-    path.setAttribute("marker-end",
-      line.arrow ? `url(#map-arrow${edge.closeWait ? "-bad" : ""})` : "none");
-    text.setAttribute("x", line.x.toFixed(1));
-    text.setAttribute("y", line.y.toFixed(1));
-    text.setAttribute("class", `${line.text ? "" : "is-quiet"}${edge.closeWait ? " is-bad" : ""}`);
-    setText(text, line.text || count(edge.count));
-    const [from, to] = [edge.from, edge.to].map((id) => this.#places.get(id)?.node.label ?? "?");
-    setText(title, `${from} → ${to}: ${edgeText(edge)}`);
+    const [caller, called] = [from, to].map((end) => this.#places.get(end)?.node.label ?? "?");
+    writeLine(drawn, line, `${caller} → ${called}`);
   }
 
   /** Mark the lines of a box, or a line, and their ends. @param {EventTarget | null} target */

@@ -1,6 +1,6 @@
 // The tree: host, if there are several; unit or container; process; sockets. Pure.
 
-import { address, count, direction, endpoint, ends, listens, process, safe } from "./text.js";
+import { address, count, direction, ends, listens, process, safe } from "./text.js";
 
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./state.js").Row} Row */
@@ -33,6 +33,7 @@ export const NO_UNIT = "without a unit";
 export const NOT_SEEN = "process not seen";
 // Docker shortens ids to as many characters.
 const ID_LENGTH = 12;
+const PORTS = 65_536;
 
 /**
  * Return the place of a record: container, unit, or else none.
@@ -106,27 +107,33 @@ const rank = (branch) => (branch.label === NOT_SEEN ? 2 : branch.label === NO_UN
 // Numbers within names by value: worker[9] comes before worker[10].
 const { compare } = new Intl.Collator("en", { numeric: true });
 
-/**
- * Return the branches of rows, sorted by name. With several hosts each is a branch.
- * @param {Iterable<Row>} rows
- * @returns {Branch[]}
- */
-export function buildTree(rows) {
-  const root = new Building("host", "", "", "", []);
-  /** @type {Building[]} */
-  let path = [];
-  /** @type {SocketRecord | null} */
-  let last = null;
-  for (const row of rows) {
+/** Makes the branches of rows, which may be done in slices. */
+export class Tree {
+  constructor() {
+    this._root = new Building("host", "", "", "", []);
+    /** @type {Building[]} */
+    this._path = [];
+    /** @type {SocketRecord | null} */
+    this._last = null;
+  }
+
+  /** Add a row. @param {Row} row */
+  add(row) {
     const { record } = row;
     // Rows of one process often follow each other.
-    if (last === null || !isSameProcess(last, record)) path = pathOf(root, record);
-    last = record;
-    for (const building of path) building.count(record);
-    path[path.length - 1].branch.rows.push(row);
+    if (this._last === null || !isSameProcess(this._last, record)) {
+      this._path = pathOf(this._root, record);
+    }
+    this._last = record;
+    for (const building of this._path) building.count(record);
+    this._path[this._path.length - 1].branch.rows.push(row);
   }
-  const hosts = root.finish().children;
-  return hosts.length === 1 ? hosts[0].children : hosts;
+
+  /** Return the branches, sorted by name. With several hosts each is a branch. */
+  branches() {
+    const hosts = this._root.finish().children;
+    return hosts.length === 1 ? hosts[0].children : hosts;
+  }
 }
 
 /** @param {SocketRecord} one @param {SocketRecord} other */
@@ -191,18 +198,23 @@ export function flatten(branches, expanded) {
  * @param {Row[]} rows */
 function sorted(rows) {
   return rows
-    .map((row) => ({ row, key: order(row.record) }))
-    .sort((one, other) => (one.key < other.key ? -1 : one.key > other.key ? 1 : 0))
+    .map((row) => ({ row, order: order(row.record) }))
+    .sort((one, two) => one.order - two.order || compareEnds(one.row.record, two.row.record))
     .map(({ row }) => row);
 }
 
 /** @param {SocketRecord} record */
 function order(record) {
   const way = listens(record) ? 0 : record.direction === "inbound" ? 1
-    : record.direction === "outbound" ? 2 : 3;
-  const port = String(record.local_port ?? "").padStart(6);
-  return `${way}${record.proto}${port}${endpoint(record, "local")}${endpoint(record, "remote")}` +
-    `${record.inode}`;
+    : record.direction === "outbound" ? 2 : record.family === "unix" ? 4 : 3;
+  return way * PORTS + (record.local_port ?? 0);
+}
+
+/** @param {SocketRecord} one @param {SocketRecord} two */
+function compareEnds(one, two) {
+  const [from, to] = [one.remote_addr ?? one.path ?? "", two.remote_addr ?? two.path ?? ""];
+  if (from !== to) return from < to ? -1 : 1;
+  return (one.remote_port ?? 0) - (two.remote_port ?? 0) || (one.inode ?? 0) - (two.inode ?? 0);
 }
 
 /**
