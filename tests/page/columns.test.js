@@ -69,6 +69,14 @@ test("addresses sort as numbers: IPv4, IPv6, then names", () => {
   }
 });
 
+test("the sockets of a process stand together among those of its name", () => {
+  const pids = [9, 812, 9, 70_000, 812];
+  const rows = pids.map((pid) => row({ pid }));
+  rows.push(row({ comm: undefined, pid: null }), row({ comm: "a", pid: 900 }));
+  const found = sorted("process", rows).map((one) => one.record.pid);
+  assert.deepEqual(found, [900, 9, 9, 812, 812, 70_000, null]);
+});
+
 test("ends sort by address, then by port", () => {
   const ends = [["10.0.0.4", 8080], ["9.0.0.1", 99], ["10.0.0.4", 443]];
   const rows = ends.map(([local_addr, local_port]) => row({ local_addr, local_port }));

@@ -17,6 +17,7 @@ const listener = (more = {}) =>
 test("a connection has its ends, its queues and its owner", () => {
   const record = tcp("snapshot", 1, 812, 7, { recv_q: 2000, fds: [3, 9], fd_count: 4 });
   const fields = new Map(socketFields(row(record, NOW - 65_000), NOW));
+  assert.equal(fields.get("protocol"), "tcp, inet");
   assert.equal(fields.get("local"), "10.0.0.4:443");
   assert.equal(fields.get("remote"), "10.0.0.9:51515");
   assert.equal(fields.get("direction"), "inbound: the other end called");
@@ -36,6 +37,11 @@ test("a listener has its accept queue, and no remote end", () => {
   assert.ok(!fields.has("not read"));
   const usual = new Map(socketFields(row(listener({ recv_q: 128 })), NOW));
   assert.equal(usual.get("accept queue"), "128/128");
+});
+
+test("the protocol of a unix socket is named once", () => {
+  const record = tcp("open", 1, 812, 7, { proto: "unix", family: "unix", type: "stream" });
+  assert.equal(new Map(socketFields(row(record), NOW)).get("protocol"), "unix, stream");
 });
 
 test("a guess about the holder is told", () => {

@@ -56,13 +56,31 @@ test("the other ends are found when rows have changed, once a second at most", (
   const model = new Model(false);
   const line = new Line(0);
   model.take(FIRST, line, 0);
-  model.join(100);
+  assert.ok(!model.join(() => 100));
   const { peers } = model;
-  model.join(5000);
+  model.join(() => 5000);
   assert.equal(model.peers, peers);
   model.take([tcp("open", 2, 7, 2)], line, 0);
-  model.join(1099);
+  model.join(() => 1099);
   assert.equal(model.peers, peers);
-  model.join(1100);
+  model.join(() => 1100);
   assert.notEqual(model.peers, peers);
+});
+
+test("many other ends are found in slices", () => {
+  const model = new Model(false);
+  const row = (inode, one, other) => tcp("open", inode, 7, inode, {
+    local_addr: "10.0.0.1", local_port: one, remote_addr: "10.0.0.1", remote_port: other,
+  });
+  const records = [];
+  for (let port = 1; port <= 4000; port += 2) {
+    records.push(row(port, port, port + 1), row(port + 1, port + 1, port));
+  }
+  model.take(records, new Line(0), 0);
+  let time = 0;
+  let slices = 1;
+  while (model.join(() => (time += 2))) slices += 1;
+  assert.ok(slices > 3, `${slices}`);
+  const [first, second] = model.state.rows.values();
+  assert.equal(model.peers.of(first).row, second);
 });

@@ -88,7 +88,7 @@ test("all rows anew: known entries stay the same objects, others go", () => {
   assert.equal(order.get("a"), known);
 });
 
-test("a joined column is sorted anew each time, because peers change without their rows", () => {
+test("a joined column is looked at anew, because peers change without their rows", () => {
   const rows = new Map(["a", "b"].map((key) => [key, row(key, key)]));
   const order = new Order(COLUMNS.get("peer"), false);
   const names = new Map([["a", "x"], ["b", "y"]]);
@@ -99,6 +99,22 @@ test("a joined column is sorted anew each time, because peers change without the
   names.set("a", "z");
   assert.ok(order.settle(0, context));
   assert.equal(keys(order), "ba");
+  assert.equal(order.settle(0, context), false);
+});
+
+test("all entries of a joined column are looked at in turn", () => {
+  const names = Array.from({ length: 12_000 }, (_, index) => String(index).padStart(5, "0"));
+  const rows = new Map(names.map((key) => [key, row(key, "x")]));
+  const order = new Order(COLUMNS.get("peer"), false);
+  let pidOf = (key) => Number(key);
+  const peerOf = ({ key, record }) => ({ ...row(key, "x"), record: { ...record, pid: pidOf(key) } });
+  const context = { now: 0, peerOf };
+  order.take({ ...NOTHING, all: true }, rows, 0);
+  order.settle(0, context);
+  assert.equal(order.entries[0].row.key, "00000");
+  pidOf = (key) => 20_000 - Number(key);
+  for (let turn = 0; turn < 6; turn++) order.settle(0, context);
+  assert.deepEqual(order.entries.map((entry) => entry.row.key), [...names].reverse());
 });
 
 test("changes lead to the same order as a sort of all rows", () => {

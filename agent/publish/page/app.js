@@ -142,7 +142,7 @@ class App {
   }
 
   renderView() {
-    this.model.join(performance.now());
+    if (this.model.join(() => performance.now())) this.schedule();
     this.views[this.view.view].render(this.model, this.now());
   }
 

@@ -28,6 +28,8 @@ export class ColumnMenu {
     });
     this.element.append(this.#summary, list);
     this.element.addEventListener("keydown", (event) => {
+      // Space opens the menu, and does not pause the page.
+      if (event.key === " ") event.stopPropagation();
       if (event.key !== "Escape" || !this.element.open) return;
       event.stopPropagation();
       this.#close();

@@ -106,6 +106,11 @@ function groupsOf(address) {
 const endKey = (address, port) =>
   addressKey(address) + words(port ?? 0);
 
+/** @param {Row} row @returns {SortKey} the sockets of a process stand together */
+function processKey({ record }) {
+  return record.comm === undefined ? null : record.comm + "\0" + words(record.pid ?? 0);
+}
+
 /** @param {Row} row @returns {SortKey} */
 function localKey({ record }) {
   if (record.family === "unix") return record.path == null ? null : endKey(record.path, 0);
@@ -136,8 +141,10 @@ function peerText(row, context) {
 
 /** @param {Row} row @param {Context} context @returns {SortKey} */
 function peerKey(row, context) {
-  const text = peerText(row, context);
-  return text === NONE ? null : text;
+  const { peer_pid: pid } = row.record;
+  const peer = context.peerOf(row);
+  if (peer !== null && peer.record.pid !== null) return processKey(peer);
+  return pid == null ? null : `?${words(pid)}`;
 }
 
 const always = () => true;
@@ -183,7 +190,7 @@ const ELIDED = { isElided: always };
 /** All columns in their order. @type {Map<string, Column>} */
 export const COLUMNS = new Map([
   column("host", "host", 12, field("host"), ELIDED),
-  column("process", "name of the process", 15, field("comm"), {
+  column("process", "name of the process", 15, processKey, {
     isElided: always,
     value: ({ record }) => (record.pid === null ? "?" : safe(record.comm ?? "?")),
   }),
@@ -201,7 +208,7 @@ export const COLUMNS = new Map([
     value: ({ record }) => endpoint(record, "local"), isElided: isPath,
   }),
   column("remote", "remote end", 22, remoteKey, { value: remoteText, isElided: isPath }),
-  column("peer", "process at the other end", 18, peerKey, {
+  column("peer", "process at the other end", 23, peerKey, {
     value: peerText, isElided: always, joined: true,
   }),
   column("recvq", "bytes not read; connections not accepted", 9, field("recv_q"), {

@@ -179,7 +179,8 @@ export class Details {
       const { record } = peer.row;
       const host = peer.across ? ` on ${safe(record.host)}` : "";
       write(this.#peerButton, `${processName(record)}${host}`);
-      write(this.#peerNote, `${endpoint(record, "local")} ${record.state ?? ""}`);
+      const end = endpoint(record, "local");
+      write(this.#peerNote, `${end === "-" ? "unnamed" : end} ${record.state ?? ""}`);
     } else {
       write(this.#peerNote, peerText(peer, row.record));
     }

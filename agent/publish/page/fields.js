@@ -60,7 +60,7 @@ export function socketFields({ record, since }, now) {
   const isInternet = record.family === "inet" || record.family === "inet6";
   const full = isQueueFull(record) ? ": full" : "";
   return known([
-    ["protocol", [record.proto, record.type, record.family].filter(Boolean).join(", ")],
+    ["protocol", protocol(record)],
     ["state", record.state],
     ["direction", DIRECTIONS.get(direction(record))],
     ["local", endpoint(record, "local")],
@@ -78,6 +78,11 @@ export function socketFields({ record, since }, now) {
     ["holder found by", ATTRIBUTIONS.get(record.attribution ?? "")],
     ["host", record.host],
   ]);
+}
+
+/** @param {SocketRecord} record */
+function protocol({ proto, type, family }) {
+  return [...new Set([proto, type, family])].filter(Boolean).join(", ");
 }
 
 /** @param {number | null} value */

@@ -10,20 +10,23 @@ import { State } from "./state.js";
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./line.js").Line} Line */
 
-// In milliseconds: how often the other ends are found anew, which takes some 20 for 20,000 rows.
+// In milliseconds: how often the other ends are found anew, and for how long at a time.
 const JOIN_INTERVAL = 1000;
+const JOIN_SLICE = 6;
 
 export class Model {
   state = new State();
   log = new EventLog();
   rates = new Rates();
-  peers = new Peers([]);
+  peers = new Peers();
   /** How many lines were no records. */
   bad = 0;
   /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
   _lag = Infinity;
   _joinedVersion = -1;
   _joinedAt = -Infinity;
+  /** The other ends that are being found. @type {{peers: Peers, steps: Generator<void>} | null} */
+  _joining = null;
 
   /** @param {boolean} isReplay whether the records are of the past */
   constructor(isReplay) {
@@ -71,13 +74,25 @@ export class Model {
     else this.rates.gauge(now, this.state.counts.closeWait);
   }
 
-  /** Find the other ends, if rows have changed. @param {number} time in ms, from any beginning */
-  join(time) {
-    const { version, rows } = this.state;
-    if (version === this._joinedVersion) return;
-    if (this._joinedVersion >= 0 && time < this._joinedAt + JOIN_INTERVAL) return;
-    this.peers = new Peers(rows.values());
-    this._joinedVersion = version;
-    this._joinedAt = time;
+  /**
+   * Find the other ends, if rows have changed, for some milliseconds. Return whether there is more
+   * to do.
+   * @param {() => number} clock in ms, from any beginning
+   */
+  join(clock) {
+    const begin = clock();
+    if (this._joining === null) {
+      const { version, rows } = this.state;
+      const isEarly = this._joinedVersion >= 0 && begin < this._joinedAt + JOIN_INTERVAL;
+      if (version === this._joinedVersion || isEarly) return false;
+      const peers = new Peers();
+      this._joining = { peers, steps: peers.add(rows.values()) };
+      this._joinedVersion = version;
+      this._joinedAt = begin;
+    }
+    while (!this._joining.steps.next().done) if (clock() >= begin + JOIN_SLICE) return true;
+    this.peers = this._joining.peers;
+    this._joining = null;
+    return false;
   }
 }

@@ -16,6 +16,8 @@
 export const LINGER = 2000;
 // With more closed rows than this, the oldest go at once: a burst of closes must not fill the table.
 const MAX_CLOSED = 2000;
+// Other ends are looked up in some 2 µs: as many as cost about 10 ms.
+const MAX_MARKED = 5000;
 
 /**
  * Return what compares entries. Null is not compared: rows without a value stand last.
@@ -61,6 +63,8 @@ export class Order {
   #closed = new Set();
   #rebuild = false;
   #serial = 0;
+  /** The entries at which #mark() has not looked in this turn. */
+  #turn = this.#byKey.values();
   #column;
   #descending;
 
@@ -116,6 +120,7 @@ export class Order {
     if (changes.all) {
       const known = this.#byKey;
       this.#byKey = new Map();
+      this.#turn = this.#byKey.values();
       this.#closed.clear();
       this.#dirty.clear();
       for (const [key, row] of rows) this.#byKey.set(key, this.#renewed(known.get(key), row));
@@ -179,8 +184,7 @@ export class Order {
   settle(now, context) {
     const gone = this.#expired(now);
     const compare = comparer(this.#descending);
-    // The sort keys of a joined column change without their rows.
-    if (this.#rebuild || (this.#column.joined && this.entries.length > 0)) {
+    if (this.#rebuild) {
       // A sort costs little where most are in order.
       const listed = this.entries.filter((entry) => this.#byKey.get(entry.row.key) === entry);
       const entries = [...new Set([...listed, ...this.#byKey.values()])];
@@ -190,6 +194,7 @@ export class Order {
       this.#dirty.clear();
       return true;
     }
+    if (this.#column.joined) this.#mark();
     /** @type {Set<Entry>} */
     const leaving = new Set(gone);
     /** @type {Entry[]} */
@@ -206,6 +211,18 @@ export class Order {
     if (coming.length === 0 && leaving.size === 0) return false;
     this.entries = merged(this.entries, leaving, coming.sort(compare), compare);
     return true;
+  }
+
+  /** Look at some entries anew: the sort keys of a joined column change without their rows. */
+  #mark() {
+    for (let looks = 0; looks < MAX_MARKED; looks++) {
+      const { value, done } = this.#turn.next();
+      if (done) {
+        this.#turn = this.#byKey.values();
+        return;
+      }
+      if (!this.#dirty.has(value)) this.#dirty.set(value, true);
+    }
   }
 
   /**

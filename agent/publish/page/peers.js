@@ -20,6 +20,8 @@ const PORTS = 65_536;
 // So that two of them make one exact number.
 const MAX_ENDS = 2 ** 26;
 const MAPPED = "::ffff:";
+// Rows of one step, which takes about a millisecond.
+const STEP = 500;
 
 /**
  * Return an IPv4 address that is mapped into IPv6 as plain IPv4; others as they are.
@@ -40,7 +42,7 @@ export function unmapped(address) {
  */
 export class Peers {
   /** @param {Iterable<Row>} rows */
-  constructor(rows) {
+  constructor(rows = []) {
     /** @type {Map<string, Row>} */
     this._unix = new Map();
     // Numbers instead of texts as keys: the join of 20,000 rows takes a third of the time.
@@ -50,9 +52,21 @@ export class Peers {
     this._ends = new Map();
     /** @type {Map<number, Row[]>} */
     this._sockets = new Map();
+    const steps = this.add(rows);
+    while (!steps.next().done);
+  }
+
+  /**
+   * Add rows in steps, between which there may be pauses; the other ends are known after the last.
+   * @param {Iterable<Row>} rows
+   * @returns {Generator<void>}
+   */
+  *add(rows) {
     /** @type {Row[]} */
     const connected = [];
+    let count = 0;
     for (const row of rows) {
+      if (++count % STEP === 0) yield;
       const { record } = row;
       if (record.family === "unix") {
         if (!record.inode) continue;
@@ -66,6 +80,7 @@ export class Peers {
       }
     }
     for (const row of connected) {
+      if (++count % STEP === 0) yield;
       const key = this._key(row.record, false);
       if (key < 0) continue;
       const list = this._sockets.get(key);

@@ -58,10 +58,8 @@ export class Search {
   _apply(isTyped) {
     clearTimeout(this._timer);
     const words = this._input.value.trim();
-    if (words === this._applied) {
-      this.fail("");
-      return;
-    }
+    this.fail("");
+    if (words === this._applied) return;
     this._applied = words;
     this._onWords(words, isTyped);
   }

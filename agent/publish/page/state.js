@@ -41,7 +41,7 @@ import { keyOf, timeOf } from "./records.js";
 
 // Ranges that are kept for each host: a page may be open for months.
 const MAX_LOST = 100;
-// More changes than this at once are cheaper to show by building everything anew.
+// With more changes than this at once everything is shown anew.
 const MAX_CHANGES = 5000;
 // States begin with versions so far apart that those of two states are never the same.
 const VERSIONS = 2 ** 32;
@@ -68,8 +68,7 @@ class Host {
     /** @type {[number, number | null][]} */
     this.lost = [];
     /**
-     * The rows of the snapshot that has begun and not ended; those of the first one are in the
-     * state already.
+     * The snapshot that has begun and not ended; of the first one, the state has the rows already.
      * @type {Map<string, Row> | null}
      */
     this.arriving = null;
@@ -140,8 +139,6 @@ export class State {
         host.arriving = null;
         host.complete = false;
         return;
-      default:
-        break;
     }
     host.seq = record.seq;
   }
@@ -161,18 +158,15 @@ export class State {
 
   /** Return what changed since the last call. @returns {Changes} */
   takeChanges() {
-    const changes = {
-      added: [...this._added.values()],
-      updated: [...this._updated.values()],
-      removed: [...this._removed],
-      all: this._all,
-    };
+    const added = [...this._added.values()];
+    const updated = [...this._updated.values()];
+    const changes = { added, updated, removed: [...this._removed], all: this._all };
     this._forgetChanges();
     this._all = false;
     return changes;
   }
 
-  /** Add a row of a snapshot; those of another head are of another snapshot.
+  /** Those of another head are of another snapshot.
    * @param {Host} host @param {SocketRecord} record @param {number} time */
   _addToSnapshot(host, record, time) {
     const head = `${record.seq} ${record.time}`;
@@ -300,5 +294,5 @@ function isSame(was, now) {
   );
 }
 
-/** @param {string | null | undefined} one @param {string | null | undefined} other */
+/** @param {string | null} [one] @param {string | null} [other] */
 const isAlike = (one, other) => one == null || other == null || one === other;
