@@ -187,8 +187,10 @@ class Tab:
         """Drop files on the middle of the page."""
         x, y = self.evaluate("[innerWidth / 2, innerHeight / 2]")
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
+        # A drop counts only where the page has answered to what is dragged over it.
+        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+            self.evaluate("new Promise((done) => requestAnimationFrame(done))")
 
     def find(self, name: str, role: str | None = None) -> int | None:
         """Return the backend id of the first element with this accessible name."""

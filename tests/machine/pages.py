@@ -45,7 +45,7 @@ DETAILS = "[aria-label=Details]"
 
 
 def wait_until(holds: Callable[[], object], why: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
+    """Wait until a condition holds; ``why`` tells what holds instead."""
     end = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < end, why()
@@ -116,6 +116,13 @@ class Page:
                     .map((cell) => cell.innerText))
         """)
         return found
+
+    def wait_for_rows(self, least: int, most: int | None = None) -> None:
+        """Wait until the table has so many rows, in view or not."""
+        wait_until(
+            lambda: least <= self.row_count() <= (least if most is None else most),
+            lambda: (self.row_count(), self.line(), self.tab.errors),
+        )
 
     def row_count(self) -> int:
         """Return how many rows the table has, in view or not."""

@@ -81,7 +81,7 @@ def test_pictures_of_details_help_and_cut_off(
     tab: Tab, agent: Agent, sockets: Holder, pictures: Path
 ) -> None:
     page = Page(tab, agent.address).live(f"?pid={sockets.pid}")
-    wait_until(lambda: page.row_count() > 3, page.row_count)
+    page.wait_for_rows(3 + 1, 1_000_000)
     page.focus_on("grid", "sockets")
     tab.press("ArrowDown")
     tab.press("Enter")
@@ -118,7 +118,7 @@ def test_every_control_has_a_name(tab: Tab, agent: Agent, sockets: Holder, view:
 def test_the_grid_counts_all_rows(tab: Tab, agent: Agent, sockets: Holder) -> None:
     sockets.do("many = [tcp_listener(OWN) for _ in range(300)]")
     page = Page(tab, agent.address).live(f"?pid={sockets.pid}&state=listen")
-    wait_until(lambda: page.row_count() == 304, page.row_count)
+    page.wait_for_rows(304)
     page.focus_on("grid", "sockets")
     tab.press("End")
     index = "Number(document.querySelector('[aria-selected=true]').getAttribute('aria-rowindex'))"

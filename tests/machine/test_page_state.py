@@ -68,7 +68,7 @@ def test_the_table_has_each_row_once(tab: Tab, agent: Agent, holder: Holder) -> 
     holder.do("many = [tcp_listener(OWN) for _ in range(200)]")
     ports = holder.do("[one.getsockname()[1] for one in many]")
     page = Page(tab, agent.address).live(f"?pid={holder.pid}")
-    wait_until(lambda: page.row_count() == 200, page.row_count)
+    page.wait_for_rows(200)
     assert 5 < len(page.shown_rows()) < 100
     seen: set[str] = set()
     page.focus_on("grid", "sockets")
@@ -188,7 +188,7 @@ def test_an_agent_that_says_nothing_is_stale(tab: Tab, agent: Agent, holder: Hol
 def test_a_pause_holds_the_screen_and_then_goes_on(tab: Tab, agent: Agent, holder: Holder) -> None:
     holder.do("many = [tcp_listener(OWN) for _ in range(3)]")
     page = Page(tab, agent.address).live(f"?pid={holder.pid}")
-    wait_until(lambda: page.row_count() == 3, page.row_count)
+    page.wait_for_rows(3)
     shown = page.shown_rows()
     tab.press(" ")
     page.wait_for_line("paused (0 behind)")

@@ -113,7 +113,7 @@ def test_a_wrong_filter_is_explained_and_a_right_one_applied(
     tab: Tab, agent: Agent, holding: Holder
 ) -> None:
     page = Page(tab, agent.address).live()
-    wait_until(lambda: page.row_count() >= 5, page.row_count)
+    page.wait_for_rows(5, 1_000_000)
     tab.press("/")
     tab.type("port=http")
     sentence = page.wait_for_text("#search-error", "http")
@@ -124,14 +124,14 @@ def test_a_wrong_filter_is_explained_and_a_right_one_applied(
     assert page.row_count() >= 5
     tab.evaluate("document.activeElement.select()")
     tab.insert(f"pid={holding.pid} state=listen")
-    wait_until(lambda: page.row_count() == 3, page.row_count)
+    page.wait_for_rows(3)
     wait_until(lambda: not page.text("#search-error"), lambda: page.text("#search-error"))
     for row in page.shown_rows():
         assert "LISTEN" in row
         assert str(holding.pid) in row
     tab.evaluate("document.activeElement.select()")
     tab.insert(f"pid={holding.pid} state!=listen")
-    wait_until(lambda: page.row_count() == 2, page.row_count)
+    page.wait_for_rows(2)
     tab.press("Escape")
     tab.evaluate("document.activeElement.blur()")
     page.check()
@@ -141,7 +141,7 @@ def test_the_view_is_in_the_address(tab: Tab, agent: Agent, holding: Holder) -> 
     page = Page(tab, agent.address).live()
     tab.press("/")
     tab.insert(f"pid={holding.pid}  state=listen :1-65535")
-    wait_until(lambda: page.row_count() == 3, page.row_count)
+    page.wait_for_rows(3)
     tab.evaluate("document.activeElement.blur()")
     tab.press("2")
     address = tab.evaluate("location.search")
@@ -188,7 +188,7 @@ def test_the_keyboard_alone_leads_from_the_token_to_a_socket(
     page.wait_for_line("live")
     tab.press("/")
     tab.type(f"pid={holding.pid} state=listen")
-    wait_until(lambda: page.row_count() == 3, page.row_count)
+    page.wait_for_rows(3)
     page.focus_on("grid", "sockets")
     tab.press("ArrowDown")
     tab.press("ArrowDown")
@@ -265,7 +265,7 @@ def test_what_is_saved_can_be_read_and_shows_the_same(
     assert {key: comparable(one) for key, one in after.items()} == {
         key: comparable(one) for key, one in before.items()
     }
-    wait_until(lambda: page.row_count() == 6, page.row_count)
+    page.wait_for_rows(6)
     page.check()
 
 
