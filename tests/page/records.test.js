@@ -19,6 +19,22 @@ test("lines that are no records are counted", () => {
   assert.deepEqual(parseRecords(text), { records: [open, open], bad: 11 });
 });
 
+test("records with a field of another type are no records", () => {
+  const open = tcp("open", 1, 7, 9);
+  const update = tcp("update", 1, 7, 9, { previous: { state: "SYN_SENT", fds: [4] } });
+  const bad = Object.keys(open)
+    .filter((name) => open[name] !== null || name === "container")
+    .flatMap((name) => [{}, [[]], true].map((value) => ({ ...open, [name]: value })));
+  bad.push(
+    { ...update, previous: 5 }, { ...update, previous: { comm: {} } }, { ...open, cmdline: "app" },
+    { ...open, cmdline: [1] }, { ...open, local_port: "80" }, { ...open, comm: 5 },
+    { ...hello(1), missing: [{}] }, { ...hello(1), version: {} }, { ...hello(1), interval: null },
+    { ...hello(1), events_off: [] }, { ...hello(1), unreadable: "1" },
+  );
+  const good = [open, update, { ...open, cmdline: ["app", ""] }, { ...open, comm: null }];
+  assert.deepEqual(parseRecords(lines(...bad, ...good)), { records: good, bad: bad.length });
+});
+
 test("records of unknown events are neither counted nor returned", () => {
   assert.deepEqual(parseRecords(lines({ ...hello(1), event: "new" })), { records: [], bad: 0 });
 });

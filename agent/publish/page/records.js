@@ -84,10 +84,56 @@ const isWhole = (value) => typeof value === "number" && Number.isInteger(value);
 /** @param {unknown} value */
 const isWholeOrNull = (value) => value === null || isWhole(value);
 
+// The fields that the page shows as text, or counts and compares, by the type that they have.
+const TEXTS = [
+  "proto", "family", "state", "local_addr", "remote_addr", "interface", "path", "type", "direction",
+  "user", "source", "comm", "exe", "start_time", "cgroup", "unit", "container", "time_source",
+  "reason", "attribution",
+];
+const NUMBERS = [
+  "local_port", "remote_port", "backlog", "peer_inode", "peer_pid", "recv_q", "send_q", "netns",
+  "uid", "fd_count", "ppid", "duration_ms", "bytes_sent", "bytes_received", "segments_out",
+  "segments_in", "retransmits", "rtt_ms",
+];
+
+/**
+ * Return whether the fields of a recording, which anyone may have written, have their types.
+ * @param {Record<string, unknown>} record
+ */
+function hasTypes(record) {
+  for (const name of TEXTS) {
+    const value = record[name];
+    if (value != null && typeof value !== "string") return false;
+  }
+  for (const name of NUMBERS) {
+    const value = record[name];
+    if (value != null && !Number.isFinite(value)) return false;
+  }
+  return isListOf(record.fds, "number") && isListOf(record.cmdline, "string");
+}
+
+/** @param {unknown} value @param {string} type */
+const isListOf = (value, type) =>
+  value == null || (Array.isArray(value) && value.every((one) => typeof one === type));
+
 /** @param {Record<string, unknown>} record */
-const isSocket = (record) => isWholeOrNull(record.pid) && isWholeOrNull(record.inode);
+function isSocket(record) {
+  const { previous } = record;
+  return (
+    isWholeOrNull(record.pid) && isWholeOrNull(record.inode) && hasTypes(record) &&
+    (previous == null || (typeof previous === "object" && hasTypes({ ...previous })))
+  );
+}
+
 /** @param {Record<string, unknown>} record */
-const isCoverage = (record) => isWhole(record.processes) && Array.isArray(record.missing);
+const isCoverage = (record) =>
+  isWhole(record.processes) && isWhole(record.unreadable) && Array.isArray(record.missing) &&
+  isListOf(record.missing, "string") && isListOf([record.events_off ?? ""], "string");
+
+/** @param {Record<string, unknown>} record */
+const isHello = (record) =>
+  isListOf([record.epoch, record.version], "string") && Number.isFinite(record.interval) &&
+  isCoverage(record);
 
 /** @type {Map<unknown, (record: Record<string, unknown>) => boolean>} */
 const CHECKS = new Map([
@@ -95,7 +141,7 @@ const CHECKS = new Map([
   ["open", isSocket],
   ["update", isSocket],
   ["close", isSocket],
-  ["hello", (record) => typeof record.epoch === "string" && isCoverage(record)],
+  ["hello", isHello],
   ["coverage", isCoverage],
   ["snapshot_end", (record) => isWhole(record.count)],
   ["lost", (record) => isWhole(record.from) && isWholeOrNull(record.to)],
