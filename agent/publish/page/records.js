@@ -79,17 +79,62 @@
  *   | HeartbeatRecord} AnyRecord
  */
 
+/** @typedef {Record<string, unknown>} Json */
+
+const TEXTS = [
+  "proto", "family", "state", "local_addr", "remote_addr", "interface", "path", "type", "user",
+  "source", "comm", "exe", "start_time", "cgroup", "unit", "container", "reason", "attribution",
+];
+const NUMBERS = [
+  "local_port", "remote_port", "backlog", "peer_inode", "peer_pid", "recv_q", "send_q", "netns",
+  "uid", "fd_count", "ppid", "duration_ms", "bytes_sent", "bytes_received", "segments_out",
+  "segments_in", "retransmits", "rtt_ms",
+];
+const DIRECTIONS = new Set(["inbound", "outbound", "listen"]);
+
 /** @param {unknown} value */
 const isWhole = (value) => typeof value === "number" && Number.isInteger(value);
 /** @param {unknown} value */
 const isWholeOrNull = (value) => value === null || isWhole(value);
+/** @param {unknown} value @param {string} type @returns {unknown[]} */
+const listOf = (value, type) =>
+  Array.isArray(value) ? value.filter((one) => typeof one === type) : [];
 
-/** @param {Record<string, unknown>} record */
-const isSocket = (record) => isWholeOrNull(record.pid) && isWholeOrNull(record.inode);
-/** @param {Record<string, unknown>} record */
-const isCoverage = (record) => isWhole(record.processes) && Array.isArray(record.missing);
+/** Make values of wrong types, which a file may have, unknown. @param {Json} record */
+function clean(record) {
+  for (const name of TEXTS) {
+    const value = record[name];
+    if (value != null && typeof value !== "string") record[name] = null;
+  }
+  for (const name of NUMBERS) {
+    const value = record[name];
+    if (value != null && !Number.isFinite(value)) record[name] = null;
+  }
+  if (record.direction !== undefined && !DIRECTIONS.has(/** @type {string} */ (record.direction))) {
+    record.direction = null;
+  }
+  if (record.fds !== undefined) record.fds = listOf(record.fds, "number");
+  if (record.cmdline !== undefined) record.cmdline = listOf(record.cmdline, "string");
+}
 
-/** @type {Map<unknown, (record: Record<string, unknown>) => boolean>} */
+/** @param {Json} record */
+function isSocket(record) {
+  if (!isWholeOrNull(record.pid) || !isWholeOrNull(record.inode)) return false;
+  clean(record);
+  const { previous } = record;
+  if (typeof previous === "object" && previous !== null) clean(/** @type {Json} */ (previous));
+  else if (previous !== undefined) record.previous = {};
+  return true;
+}
+
+/** @param {Json} record */
+function isCoverage(record) {
+  if (!isWhole(record.processes) || !isWhole(record.unreadable)) return false;
+  record.missing = listOf(record.missing, "string");
+  return true;
+}
+
+/** @type {Map<unknown, (record: Json) => boolean>} */
 const CHECKS = new Map([
   ["snapshot", isSocket],
   ["open", isSocket],
