@@ -166,6 +166,14 @@ test("a small change moves nothing, a large one does", () => {
   assert.deepEqual(arrange(["c", "a"], weights, 2), ["d", "c"]);
 });
 
+test("what has ended makes room for any other node", () => {
+  const weights = new Map([["gone", -1], ["a", 1], ["b", 1], ["c", 2]]);
+  assert.deepEqual(arrange(["gone", "a"], weights, 2), ["c", "a"]);
+  weights.delete("b");
+  weights.delete("c");
+  assert.deepEqual(arrange(["gone", "a"], weights, 2), ["gone", "a"]);
+});
+
 test("the order has each node once, and as many as fit", () => {
   const next = random(3);
   /** @type {string[]} */

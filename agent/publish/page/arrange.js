@@ -6,7 +6,8 @@ const MARGIN = 2;
 const MARGIN_CONNECTIONS = 4;
 
 /**
- * Return the order in which nodes are shown: that of before, unless another is much busier.
+ * Return the order in which nodes are shown: that of before, unless another is much busier. A node
+ * that has ended has a weight below 0: it keeps its place until another node needs it.
  * @param {string[]} before
  * @param {ReadonlyMap<string, number>} weights
  * @param {number} limit of the nodes; one more is shown rather than an "others" of one
@@ -28,7 +29,7 @@ export function arrange(before, weights, limit) {
   while (shown.length < room && next < others.length) shown.push(others[next++]);
   for (; next < others.length && !isFirst && shown.length; next += 1) {
     const last = least(shown, weight);
-    if (!isBusier(weight(others[next]), weight(last))) break;
+    if (weight(last) >= 0 && !isBusier(weight(others[next]), weight(last))) break;
     shown[shown.indexOf(last)] = others[next];
   }
   for (let at = 1; at < shown.length; at += 1) {
@@ -40,7 +41,7 @@ export function arrange(before, weights, limit) {
 }
 
 /** @param {number} one @param {number} other */
-const isBusier = (one, other) => one > MARGIN * other + MARGIN_CONNECTIONS;
+const isBusier = (one, other) => one > MARGIN * Math.max(0, other) + MARGIN_CONNECTIONS;
 
 /** @param {string[]} ids @param {(id: string) => number} weight */
 function least(ids, weight) {

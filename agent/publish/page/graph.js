@@ -287,6 +287,6 @@ function networkTexts(node) {
   const filter = [`addr=${network === LOOPBACK ? "127.0.0.0/8,::1" : address}`];
   if (port !== null) filter.push(`port=${port}`);
   let note = names.size > 1 ? counted(names.size, "address") : "";
-  if (network === LOOPBACK) note = "other end not seen";
+  if (network === LOOPBACK) note = "not seen";
   return { label: port === null ? label : `${label}:${port}`, note, words: filter };
 }

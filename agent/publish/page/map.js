@@ -142,7 +142,7 @@ export class MapModel {
     const weights = new Map([...nodes].map(([id, node]) => [id, node.connections]));
     for (const [id, seen] of this._seen) {
       if (seen.column !== column || weights.has(id)) continue;
-      if (now - seen.seen < LINGER_MS) weights.set(id, 0);
+      if (now - seen.seen < LINGER_MS) weights.set(id, -1);
       else this._seen.delete(id);
     }
     const limit = side !== "here" ? MAX_ENDS : all ? Infinity : MAX_UNITS;

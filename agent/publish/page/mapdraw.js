@@ -14,7 +14,7 @@ import { count, counted } from "./text.js";
 const MAX_PORTS = 2;
 // Pixels of a box beside its texts, and of a character: longer addresses are written smaller and
 // in several lines, because they are never cut.
-const [BESIDE_TEXTS, CHARACTER] = [30, 7.4];
+const [BESIDE_TEXTS, CHARACTER] = [32, 8.4];
 // A line is to be hit more easily than it is wide.
 const MIN_HIT = 12;
 

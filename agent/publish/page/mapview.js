@@ -45,6 +45,8 @@ export class MapView {
   #titles = [];
   /** What was rendered last. @type {Model | null} */
   #rendered = null;
+  /** @type {ReadonlyMap<string, Row> | null} */
+  #rows = null;
   /** @type {MapPicture | null} */
   #picture = null;
   /** @type {Map<string, Box>} */
@@ -112,6 +114,11 @@ export class MapView {
   async #update() {
     if (this.#rendered === null) return;
     const { state, peers } = this.#rendered;
+    if (state.rows !== this.#rows) {
+      // Another stream or filter: what is not in it has not ended.
+      this.#rows = state.rows;
+      this.#model = new MapModel();
+    }
     const rows = [...state.rows.values()];
     const graph = new Graph(peers ?? new Peers(rows), this.#options.unix);
     await inSlices(rows, (row) => graph.take(row));

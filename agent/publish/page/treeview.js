@@ -148,7 +148,7 @@ export class TreeView {
       filter.classList.toggle("is-none", branch.words.length === 0);
     } else {
       const texts = socketTexts(/** @type {Row} */ (item.row).record);
-      setText(name, `${texts.proto}  ${texts.way}  ${texts.ends}`);
+      setText(name, `${texts.proto.padEnd(5)} ${texts.way.padEnd(4)} ${texts.ends}`);
       setText(note, texts.state);
       described = `${texts.proto} ${texts.way} ${texts.ends} ${texts.state}`;
       for (const cell of counts) setText(cell, "");
