@@ -56,6 +56,11 @@ test("networks are /24 and /64", () => {
   assert.equal(networkOf("::1"), "loopback");
 });
 
+test("addresses that are none are shown safely", () => {
+  const drawn = picture([row({ remote_addr: "\x1b[31m\u202e" })]);
+  assert.deepEqual(columns(drawn)[0], ["who calls", "\\x1b[31m\\x{202e}"]);
+});
+
 test("callers, processes and what they call are in three columns", () => {
   const drawn = picture([
     row({}), row({ remote_addr: "192.0.2.8" }), row({ direction: "listen", state: "LISTEN", remote_addr: null }),

@@ -26,10 +26,12 @@ export class EventsView {
   /** @type {EventLog | null} */
   #log = null;
   #follows = true;
+  /** Whether it is another log than the one that is shown. */
+  #isAnew = true;
   /** Lines that the log had dropped, and had in all, when they were shown last. */
   #dropped = 0;
   #total = 0;
-  /** Where the view scrolled itself to. */
+  /** Where the view scrolled itself to; while it does not follow, where it is. */
   #tail = 0;
   /** The number of the selected line since the beginning. */
   #selected = -1;
@@ -71,6 +73,7 @@ export class EventsView {
   render(model) {
     if (model.log !== this.#log) {
       this.#log = model.log;
+      this.#isAnew = true;
       this.#dropped = 0;
       this.#total = 0;
       this.#selected = -1;
@@ -85,20 +88,18 @@ export class EventsView {
     if (log === null || this.element.hidden) return;
     const gone = log.dropped - this.#dropped;
     const total = log.dropped + log.length;
-    const isNew = total !== this.#total || gone !== 0;
     this.#dropped = log.dropped;
     this.#lines.length = log.length;
     if (this.#follows) {
       this.#total = total;
-      this.#lines.paint(isNew);
-      this.#list.scrollTop = this.#tail = log.length * LINE_HEIGHT;
-      this.#tail = this.#list.scrollTop;
+      this.#list.scrollTop = log.length * LINE_HEIGHT;
     } else if (gone > 0) {
       // What is in view stays where it is.
       this.#list.scrollTop -= gone * LINE_HEIGHT;
-      this.#tail = this.#list.scrollTop;
     }
-    this.#lines.paint(isNew);
+    this.#tail = this.#list.scrollTop;
+    this.#lines.paint(gone !== 0 || this.#isAnew);
+    this.#isAnew = false;
     this.#updateBar(total);
   }
 
@@ -121,6 +122,8 @@ export class EventsView {
     const line = element("div", "event");
     line.id = `event-${(this.#ids += 1)}`;
     line.setAttribute("role", "option");
+    // It grows: -1 means that it is not known.
+    line.setAttribute("aria-setsize", "-1");
     for (const cell of CELLS) line.append(element("span", `event-${cell}`));
     return line;
   }
@@ -135,8 +138,7 @@ export class EventsView {
     target.dataset.tone = line.tone;
     target.dataset.index = String(index + log.dropped);
     target.classList.toggle("is-mark", line.mark);
-    target.setAttribute("aria-setsize", String(log.length));
-    target.setAttribute("aria-posinset", String(index + 1));
+    target.setAttribute("aria-posinset", String(index + log.dropped + 1));
     const isSelected = index + log.dropped === this.#selected;
     target.setAttribute("aria-selected", String(isSelected));
     if (isSelected) this.#list.setAttribute("aria-activedescendant", target.id);
@@ -144,15 +146,16 @@ export class EventsView {
 
   #onScroll() {
     const { scrollTop, clientHeight, scrollHeight } = this.#list;
-    if (scrollTop + clientHeight >= scrollHeight - LINE_HEIGHT / 2) {
-      if (!this.#follows) {
-        this.#follows = true;
-        this.#update();
-      }
-    } else if (this.#follows && scrollTop < this.#tail - LINE_HEIGHT / 2) {
-      this.#follows = false;
-      this.#update();
+    if (this.#follows) {
+      this.#follows = scrollTop >= this.#tail - LINE_HEIGHT / 2;
+      if (!this.#follows) this.#update();
+      return;
     }
+    // Only who scrolls down to the end follows again: a key may have stopped there.
+    const isEnd = scrollTop + clientHeight >= scrollHeight - LINE_HEIGHT / 2;
+    this.#follows = isEnd && scrollTop > this.#tail;
+    this.#tail = scrollTop;
+    if (this.#follows) this.#update();
   }
 
   /** @param {KeyboardEvent} event */
@@ -208,8 +211,8 @@ export class EventsView {
     const log = this.#log;
     this.#follows = true;
     if (log !== null && this.#selected >= 0) this.#selected = log.dropped + log.length - 1;
-    this.#total = -1;
     this.#update();
+    this.#lines.paint(true);
     this.#list.focus({ preventScroll: true });
   }
 

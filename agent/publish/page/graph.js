@@ -283,7 +283,7 @@ function networkTexts(node) {
   const address = names.size === 1 ? only : network;
   const isAddress = names.size === 1 && network !== LOOPBACK;
   const shown = isAddress && port !== null && only.includes(":") ? `[${only}]` : address;
-  const label = safe(network === LOOPBACK ? LOOPBACK : shown);
+  const label = network === LOOPBACK ? LOOPBACK : safe(shown);
   const filter = [`addr=${network === LOOPBACK ? "127.0.0.0/8,::1" : address}`];
   if (port !== null) filter.push(`port=${port}`);
   let note = names.size > 1 ? counted(names.size, "address") : "";

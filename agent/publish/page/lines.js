@@ -6,7 +6,7 @@ const SPARE = 6;
 
 /** The lines of a list in an element that scrolls. */
 export class Lines {
-  length = 0;
+  #length = 0;
   #element;
   #make;
   #fill;
@@ -38,11 +38,20 @@ export class Lines {
     return Math.max(1, Math.floor(this.#element.clientHeight / LINE_HEIGHT) - 1);
   }
 
+  /** How many lines there are. */
+  get length() {
+    return this.#length;
+  }
+
+  set length(length) {
+    this.#length = length;
+    this.#space.style.height = `${length * LINE_HEIGHT}px`;
+  }
+
   /** Write the lines in view; with `anew` also those that were written before. */
   paint(anew = false) {
     const { clientHeight, scrollTop } = this.#element;
     if (clientHeight === 0) return;
-    this.#space.style.height = `${this.length * LINE_HEIGHT}px`;
     const size = Math.ceil(clientHeight / LINE_HEIGHT) + 2 * SPARE;
     if (this.#pool.length < size) anew = true;
     while (this.#pool.length < size) {

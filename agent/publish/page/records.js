@@ -79,69 +79,68 @@
  *   | HeartbeatRecord} AnyRecord
  */
 
-/** @param {unknown} value */
-const isWhole = (value) => typeof value === "number" && Number.isInteger(value);
-/** @param {unknown} value */
-const isWholeOrNull = (value) => value === null || isWhole(value);
+/** @typedef {Record<string, unknown>} Json */
 
-// The fields that the page shows as text, or counts and compares, by the type that they have.
 const TEXTS = [
-  "proto", "family", "state", "local_addr", "remote_addr", "interface", "path", "type", "direction",
-  "user", "source", "comm", "exe", "start_time", "cgroup", "unit", "container", "time_source",
-  "reason", "attribution",
+  "proto", "family", "state", "local_addr", "remote_addr", "interface", "path", "type", "user",
+  "source", "comm", "exe", "start_time", "cgroup", "unit", "container", "reason", "attribution",
 ];
 const NUMBERS = [
   "local_port", "remote_port", "backlog", "peer_inode", "peer_pid", "recv_q", "send_q", "netns",
   "uid", "fd_count", "ppid", "duration_ms", "bytes_sent", "bytes_received", "segments_out",
   "segments_in", "retransmits", "rtt_ms",
 ];
+const DIRECTIONS = new Set(["inbound", "outbound", "listen"]);
 
-/**
- * Return whether the fields of a recording, which anyone may have written, have their types.
- * @param {Record<string, unknown>} record
- */
-function hasTypes(record) {
+/** @param {unknown} value */
+const isWhole = (value) => typeof value === "number" && Number.isInteger(value);
+/** @param {unknown} value */
+const isWholeOrNull = (value) => value === null || isWhole(value);
+/** @param {unknown} value @param {string} type @returns {unknown[]} */
+const listOf = (value, type) =>
+  Array.isArray(value) ? value.filter((one) => typeof one === type) : [];
+
+/** Make values of wrong types, which a file may have, unknown. @param {Json} record */
+function clean(record) {
   for (const name of TEXTS) {
     const value = record[name];
-    if (value != null && typeof value !== "string") return false;
+    if (value != null && typeof value !== "string") record[name] = null;
   }
   for (const name of NUMBERS) {
     const value = record[name];
-    if (value != null && !Number.isFinite(value)) return false;
+    if (value != null && !Number.isFinite(value)) record[name] = null;
   }
-  return isListOf(record.fds, "number") && isListOf(record.cmdline, "string");
+  if (record.direction !== undefined && !DIRECTIONS.has(/** @type {string} */ (record.direction))) {
+    record.direction = null;
+  }
+  if (record.fds !== undefined) record.fds = listOf(record.fds, "number");
+  if (record.cmdline !== undefined) record.cmdline = listOf(record.cmdline, "string");
 }
 
-/** @param {unknown} value @param {string} type */
-const isListOf = (value, type) =>
-  value == null || (Array.isArray(value) && value.every((one) => typeof one === type));
-
-/** @param {Record<string, unknown>} record */
+/** @param {Json} record */
 function isSocket(record) {
+  if (!isWholeOrNull(record.pid) || !isWholeOrNull(record.inode)) return false;
+  clean(record);
   const { previous } = record;
-  return (
-    isWholeOrNull(record.pid) && isWholeOrNull(record.inode) && hasTypes(record) &&
-    (previous == null || (typeof previous === "object" && hasTypes({ ...previous })))
-  );
+  if (typeof previous === "object" && previous !== null) clean(/** @type {Json} */ (previous));
+  else if (previous !== undefined) record.previous = {};
+  return true;
 }
 
-/** @param {Record<string, unknown>} record */
-const isCoverage = (record) =>
-  isWhole(record.processes) && isWhole(record.unreadable) && Array.isArray(record.missing) &&
-  isListOf(record.missing, "string") && isListOf([record.events_off ?? ""], "string");
+/** @param {Json} record */
+function isCoverage(record) {
+  if (!isWhole(record.processes) || !isWhole(record.unreadable)) return false;
+  record.missing = listOf(record.missing, "string");
+  return true;
+}
 
-/** @param {Record<string, unknown>} record */
-const isHello = (record) =>
-  isListOf([record.epoch, record.version], "string") && Number.isFinite(record.interval) &&
-  isCoverage(record);
-
-/** @type {Map<unknown, (record: Record<string, unknown>) => boolean>} */
+/** @type {Map<unknown, (record: Json) => boolean>} */
 const CHECKS = new Map([
   ["snapshot", isSocket],
   ["open", isSocket],
   ["update", isSocket],
   ["close", isSocket],
-  ["hello", isHello],
+  ["hello", (record) => typeof record.epoch === "string" && isCoverage(record)],
   ["coverage", isCoverage],
   ["snapshot_end", (record) => isWhole(record.count)],
   ["lost", (record) => isWhole(record.from) && isWholeOrNull(record.to)],
