@@ -24,7 +24,7 @@ from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
 from agent.stream.feed import HISTORY_BURST_SECONDS, Feed
 
-_NAMES = ("nginx", "gunicorn", "worker", "postgres", "redis-server", "java", "node", "sshd")
+_NAMES = ("nginx", "gunicorn", "worker", "postgres", "redis-server", "java", "node", "php")
 _PROCESSES = 200
 _NETNS = 4026531840
 _STATES = (*["ESTABLISHED"] * 17, "LISTEN", "TIME_WAIT", "CLOSE_WAIT")

@@ -256,7 +256,8 @@ def find_browser() -> str | None:
 class Browser:
     """A running browser; ``tab`` opens pages."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, wrapper: Sequence[str] = ()) -> None:
+        """``arguments`` are those of the browser; ``wrapper`` is a command that runs it."""
         program = find_browser()
         if program is None:
             raise BrowserError("chromium is not installed")
@@ -266,7 +267,7 @@ class Browser:
         profile = Path(self._directory.name)
         # In a session of its own, so that its processes end together.
         self.process = subprocess.Popen(
-            [*_DIES_WITH_ITS_PARENT, program, *_ARGUMENTS, f"--user-data-dir={profile}",
+            [*wrapper, *_DIES_WITH_ITS_PARENT, program, *_ARGUMENTS, f"--user-data-dir={profile}",
              *arguments, "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
