@@ -18,6 +18,11 @@ from .live import Agent
 from .pages import DETAILS, Page, wait_until
 
 VIEWS = {"table": "1", "events": "2", "tree": "3", "map": "4"}
+# What each view has many of.
+ITEMS = {
+    "table": "[role=gridcell]", "events": "[role=option]", "tree": "[role=treeitem]",
+    "map": ".map-box",
+}  # fmt: skip
 SIZES = ((1280, 800), (390, 844))
 CONTROLS = frozenset(
     {
@@ -66,7 +71,7 @@ def test_pictures_of_all_views(
 ) -> None:
     page = Page(tab, agent.address).live(f"?view={view}")
     sockets.do("late = [tcp_pair(listeners[1]) for _ in range(3)]; late.pop()[0].close()")
-    wait_until(lambda: page.text("#view"), page.line)
+    page.wait_for_text(f"#view {ITEMS[view]}")
     for width, height in SIZES:
         for scheme in ("light", "dark"):
             tab.set_view(width, height, scheme)
@@ -127,6 +132,30 @@ def test_the_grid_counts_all_rows(tab: Tab, agent: Agent, sockets: Holder) -> No
     assert len(heads) >= 9
     assert all(node.name for node in heads)
     sockets.do("many.clear()")
+    page.check()
+
+
+def test_both_ends_of_a_connection_are_joined(tab: Tab, agent: Agent, holder: Holder) -> None:
+    with Holder() as other:
+        other.do("listener = tcp_listener(OWN)")
+        where = other.do("listener.getsockname()")
+        holder.do(f"client = socket.create_connection({tuple(where)!r})")
+        other.do("server = listener.accept()[0]")
+        for one, name in ((holder, b"caller"), (other, b"called")):
+            one.do(f"libc.prctl(15, {name!r})")  # PR_SET_NAME
+        end = f":{where[1]}"
+        page = Page(tab, agent.address).live(f"?pid={holder.pid},{other.pid}")
+        page.wait_for_rows(3)
+        wait_until(
+            lambda: any(f"[{other.pid}]" in cell for row in page.shown_rows()
+                        if str(holder.pid) in row for cell in row),
+            page.shown_rows,
+        )  # fmt: skip
+        tab.press("4")
+        shown = page.wait_for_text("#view", f"caller[{holder.pid}]", f"called[{other.pid}]", end)
+        assert "not seen" not in shown
+        tab.press("3")
+        page.wait_for_text("#view", f"called[{other.pid}]")
     page.check()
 
 
