@@ -2,8 +2,8 @@
 
 A feed of synthetic sockets in a process of its own changes at a constant rate; with --real it is an
 agent, with the sockets of ``bench.load`` and the changes of ``bench.churn``. Last, the CPU time of
-an idle agent with a page that shows its sockets is compared with that of an agent with a plain
-subscriber, in turn.
+an agent with a page that shows its sockets is compared with that of an agent with a plain
+subscriber.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 from tests.browser import Browser, Tab
 
 from . import churn, load
-from .agents import RunningAgent, installed
+from .agents import cpu_per_poll, installed
 from .feed import free_port, serving
 from .report import log, ratio
 
@@ -183,30 +183,26 @@ def idle_page(browser: Browser, port: int) -> Iterator[None]:
     """Show the page."""
     with browser.tab() as tab:
         tab.navigate(f"http://127.0.0.1:{port}/")
-        tab.wait_for("document.querySelector('[role=gridcell]')", _SHOWN_SECONDS)
+        tab.wait_for("document.querySelector('[role=gridcell]') !== null", _SHOWN_SECONDS)
         yield
 
 
 def idle_cpu(browser: Browser, rounds: int, seconds: float) -> tuple[list[float], list[float]]:
-    """Return the CPU seconds per second of an agent with a page, and with a plain subscriber."""
-    port = free_port()
-    costs: dict[str, list[float]] = {"page": [], "plain": []}
-    with serving(installed(), port) as agent:
+    """Return the CPU seconds per second of an agent with a page, and of one with a plain
+    subscriber, at the same time; the two agents change roles every round."""
+    ports = [free_port(), free_port()]
+    pages, plains = [], []
+    with ExitStack() as stack:
+        agents = [stack.enter_context(serving(installed(), port)) for port in ports]
         for number in range(rounds):
-            for name in sorted(costs, reverse=bool(number % 2)):
-                client = idle_page(browser, port) if name == "page" else plain_subscriber(port)
-                with client:
-                    time.sleep(_SETTLE_SECONDS)
-                    costs[name].append(spent(agent, seconds))
-                    log(f"{name}: {costs[name][-1] * 1000:.1f} ms of CPU a second")
-    return costs["page"], costs["plain"]
-
-
-def spent(agent: RunningAgent, seconds: float) -> float:
-    """Return the CPU seconds per second of an agent, over the next seconds."""
-    before, begin = agent.cpu(), time.monotonic()
-    time.sleep(seconds)
-    return (agent.cpu() - before) / (time.monotonic() - begin)
+            one, other = number % 2, 1 - number % 2
+            with idle_page(browser, ports[one]), plain_subscriber(ports[other]):
+                time.sleep(_SETTLE_SECONDS)
+                page, plain = cpu_per_poll([agents[one], agents[other]], 1, seconds)
+            pages.append(page / seconds)
+            plains.append(plain / seconds)
+            log(f"idle: {pages[-1] * 1000:.1f} and {plains[-1] * 1000:.1f} ms of CPU a second")
+    return pages, plains
 
 
 def table(shown: Shown) -> str:
