@@ -9,12 +9,10 @@ from typing import Protocol
 
 from .config import Config
 from .log import log
-from .model import Coverage, Holding
+from .model import Coverage, Holding, HostHolding
 from .preflight import warn
 from .publish.terminal.options import Options
 from .show import Moment, render, shown
-from .stream.state import HostHolding
-from .targets import hint
 
 _FOR_PEOPLE = ("summary", "table", "wide")
 
@@ -40,6 +38,8 @@ class MomentOutput:
             if config.view.read is not None:
                 log("no sockets match at that moment; -o log shows what opened and closed")
             else:
+                from .targets import hint  # Only here: loading it takes a millisecond.
+
                 found = hint(config.filter, (one.holding for one in moment.holdings))
                 log(found or "no sockets match")
             if output in _FOR_PEOPLE:

@@ -56,13 +56,15 @@ def is_terminal() -> bool:
 
 def view_options(config: Config, output: str, environment: Mapping[str, str]) -> Options:
     """Return the options of a view. Raises UsageError for unknown columns."""
-    from .publish.terminal.columns import check_columns, check_sort
     from .publish.terminal.options import Options
 
     view = config.view
-    check_columns(view.columns)
-    if view.sort is not None:
-        check_sort(view.sort)
+    if view.columns or view.sort is not None:
+        from .publish.terminal.columns import check_columns, check_sort
+
+        check_columns(view.columns)
+        if view.sort is not None:
+            check_sort(view.sort)
     on_terminal = is_terminal()
     size = shutil.get_terminal_size(_FALLBACK_SIZE)
     return Options(

@@ -1,4 +1,7 @@
-"""One moment in a format: a snapshot of this machine, or of a recording."""
+"""One moment in a format: a snapshot of this machine, or of a recording.
+
+Imports inside functions: a view loads what it uses.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Config
-from .model import Coverage
-from .publish.terminal.columns import COLUMNS, sort_rows
-from .publish.terminal.delimited import FIELDS, delimited
-from .publish.terminal.names import Resolver, read_services
+from .model import Coverage, HostHolding
 from .publish.terminal.options import Options
-from .publish.terminal.pids import pids
-from .publish.terminal.rows import Row, make_rows
-from .publish.terminal.summary import summary
-from .publish.terminal.table import table
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .stream.filters import Filter
-from .stream.state import HostHolding
+
+if TYPE_CHECKING:
+    from .publish.terminal.rows import Row
 
 # How long names of addresses are waited for, in seconds.
 RESOLVE_SECONDS = 0.5
@@ -61,17 +59,28 @@ def _lines(
     output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
 ) -> Iterator[str]:
     if output == "pid":
+        from .publish.terminal.pids import pids
+
         names = {name for name, _values in config.filter.values}
         return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
     options = _with_names(replace(options, now=moment.time), holdings, config)
     if output == "summary":
+        from .publish.terminal.summary import summary
+
         return summary(holdings, moment.coverage, options, all_families=config.all)
+    from .publish.terminal.rows import make_rows
+    from .publish.terminal.table import table
+
     rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
     return table(rows, options)
 
 
 def _with_names(options: Options, holdings: Sequence[HostHolding], config: Config) -> Options:
     """Return the options with the names that are wanted."""
+    if not (config.view.services or config.view.resolve):
+        return options
+    from .publish.terminal.names import Resolver, read_services
+
     if config.view.services:
         options = replace(options, services=read_services())
     if config.view.resolve:
@@ -86,12 +95,17 @@ def _with_names(options: Options, holdings: Sequence[HostHolding], config: Confi
 def _csv(
     output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
 ) -> Iterator[bytes]:
+    from .publish.terminal.delimited import FIELDS, delimited
+
     view = config.view
     separator, end = ("\t", "\n") if output == "tsv" else (",", _CRLF)
     fields = tuple(name.lower() for name in view.columns) or FIELDS
     others = [name for name in fields if name not in FIELDS]
     more: dict[str, list[str]] = {}
     if others or view.sort is not None:
+        from .publish.terminal.columns import sort_rows
+        from .publish.terminal.rows import make_rows
+
         rows = make_rows(holdings, moment.holdings, every_holder=True)
         if view.sort is not None:
             rows = sort_rows(rows, view.sort)
@@ -105,6 +119,8 @@ def _csv(
 
 def _texts(name: str, rows: Sequence[Row], options: Options) -> list[str]:
     """Return the texts of a column of the table; unknown values are empty, as in other fields."""
+    from .publish.terminal.columns import COLUMNS
+
     column = COLUMNS[name]
     return [
         "" if column.value(row) is None else text

@@ -9,12 +9,11 @@ import pytest
 
 from agent import moments
 from agent.config import FORMATS, Config, View
-from agent.model import Coverage, Holding
+from agent.model import Coverage, Holding, HostHolding
 from agent.moments import MomentOutput, SnapshotOutput
 from agent.publish.terminal.options import Options
 from agent.show import Moment
 from agent.stream.filters import Filter
-from agent.stream.state import HostHolding
 
 from .feeding import ONE, THREE, TWO
 from .make import FULL_COVERAGE, holding, process, records, tcp

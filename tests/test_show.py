@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agent import show
 from agent.config import Config, View
-from agent.model import Coverage, Holding
+from agent.model import Coverage, Holding, HostHolding
+from agent.publish.terminal import names
 from agent.publish.terminal.columns import COLUMNS, sort_rows
 from agent.publish.terminal.delimited import FIELDS
 from agent.publish.terminal.names import Resolver
@@ -24,7 +25,6 @@ from agent.publish.terminal.summary import summary
 from agent.publish.terminal.table import table
 from agent.show import Moment, render, shown
 from agent.stream.filters import Filter
-from agent.stream.state import HostHolding
 
 from . import strategies
 from .feeding import ONE, THREE, TWO
@@ -188,14 +188,15 @@ def test_the_summary_of_a_host_without_sockets() -> None:
 
 
 def test_names_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "read_services", lambda: {("tcp", 1): "tcpmux"})
+    monkeypatch.setattr(names, "read_services", lambda: {("tcp", 1): "tcpmux"})
     config = Config(view=View(services=True))
     assert b"127.0.0.1:tcpmux" in rendered("table", of_host(ONE), config)
     assert b"tcpmux" not in rendered("table", of_host(ONE))
 
 
 def test_names_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "Resolver", lambda: Resolver(lambda _address: "db.example"))
+    resolver = Resolver(lambda _address: "db.example")
+    monkeypatch.setattr(names, "Resolver", lambda: resolver)
     monkeypatch.setattr(show, "RESOLVE_SECONDS", 10.0)
     config = Config(view=View(resolve=True))
     held = of_host(holding(tcp(1, local_addr="10.0.0.7")))

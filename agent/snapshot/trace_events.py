@@ -17,9 +17,10 @@ from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.threads import find_process, is_initial_pid_namespace, list_threads
 from ..kernel.trace import instance
 from ..kernel.trace.connections import ConnectionReport
+from ..kernel.trace.events import TraceCounts
 from ..kernel.trace.formats import UnknownFormat, parse_event_format, parse_header_page
 from ..kernel.trace.pages import PageDecoder
-from ..kernel.trace.reader import TraceCounts, TraceReader
+from ..kernel.trace.reader import TraceReader
 from ..kernel.trace.routes import ProcessId, Sender
 from ..kernel.trace.tasks import Task, TaskTable
 from ..kernel.trace.udp_events import read_udp_formats

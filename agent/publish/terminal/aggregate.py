@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
-from ...model import INET_FAMILIES, Holding, Process, Socket
-from ...stream.state import HostHolding
+from ...model import INET_FAMILIES, Holding, HostHolding, Process, Socket
 from .endpoints import ANY_ADDRESSES, is_bound_udp, unmapped
 from .peers import Holder, Peers
 from .rows import by_host, group

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...model import INET_FAMILIES, Coverage
-from ...stream.state import HostHolding
+from ...model import INET_FAMILIES, Coverage, HostHolding
 from .aggregate import IN, LISTEN, OUT, End, HostSummary, summarize
 from .cells import is_queue_full, place_of, queue_text, user_name
 from .colors import BOLD, DIM, RED, YELLOW, paint

@@ -7,12 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Coverage, Holding, Process, Socket
+from agent.model import Coverage, Holding, HostHolding, Process, Socket
 from agent.publish.terminal.aggregate import IN, LISTEN, OTHER, OUT, End, summarize
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.safe import width
 from agent.publish.terminal.summary import summary
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import process, tcp

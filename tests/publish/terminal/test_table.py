@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.model import Holding, Owner, Socket
+from agent.model import Holding, HostHolding, Owner, Socket
 from agent.publish.terminal.cells import age_text
 from agent.publish.terminal.columns import COLUMNS, check_columns, check_sort
 from agent.publish.terminal.endpoints import local_end, remote_end
@@ -18,7 +18,6 @@ from agent.publish.terminal.rows import Row, make_rows
 from agent.publish.terminal.safe import width
 from agent.publish.terminal.table import table
 from agent.stream.encoder import record_fields
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import holding, process, tcp
