@@ -26,7 +26,9 @@ from .helpers import COMMAND, DEADLINE, Holder, Key, Record
 
 MOMENTS = 10
 PROCESSES = 2
-SECONDS = 120.0  # Longer than the test takes.
+# Churn before each moment: seconds, at most. With 120 the recording is of ten minutes.
+CHURN_SECONDS = float(os.environ.get("SOCKAGENT_CHURN_SECONDS", "1"))
+SECONDS = 120.0 + MOMENTS * CHURN_SECONDS  # Longer than the test takes.
 # Longer than the clocks of events and of this process may differ.
 APART_SECONDS = 0.1
 # Of a record that is not in the holding.
@@ -123,7 +125,7 @@ class Moment(NamedTuple):
 
 def moment(recorded: Recorded, holder: Holder, leaders: Iterable[int]) -> Moment:
     """Let the churn go on for a while, and stand still for a moment."""
-    time.sleep(random.random())
+    time.sleep(random.uniform(0, CHURN_SECONDS))
     for leader in leaders:
         os.killpg(leader, signal.SIGSTOP)
     try:
