@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["events"]:
             return _run_events(arguments[1:])
+        if arguments[:1] == ["page"]:
+            return _run_page(arguments[1:])
         options = _parse(arguments)
         if options.keys() & {"target", "quiet"}:
             failed = CANNOT_WORK
@@ -97,6 +99,23 @@ def _run_events(words: Sequence[str]) -> int:
     return DONE
 
 
+def _run_page(words: Sequence[str]) -> int:
+    """Run ``sockagent page``: the agent with a page for the user who runs it."""
+    from .page_command import ADDRESS, HELP, is_help, local_page, parse_page
+
+    if is_help(words):
+        _print(HELP)
+        return DONE
+    _require_linux()
+    options, opens = parse_page(words)
+    with local_page(os.environ, opens=opens) as page:
+        config = _config({**options, "listen": [ADDRESS], "local_page": page})
+        from .app import run
+
+        run(config)
+    return DONE
+
+
 def _require_linux() -> None:
     if not sys.platform.startswith("linux"):
         raise RuntimeFailure(f"requires Linux; this is {sys.platform}")
@@ -131,19 +150,21 @@ def _config(options: dict[str, Any]) -> Config:
     targets = options.pop("target", ())
     filters = {name: options.pop(name) for name in FILTERS if name in options}
     if targets:
-        from .targets import parse_targets
+        from .stream.targets import parse_targets
 
         for name, values in parse_targets(targets).items():
             filters[name] = [*filters.get(name, ()), *values]
-    view = _view(options, has_filter=bool(filters), has_target=bool(targets))
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
+    has_answer = bool(targets) and "local_page" not in network
+    view = _view(options, has_filter=bool(filters), has_target=has_answer)
     if "listen" in network:
         from .address import parse_address
         from .service.credentials import find_credentials
 
         network["listen"] = map(parse_address, network["listen"])
-        network.update(find_credentials(network.keys()))
+        if "local_page" not in network:
+            network.update(find_credentials(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
     return Config(filter=Filter(filters), network=Network(**network), view=view, **options)

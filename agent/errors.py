@@ -32,7 +32,7 @@ class FilterError(UsageError):
 
 
 class TargetError(UsageError):
-    """An invalid target of the command line; ``argument`` is the target as it was typed."""
+    """An invalid target; ``argument`` is the target as it was typed."""
 
 
 class CommandError(SockagentError):

@@ -32,7 +32,7 @@ TARGET: :PORT ADDR ADDR/BITS ADDR:PORT PID /PATH UNIT.service NAME FILTER=VALUE
 -f follow  -q quiet  -o ndjson|json|summary|table|wide|log|csv|tsv|pid
 Exit status with a TARGET or -q: 0 something matched, 1 nothing did,
 2 wrong usage, 3 it cannot work here.
-All options and filters: sockagent --help all, man sockagent
+All options: sockagent --help all, man sockagent. In a browser: sockagent page
 """
 _USER_LIMITS = {
     "descriptors": "Delay reading the largest processes of a user who has more than N descriptors "
@@ -182,7 +182,8 @@ def build_parser() -> ArgumentParser:
         "may be shell globs, for example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, "
         "78 unusable file; with a TARGET or -q: 0 something matched, 1 nothing did, 2 wrong usage, "
         "3 it cannot work here. "
-        "Another command, sockagent events, sets up kernel events: see sockagent events --help.",
+        "Other commands: sockagent page shows the sockets in a browser, sockagent events sets up "
+        "kernel events; see their --help.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -284,6 +285,8 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--allow-origin", action="append", metavar="ORIGIN",
         help="Accept requests of web pages from this origin, for example https://dash.example.",
     )  # fmt: skip
+    add("--no-page", action="store_false", dest="page", default=None,
+        help="Do not serve the page for browsers.")  # fmt: skip
     add("--insecure", action="store_true", default=None,
         help="Allow remote clients without token or TLS.")  # fmt: skip
     add("--socket-mode", type=_octal, metavar="MODE",

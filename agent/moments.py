@@ -38,7 +38,7 @@ class MomentOutput:
             if config.view.read is not None:
                 log("no sockets match at that moment; -o log shows what opened and closed")
             else:
-                from .targets import hint  # Only here: loading it takes a millisecond.
+                from .stream.targets import hint  # Only here: loading it takes a millisecond.
 
                 found = hint(config.filter, (one.holding for one in moment.holdings))
                 log(found or "no sockets match")

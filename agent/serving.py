@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from .config import INSECURE, Config, Network
+from .browser import open_page
+from .config import INSECURE, Config, LocalPage, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.pages import PLAIN, Page, Reply, health
+from .publish.http.assets import asset_pages
+from .publish.http.pages import PLAIN, Page, Reply, fixed, health
+from .publish.http.recordings import RECORDING_PATH
 from .publish.websocket.listen import Listener, open_listeners
 from .publish.websocket.registry import Limits, Registry
+from .publish.websocket.router import EVENTS_PATH
 from .publish.websocket.server import Rules, Server
 from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths
@@ -31,16 +36,19 @@ class ConfiguredServer:
         network = config.network
         self._tls = server_tls(network)
         rules = _rules(config, network)
-        self.registry = Registry(
-            Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
-        )
+        self.registry = _registry(network)
         pages: dict[str, Page] = {
-            "/healthz": partial(health, feed, config.interval),
+            "/healthz": Page(partial(health, feed, config.interval), is_public=True),
             "/metrics": _metrics(feed, self.registry),
         }
+        if network.page:
+            pages |= asset_pages()
         listeners = listen(network, self._tls, passed)
         self.server = Server(feed, listeners, rules, self.registry, pages)
-        self._log_listeners(listeners)
+        if network.local_page is None:
+            self._log_listeners(listeners)
+        else:
+            _announce(listeners[0], network.local_page)
 
     def reload(self) -> None:
         """Read the files again: tokens and certificates apply to new connections, filters to all.
@@ -73,6 +81,35 @@ class ConfiguredServer:
                 )
 
 
+def recording_server(network: Network, feed: Feed, recording: Page) -> Server:
+    """Return a server of the page with a recording, which has no feed: ``feed`` is an empty one.
+    Raises RuntimeFailure, ConfigFailure and OSError."""
+    no_feed = f"this is a recording, at {RECORDING_PATH}; there is no feed\n".encode()
+    pages = {
+        **asset_pages(),
+        RECORDING_PATH: recording,
+        EVENTS_PATH: fixed(Reply(404, PLAIN, no_feed)),
+    }
+    listeners = listen(network, None, {})
+    if network.local_page is not None:
+        _announce(listeners[0], network.local_page, "?recording")
+    return Server(feed, listeners, Rules(access_rules(network)), _registry(network), pages)
+
+
+def _announce(listener: Listener, page: LocalPage, query: str = "") -> None:
+    """Print the URL of the page of ``sockagent page``, and open it if that is wanted."""
+    url = f"http://{listener.address}/{query}#token={page.token}"
+    log(f"until ^C, the page is at {url}")
+    if page.redirect is not None:
+        open_page(url, page.redirect, os.environ)
+
+
+def _registry(network: Network) -> Registry:
+    return Registry(
+        Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
+    )
+
+
 def _rules(config: Config, network: Network) -> Rules:
     return Rules(access_rules(network), config.filter & read_filter(network.filter_file))
 
@@ -82,7 +119,7 @@ def _metrics(feed: Feed, registry: Registry) -> Page:
         from .publish.http.metrics import metrics
     except ImportError:
         content = b"metrics are not installed; run pip install '.[metrics]'\n"
-        return lambda: Reply(501, PLAIN, content)
+        return fixed(Reply(501, PLAIN, content))
     return metrics(feed, registry)
 
 

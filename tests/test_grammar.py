@@ -12,7 +12,7 @@ from agent.errors import CommandError
 from agent.grammar import HELP as SHORT_HELP
 from agent.grammar import build_parser, parse
 from agent.stream.filters import FILTERS
-from agent.targets import parse_targets
+from agent.stream.targets import parse_targets
 
 DEFAULTS = {field.name: field.default for cls in (Config, Network, View) for field in fields(cls)}
 HELP = {

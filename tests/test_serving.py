@@ -39,6 +39,15 @@ async def test_a_reload_replaces_the_tokens(tmp_path: Path) -> None:
     assert configured.server.rules.access.tokens == (OTHER_TOKEN,)
 
 
+@pytest.mark.parametrize("page", [True, False])
+async def test_the_page_can_be_turned_off(page: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[str] = []
+    monkeypatch.setattr("agent.serving.Server", lambda *arguments: served.extend(arguments[-1]))
+    ConfiguredServer(Config(network=Network(listen=LISTEN, page=page)), Feed(AGENT), {})
+    assert ("/" in served, "/favicon.svg" in served) == (page, page)
+    assert {"/healthz", "/metrics"} <= set(served)
+
+
 def test_filters_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "filters"
     path.write_text("# ours\nproto=tcp,udp\n\nport = 80\nport=443\ncomm != sshd\nuser!=a,b\n")

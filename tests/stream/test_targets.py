@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from agent.errors import TargetError
 from agent.model import CgroupInfo, Holding, Owner
 from agent.stream.filters import FILTERS, Filter, is_filter
-from agent.targets import hint, parse_target, parse_targets
+from agent.stream.targets import hint, parse_target, parse_targets
 
-from .make import holding, process, tcp, without_holder
-from .strategies import holdings
+from ..make import holding, process, tcp, without_holder
+from ..strategies import holdings
 
 
 @pytest.mark.parametrize(

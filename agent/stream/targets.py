@@ -1,4 +1,4 @@
-"""Targets of the command line: what a person types, such as ``:8080`` or ``nginx`` → filters. Pure.
+"""Targets: what a person types, such as ``:8080`` or ``nginx`` → filters. Pure.
 
 Targets of one kind are values of one filter, and so alternatives; different kinds must all match.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from .errors import FilterError, TargetError
-from .model import Holding, Socket
-from .stream.filter_ranges import MAX_PORT
-from .stream.filter_values import is_glob, is_word, names_of, place
-from .stream.filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
-from .text import nearest
+from ..errors import FilterError, TargetError
+from ..model import Holding, Socket
+from ..text import nearest
+from .filter_ranges import MAX_PORT
+from .filter_values import is_glob, is_word, names_of, place
+from .filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
 
 _FILTER = re.compile(r"[A-Za-z_-]+\s*!?=")
 # The kinds of targets: the filter, and how its values begin or look. The first one that matches
