@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
-    SEE_HELP,
     CommandError,
     ConfigFailure,
     RuntimeFailure,
     SockagentError,
     TargetError,
     UsageError,
+    with_advice,
 )
 
 if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
@@ -61,9 +61,9 @@ def _outcome(error: Exception) -> tuple[str, int] | None:
     """Return the message for an error and the exit status; None if it is an error of the code."""
     match error:
         case TargetError():
-            return f"{error.argument!r}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"{error.argument!r}: {error}"), WRONG_USAGE
         case UsageError():
-            return f"argument --{error.argument}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"argument --{error.argument}: {error}"), WRONG_USAGE
         case CommandError() | ConfigFailure():
             return str(error), WRONG_USAGE if isinstance(error, CommandError) else WRONG_CONFIG
         case RuntimeFailure():

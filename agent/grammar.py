@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .config import COLORS, FORMATS
-from .errors import SEE_HELP, CommandError
+from .errors import SEE_HELP, CommandError, with_advice
 from .text import nearest
 
 if TYPE_CHECKING:  # Imported inside functions, as the command line may be empty.
@@ -170,7 +170,7 @@ def build_parser() -> ArgumentParser:
         """A parser that raises CommandError: argparse blocks if nobody reads stderr."""
 
         def error(self, message: str) -> NoReturn:
-            raise CommandError(message + SEE_HELP)
+            raise CommandError(with_advice(message))
 
     parser = Parser(
         prog="sockagent",

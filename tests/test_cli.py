@@ -133,6 +133,8 @@ def test_a_failure_of_a_command_that_answers_has_a_status_of_its_own(
         ("--at 2023-11-14", ("argument --at: shows a recording; add --read FILE; see sockagent "
          "--help")),
         ("-i :8080", "there is no option -i; type sockagent :8080"),
+        ("prot=tcp", "'prot=tcp': there is no filter 'prot'; did you mean 'proto'?"),
+        ("-o tabel", "argument -o/--output: there is no format 'tabel'; did you mean table?"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_one_sentence(

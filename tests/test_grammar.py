@@ -88,8 +88,7 @@ def test_every_filter_is_an_option() -> None:
         ("--foll", "there is no option --foll; did you mean --follow?"),
         ("--prot=tcp", "there is no option --prot; did you mean --proto?"),
         ("--xyzzy", "there is no option --xyzzy; see sockagent --help"),
-        ("-o jsn", ("argument -o/--output: there is no format 'jsn'; did you mean json?; see "
-         "sockagent --help")),
+        ("-o jsn", "argument -o/--output: there is no format 'jsn'; did you mean json?"),
         ("-o yaml", ("argument -o/--output: there is no format 'yaml'; expected one of ndjson, "
          "json, summary, table, wide, log, csv, tsv, pid; see sockagent --help")),
         ("--columns a,,b", ("argument --columns: empty name; expected for example "
