@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     failed = FAILED
     try:
+        if arguments[:1] == ["help"]:
+            arguments = _asking_for_help(arguments[1:])
         if arguments[:1] == ["events"]:
             return _run_events(arguments[1:])
         options = _parse(arguments)
@@ -55,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _reject_pending(environment)
         message, status = outcome
         return _fail(message, failed if status == FAILED else status)
+
+
+def _asking_for_help(words: Sequence[str]) -> list[str]:
+    """Return the arguments that ``help`` and the words after it mean."""
+    return ["events", "--help"] if words[:1] == ["events"] else ["--help", *words]
 
 
 def _outcome(error: Exception) -> tuple[str, int] | None:

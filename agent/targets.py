@@ -15,6 +15,8 @@ from .stream.filter_values import is_glob, is_word, names_of, place
 from .stream.filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
 from .text import nearest
 
+# First words of the command line that are not targets.
+COMMANDS = ("events", "help")
 _FILTER = re.compile(r"[A-Za-z_-]+\s*!?=")
 # The kinds of targets: the filter, and how its values begin or look. The first one that matches
 # counts; everything else is a name. IPv6 comes before ports: ``::1`` is an address.
@@ -169,8 +171,10 @@ def _no_name(name: str, value: str, holdings: list[Holding]) -> str:
 
 def _is_name(word: str) -> bool:
     """Return whether a word, as a target, means a name."""
+    if word in COMMANDS or word.startswith("-"):
+        return False
     try:
-        return parse_target(word)[0] == "name" and not word.startswith("-")
+        return parse_target(word)[0] == "name"
     except TargetError:
         return False
 

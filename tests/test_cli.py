@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
+from agent import __version__
 from agent.cli import main
 from agent.config import Config, View
 from agent.errors import ConfigFailure, RuntimeFailure
+from agent.events_command import HELP as EVENTS_HELP
+from agent.grammar import HELP
 from agent.stream.filters import Filter
 
 
@@ -97,6 +100,36 @@ def test_targets_and_short_options_are_filters(
 )  # fmt: skip
 def test_options_of_the_output(line: str, view: View, agent: Run) -> None:
     assert settings(agent, line).view == view
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("help", HELP),
+        ("help nginx", HELP),
+        ("help events", EVENTS_HELP),
+        ("help events status", EVENTS_HELP),
+        ("-V", f"sockagent {__version__}\n"),
+        ("--version", f"sockagent {__version__}\n"),
+    ],
+)
+def test_help_and_version_are_printed(
+    line: str, expected: str, agent: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out == expected
+    assert agent.config is None
+
+
+def test_help_all_prints_every_option(agent: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "all"]) == 0
+    assert "--max-handshakes" in capsys.readouterr().out
+    assert agent.config is None
+
+
+@pytest.mark.parametrize("line", ["name=help", "-t help", "-- help"])
+def test_a_process_can_be_named_help(line: str, agent: Run) -> None:
+    assert ("name", frozenset({"help"})) in settings(agent, line).filter.values
 
 
 def test_short_names_of_options(agent: Run) -> None:

@@ -166,7 +166,8 @@ SSHD = holding(tcp(12, local_port=8080), process(9, comm="sshd: root@pts/0", uni
 HIDDEN = without_holder(tcp(13, local_port=8080))._replace(
     cgroup=CgroupInfo("/x", "redis-server.service", None), owner=Owner(5, "games")
 )
-ALL = (NGINX, SHARED, SSHD, HIDDEN)
+HELP = holding(tcp(14, local_port=1234), process(10, comm="help"))
+ALL = (NGINX, SHARED, SSHD, HIDDEN, HELP)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ ALL = (NGINX, SHARED, SSHD, HIDDEN)
         ("ngnix", "nothing is named 'ngnix'; did you mean 'nginx'? sockagent nginx"),
         ("NGINX", "nothing is named 'NGINX'; did you mean 'nginx'? sockagent nginx"),
         ("redis-server", None),
+        ("hepl", "nothing is named 'hepl'; did you mean 'help'? sockagent name=help"),
         ("zzzzzz", "nothing is named 'zzzzzz'"),
         ("zz*", "nothing is named 'zz*'"),
         ("sshd: root", ("nothing is named 'sshd: root'; did you mean 'sshd: root@pts/0'? "
