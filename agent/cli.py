@@ -138,9 +138,10 @@ def _config(options: dict[str, Any]) -> Config:
     targets = options.pop("target", ())
     filters = {name: options.pop(name) for name in FILTERS if name in options}
     if targets:
+        from .services import with_numbers
         from .targets import parse_targets
 
-        for name, values in parse_targets(targets).items():
+        for name, values in parse_targets(with_numbers(targets)).items():
             filters[name] = [*filters.get(name, ()), *values]
     view = _view(options, has_filter=bool(filters), has_target=bool(targets))
     names = [name for name in Network.__dataclass_fields__ if name in options]

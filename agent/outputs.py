@@ -13,11 +13,12 @@ from .config import ENDLESS_FORMATS, Config
 from .errors import UsageError
 from .log import log
 from .moments import MomentOutput
-from .publish.terminal.names import Resolver, read_services
+from .publish.terminal.names import Resolver
 from .publish.terminal.options import Options
 from .publish.terminal.publisher import encode_lines
 from .publish.terminal.stream_log import FOLLOWING, StreamLog, is_of_socket, is_record_match
 from .publish.terminal.summary import counted
+from .services import read_services
 from .show import Moment
 from .stream.decoder import Decoded, decode
 from .stream.fields import DecodeError

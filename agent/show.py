@@ -12,12 +12,13 @@ from .config import Config
 from .model import Coverage
 from .publish.terminal.columns import COLUMNS, sort_rows
 from .publish.terminal.delimited import FIELDS, delimited
-from .publish.terminal.names import Resolver, read_services
+from .publish.terminal.names import Resolver
 from .publish.terminal.options import Options
 from .publish.terminal.pids import pids
 from .publish.terminal.rows import Row, make_rows
 from .publish.terminal.summary import summary
 from .publish.terminal.table import table
+from .services import read_services
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .stream.filters import Filter
 from .stream.state import HostHolding

@@ -10,6 +10,7 @@ from agent.config import Config, View
 from agent.errors import ConfigFailure, RuntimeFailure
 from agent.events_command import HELP as EVENTS_HELP
 from agent.grammar import HELP
+from agent.services import ports_of
 from agent.stream.filters import Filter
 
 
@@ -127,6 +128,12 @@ def test_help_all_prints_every_option(agent: Run, capsys: pytest.CaptureFixture[
     assert agent.config is None
 
 
+@pytest.mark.skipif(not ports_of("http"), reason="there is no services database")
+def test_a_port_may_be_typed_as_a_name(agent: Run) -> None:
+    assert settings(agent, ":http").filter == Filter({"port": ["80"]})
+    assert settings(agent, "[::1]:http").filter == Filter({"endpoint": ["[::1]:80"]})
+
+
 @pytest.mark.parametrize("line", ["name=help", "-t help", "-- help"])
 def test_a_process_can_be_named_help(line: str, agent: Run) -> None:
     assert ("name", frozenset({"help"})) in settings(agent, line).filter.values
@@ -159,8 +166,8 @@ def test_a_failure_of_a_command_that_answers_has_a_status_of_its_own(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (":http", ("':http': 'http' is not a port or range of ports; expected for example 443 or "
-         "8000-8100; see sockagent --help")),
+        (":no-such", ("':no-such': 'no-such' is not a port or range of ports; expected for example "
+         "443 or 8000-8100; see sockagent --help")),
         ("--port x", ("argument --port: 'x' is not a port or range of ports; expected for example "
          "443 or 8000-8100; see sockagent --help")),
         ("--at 2023-11-14", ("argument --at: shows a recording; add --read FILE; see sockagent "
