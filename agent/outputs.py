@@ -30,7 +30,7 @@ from .stream.recording import (
     state_at,
     time_span,
 )
-from .stream.times import parse_time
+from .stream.times import Span, parse_time
 
 # Records of a recording that are decoded in a thread at a time.
 _BATCH = 512
@@ -166,7 +166,7 @@ def _moment_of(file: RecordingFile, config: Config) -> Moment:
     view, reader = config.view, RecordReader(file)
     at = None
     if view.at is not None:
-        at = parse_time(view.at, partial(_end_of, reader), UTC if view.utc else None)
+        at = parse_time(view.at, partial(_span_of, reader), UTC if view.utc else None)
     state = state_at(reader, at)
     _log_problems(file, reader)
     hosts = state.hosts()
@@ -180,11 +180,11 @@ def _moment_of(file: RecordingFile, config: Config) -> Moment:
     return Moment(list(state.holdings()), coverage, end)
 
 
-def _end_of(reader: RecordReader) -> float:
+def _span_of(reader: RecordReader) -> Span:
     span = time_span(reader)
     if span is None:
         raise UsageError("at", "the recording has no records")
-    return span.last
+    return span
 
 
 def _log_problems(file: RecordingFile, reader: RecordReader) -> None:

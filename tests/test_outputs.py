@@ -300,6 +300,7 @@ def test_a_pipe_is_read_twice_for_a_time(tmp_path: Path) -> None:
     [
         ("2023-11-14T22:13:19Z", "is before the recording"),
         ("2023-11-14T22:13:25Z", "is after the recording"),
+        ("22:13:25", "22:13:25 is not in the recording, which is from 2023-11-14T22:13:20"),
         ("soon", "'soon' is not a time"),
     ],
 )
