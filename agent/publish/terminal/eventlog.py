@@ -14,7 +14,7 @@ from .options import Options
 from .safe import pad, safe, width
 from .summary import counted
 
-_WORD, _PROCESS, _DIRECTION, _ENDS, _DETAIL, _HOST = 6, 16, 3, 34, 27, 12
+_WORD, _PROCESS, _DIRECTION, _ENDS, _DETAIL, _HOST = 8, 16, 3, 34, 27, 12
 _GAP = "  "
 _DIRECTIONS = {"inbound": "in", "outbound": "out"}
 _MAX_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))

@@ -46,7 +46,7 @@ def line(value: LogValue, options: Options = UTC, host: str = "web1") -> str:
 
 def test_an_inbound_connection_points_from_the_remote_end_to_the_local_one() -> None:
     assert line(Opened(connected())) == (
-        "22:13:20Z  open    nginx[812]        in   10.0.0.9:51515 → 127.0.0.1:8080"
+        "22:13:20Z  open      nginx[812]        in   10.0.0.9:51515 → 127.0.0.1:8080"
         "                                  web.service"
     )
 
@@ -138,9 +138,9 @@ def test_a_guessed_holder_is_said_to_be_one() -> None:
         (Coverage(1, 1, 1, ("x is not read",)), "22:13:20Z  coverage  1 process; x is not read"),
         (
             Dropped(1200, 1260, 3641),
-            "22:13:20Z  LOST    1200\u20131260: the reader was too slow; 3,641 sockets now",
+            "22:13:20Z  LOST      1200\u20131260: the reader was too slow; 3,641 sockets now",
         ),
-        (Dropped(1200, None), "22:13:20Z  LOST    1200 on: the reader was too slow"),
+        (Dropped(1200, None), "22:13:20Z  LOST      1200 on: the reader was too slow"),
         (Started(3639, 41, "^C ends"), "web1: 3,639 sockets of 41 processes; ^C ends"),
         (Started(1, 1), "web1: 1 socket of 1 process"),
     ],
@@ -171,12 +171,12 @@ def test_the_unit_of_an_unknown_holder_is_that_of_the_socket() -> None:
 
 def test_hosts_have_a_column() -> None:
     found = line(Opened(connected()), Options(utc=True, hosts=True))
-    assert found.startswith("22:13:20Z  web1          open    nginx[812]")
+    assert found.startswith("22:13:20Z  web1          open      nginx[812]")
 
 
 def test_colour_repeats_the_word() -> None:
     found = line(Opened(connected()), Options(utc=True, color=True))
-    assert found.startswith("22:13:20Z  \x1b[32mopen  \x1b[0m  nginx[812]")
+    assert found.startswith("22:13:20Z  \x1b[32mopen    \x1b[0m  nginx[812]")
     assert found.count("\x1b") == 2
 
 
