@@ -119,10 +119,62 @@ def test_updates() -> None:
             Closed(connected(), "closed", 2.0, figures=TcpFigures(0, 0, 3, 3, 1, None)),
             "closed after 2.0 s; 0 B sent, 0 B received, 1 retransmit",
         ),
+        # The end of the stream counts as a byte.
+        (
+            Closed(connected(), "closed", 2.0, figures=TcpFigures(5, 1, 3, 3, 0, 0.1)),
+            "closed after 2.0 s; 5 B sent, at most 1 B received",
+        ),
+        (
+            Closed(
+                connected(state="CLOSE_WAIT"), "closed", 2.0, figures=TcpFigures(5, 1, 3, 3, 0, 0.1)
+            ),
+            "closed after 2.0 s; 5 B sent, nothing received",
+        ),
     ],
 )
 def test_closes(closed: Closed, text: str) -> None:
     assert detail(closed) == text
+
+
+def outbound_detail(closed: Closed) -> str:
+    """Return what a line says behind the ends of an outbound connection, without the unit."""
+    return line(closed).partition("51515")[2].removesuffix("web.service").strip()
+
+
+REFUSED = TcpFigures(0, 0, 1, 1, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        (REFUSED, "not established"),
+        (TcpFigures(0, 0, 4, 1, 3, None), "not established, 3 retransmits"),
+        (TcpFigures(0, 0, 4, 0, 3, None), "not established: no answer, 3 retransmits"),
+        # Each of these may have been established.
+        (REFUSED._replace(segments_out=2), "0 B sent, 0 B received"),
+        (REFUSED._replace(rtt_ms=0.1), "0 B sent, 0 B received"),
+        (REFUSED._replace(bytes_sent=7), "7 B sent, 0 B received"),
+        (REFUSED._replace(bytes_received=2), "0 B sent, 2 B received"),
+        (REFUSED._replace(segments_out=0), "0 B sent, 0 B received"),
+        (REFUSED._replace(retransmits=1), "0 B sent, 0 B received, 1 retransmit"),
+    ],
+)
+def test_a_connection_that_was_not_established(figures: TcpFigures, text: str) -> None:
+    closed = Closed(connected("outbound", state=None), "closed", 0.1, figures=figures)
+    assert outbound_detail(closed) == f"closed after 0.1 s; {text}"
+    for direction in ("inbound", None):
+        other = closed._replace(holding=connected(direction, state=None))
+        assert "not established" not in line(other)
+
+
+def test_without_figures_the_last_state_is_all_that_is_known() -> None:
+    syn_sent = connected("outbound", state="SYN_SENT")
+    for reason in ("closed", "exited"):
+        assert f"{reason} after 2.0 s; last seen in SYN_SENT" in line(Closed(syn_sent, reason, 2.0))
+    for reason in ("attributed", "filtered"):
+        assert "SYN_SENT" not in line(Closed(syn_sent, reason, 2.0))
+    unknown = connected("outbound", state=None)
+    assert outbound_detail(Closed(unknown, "closed", 2.0)) == "closed after 2.0 s"
 
 
 def test_a_guessed_holder_is_said_to_be_one() -> None:
