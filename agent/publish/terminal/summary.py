@@ -106,7 +106,10 @@ def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
     columns.append(
         GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes, first=True)
     )
-    yield from Grid(columns, options).lines()
+    grid = Grid(columns, options)
+    yield from grid.lines()
+    if grid.hidden:
+        yield f"hidden: {', '.join(grid.hidden)}; -o summary | less -S"
 
 
 def _fewer_notes(text: str, columns: int, ellipsis: str) -> str:
