@@ -64,15 +64,20 @@ def _lines(
     if output == "pid":
         names = {name for name, _values in config.filter.values}
         return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
-    options = _with_names(replace(options, now=moment.time), holdings, config)
+    options = _completed(options, moment, holdings, config)
     if output == "summary":
         return summary(holdings, moment.coverage, options, all_families=config.all)
     rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
     return table(rows, options)
 
 
-def _with_names(options: Options, holdings: Sequence[HostHolding], config: Config) -> Options:
-    """Return the options with the names that are wanted."""
+def _completed(
+    options: Options, moment: Moment, holdings: Sequence[HostHolding], config: Config
+) -> Options:
+    """Return the options with the names that are wanted, and the time where sockets may have an
+    age: in a recording. One snapshot of this machine does not show when a socket was opened."""
+    if config.view.read is not None:
+        options = replace(options, now=moment.time)
     if config.view.services:
         options = replace(options, services=read_services())
     if config.view.resolve:
@@ -98,7 +103,7 @@ def _csv(
             rows = sort_rows(rows, view.sort)
         holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
         if others:
-            options = _with_names(replace(options, now=moment.time), holdings, config)
+            options = _completed(options, moment, holdings, config)
             more = {name: _texts(name, rows, options) for name in others}
     lines = delimited(holdings, separator, fields=fields, header=view.header, more=more)
     return _parts(lines, end)
