@@ -12,7 +12,7 @@ from itertools import islice
 from .config import ENDLESS_FORMATS, Config
 from .errors import UsageError
 from .log import log
-from .moments import MomentOutput
+from .moments import view_of
 from .publish.terminal.names import Resolver
 from .publish.terminal.options import Options
 from .publish.terminal.publisher import encode_lines
@@ -106,10 +106,12 @@ class RecordingOutput:
         with open_recording(self._path, rereadable=view.at is not None) as file:
             if is_moment:
                 moment = await asyncio.to_thread(_moment_of, file, self._config)
-                printed = MomentOutput(moment, self._config, self._output, self._options)
-                self.matched = printed.matched
-                for chunk in printed:
-                    yield chunk
+                shown = view_of(moment, self._config, self._output, self._options)
+                self.matched = shown.matched
+                if shown.notice is not None:
+                    log(shown.notice)
+                for part in shown.chunks:
+                    yield part
                 return
             async for chunk in self._records(file):
                 yield chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from .publish.terminal.names import Resolver
 from .publish.terminal.options import Options
 from .publish.terminal.pids import pids
 from .publish.terminal.rows import Row, make_rows
-from .publish.terminal.summary import summary
+from .publish.terminal.summary import gap_lines, summary
 from .publish.terminal.table import table
 from .services import read_services
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
@@ -68,7 +68,10 @@ def _lines(
     if output == "summary":
         return summary(holdings, moment.coverage, options, all_families=config.all)
     rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
-    return table(rows, options)
+    lines = table(rows, options)
+    if options.width is None:  # In a pipe each line is a row.
+        return lines
+    return chain(lines, gap_lines(moment.coverage, options))
 
 
 def _completed(

@@ -182,6 +182,22 @@ def test_a_table_of_some_sockets_knows_the_others() -> None:
     assert b"".join(render("table", found, some, Config(), UTC)) == text(lines)
 
 
+def test_on_a_terminal_a_table_says_what_could_not_be_read() -> None:
+    held = of_host(ONE)
+    partial = Coverage(3, 1, 1, ("one is unreadable", "x is not read"))
+    terminal = Options(width=200, root_can=True)
+    found = rendered("table", held, coverage={HOST: partial}, options=terminal).decode()
+    assert found.splitlines()[2:] == ["1 process could not be read (root can). x is not read."]
+    both = {"b": partial, "a": partial, "c": FULL_COVERAGE}
+    found = rendered("wide", held, coverage=both, options=Options(width=200)).decode()
+    assert found.splitlines()[2:] == [
+        "a: 1 process could not be read. x is not read.",
+        "b: 1 process could not be read. x is not read.",
+    ]
+    assert b"could not" not in rendered("table", held, coverage={HOST: partial})
+    assert b"read" not in rendered("table", held, coverage={HOST: FULL_COVERAGE}, options=terminal)
+
+
 @pytest.mark.parametrize("all_families", [False, True])
 def test_the_summary(all_families: bool) -> None:
     held, coverage = web_server(), {HOST: COVERAGE}
