@@ -23,7 +23,9 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 EVIL_NAME, EVIL_PATH = "\x1b[2J\x07\x9bx", "\x1b]0;owned\x07\x9b2J\u202e"
 WIDTHS = (80, 120, 200)
 # Views that are not loaded for a pipe.
-VIEWS = re.compile(r"agent\.(publish\.terminal|show|outputs|stream\.(decoder|state|recording))\b")
+VIEWS = re.compile(
+    r"agent\.(publish\.terminal|show|outputs|replay|stream\.(decoder|state|recording))\b"
+)
 VARIABLES: tuple[dict[str, str], ...] = (
     {"SOCKAGENT_OUTPUT": "table"},
     {"SOCKAGENT_OUTPUT": "nonsense"},
