@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from .helpers import COMMAND, DEADLINE, Holder, run
+from .helpers import COMMAND, DEADLINE, Holder, need_root, run
 from .terminal import environment, screen, terminal
 
 COLOR = re.compile(r"\x1b\[[0-9]+m")
@@ -84,6 +84,25 @@ def test_following_shows_the_log(columns: int, pair: Holder) -> None:
         assert shown.process.wait(DEADLINE) == 0
     call = f"127.0.0.1:{far} → 127.0.0.1:{pair.do('port')}"
     assert any(call in line and " open " in line for line in shown.lines())
+
+
+def test_the_log_says_what_the_figures_of_the_kernel_mean(holder: Holder) -> None:
+    """Only root gets the figures: a socket that ends is reported over netlink."""
+    need_root()
+    holder.do("l = tcp_listener()")
+    port = holder.do("l.getsockname()[1]")
+    plain = {"NO_COLOR": "1"}
+    with terminal("-f", "--interval", "0.1", f":{port}", columns=200, variables=plain) as shown:
+        shown.wait("^C ends")
+        holder.do("c, a = tcp_pair(l); a.close()")
+        shown.wait("CLOSE_WAIT")
+        holder.do("c.close()")
+        shown.wait("0 B sent, nothing received")
+        holder.do("l.close()")
+        holder.do("r = socket.socket(); r.setblocking(False)")
+        holder.do(f"r.connect_ex(('127.0.0.1', {port}))")
+        holder.do("r.close()")
+        shown.wait("not established")
 
 
 @pytest.mark.parametrize(
