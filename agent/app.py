@@ -174,7 +174,7 @@ def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
     """Return what is printed other than NDJSON of this machine. Raises UsageError."""
     options = view_options(config, output, os.environ)
     if config.view.read is not None:
-        from .outputs import RecordingOutput
+        from .replay import RecordingOutput
 
         return RecordingOutput(config.view.read, config, output, options)
     if config.network.connect:

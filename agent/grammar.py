@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .config import COLORS, FORMATS
-from .errors import SEE_HELP, CommandError
+from .errors import SEE_HELP, CommandError, with_advice
 from .text import nearest
 
 if TYPE_CHECKING:  # Imported inside functions, as the command line may be empty.
@@ -77,6 +77,7 @@ _FILTERS = {
 # Options of other tools, and formats that are typed as options: what to type here.
 _FOREIGN = {
     "-e": "sockagent -o wide",
+    "--watch": "sockagent --follow",
     **{f"--{name}": f"sockagent -o {name}" for name in FORMATS if name != "pid"},
 }
 _OPTION = re.compile(r"-[A-Za-z0-9]")
@@ -170,7 +171,7 @@ def build_parser() -> ArgumentParser:
         """A parser that raises CommandError: argparse blocks if nobody reads stderr."""
 
         def error(self, message: str) -> NoReturn:
-            raise CommandError(message + SEE_HELP)
+            raise CommandError(with_advice(message))
 
     parser = Parser(
         prog="sockagent",
@@ -223,7 +224,7 @@ def build_parser() -> ArgumentParser:
     for name, text in _USER_LIMITS.items():
         add(f"--max-user-{name}", type=int, metavar="N", help=text)
     add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")
-    add("--version", action="version", version=f"sockagent {__version__}",
+    add("-V", "--version", action="version", version=f"sockagent {__version__}",
         help="Print the version and exit.")  # fmt: skip
     _add_output(parser.add_argument_group("output"))
     _add_network(parser.add_argument_group("network"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +63,7 @@ def _lines(
 
         names = {name for name, _values in config.filter.values}
         return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
-    options = _with_names(replace(options, now=moment.time), holdings, config)
+    options = _completed(options, moment, holdings, config)
     if output == "summary":
         from .publish.terminal.summary import summary
 
@@ -72,18 +72,28 @@ def _lines(
     from .publish.terminal.table import table
 
     rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
-    return table(rows, options)
+    lines = table(rows, options)
+    if options.width is None:  # In a pipe each line is a row.
+        return lines
+    from .publish.terminal.summary import gap_lines
+
+    return chain(lines, gap_lines(moment.coverage, options))
 
 
-def _with_names(options: Options, holdings: Sequence[HostHolding], config: Config) -> Options:
-    """Return the options with the names that are wanted."""
-    if not (config.view.services or config.view.resolve):
-        return options
-    from .publish.terminal.names import Resolver, read_services
-
+def _completed(
+    options: Options, moment: Moment, holdings: Sequence[HostHolding], config: Config
+) -> Options:
+    """Return the options with the names that are wanted, and the time where sockets may have an
+    age: in a recording. One snapshot of this machine does not show when a socket was opened."""
+    if config.view.read is not None:
+        options = replace(options, now=moment.time)
     if config.view.services:
+        from .services import read_services
+
         options = replace(options, services=read_services())
     if config.view.resolve:
+        from .publish.terminal.names import Resolver
+
         resolver = Resolver()
         resolver.request(one.holding for one in holdings)
         resolver.wait(RESOLVE_SECONDS)
@@ -111,7 +121,7 @@ def _csv(
             rows = sort_rows(rows, view.sort)
         holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
         if others:
-            options = _with_names(replace(options, now=moment.time), holdings, config)
+            options = _completed(options, moment, holdings, config)
             more = {name: _texts(name, rows, options) for name in others}
     lines = delimited(holdings, separator, fields=fields, header=view.header, more=more)
     return _parts(lines, end)

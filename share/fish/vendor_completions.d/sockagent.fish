@@ -90,7 +90,7 @@ complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'D
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l schema -d 'Print the JSON Schema of the records and exit.'
-complete -c sockagent -n _shtab_sockagent_using -l version -d 'Print the version and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s V -l version -d 'Print the version and exit.'
 complete -c sockagent -n _shtab_sockagent_using -s o -l output -xka "ndjson json summary table wide log csv tsv pid" -d 'Print ndjson, json, summary, table, wide, log, csv, tsv or pid.'
 complete -c sockagent -n _shtab_sockagent_using -l columns -x -d 'Print these columns, separated by commas: any fields of the records.'
 complete -c sockagent -n _shtab_sockagent_using -l sort -x -d 'Sort by a column; -COLUMN: the largest first.'

@@ -251,6 +251,19 @@ def test_notes_are_left_out_whole() -> None:
     assert notes(*found, width=80, ascii=True)[1] == "1 CLOSE_WAIT ..."
 
 
+def test_the_columns_that_are_hidden_are_named() -> None:
+    found = []
+    for limit in range(200, 40, -1):
+        *_, before, _last = summary(web_server(), {}, Options(width=limit))
+        if before.startswith("hidden: ") and before not in found:
+            found.append(before)
+    assert found == [
+        "hidden: UNIT; -o summary | less -S",
+        "hidden: UNIT, USER; -o summary | less -S",
+    ]
+    assert not any("hidden" in line for line in summary(web_server(), {}, Options()))
+
+
 def test_a_line_fits_where_columns_can_go() -> None:
     for limit in range(102, 200):
         rows = list(summary(web_server(), {}, Options(width=limit)))[1:-1]

@@ -202,6 +202,11 @@ def test_the_age_is_shown_where_both_times_are_known() -> None:
     assert lines([socket], columns=("age",), header=False) == ["-"]
 
 
+def test_a_wide_table_has_no_ages_where_they_cannot_be_known() -> None:
+    (with_age, *_), (without, *_) = lines(WEB, wide=True, now=NOW), lines(WEB, wide=True)
+    assert [name for name in with_age.split() if name not in without.split()] == ["AGE"]
+
+
 def test_colours() -> None:
     def painted(socket: Socket, name: str) -> list[str]:
         text = lines([one(socket)], columns=(name,), header=False, color=True)[0]
