@@ -142,7 +142,8 @@ def moment(recorded: Recorded, holder: Holder, leaders: Iterable[int]) -> Moment
         recorded.touched.clear()
         time.sleep(APART_SECONDS)
         recorded.after_polls(holder, 1)  # Its record is later than that time.
-        return Moment(now, pids, sockets, set(recorded.touched))
+        unsettled = {key for key in recorded.touched if key[0] in pids}
+        return Moment(now, pids, sockets, unsettled)
     finally:
         for leader in leaders:
             os.killpg(leader, signal.SIGCONT)
