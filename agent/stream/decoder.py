@@ -7,7 +7,7 @@ counted from the Unix epoch: with the pid it identifies the process among decode
 
 # No deferred annotations: typing.NamedTuple would compile each of them at import.
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -125,12 +125,17 @@ def decode(line: bytes) -> Decoded:
 # Fields of the records and their types.
 
 
+# A day from the ends of the calendar: such times are dates in every time zone, also when rounded.
+_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+
+
 @lru_cache(maxsize=512)  # All records of a poll have one time, all of a process one more.
 def _seconds(name: str, text: str) -> float:
     """Return RFC 3339 text as seconds since the Unix epoch. Raises DecodeError."""
     try:
         time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:
+        if time.tzinfo is not None and _FIRST <= time <= _LAST:
             return time.timestamp()
     except (ValueError, OverflowError):
         pass
