@@ -30,9 +30,12 @@ from .stream.recording import (
     time_span,
 )
 from .stream.times import parse_time
+from .text import safe_lines
 
 # Records of a recording that are decoded in a thread at a time.
 _BATCH = 512
+# The same in bytes, of lines that may have many MiB each.
+_BATCH_BYTES = 1024 * 1024
 
 
 def stream_log(config: Config, options: Options, following: str = "") -> StreamLog:
@@ -102,7 +105,9 @@ class RecordingOutput:
         is_moment = view.at is not None or self._output not in ENDLESS_FORMATS
         if is_moment and "snapshot" not in self._config.filter.events:
             raise UsageError("event", "one moment has no changes; use -o log or -o ndjson")
-        with open_recording(self._path, rereadable=view.at is not None) as file:
+        # To open a named pipe blocks until it is written to.
+        opening = partial(open_recording, self._path, rereadable=view.at is not None)
+        with await asyncio.to_thread(opening) as file:
             if is_moment:
                 moment = await asyncio.to_thread(_moment_of, file, self._config)
                 printed = MomentOutput(moment, self._config, self._output, self._options)
@@ -126,14 +131,17 @@ class RecordingOutput:
         def next_part() -> tuple[bool, bytes]:
             """Return whether there was a record, and what to print."""
             printed: list[bytes] = []
-            record = None
+            record, size = None, 0
             for record in islice(records, batch):
                 is_shown = is_record_match(chosen, record)
                 self.matched = self.matched or is_shown
                 if log_lines is not None:
                     printed.append(encode_lines(list(log_lines.of_record(record))))
                 elif is_shown or not is_of_socket(record):
-                    printed.append(lines.last)
+                    printed.append(safe_lines(lines.last))
+                size += len(lines.last)
+                if size >= _BATCH_BYTES:
+                    break
             return record is not None, b"".join(printed)
 
         while True:
