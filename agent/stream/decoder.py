@@ -236,6 +236,8 @@ def _owner(uid: int, user: str | None) -> Owner:
 def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     """Return the process of a socket record, its descriptors, and how many more it has."""
     pid, fds, fd_count, *rest = typed(_PROCESS, record)
+    if pid < 1:  # For kill(1) such a number is not one process.
+        raise wrong("pid", "at least 1")
     cmdline = record.get("cmdline")
     if cmdline is not None:
         if type(cmdline) is not list:
@@ -245,6 +247,10 @@ def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     if fd_count < len(fds):
         raise wrong("fd_count", "at least the length of 'fds'")
     return _process(pid, *rest, cmdline), descriptors, fd_count - len(fds)
+
+
+# Command lines may have some MiB each.
+_MAX_CACHED_CHARS = 65_536
 
 
 @lru_cache(maxsize=4096)  # The sockets of a process share it, as they do in a snapshot.
@@ -259,6 +265,9 @@ def _process(  # noqa: PLR0913, PLR0917 (the fields of a record)
     container: str | None,
     cmdline: tuple[str, ...] | None,
 ) -> Process:
+    texts = (comm, exe, cgroup, unit, container, *(cmdline or ()))
+    if sum(len(text) for text in texts if text) > _MAX_CACHED_CHARS:
+        _process.cache_clear()  # At most one such process is kept.
     started = _seconds("start_time", start_time)
     # The kernel counts in hundredths of a second.
     ticks = round(started * 100)
