@@ -49,7 +49,7 @@ class MomentOutput:
             numbers = list(chunks)
             self.matched = bool(numbers)
             if holdings and not numbers:
-                log("no process listens there; -o table shows the sockets")
+                log("no process is known to listen there; -o table shows the sockets")
             chunks = iter(numbers)
         self._chunks = chunks
 

@@ -94,7 +94,7 @@ def test_without_a_target_an_empty_machine_is_no_message(logged: list[str]) -> N
 def test_processes_that_do_not_listen_are_no_match_of_a_port(logged: list[str]) -> None:
     client = holding(tcp(5, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=1), process(9))
     assert printed("pid", config(port=["1"]), client) == (False, b"")
-    assert logged == ["no process listens there; -o table shows the sockets"]
+    assert logged == ["no process is known to listen there; -o table shows the sockets"]
     assert printed("pid", config(port=["1"]), client, ONE) == (True, b"7\n")
     assert printed("table", config(port=["1"]), client)[0]
     assert len(logged) == 1
