@@ -94,13 +94,12 @@ class _Group:
             self.fullest = holding
 
     def merge(self, other: Self) -> None:
-        """Count the sockets of another row too."""
+        """Count the connections of another row too."""
         self.connections += other.connections
         self.peers += other.peers
         self.sources |= other.sources
         self.states += other.states
         self.add_holders(other.others)
-        self.add_listener(other.fullest)
 
     def end(self, key: _Key) -> End:
         """Return the row of these sockets."""
