@@ -31,9 +31,16 @@ SNAPSHOT = _encoder.holding(_encoder.head("snapshot", 1, START), ONE)
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
+# Most records have all of these.
+CONNECTED = {
+    "state": "ESTABLISHED", "remote_addr": "10.0.0.2", "remote_port": 9, "recv_q": 0, "send_q": 0,
+    "interface": None, "direction": "inbound", "netns": 1, "uid": 0, "user": "root",
+}  # fmt: skip
+
+
 def changed(**fields: object) -> bytes:
-    """A snapshot record with other values."""
-    record: dict[str, Any] = json.loads(SNAPSHOT)
+    """A snapshot record of a connection with other values."""
+    record: dict[str, Any] = json.loads(SNAPSHOT) | CONNECTED
     return json.dumps(record | fields, ensure_ascii=False).encode() + b"\n"
 
 
