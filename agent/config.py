@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .address import ListenAddress
@@ -247,15 +248,15 @@ class Config:
         if "snapshot" not in self.filter.events and is_short:
             raise UsageError("event", "records other than snapshot require --follow")
         if self.network.connect:
-            self._check_nothing_is_read("--connect; set it on the remote agent")
+            self._check_nothing_is_read(_READ_SETTINGS, "--connect; set it on the remote agent")
         if self.view.read is not None:
             self._check_recording()
         self._check_view()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
-    def _check_nothing_is_read(self, option: str) -> None:
-        for name in _READ_SETTINGS:
+    def _check_nothing_is_read(self, settings: Iterable[str], option: str) -> None:
+        for name in settings:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
                 raise UsageError(_option(name), f"cannot be combined with {option}")
 
@@ -265,7 +266,9 @@ class Config:
                 raise UsageError("read", f"cannot be combined with --{name}")
         if self.follow:
             raise UsageError("read", "cannot be combined with --follow; use -o log")
-        self._check_nothing_is_read("--read; a recording shows what it has")
+        # What --all adds to a summary is in the recording.
+        settings = (name for name in _READ_SETTINGS if name != "all")
+        self._check_nothing_is_read(settings, "--read; a recording shows what it has")
 
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""

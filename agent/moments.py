@@ -51,7 +51,7 @@ def view_of(moment: Moment, config: Config, output: str, options: Options) -> Mo
         numbers = list(chunks)
         matched, chunks = bool(numbers), iter(numbers)
         if holdings and not numbers:
-            notice = "no process listens there; -o table shows the sockets"
+            notice = "no process is known to listen there; -o table shows the sockets"
     return MomentView(matched, notice, chunks, is_for_people)
 
 

@@ -28,9 +28,12 @@ from .stream.recording import (
     time_span,
 )
 from .stream.times import Span, parse_time
+from .text import safe_lines
 
 # Records of a recording that are decoded in a thread at a time.
 _BATCH = 512
+# The same in bytes, of lines that may have many MiB each.
+_BATCH_BYTES = 1024 * 1024
 
 
 class RecordingOutput:
@@ -52,7 +55,9 @@ class RecordingOutput:
         is_moment = view.at is not None or self._output not in ENDLESS_FORMATS
         if is_moment and "snapshot" not in self._config.filter.events:
             raise UsageError("event", "one moment has no changes; use -o log or -o ndjson")
-        with open_recording(self._path, rereadable=view.at is not None) as file:
+        # To open a named pipe blocks until it is written to.
+        opening = partial(open_recording, self._path, rereadable=view.at is not None)
+        with await asyncio.to_thread(opening) as file:
             if is_moment:
                 moment = await asyncio.to_thread(_moment_of, file, self._config)
                 shown = view_of(moment, self._config, self._output, self._options)
@@ -96,10 +101,14 @@ class _Replay:
         self._log = stream_log(config, options) if output == "log" else None
 
     def next_part(self, count: int) -> bytes | None:
-        """Return what is printed of the next ``count`` records; None after the last one."""
-        record, part = None, []
+        """Return what is printed of the next ``count`` records, or of fewer long ones; None after
+        the last one."""
+        record, part, size = None, [], 0
         for record in islice(self._records, count):
             part.append(self._printed(record))
+            size += len(self._lines.last)
+            if size >= _BATCH_BYTES:
+                break
         return None if record is None else b"".join(part)
 
     def end(self) -> bytes:
@@ -111,7 +120,7 @@ class _Replay:
         self.matched = self.matched or is_shown
         if self._log is not None:
             return encode_lines(list(self._log.of_record(record)))
-        return self._lines.last if is_shown or not is_of_socket(record) else b""
+        return safe_lines(self._lines.last) if is_shown or not is_of_socket(record) else b""
 
 
 class _LastLine:

@@ -47,9 +47,9 @@ def render(
 ) -> Iterator[bytes]:
     """Yield a moment in a format, in parts. ``holdings`` are those to show."""
     if output == "ndjson":
-        return _ndjson(moment, holdings)
+        return _ndjson(moment, holdings, config)
     if output == "json":
-        return _json(moment, holdings)
+        return _json(moment, holdings, config)
     if output in ("csv", "tsv"):
         return _csv(output, moment, holdings, config, options)
     return _parts(_lines(output, moment, holdings, config, options), "\n")
@@ -138,17 +138,18 @@ def _texts(name: str, rows: Sequence[Row], options: Options) -> list[str]:
     ]
 
 
-def _ndjson(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
+def _ndjson(moment: Moment, holdings: Iterable[HostHolding], config: Config) -> Iterator[bytes]:
     """Yield the records of a one-shot snapshot of each host."""
     for host, of_host in groupby(holdings, attrgetter("host")):
-        encoder = Encoder(AgentInfo(host, None, "", 0.0))
+        agent = AgentInfo(host, None, "", 0.0)
+        encoder = Encoder(agent, is_kernels=config.view.read is None)
         yield from snapshot_chunks(encoder, (one.holding for one in of_host), Filter(), moment.time)
 
 
-def _json(moment: Moment, holdings: Iterable[HostHolding]) -> Iterator[bytes]:
+def _json(moment: Moment, holdings: Iterable[HostHolding], config: Config) -> Iterator[bytes]:
     """Yield the records as one array."""
     separator = b"[\n"
-    for chunk in _ndjson(moment, holdings):
+    for chunk in _ndjson(moment, holdings, config):
         yield separator + chunk[:-1].replace(b"\n", b",\n")
         separator = b",\n"
     yield b"\n]\n" if separator == b",\n" else b"[]\n"

@@ -179,6 +179,7 @@ def test_a_recording_is_not_read_by_a_server_or_client(
         ({"network": Network(listen=LOCAL), "follow": True}, {"output": "log"}),
         ({"filter": Filter({"event": ["open"]})}, {"read": "x", "output": "log"}),
         ({}, {"read": "x", "at": 0.0, "output": "table", "sort": "pid"}),
+        ({"all": True}, {"read": "x", "output": "summary"}),
     ],
 )
 def test_valid_views(config: dict[str, Any], view: dict[str, Any]) -> None:

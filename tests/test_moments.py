@@ -85,7 +85,7 @@ def test_without_a_target_an_empty_machine_is_no_message() -> None:
 
 def test_processes_that_do_not_listen_are_no_match_of_a_port() -> None:
     client = holding(tcp(5, "ESTABLISHED", remote_addr="127.0.0.1", remote_port=1), process(9))
-    notice = "no process listens there; -o table shows the sockets"
+    notice = "no process is known to listen there; -o table shows the sockets"
     assert printed("pid", config(port=["1"]), client) == (False, b"", notice)
     assert printed("pid", config(port=["1"]), client, ONE) == (True, b"7\n", None)
     assert viewed("table", config(port=["1"]), client).matched

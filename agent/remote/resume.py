@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orjson import OPT_APPEND_NEWLINE, JSONDecodeError, dumps, loads
 
-from ..text import escape_controls
+from ..text import safe_lines
 
 
 class InvalidFeed(ValueError):
@@ -37,10 +37,7 @@ class ResumePosition:
                     raise InvalidFeed
                 _number(record["seq"])
             first, last = records[0], records[-1]
-            if not message.endswith(b"\n"):
-                message += b"\n"
-            if not message.isascii() or b"\x7f" in message:  # The agent may be of any version.
-                message = escape_controls(message.decode()).encode()
+            message = safe_lines(message)  # The agent may be of any version.
             # Later in a connection, hello means that the filters of the agent have changed.
             if is_first or first["event"] == "hello":
                 return self._start(first) + message

@@ -7,7 +7,7 @@ counted from the Unix epoch: with the pid it identifies the process among decode
 
 # No deferred annotations: typing.NamedTuple would compile each of them at import.
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -125,12 +125,17 @@ def decode(line: bytes) -> Decoded:
 # Fields of the records and their types.
 
 
+# A day from the ends of the calendar: such times are dates in every time zone, also when rounded.
+_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+
+
 @lru_cache(maxsize=512)  # All records of a poll have one time, all of a process one more.
 def _seconds(name: str, text: str) -> float:
     """Return RFC 3339 text as seconds since the Unix epoch. Raises DecodeError."""
     try:
         time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:
+        if time.tzinfo is not None and _FIRST <= time <= _LAST:
             return time.timestamp()
     except (ValueError, OverflowError):
         pass
@@ -231,6 +236,8 @@ def _owner(uid: int, user: str | None) -> Owner:
 def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     """Return the process of a socket record, its descriptors, and how many more it has."""
     pid, fds, fd_count, *rest = typed(_PROCESS, record)
+    if pid < 1:  # For kill(1) such a number is not one process.
+        raise wrong("pid", "at least 1")
     cmdline = record.get("cmdline")
     if cmdline is not None:
         if type(cmdline) is not list:
@@ -240,6 +247,10 @@ def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     if fd_count < len(fds):
         raise wrong("fd_count", "at least the length of 'fds'")
     return _process(pid, *rest, cmdline), descriptors, fd_count - len(fds)
+
+
+# Command lines may have some MiB each.
+_MAX_CACHED_CHARS = 65_536
 
 
 @lru_cache(maxsize=4096)  # The sockets of a process share it, as they do in a snapshot.
@@ -254,6 +265,9 @@ def _process(  # noqa: PLR0913, PLR0917 (the fields of a record)
     container: str | None,
     cmdline: tuple[str, ...] | None,
 ) -> Process:
+    texts = (comm, exe, cgroup, unit, container, *(cmdline or ()))
+    if sum(len(text) for text in texts if text) > _MAX_CACHED_CHARS:
+        _process.cache_clear()  # At most one such process is kept.
     started = _seconds("start_time", start_time)
     # The kernel counts in hundredths of a second.
     ticks = round(started * 100)

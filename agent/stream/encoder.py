@@ -61,8 +61,11 @@ class Encoder:
     """Encodes the records of one agent; keeps the JSON of each process. All lines end with a
     newline."""
 
-    def __init__(self, agent: AgentInfo) -> None:
+    def __init__(self, agent: AgentInfo, *, is_kernels: bool = True) -> None:
+        """``is_kernels``: addresses and words such as states are those of the kernel, and need no
+        escapes; those of records may be any text."""
         self._agent = agent
+        self._is_kernels = is_kernels
         self._host = _json(agent.host)
         self._processes: dict[int, tuple[Process, str]] = {}
 
@@ -180,7 +183,7 @@ class Encoder:
     ) -> str | None:
         """Return the end of a record, which sockets of a process with one descriptor each share;
         None where the templates do not apply."""
-        if process is None or owner is None or netns is None:
+        if process is None or owner is None or netns is None or not self._is_kernels:
             return None
         fields = {
             "fd_count": 1,

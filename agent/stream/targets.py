@@ -114,7 +114,7 @@ def _ports(word: str) -> str:
 
 # Filters with names, and how a sentence about a name that nothing has begins.
 _NOTHING = {
-    "name": "nothing is named",
+    "name": "no sockets of",
     "comm": "no sockets of a process named",
     "unit": "no sockets of the unit",
 }

@@ -173,6 +173,18 @@ def test_sockets_of_one_process_share_it() -> None:
     assert one.holding.process is two.holding.process
 
 
+@pytest.mark.parametrize(("length", "is_kept"), [(10, True), (70_000, False)])
+def test_long_command_lines_are_not_kept(length: int, is_kept: bool) -> None:
+    first, _, again = [
+        decoded(example("snapshot") | {"pid": pid, "cmdline": ["x" * length]}).value
+        for pid in (1, 2, 1)
+    ]
+    assert isinstance(first, Present)
+    assert isinstance(again, Present)
+    assert first == again
+    assert (first.holding.process is again.holding.process) == is_kept
+
+
 def test_a_pid_that_is_used_again_is_another_process() -> None:
     head = encoder.head("snapshot", 1, TIME)
     was = holding(by=process(start_time=1_700_000_000.25))
@@ -233,11 +245,17 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(event: str) -> None
         ({"pid": True}, "the field 'pid' is not a number"),
         ({"inode": 1.0}, "the field 'inode' is not a number or null"),
         ({"fds": [3, "5"]}, "the field 'fds' is not a list of numbers"),
+        ({"pid": 0}, "the field 'pid' is not at least 1"),
+        ({"pid": -1}, "the field 'pid' is not at least 1"),
         ({"fd_count": 1}, "the field 'fd_count' is not at least the length of 'fds'"),
         ({"cmdline": ["a", None]}, "the field 'cmdline' is not a list of texts"),
         ({"attribution": 1}, "the field 'attribution' is not text or null"),
         ({"time": "2026-11-28"}, "the field 'time' is not a time such as 2026-11-28T03:12:04Z"),
-        ({"time": "0001-01-01T00:00:00+23:59"}, None),
+        ({"time": "0001-01-02T00:00:00Z"}, None),
+        ({"time": "0001-01-02T00:00:00+00:01"}, "the field 'time' is not a time such as "),
+        ({"time": "9999-12-30T23:59:59.999999Z"}, None),
+        ({"time": "9999-12-30T23:59:59.999999-00:01"}, "the field 'time' is not a time such as "),
+        ({"start_time": "9999-12-31T00:00:00Z"}, "the field 'start_time' is not a time such as "),
         ({"start_time": "soon"}, "the field 'start_time' is not a time such as "),
         ({"family": "unix"}, "the field 'path' is missing"),
         ({"family": ["unix"]}, "the field 'family' is not text or null"),

@@ -128,6 +128,10 @@ def test_an_empty_snapshot() -> None:
     assert held(state(BEGAN, Present(ONE), SnapshotEnd(1), BEGAN, SnapshotEnd(0))) == []
 
 
+def test_a_resumed_stream_is_not_complete_without_what_came_before() -> None:
+    assert not state(BEGAN._replace(resumed=True)).hosts()[0].complete
+
+
 @pytest.mark.parametrize("resumed", [True, False])
 def test_a_resumed_stream_stays_complete(resumed: bool) -> None:
     again = BEGAN._replace(resumed=resumed)

@@ -194,23 +194,23 @@ ALL = (NGINX, SHARED, SSHD, HIDDEN, HELP)
         ("99999999", "no sockets of process 99999999"),
         ("7", None),
         ("nginx", None),
-        ("ngnix", "nothing is named 'ngnix'; did you mean 'nginx'? sockagent nginx"),
-        ("NGINX", "nothing is named 'NGINX'; did you mean 'nginx'? sockagent nginx"),
+        ("ngnix", "no sockets of 'ngnix'; did you mean 'nginx'? sockagent nginx"),
+        ("NGINX", "no sockets of 'NGINX'; did you mean 'nginx'? sockagent nginx"),
         ("redis-server", None),
-        ("hepl", "nothing is named 'hepl'; did you mean 'help'? sockagent name=help"),
-        ("zzzzzz", "nothing is named 'zzzzzz'"),
-        ("zz*", "nothing is named 'zz*'"),
-        ("sshd: root", ("nothing is named 'sshd: root'; did you mean 'sshd: root@pts/0'? "
+        ("hepl", "no sockets of 'hepl'; did you mean 'help'? sockagent name=help"),
+        ("zzzzzz", "no sockets of 'zzzzzz'"),
+        ("zz*", "no sockets of 'zz*'"),
+        ("sshd: root", ("no sockets of 'sshd: root'; did you mean 'sshd: root@pts/0'? "
          "sockagent 'sshd: root@pts/0'")),
         ("comm=ngin", ("no sockets of a process named 'ngin'; did you mean 'nginx'? "
          "sockagent comm=nginx")),
         ("wev.service", ("no sockets of the unit 'wev.service'; did you mean 'web.service'? "
          "sockagent unit=web.service")),
-        ("ssh.servic", ("nothing is named 'ssh.servic'; did you mean 'ssh.service'? "
+        ("ssh.servic", ("no sockets of 'ssh.servic'; did you mean 'ssh.service'? "
          "sockagent name=ssh.service")),
-        ("tcp", "nothing is named 'tcp'; it is a protocol: sockagent proto=tcp"),
-        ("close-wait", "nothing is named 'close-wait'; it is a state: sockagent state=close-wait"),
-        ("games", "nothing is named 'games'; it is a user: sockagent user=games"),
+        ("tcp", "no sockets of 'tcp'; it is a protocol: sockagent proto=tcp"),
+        ("close-wait", "no sockets of 'close-wait'; it is a state: sockagent state=close-wait"),
+        ("games", "no sockets of 'games'; it is a user: sockagent user=games"),
         (":1", None),
         ("127.0.0.2:443", "no sockets with this address; port 443 has 1: sockagent :443"),
         ("localhost:1,443", "no sockets with this address; port 443 has 1: sockagent :443"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...model import INET_FAMILIES, Holding, HostHolding, Process, Socket
-from .endpoints import ANY_ADDRESSES, is_bound_udp, unmapped
+from ...stream.filter_values import is_bound
+from .endpoints import ANY_ADDRESSES, unmapped
 from .peers import Holder, Peers
 from .rows import by_host, group
 
@@ -142,7 +143,7 @@ def _wildcards(sockets: Sequence[HostHolding]) -> _Wild:
     return {
         (socket.proto, socket.netns, socket.local_port)
         for socket in listening
-        if socket.state == "LISTEN" or is_bound_udp(socket)
+        if socket.state == "LISTEN" or is_bound(socket)
     }
 
 
@@ -155,7 +156,7 @@ def _key(holding: Holding, wild: _Wild) -> _Key:
     if socket.family not in INET_FAMILIES:
         role = _ROLES.get(socket.direction or "", OTHER)
         return (pid, role, proto, netns, socket.path or socket.local_addr, None)
-    if socket.state == "LISTEN" or is_bound_udp(socket):
+    if socket.state == "LISTEN" or is_bound(socket):
         address = None if socket.local_addr in ANY_ADDRESSES else socket.local_addr
         return (pid, LISTEN, proto, netns, address, socket.local_port)
     if socket.direction == "inbound":

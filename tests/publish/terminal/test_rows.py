@@ -43,6 +43,12 @@ def test_the_lower_pid_is_older_if_both_started_in_one_tick() -> None:
     assert row.holding.process == first
 
 
+def test_an_unknown_holder_is_not_the_oldest_one() -> None:
+    """Records may say that a socket has no known holder, and name another one."""
+    (row,) = make_rows([held(tcp(), None), held(tcp(), ONE)])
+    assert (row.process, row.others) == (ONE, 1)
+
+
 def test_every_holder_has_a_row_if_asked_for() -> None:
     found = make_rows([held(tcp(), ONE), held(tcp(), TWO)], every_holder=True)
     assert [(row.holding.process, row.others) for row in found] == [(TWO, 0), (ONE, 0)]

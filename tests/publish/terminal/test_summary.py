@@ -130,7 +130,9 @@ def test_a_process_that_calls_one_port_at_many_addresses_has_one_row() -> None:
     assert [(end.address, end.connections) for end in called(3)] == [
         ("10.1.0.0", 1), ("10.1.0.1", 1), ("10.1.0.2", 1)
     ]  # fmt: skip
-    assert [(end.address, end.connections) for end in called(200)] == [(None, 200)]
+    (end,) = called(200)
+    assert (end.address, end.connections, len(end.sources)) == (None, 200, 200)
+    assert end.states == {"ESTABLISHED": 200}
 
 
 def test_a_socket_that_several_hold_counts_once() -> None:
