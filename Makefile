@@ -3,7 +3,7 @@
 #   make run        follow the sockets of this machine; ARGS="--proto tcp" adds options
 #   make check      run the unit tests in parallel, in less than a minute; ARGS="-k feed" selects tests
 #   make test       run all tests, including those in tests/machine; ARGS="-k feed" selects tests
-#   make lint       run ruff and mypy
+#   make lint       run ruff and mypy, and tsc on the page if npm is installed
 #   make bench      compare with ss, netstat, lsof and psutil; POLLS="--soak 10" adds a soak test
 #   make man        regenerate the man page and the shell completions in share/
 #   make lock       pin the newest dependencies, with hashes, in systemd/*requirements.txt
@@ -24,7 +24,7 @@ UNITDIR ?= /etc/systemd/system
 EXAMPLES ?= $(PREFIX)/share
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
-.PHONY: help run check test lint bench man lock install uninstall deb clean FORCE
+.PHONY: help run check test lint tsc bench man lock install uninstall deb clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +43,12 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory tsc; \
+	else echo 'The page was not checked: tsc requires npm; install the Debian package npm.' >&2; fi
+
+# Checks the types in the JavaScript of the page.
+tsc: $(VENV)/node/.installed
+	@$(VENV)/node/node_modules/.bin/tsc --project tests/page
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench compare $(ARGS)
@@ -78,6 +84,12 @@ $(VENV)/.dev: $(VENV)/.installed
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml
 	@$(PIP) --editable . >&2
+	@touch $@
+
+$(VENV)/node/.installed: $(VENV)/.python tests/page/package.json
+	@mkdir -p $(@D)
+	@cp tests/page/package.json $(@D)
+	@npm install --prefix $(@D) --no-audit --no-fund --loglevel error >&2
 	@touch $@
 
 # Contains the value of PYTHON, so that another value creates the environment again. pip supports

@@ -38,6 +38,7 @@ _HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     # A browser asks each time, with the ETag of what it has, so that an upgrade shows at once.
     ("Cache-Control", "no-cache"),
+    ("Vary", "Accept-Encoding"),
 )
 # Hexadecimal digits of the hash of a file in its ETag.
 _TAG_DIGITS = 32
@@ -58,4 +59,4 @@ def asset_pages() -> dict[str, Page]:
 def asset(content_type: str, content: bytes) -> Reply:
     """Return the reply with the content of a file."""
     tag = sha256(content).hexdigest()[:_TAG_DIGITS]
-    return Reply(200, content_type, content, (*_HEADERS, ("ETag", f'"{tag}"')))
+    return Reply(200, content_type, content, (*_HEADERS, ("ETag", f'"{tag}"')), packs=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...stream.feed import Feed
@@ -11,15 +13,20 @@ PLAIN = "text/plain; charset=utf-8"
 # A poll is late when it takes longer than this many intervals and this many seconds together.
 LATE_INTERVALS, LATE_SECONDS = 2.0, 1.0
 _TAG = "ETag"
+_GZIP = "gzip"
+# Makes zlib write the format of gzip.
+_GZIP_BITS = 31
 
 
 class Reply(NamedTuple):
-    """The content of a page, with further headers."""
+    """The content of a page, with further headers. ``packs``: it is compressed for clients that
+    accept it, which a body that holds secrets must not be."""
 
     status: int
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    packs: bool = False
 
 
 class Page(NamedTuple):
@@ -32,6 +39,30 @@ class Page(NamedTuple):
 def fixed(reply: Reply, *, is_public: bool = False) -> Page:
     """Return a page whose reply is always the same."""
     return Page(lambda: reply, is_public)
+
+
+def packed(reply: Reply, accepted: Iterable[str]) -> Reply:
+    """Return the reply compressed, if it may be. ``accepted`` are the values of Accept-Encoding."""
+    if not reply.packs or not any(map(_is_gzip, ",".join(accepted).split(","))):
+        return reply
+    # The two forms of the content have different tags.
+    headers = tuple(
+        (name, f'{value[:-1]}-{_GZIP}"' if name == _TAG else value) for name, value in reply.headers
+    )
+    return reply._replace(
+        body=_compressed(reply.body), headers=(*headers, ("Content-Encoding", _GZIP)), packs=False
+    )
+
+
+def _is_gzip(encoding: str) -> bool:
+    """Return whether a part of Accept-Encoding, such as ``gzip;q=0.5``, accepts gzip."""
+    name, _, weight = encoding.replace(" ", "").lower().partition(";q=")
+    return name == _GZIP and (not weight or weight.strip("0.") != "")
+
+
+@lru_cache(maxsize=64)  # The files of the page.
+def _compressed(body: bytes) -> bytes:
+    return zlib.compress(body, wbits=_GZIP_BITS)
 
 
 def unless_known(reply: Reply, known: Iterable[str]) -> Reply:

@@ -13,7 +13,7 @@ from ...errors import TargetError, UsageError
 from ...stream.filters import Filter, is_filter
 from ...stream.targets import parse_targets
 from ..http.assets import ASSETS
-from ..http.pages import Page, Reply, unless_known
+from ..http.pages import Page, Reply, packed, unless_known
 from .access import Access, Peer
 from .rejections import Refusal
 
@@ -61,7 +61,8 @@ def route(
     if refusal is not None:
         return refusal
     if page is not None:
-        return unless_known(page.reply(), request.headers.get_all("If-None-Match"))
+        reply = packed(page.reply(), request.headers.get_all("Accept-Encoding"))
+        return unless_known(reply, request.headers.get_all("If-None-Match"))
     if not is_feed:
         paths = sorted({EVENTS_PATH, *(path for path in pages if not path.startswith(ASSETS))})
         return Refusal(404, f"not found; available are {', '.join(paths)}")

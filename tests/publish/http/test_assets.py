@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
 
 import agent.publish
 from agent.publish.http.assets import asset_pages
-from agent.publish.http.pages import Page
+from agent.publish.http.pages import Page, packed
 from agent.publish.websocket.access import Access
 
 from ..websocket.serving import HANGS_SECONDS, TOKEN, Serving, serving
@@ -24,6 +25,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding",
 }
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -82,6 +84,22 @@ async def test_a_browser_that_has_a_file_gets_no_content() -> None:
         assert (await request(running, "/", 'If-None-Match: "0"'))[0] == 200
         _, other, _ = await request(running, "/favicon.svg")
         assert other["ETag"] != first["ETag"]
+
+
+def test_the_page_is_small() -> None:
+    """What a browser loads, all in all, in KiB."""
+    bodies = [packed(page.reply(), ["gzip"]).body for page in asset_pages().values()]
+    assert sum(map(len, bodies)) <= 120 * 1024
+    for path in FOLDER.glob("*.js"):
+        assert len(path.read_text().splitlines()) <= 300, path.name
+
+
+async def test_the_page_is_compressed() -> None:
+    async with serving(pages=pages) as running:
+        status, headers, body = await request(running, "/", "Accept-Encoding: gzip, br")
+        assert (status, headers["Content-Encoding"]) == (200, "gzip")
+        assert gzip.decompress(body) == (FOLDER / "index.html").read_bytes()
+        assert headers["Content-Length"] == str(len(body))
 
 
 async def test_head_has_the_headers_of_get() -> None:

@@ -1,8 +1,9 @@
+import gzip
 from functools import partial
 
 import pytest
 
-from agent.publish.http.pages import PLAIN, Page, Reply, health, unless_known
+from agent.publish.http.pages import PLAIN, Page, Reply, health, packed, unless_known
 from agent.stream.feed import Feed
 
 from ...feeding import AGENT, ONE
@@ -53,3 +54,23 @@ def test_the_content_if_the_client_has_another_one(known: list[str]) -> None:
 def test_a_reply_without_a_tag_is_never_known() -> None:
     reply = Reply(200, PLAIN, b"text\n")
     assert unless_known(reply, ["*"]) is reply
+
+
+@pytest.mark.parametrize(
+    "accepted", [["gzip"], ["br, GZIP"], ["deflate", "gzip ; q=0.001"], ["gzip;q=1.0, *;q=0"]]
+)
+def test_content_that_may_be_is_compressed_for_who_accepts_it(accepted: list[str]) -> None:
+    reply = packed(TAGGED._replace(packs=True), accepted)
+    assert gzip.decompress(reply.body) == TAGGED.body
+    assert reply.headers == (
+        ("ETag", '"1f-gzip"'), ("Cache-Control", "no-cache"), ("Content-Encoding", "gzip")
+    )  # fmt: skip
+    assert unless_known(reply, ['"1f-gzip"']).status == 304
+    assert unless_known(reply, ['"1f"']) is reply
+
+
+@pytest.mark.parametrize("accepted", [[], [""], ["br"], ["gzip;q=0"], ["gzip; q=0.0"], ["x-gzip"]])
+def test_content_is_plain_for_others(accepted: list[str]) -> None:
+    reply = TAGGED._replace(packs=True)
+    assert packed(reply, accepted) is reply
+    assert packed(TAGGED, ["gzip"]) is TAGGED

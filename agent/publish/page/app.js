@@ -1,0 +1,266 @@
+// The page: what is put together from its parts.
+
+import { Connection } from "./connection.js";
+import { EventsView } from "./eventsview.js";
+import { listenToDrops, replay, save } from "./files.js";
+import { listenToKeys } from "./keys.js";
+import { Line } from "./line.js";
+import { MapView } from "./mapview.js";
+import { Model } from "./model.js";
+import { Pump } from "./pump.js";
+import { joinWords, splitWords } from "./query.js";
+import { keyOf } from "./records.js";
+import { recording } from "./save.js";
+import { Search } from "./search.js";
+import { Status } from "./status.js";
+import { TableView } from "./tableview.js";
+import { themeButton } from "./theme.js";
+import { TokenForm } from "./tokenform.js";
+import { TreeView } from "./treeview.js";
+import { formatView, parseView } from "./url.js";
+
+/** @typedef {import("./state.js").Row} Row */
+/** @typedef {import("./url.js").ViewName} ViewName */
+
+// In milliseconds: ages and the state of the line are shown anew so often.
+const TICK = 250;
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+class App {
+  constructor() {
+    this.view = parseView(location.search, location.hash);
+    this.model = new Model(false);
+    this.line = new Line(Date.now());
+    this.isScheduled = false;
+    this.pump = new Pump((records, bad) => {
+      this.model.take(records, this.line, Date.now());
+      this.model.bad += bad;
+      this.schedule();
+    });
+    this.tokenForm = new TokenForm(this.view.token, () => this.start());
+    this.search = new Search((words, isTyped) => this.filter(words, isTyped));
+    this.status = new Status();
+    this.connection = new Connection({
+      line: this.line,
+      pump: this.pump,
+      positions: () => this.model.state.positions(),
+      token: () => this.tokenForm.token,
+      onBegin: (isNew) => this.begin(isNew),
+      onInvalid: (words, sentence) => {
+        if (words === this.view.words) this.search.fail(sentence);
+      },
+      onChange: () => this.schedule(),
+    });
+    this.table = new TableView(({ sort, descending, columns }) => {
+      this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
+    });
+    const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
+    const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
+    this.views = {
+      table: this.table,
+      events: new EventsView((record) => this.openRow(keyOf(record))),
+      tree: new TreeView({ onSelect, onFilter }),
+      map: new MapView(onFilter),
+    };
+  }
+
+  /** Put the views into the document, and begin. */
+  run() {
+    if (this.view.token) history.replaceState(null, "", this.address());
+    for (const view of Object.values(this.views)) byId("view").append(view.element);
+    for (const button of document.querySelectorAll("#views button")) {
+      const name = /** @type {ViewName} */ (button.getAttribute("data-view"));
+      button.addEventListener("click", () => this.change({ view: name }));
+    }
+    byId("pause").addEventListener("click", () => this.pause());
+    byId("save").addEventListener("click", () => this.save());
+    byId("help-open").addEventListener("click", () => this.help());
+    themeButton(byId("theme"));
+    listenToDrops(byId("drop"), (file) => void this.replay(file.stream(), file.name));
+    listenToKeys({
+      search: () => this.search.focus(),
+      view: (view) => this.change({ view }),
+      pause: () => this.pause(),
+      help: () => this.help(),
+      escape: () => this.escape(),
+    });
+    addEventListener("popstate", () => {
+      const { words } = this.view;
+      this.view = parseView(location.search, "");
+      this.apply();
+      if (words !== this.view.words && !this.model.isReplay) this.start();
+    });
+    document.addEventListener("visibilitychange", () => this.schedule());
+    setInterval(() => this.tick(), TICK);
+    this.apply();
+    this.start();
+  }
+
+  /** Connect to the agent, or read its recording. */
+  start() {
+    this.tokenForm.show(false);
+    if (this.view.recording) void this.replayOfAgent();
+    else void this.connection.open(this.view.words);
+  }
+
+  /** A stream begins. @param {boolean} isNew */
+  begin(isNew) {
+    this.search.fail("");
+    if (isNew) this.model = new Model(false);
+  }
+
+  now() {
+    return this.model.now(Date.now());
+  }
+
+  tick() {
+    const line = this.line.state(Date.now());
+    this.model.tick(this.now(), line.kind === "cut off");
+    this.connection.check(Date.now());
+    this.status.announce(this.model.state, line, Date.now());
+    this.schedule();
+  }
+
+  schedule() {
+    if (this.isScheduled || document.hidden) return;
+    this.isScheduled = true;
+    requestAnimationFrame(() => {
+      this.isScheduled = false;
+      this.render();
+    });
+  }
+
+  /** Show what changed. While the page is paused, only the state of the line. */
+  render() {
+    const line = this.line.state(Date.now());
+    this.tokenForm.show(line.kind === "token");
+    const live = /** @type {HTMLAnchorElement} */ (byId("live"));
+    live.hidden = !this.model.isReplay || this.view.recording;
+    live.href = this.address();
+    this.status.render(this.model.state, line, this.model.rates.series(this.now()));
+    if (!line.paused) this.renderView();
+  }
+
+  renderView() {
+    if (this.model.join(() => performance.now())) this.schedule();
+    this.views[this.view.view].render(this.model, this.now());
+  }
+
+  /** Show what the address of the page says. */
+  apply() {
+    const { view, words, sort, descending, columns } = this.view;
+    for (const [name, one] of Object.entries(this.views)) {
+      if (name === view) one.show();
+      else one.hide();
+    }
+    for (const button of document.querySelectorAll("#views button")) {
+      if (button.getAttribute("data-view") === view) button.setAttribute("aria-current", "page");
+      else button.removeAttribute("aria-current");
+    }
+    if (!this.model.isReplay) this.search.set(words);
+    this.table.setChoice({ sort, descending, columns: columns.length ? columns : null });
+    this.renderView();
+    this.schedule();
+  }
+
+  /** @param {Partial<import("./url.js").View>} change @param {boolean} replaces the address */
+  change(change, replaces = false) {
+    const before = this.address();
+    const { view } = this.view;
+    this.view = { ...this.view, ...change };
+    if (this.address() === before) return;
+    if (replaces) history.replaceState(null, "", this.address());
+    else history.pushState(null, "", this.address());
+    if (view !== this.view.view) this.apply();
+  }
+
+  address() {
+    return location.pathname + formatView(this.view);
+  }
+
+  /** Subscribe to what matches. @param {string} words @param {boolean} isTyped */
+  filter(words, isTyped) {
+    this.change({ words }, isTyped);
+    if (!this.model.isReplay) void this.connection.open(words);
+  }
+
+  /** @param {string[]} added */
+  addWords(added) {
+    if (this.model.isReplay) return;
+    const words = [...new Set([...splitWords(this.view.words), ...added])];
+    this.search.set(joinWords(words));
+    this.filter(joinWords(words), false);
+  }
+
+  /** Show a row in the table, and its details. @param {string} key */
+  openRow(key) {
+    this.change({ view: "table" });
+    this.table.open(key);
+  }
+
+  escape() {
+    if (this.view.view !== "table" || !this.table.closeDetails()) this.search.clear();
+  }
+
+  pause() {
+    if (this.line.paused) this.line.resume();
+    else this.line.pause();
+    const button = byId("pause");
+    button.setAttribute("aria-pressed", String(this.line.paused));
+    button.textContent = this.line.paused ? "Go on" : "Pause";
+    this.schedule();
+  }
+
+  help() {
+    const dialog = /** @type {HTMLDialogElement} */ (byId("help"));
+    if (!dialog.open) dialog.showModal();
+  }
+
+  save() {
+    const { state, log } = this.model;
+    const time = new Date(this.now()).toISOString().slice(0, 19).replaceAll(":", "");
+    const host = [...state.hosts.keys()].join("+").replace(/[^\w.+-]/g, "_");
+    void save(`${host || "sockagent"}-${time}Z.ndjson`, recording(state, log));
+  }
+
+  /** Show a recording instead of the agent. @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream @param {string} name */
+  async replay(stream, name) {
+    this.connection.stop();
+    this.pump.clear();
+    this.search.disable();
+    this.table.closeDetails();
+    this.model = new Model(true);
+    this.line.replay(name);
+    let problem = "";
+    try {
+      await replay(stream, name, this.pump);
+    } catch {
+      problem = "; it cannot be read to its end";
+    }
+    if (this.model.bad) problem += `; ${this.model.bad} lines are no records`;
+    this.line.replay(name + problem);
+    this.schedule();
+  }
+
+  /** Show the recording that the agent serves. */
+  async replayOfAgent() {
+    const { token } = this.tokenForm;
+    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+    try {
+      const answer = await fetch("/recording", { headers, cache: "no-store", credentials: "omit" });
+      if (answer.ok && answer.body !== null) {
+        await this.replay(answer.body, "the agent's recording");
+        return;
+      }
+      this.line.refused(answer.status, (await answer.text()).trim(), Date.now(), 0);
+    } catch {
+      this.line.refused(404, "the agent cannot be reached", Date.now(), 0);
+    }
+    this.schedule();
+  }
+}
+
+export const app = new App();
+app.run();

@@ -1,0 +1,98 @@
+// What all views show: the rows, the newest events, the rates and the other ends. Pure: times are
+// arguments.
+
+import { EventLog } from "./eventlog.js";
+import { Peers } from "./peers.js";
+import { Rates } from "./rates.js";
+import { timeOf } from "./records.js";
+import { State } from "./state.js";
+
+/** @typedef {import("./records.js").AnyRecord} AnyRecord */
+/** @typedef {import("./line.js").Line} Line */
+
+// In milliseconds: how often the other ends are found anew, and for how long at a time.
+const JOIN_INTERVAL = 1000;
+const JOIN_SLICE = 6;
+
+export class Model {
+  state = new State();
+  log = new EventLog();
+  rates = new Rates();
+  peers = new Peers();
+  /** How many lines were no records. */
+  bad = 0;
+  /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
+  _lag = Infinity;
+  _joinedVersion = -1;
+  _joinedAt = -Infinity;
+  /** The other ends that are being found. @type {{peers: Peers, steps: Generator<void>} | null} */
+  _joining = null;
+
+  /** @param {boolean} isReplay whether the records are of the past */
+  constructor(isReplay) {
+    this.isReplay = isReplay;
+  }
+
+  /**
+   * Take records.
+   * @param {AnyRecord[]} records
+   * @param {Line} line
+   * @param {number} wall the time of the browser, in ms since the Unix epoch
+   */
+  take(records, line, wall) {
+    let changes = 0;
+    for (const record of records) {
+      if (record.event === "hello") line.hello(record, this.state.hosts.get(record.host), wall);
+      this.state.apply(record);
+      this.log.push(record);
+      if (record.event === "open") this.rates.open(timeOf(record));
+      else if (record.event === "close") this.rates.close(timeOf(record));
+      else if (record.event === "lost") {
+        line.lost(record, wall);
+        this.rates.gap(timeOf(record));
+      }
+      if (record.event !== "snapshot" && record.event !== "heartbeat") changes += 1;
+    }
+    const last = records.at(-1);
+    if (last !== undefined) this._lag = Math.min(this._lag, wall - timeOf(last));
+    line.received(changes, wall);
+  }
+
+  /**
+   * Return the time of the agent, in ms since the Unix epoch: ages are counted to it.
+   * @param {number} wall
+   */
+  now(wall) {
+    if (!this.isReplay) return wall - (Number.isFinite(this._lag) ? this._lag : 0);
+    const times = [...this.state.hosts.values()].map((host) => host.lastTime);
+    return times.length ? Math.max(...times) + 1000 : wall;
+  }
+
+  /** Take down the present moment for the rates. @param {number} now @param {boolean} isCutOff */
+  tick(now, isCutOff) {
+    if (isCutOff) this.rates.gap(now);
+    else this.rates.gauge(now, this.state.counts.closeWait);
+  }
+
+  /**
+   * Find the other ends, if rows have changed, for some milliseconds. Return whether there is more
+   * to do.
+   * @param {() => number} clock in ms, from any beginning
+   */
+  join(clock) {
+    const begin = clock();
+    if (this._joining === null) {
+      const { version, rows } = this.state;
+      const isEarly = this._joinedVersion >= 0 && begin < this._joinedAt + JOIN_INTERVAL;
+      if (version === this._joinedVersion || isEarly) return false;
+      const peers = new Peers();
+      this._joining = { peers, steps: peers.add(rows.values()) };
+      this._joinedVersion = version;
+      this._joinedAt = begin;
+    }
+    while (!this._joining.steps.next().done) if (clock() >= begin + JOIN_SLICE) return true;
+    this.peers = this._joining.peers;
+    this._joining = null;
+    return false;
+  }
+}

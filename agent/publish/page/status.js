@@ -1,0 +1,147 @@
+// What is always in view: the state of the line, the counts, the rates, and what is not seen.
+
+import { average } from "./rates.js";
+import { Sparkline } from "./sparkline.js";
+import { count, counted, safe } from "./text.js";
+
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./line.js").LineState} LineState */
+/** @typedef {import("./rates.js").Series} Series */
+
+// In milliseconds: how often changes are announced to a screen reader.
+const ANNOUNCE = 5000;
+// In seconds: a rate is an average, so that the number can be read.
+const AVERAGE = 10;
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/** Set the text of an element if it is another one. @param {Element} element @param {string} text */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** A number with a label before or after it. */
+class Figure {
+  /** @param {HTMLElement} parent @param {string} label */
+  constructor(parent, label) {
+    const element = document.createElement("span");
+    this._value = document.createElement("b");
+    element.append(this._value, ` ${label}`);
+    parent.append(element);
+  }
+
+  /** @param {number} value */
+  set(value) {
+    setText(this._value, count(value));
+  }
+}
+
+/** A rate: its label, its newest minute, its number. */
+class Rate {
+  /** @param {HTMLElement} parent @param {string} label */
+  constructor(parent, label) {
+    this._element = document.createElement("span");
+    this._element.className = "rate";
+    this._value = document.createElement("b");
+    this._line = new Sparkline(label);
+    this._element.append(label, this._line.element, this._value);
+    parent.append(this._element);
+  }
+
+  /** @param {(number | null)[]} series @param {number | null} value @param {boolean} isBad */
+  set(series, value, isBad = false) {
+    this._line.update(series);
+    setText(this._value, value === null ? "–" : value < 10 ? shortRate(value) : count(Math.round(value)));
+    this._element.classList.toggle("bad", isBad);
+  }
+}
+
+/** @param {number} value */
+const shortRate = (value) => (Number.isInteger(value) ? String(value) : value.toFixed(1));
+
+export class Status {
+  constructor() {
+    this._line = byId("line");
+    const counts = byId("counts");
+    this._total = new Figure(counts, "sockets");
+    this._listen = new Figure(counts, "listen");
+    this._inbound = new Figure(counts, "in");
+    this._outbound = new Figure(counts, "out");
+    const rates = byId("rates");
+    this._opens = new Rate(rates, "open/s");
+    this._closes = new Rate(rates, "close/s");
+    this._closeWait = new Rate(rates, "CLOSE_WAIT");
+    this._announcedAt = 0;
+    this._announced = "";
+    this._kind = "";
+  }
+
+  /**
+   * @param {State} state
+   * @param {LineState} line
+   * @param {Series} series
+   */
+  render(state, line, series) {
+    this._line.dataset.kind = line.kind;
+    setText(byId("line-text"), line.text + seqText(state, line));
+    setText(byId("line-notice"), line.notice);
+    document.body.classList.toggle("cut-off", line.kind === "cut off" || line.kind === "refused");
+    const { counts } = state;
+    this._total.set(counts.total);
+    this._listen.set(counts.listen);
+    this._inbound.set(counts.inbound);
+    this._outbound.set(counts.outbound);
+    this._opens.set(series.opens, average(series.opens, AVERAGE));
+    this._closes.set(series.closes, average(series.closes, AVERAGE));
+    this._closeWait.set(series.closeWait, counts.closeWait, counts.closeWait > 0);
+    setText(byId("hosts"), [...state.hosts.keys()].map(safe).join(", "));
+    const coverage = coverageText(state);
+    const element = byId("coverage");
+    setText(element, coverage);
+    element.title = coverage;
+    element.hidden = coverage === "";
+  }
+
+  /**
+   * Announce what changed: the kind of the line at once, counts after some seconds.
+   * @param {State} state
+   * @param {LineState} line
+   * @param {number} now
+   */
+  announce(state, line, now) {
+    const { counts } = state;
+    const isSame = line.kind === this._kind;
+    if (isSame && (line.paused || now - this._announcedAt < ANNOUNCE)) return;
+    const text = `${counted(counts.total, "socket")}, ${count(counts.inbound)} in, ` +
+      `${count(counts.outbound)} out`;
+    if (isSame && text === this._announced) return;
+    setText(byId("announcements"), isSame ? text : `${line.text}; ${text}`);
+    this._announcedAt = now;
+    this._announced = text;
+    this._kind = line.kind;
+  }
+}
+
+/** @param {State} state @param {LineState} line */
+function seqText(state, line) {
+  if (line.kind !== "live" || state.hosts.size !== 1) return "";
+  const [host] = state.hosts.values();
+  return host.complete ? `, seq ${count(host.seq)}` : ", the snapshot is coming";
+}
+
+/**
+ * Return a sentence about what the agents cannot see; empty if they see everything.
+ * @param {State} state
+ */
+export function coverageText(state) {
+  const sentences = [];
+  for (const { host, coverage } of state.hosts.values()) {
+    if (coverage === null || (coverage.complete && coverage.unreadable === 0)) continue;
+    const { unreadable, processes, missing } = coverage;
+    const seen = unreadable ? `${count(unreadable)} of ${counted(processes, "process")} not seen` : "";
+    const text = [seen, missing.map(safe).join("; ")].filter((part) => part !== "").join(": ");
+    sentences.push(`${state.hosts.size > 1 ? `${safe(host)}: ` : ""}${text}`);
+  }
+  return sentences.length ? `? ${sentences.join(" · ")}` : "";
+}

@@ -1,0 +1,177 @@
+// The view of the table: its rows in order, the menu of its columns, and the details of a row.
+
+import { ColumnMenu } from "./columnmenu.js";
+import { chosenColumns, COLUMNS } from "./columns.js";
+import { Details } from "./details.js";
+import { Order } from "./order.js";
+import { keyOf, timeOf } from "./records.js";
+import { Table } from "./table.js";
+
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./state.js").Row} Row */
+/** @typedef {import("./columns.js").Column} Column */
+/** @typedef {{state: State, peers: import("./peers.js").Peers | null, log: import("./eventlog.js").EventLog}} Model */
+/** @typedef {{sort: string, descending: boolean, columns: readonly string[] | null}} Choice */
+
+// Milliseconds between two orders of the rows.
+const SETTLE_INTERVAL = 250;
+const FIRST_SORT = "process";
+
+/**
+ * The table and its details. It takes the changes of the state: nothing else may take them.
+ * render() is called after changes, and at least every 250 ms, because rows also age.
+ */
+export class TableView {
+  element = document.createElement("section");
+  #onChoice;
+  #order = new Order(columnOf(FIRST_SORT), false);
+  #table;
+  #details;
+  #menu = new ColumnMenu((ids) => this.#choose({ columns: ids }));
+  /** @type {Choice} */
+  #choice = { sort: FIRST_SORT, descending: false, columns: null };
+  #columns = chosenColumns(null, false);
+  #severalHosts = false;
+  #settled = -Infinity;
+  /** What was rendered last. @type {{model: Model, now: number} | null} */
+  #last = null;
+
+  /** @param {(choice: Choice) => void} onChoice is called after a user chose the order or columns */
+  constructor(onChoice) {
+    this.#onChoice = onChoice;
+    this.element.className = "table-view";
+    this.element.setAttribute("aria-label", "Table");
+    const grid = document.createElement("div");
+    const panel = document.createElement("aside");
+    panel.setAttribute("aria-label", "Details");
+    this.#menu.setColumns(this.#columns.map(({ id }) => id));
+    this.#details = new Details(panel, {
+      onClose: () => this.closeDetails(),
+      onSelect: (row) => this.open(row.key),
+    });
+    this.#table = new Table(grid, {
+      columns: this.#columns,
+      onSelect: (row) => {
+        if (this.#details.key !== null) this.#showDetails(row);
+      },
+      onActivate: (row) => this.#showDetails(row),
+      onSort: (sort, descending) => this.#choose({ sort, descending }),
+    });
+    this.#table.setSort(FIRST_SORT, false);
+    const area = document.createElement("div");
+    area.className = "table-area";
+    area.append(grid, this.#menu.element);
+    this.element.append(area, panel);
+  }
+
+  /** Show the view. */
+  show() {
+    this.element.hidden = false;
+  }
+
+  /** Hide the view. */
+  hide() {
+    this.element.hidden = true;
+  }
+
+  /**
+   * Take the order and the columns of the address of the page. Names that are none are left out.
+   * @param {Choice} choice
+   */
+  setChoice({ sort, descending, columns }) {
+    const known = COLUMNS.has(sort) ? sort : FIRST_SORT;
+    this.#choice = { sort: known, descending, columns };
+    const column = columnOf(known);
+    if (column !== this.#order.column || descending !== this.#order.descending) {
+      this.#order.sortBy(column, descending);
+      this.#table.setSort(known, descending);
+    }
+    this.#setColumns();
+    this.#settle();
+  }
+
+  /**
+   * Select a row and show its details; of a socket that is closed those of its newest event.
+   * @param {string} key
+   */
+  open(key) {
+    const row = this.#order.get(key)?.row ?? this.#rowOfLog(key);
+    if (row === null) return;
+    this.#table.select(key);
+    this.#showDetails(row);
+  }
+
+  /** Close the details. Return whether they were open. */
+  closeDetails() {
+    const wasOpen = this.#details.key !== null;
+    this.#details.hide();
+    if (wasOpen) this.#table.focus();
+    return wasOpen;
+  }
+
+  /**
+   * Show the rows of the state.
+   * @param {Model} model
+   * @param {number} now in ms since the Unix epoch: ages are counted to it
+   */
+  render(model, now) {
+    this.#last = { model, now };
+    const { state } = model;
+    const time = performance.now();
+    this.#order.take(state.takeChanges(), state.rows, time);
+    if (state.hosts.size > 1 !== this.#severalHosts) {
+      this.#severalHosts = state.hosts.size > 1;
+      this.#setColumns();
+    }
+    if (time >= this.#table.heldUntil && time >= this.#settled + SETTLE_INTERVAL) this.#settle();
+    this.#table.update(this.#context());
+    this.#details.render(model, now);
+  }
+
+  /** @param {Partial<Choice>} change */
+  #choose(change) {
+    this.setChoice({ ...this.#choice, ...change });
+    this.#onChoice(this.#choice);
+  }
+
+  #setColumns() {
+    const columns = chosenColumns(this.#choice.columns, this.#severalHosts);
+    if (columns.length === this.#columns.length && columns.every((c, i) => c === this.#columns[i])) {
+      return;
+    }
+    this.#columns = columns;
+    this.#menu.setColumns(columns.map(({ id }) => id));
+    this.#table.setColumns(columns);
+  }
+
+  #settle() {
+    this.#settled = performance.now();
+    const isNew = this.#order.settle(this.#settled, this.#context());
+    if (isNew) this.#table.setRows(this.#order.entries);
+  }
+
+  /** @returns {import("./columns.js").Context} */
+  #context() {
+    const peers = this.#last?.model.peers ?? null;
+    const peerOf = (/** @type {Row} */ row) => peers?.of(row).row ?? null;
+    return { now: this.#last?.now ?? 0, peerOf };
+  }
+
+  /** @param {string} key @returns {Row | null} */
+  #rowOfLog(key) {
+    const found = this.#last?.model.log.newest(1, (record) => keyOf(record) === key) ?? [];
+    const record = found.at(0);
+    return record === undefined ? null : { key, record, since: null, changed: timeOf(record) };
+  }
+
+  /** @param {Row} row */
+  #showDetails(row) {
+    this.#details.show(row);
+    if (this.#last !== null) this.#details.render(this.#last.model, this.#last.now);
+  }
+}
+
+/** @param {string} id @returns {Column} */
+function columnOf(id) {
+  return /** @type {Column} */ (COLUMNS.get(id));
+}
