@@ -235,7 +235,8 @@ def _match(config: Config, feed: Feed) -> MatchPublisher | None:
         return None
     from .publish.terminal.publisher import MatchPublisher
 
-    return MatchPublisher(feed, config.filter, once=config.view.quiet)
+    chosen = config.filter.of_host(host_name())
+    return MatchPublisher(feed, chosen, once=config.view.quiet)
 
 
 def _printer(config: Config, output: str, feed: Feed) -> Publisher:

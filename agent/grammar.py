@@ -70,6 +70,7 @@ _FILTERS = {
     "netns": ("INODE", "Sockets in the network namespace with this inode."),
     "direction": ("DIR", "inbound, outbound, listen, or bound (UDP without a peer)."),
     "scope": ("SCOPE", "external (IP without loopback) or local."),
+    "host": ("HOST", "Sockets of the hosts with this name."),
     "event": ("EVENT", "Socket records to report: snapshot, open, update, close (default all)."),
 }
 

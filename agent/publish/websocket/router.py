@@ -11,6 +11,7 @@ from websockets.http11 import Request
 
 from ...errors import UsageError
 from ...stream.filters import Filter, is_filter
+from ...stream.publication import Positions
 from ..http.pages import Page, Reply
 from .access import Access, Peer
 from .rejections import Refusal
@@ -18,18 +19,18 @@ from .rejections import Refusal
 EVENTS_PATH = "/events"
 # Pages that are served without a token.
 PUBLIC_PATHS = frozenset({"/healthz"})
-MAX_PARAMETERS = 100
+MAX_PARAMETERS = 500
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
 _STREAM_PARAMETERS = ("epoch", "since", "snapshot")
 
 
 class SubscriptionQuery(NamedTuple):
-    """A requested subscription. ``resume`` is the (epoch, seq) after which to resume; ``snapshot``
-    is whether a snapshot is sent where the stream cannot resume."""
+    """A requested subscription. ``resume`` has an (epoch, seq) of each host after which to resume;
+    ``snapshot`` is whether a snapshot is sent where the stream cannot resume."""
 
     filter: Filter
-    resume: tuple[str, int] | None = None
+    resume: Positions = ()
     snapshot: bool = True
 
 
@@ -80,11 +81,10 @@ def parse_query(query: str) -> SubscriptionQuery:
         if not is_filter(name) and name not in _STREAM_PARAMETERS:
             raise UsageError(name, "unknown parameter")
         values.setdefault(name, []).append(value)
-    for name in _STREAM_PARAMETERS:
-        if len(values.get(name, [])) > 1:
-            raise UsageError(name, "given more than once")
-    resume = _parse_resume(*(values.pop(name, [None])[0] for name in ("epoch", "since")))
-    snapshot = values.pop("snapshot", ["1"])[0]
+    resume = _parse_resume(values.pop("epoch", []), values.pop("since", []))
+    snapshot, *more = values.pop("snapshot", ["1"])
+    if more:
+        raise UsageError("snapshot", "given more than once")
     if snapshot not in ("0", "1"):
         raise UsageError("snapshot", "expected 0 or 1")
     if sum(value.count(",") + 1 for given in values.values() for value in given) > MAX_VALUES:
@@ -92,12 +92,14 @@ def parse_query(query: str) -> SubscriptionQuery:
     return SubscriptionQuery(Filter(values), resume, snapshot == "1")
 
 
-def _parse_resume(epoch: str | None, since: str | None) -> tuple[str, int] | None:
-    if epoch is None and since is None:
-        return None
-    if epoch is None or since is None:
-        missing, given = ("epoch", "since") if epoch is None else ("since", "epoch")
-        raise UsageError(missing, f"required together with {given}")
-    if not (since.isascii() and since.isdigit() and len(since) <= 18):
-        raise UsageError("since", f"invalid number {since!r}; expected the seq of a record")
-    return epoch, int(since)
+def _parse_resume(epochs: list[str], numbers: list[str]) -> Positions:
+    """Return the pairs of the first epoch and the first number, the second ones, and so on."""
+    if len(epochs) != len(numbers):
+        missing, given = ("epoch", "since") if len(epochs) < len(numbers) else ("since", "epoch")
+        raise UsageError(missing, f"required together with each {given}")
+    if len(set(epochs)) < len(epochs):
+        raise UsageError("epoch", "the same epoch is given twice")
+    for since in numbers:
+        if not (since.isascii() and since.isdigit() and len(since) <= 18):
+            raise UsageError("since", f"invalid number {since!r}; expected the seq of a record")
+    return tuple(zip(epochs, map(int, numbers), strict=True))

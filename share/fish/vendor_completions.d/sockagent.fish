@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --help --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -143,6 +143,7 @@ complete -c sockagent -n _shtab_sockagent_using -l container -x -d 'Processes of
 complete -c sockagent -n _shtab_sockagent_using -l netns -x -d 'Sockets in the network namespace with this inode.'
 complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen bound" -d 'inbound, outbound, listen, or bound (UDP without a peer).'
 complete -c sockagent -n _shtab_sockagent_using -l scope -xka "external local" -d 'external (IP without loopback) or local.'
+complete -c sockagent -n _shtab_sockagent_using -l host -x -d 'Sockets of the hosts with this name.'
 complete -c sockagent -n _shtab_sockagent_using -l event -xka "snapshot open update close" -d 'Socket records to report: snapshot, open, update, close (default all).'
 
 function _sockagent_events
