@@ -113,8 +113,10 @@ def test_valid_networks(settings: dict[str, Any]) -> None:
         ({"allow_host": ("h",), "connect": ("ws://h",)}, "allow-host"),
         ({"connect_token_file": "t", "listen": LOCAL}, "connect-token-file"),
         ({"connect_tls_cert": "c", "connect": ("ws://h",)}, "connect-tls-key"),
-        ({"token_file": "t", "connect_token_file": "u", "connect": ("ws://h",)},
-         "connect-token-file"),
+        (
+            {"token_file": "t", "connect_token_file": "u", "connect": ("ws://h",)},
+            "connect-token-file",
+        ),
         ({"connect": ("http://h",)}, "connect"),
         ({"connect": ("h:1",)}, "connect"),
         ({"connect": ("ws://",)}, "connect"),
