@@ -132,7 +132,7 @@ class RecordingOutput:
                 self.matched = self.matched or is_shown
                 if log_lines is not None:
                     printed.append(encode_lines(list(log_lines.of_record(record))))
-                elif is_shown or not is_of_socket(record):
+                elif is_shown or (not is_of_socket(record) and chosen.matches_host(record.host)):
                     printed.append(lines.last)
             return record is not None, b"".join(printed)
 

@@ -30,6 +30,8 @@ from .resume import MAX_HOSTS, InvalidFeed
 HISTORY_SECONDS = 5.0
 # The agent drops old changes while they are asked for.
 _HISTORY_ATTEMPTS = 3
+# Records that are decoded in one turn of the event loop, in 5 ms or so.
+_DECODED_PER_TURN = 100
 # Time between attempts that will most likely fail in the same way: a wrong token, or no agent.
 FINAL_SECONDS = 30.0
 # The same failure of an agent is logged again after so many seconds.
@@ -114,8 +116,13 @@ class _MirrorReceiver:
             self._link = self._link._replace(connected=True, since=now)
         self._link = self._link._replace(heard_at=now)
         try:
-            for host, records in groupby(_decoded(message), attrgetter("host")):
-                await self._apply(host, list(records))
+            records: list[Decoded] = []
+            for record in _decoded(message):
+                records.append(record)
+                if len(records) % _DECODED_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            for host, of_host in groupby(records, attrgetter("host")):
+                await self._apply(host, list(of_host))
         except (DecodeError, InvalidStream) as error:
             raise InvalidFeed(f"disconnected because of what it sends: {error}") from error
         await asyncio.sleep(0)  # Several messages may be there: others have their turn.
