@@ -76,7 +76,7 @@ def _describe(relay: Relay, registry: Registry) -> str:
 
 def _pages(relay: Relay, registry: Registry) -> dict[str, Page]:
     metrics = relay_metrics(relay.merged, registry)
-    return {"/healthz": partial(_health, relay), "/metrics": metrics}
+    return {"/healthz": Page(partial(_health, relay), is_public=True), "/metrics": metrics}
 
 
 def _health(relay: Relay) -> Reply:

@@ -9,7 +9,7 @@ import pytest
 
 from agent import secrets as secrets_module
 from agent.address import parse_address
-from agent.config import Network
+from agent.config import LocalPage, Network
 from agent.errors import ConfigFailure
 from agent.secrets import access_rules, client_tls, client_token, server_tls
 
@@ -48,6 +48,11 @@ def test_tokens_are_read_from_a_file(token_file: Path, logged: list[str]) -> Non
     access = access_rules(Network(listen=LISTEN, token_file=str(token_file)))
     assert access.tokens == (TOKEN, "another-token-0123")
     assert logged == []
+
+
+def test_a_local_page_has_a_token_of_its_own() -> None:
+    page = LocalPage(TOKEN)
+    assert access_rules(Network(listen=LISTEN, local_page=page)).tokens == (TOKEN,)
 
 
 def test_a_world_readable_token_file_is_warned_of(token_file: Path, logged: list[str]) -> None:

@@ -90,7 +90,7 @@ complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'D
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l schema -d 'Print the JSON Schema of the records and exit.'
-complete -c sockagent -n _shtab_sockagent_using -l version -d 'Print the version and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s V -l version -d 'Print the version and exit.'
 complete -c sockagent -n _shtab_sockagent_using -s o -l output -xka "ndjson json summary table wide log csv tsv pid" -d 'Print ndjson, json, summary, table, wide, log, csv, tsv or pid.'
 complete -c sockagent -n _shtab_sockagent_using -l columns -x -d 'Print these columns, separated by commas: any fields of the records.'
 complete -c sockagent -n _shtab_sockagent_using -l sort -x -d 'Sort by a column; -COLUMN: the largest first.'
@@ -116,6 +116,7 @@ complete -c sockagent -n _shtab_sockagent_using -l tls-key -xka "(_sockagent_fil
 complete -c sockagent -n _shtab_sockagent_using -l tls-ca -xka "(_sockagent_files)" -d 'Require that this CA signed the certificate of the other side (PEM).'
 complete -c sockagent -n _shtab_sockagent_using -l allow-host -x -d 'Accept requests for this host name, for example that of a proxy.'
 complete -c sockagent -n _shtab_sockagent_using -l allow-origin -x -d 'Accept requests of web pages from this origin, for example https://dash.example.'
+complete -c sockagent -n _shtab_sockagent_using -l no-page -d 'Do not serve the page for browsers.'
 complete -c sockagent -n _shtab_sockagent_using -l insecure -d 'Allow remote clients without token or TLS.'
 complete -c sockagent -n _shtab_sockagent_using -l socket-mode -x -d 'Mode of the file of a unix socket (default 600).'
 complete -c sockagent -n _shtab_sockagent_using -l max-clients -x -d 'Accept up to N clients (default 1000).'
@@ -156,5 +157,7 @@ function _sockagent_events
 end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page   -d 'Show the sockets in a browser.'
+complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
 complete -c sockagent -f -n '_sockagent_events events enable' -l udp   -d 'Also record which process sends UDP datagrams.'
