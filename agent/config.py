@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .address import ListenAddress
 from .errors import UsageError
@@ -38,8 +39,19 @@ _READ_SETTINGS = (
     "interval", "sweep", "stats", "all", "cmdline", "proc", "source", "events", "events_udp",
     *_USER_LIMIT_SETTINGS,
 )  # fmt: skip
-# Settings of a server that are settings of a client, too.
-_CLIENT_SETTINGS = frozenset({"token_file", "tls_cert", "tls_key", "tls_ca"})
+# Settings of a server that are settings of a client, too. A relay is both: they are those of its
+# server, and with connect_ before the name those of its client.
+_CLIENT_SETTINGS = ("token_file", "tls_cert", "tls_key", "tls_ca")
+_CONNECT_SETTINGS = tuple(f"connect_{name}" for name in _CLIENT_SETTINGS)
+
+
+class ClientFiles(NamedTuple):
+    """The files of the client that follows remote agents; None: not set."""
+
+    token_file: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    tls_ca: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +69,8 @@ def _option(setting: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Settings of the WebSocket server, or of the client that follows remote agents. Files are
-    given by path. Raises UsageError."""
+    """Settings of the WebSocket server, of the client that follows remote agents, or of a relay,
+    which is both. Files are given by path. Raises UsageError."""
 
     listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.
@@ -66,6 +78,10 @@ class Network:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_ca: str | None = None
+    connect_token_file: str | None = None
+    connect_tls_cert: str | None = None
+    connect_tls_key: str | None = None
+    connect_tls_ca: str | None = None
     filter_file: str | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -78,13 +94,13 @@ class Network:
     max_handshakes: int = 200
 
     def __post_init__(self) -> None:
-        if self.listen and self.connect:
-            raise UsageError("connect", "cannot be combined with --listen")
         self._check_role()
         self._check_names()
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing, given = ("tls-cert", "tls-key") if self.tls_key else ("tls-key", "tls-cert")
-            raise UsageError(missing, f"required with --{given}")
+        for prefix in ("", "connect_"):
+            cert, key = f"{prefix}tls_cert", f"{prefix}tls_key"
+            for missing, given in ((cert, key), (key, cert)):
+                if getattr(self, missing) is None and getattr(self, given) is not None:
+                    raise UsageError(_option(missing), f"required with --{_option(given)}")
         if self.listen and self.tls_ca is not None and self.tls_cert is None:
             raise UsageError("tls-ca", "requires --tls-cert and --tls-key")
         for name in ("max_clients", "max_clients_per_address", "max_handshakes"):
@@ -101,12 +117,26 @@ class Network:
     def _check_role(self) -> None:
         """Check that each setting belongs to the role of this agent, server or client."""
         for name, setting in Network.__dataclass_fields__.items():
-            is_for_client = name in _CLIENT_SETTINGS
-            if self.listen or name in ("listen", "connect") or (self.connect and is_for_client):
+            if getattr(self, name) == setting.default or name in ("listen", "connect"):
                 continue
-            if getattr(self, name) != setting.default:
-                role = "--listen or --connect" if is_for_client else "--listen"
+            if name in _CONNECT_SETTINGS:
+                if not self.connect:
+                    raise UsageError(_option(name), "requires --connect")
+                other = name.removeprefix("connect_")
+                if not self.listen and getattr(self, other) is not None:
+                    raise UsageError(_option(name), f"cannot be combined with --{_option(other)}")
+            elif not (self.listen or (self.connect and name in _CLIENT_SETTINGS)):
+                role = "--listen or --connect" if name in _CLIENT_SETTINGS else "--listen"
                 raise UsageError(_option(name), f"requires {role}")
+
+    @property
+    def client(self) -> ClientFiles:
+        """The files of the client."""
+        own = ClientFiles(*(getattr(self, name) for name in _CONNECT_SETTINGS))
+        if self.listen:
+            return own
+        shared = (getattr(self, name) for name in _CLIENT_SETTINGS)
+        return ClientFiles(*(one or other for one, other in zip(own, shared, strict=True)))
 
     def _check_names(self) -> None:
         if len(set(self.connect)) < len(self.connect):
@@ -273,7 +303,8 @@ class Config:
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""
         view = self.view
-        is_stream = self.follow or bool(self.network.connect)
+        is_relay = bool(self.network.connect and self.network.listen)
+        is_stream = self.follow or (bool(self.network.connect) and not is_relay)
         if view.timeout is not None and not is_stream:
             raise UsageError("timeout", "ends --follow; add --follow")
         if not self.is_continuous:

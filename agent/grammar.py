@@ -42,6 +42,11 @@ _USER_LIMITS = {
     "namespaces": "Delay reading the network namespaces of a user who is in more than N "
     "(default 64); root is exempt.",
 }
+_CONNECT_TLS = {
+    "cert": "Certificate to present to the agents of --connect (PEM).",
+    "key": "Key of that certificate (PEM).",
+    "ca": "CA that signed the certificates of the agents of --connect (PEM).",
+}
 # Options without a value: the filter, its values, and what they select.
 _SHORT = {
     "-t": ("proto", "tcp", "TCP sockets."),
@@ -70,6 +75,7 @@ _FILTERS = {
     "netns": ("INODE", "Sockets in the network namespace with this inode."),
     "direction": ("DIR", "inbound, outbound, listen, or bound (UDP without a peer)."),
     "scope": ("SCOPE", "external (IP without loopback) or local."),
+    "host": ("HOST", "Sockets of the hosts with this name."),
     "event": ("EVENT", "Socket records to report: snapshot, open, update, close (default all)."),
 }
 
@@ -272,9 +278,17 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--listen", action="append", metavar="ADDR",
         help="Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.")  # fmt: skip
     add("--connect", action="append", metavar="URL",
-        help="Print the records of the agent at URL, for example ws://HOST:PORT.")  # fmt: skip
+        help="Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, "
+        "serve those of all URLs as one stream.",
+    )  # fmt: skip
     add("--token-file", metavar="PATH",
         help="File of tokens, one on each line; a client must send one of them.")  # fmt: skip
+    add("--connect-token-file", metavar="PATH",
+        help="Send the first token in this file to the agents of --connect; with --listen, where "
+        "--token-file is for clients.",
+    )  # fmt: skip
+    for name, text in _CONNECT_TLS.items():
+        add(f"--connect-tls-{name}", metavar="PATH", help=text)
     add("--filter-file", metavar="PATH",
         help="Limit what clients see to the filters in a file, such as proto=tcp.")  # fmt: skip
     add("--tls-cert", metavar="PATH", help="Certificate of this side, with its chain (PEM).")

@@ -120,7 +120,9 @@ class _Replay:
         self.matched = self.matched or is_shown
         if self._log is not None:
             return encode_lines(list(self._log.of_record(record)))
-        return safe_lines(self._lines.last) if is_shown or not is_of_socket(record) else b""
+        if not is_shown and (is_of_socket(record) or not self._filter.matches_host(record.host)):
+            return b""
+        return safe_lines(self._lines.last)
 
 
 class _LastLine:

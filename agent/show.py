@@ -39,7 +39,9 @@ def shown(moment: Moment, chosen: Filter) -> Sequence[HostHolding]:
     """Return the holdings that pass a filter."""
     if chosen.passes_all:
         return moment.holdings
-    return [one for one in moment.holdings if chosen.matches(one.holding)]
+    hosts = {one.host for one in moment.holdings}
+    matches = {host: chosen.of_host(host).matches for host in hosts}
+    return [one for one in moment.holdings if matches[one.host](one.holding)]
 
 
 def render(

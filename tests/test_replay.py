@@ -313,6 +313,23 @@ def test_several_hosts(tmp_path: Path, output: str) -> None:
     assert data == path.read_bytes()
 
 
+@pytest.mark.parametrize("output", ["ndjson", "log", "json"])
+def test_the_filter_of_hosts(tmp_path: Path, output: str) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(churn("a") + churn("b"))
+    matched, data = of_file(path, output, {"host": ["b*"]})
+    assert matched
+    if output == "json":
+        assert [one["host"] for one in json.loads(data)] == ["b", "b"]
+    elif output == "ndjson":
+        assert data == churn("b")
+    else:
+        lines = data.decode().splitlines()
+        assert lines[0] == "b: 2 sockets of 1 process"
+        assert len(lines) == 5
+    assert of_file(path, output, {"host": ["c"]})[0] is False
+
+
 # Damage.
 
 

@@ -60,7 +60,8 @@ class SnapshotEnd(NamedTuple):
 
 class Began(NamedTuple):
     """A stream began. ``interval`` is in seconds; ``resumed``: it continues an earlier one, and no
-    snapshot follows."""
+    snapshot follows. ``oldest`` is the smallest number after which it can be resumed, None if the
+    agent does not say."""
 
     coverage: Coverage
     epoch: str
@@ -68,6 +69,7 @@ class Began(NamedTuple):
     version: str
     boot_id: str | None
     interval: float
+    oldest: int | None = None
 
 
 class Dropped(NamedTuple):
@@ -79,9 +81,9 @@ class Dropped(NamedTuple):
 
 
 class Alive(NamedTuple):
-    """Nothing happened for a while; ``stats`` is what the agent's polls cost."""
+    """Nothing happened for a while; ``stats`` is what the agent's polls cost, None if unknown."""
 
-    stats: PollSummary
+    stats: PollSummary | None
 
 
 class Other(NamedTuple):
@@ -178,7 +180,8 @@ _HELLO = Fields(epoch=TEXT, resumed=FLAG, version=TEXT, boot_id=TEXT_OR_NULL, in
 _END = Fields(count=NUMBER)
 _LOST = Fields(**{"from": NUMBER, "to": NUMBER_OR_NULL})
 _STATS = Fields(**{
-    name: NUMBER if kind is int else AMOUNT for name, kind in PollSummary.__annotations__.items()
+    name: NUMBER_OR_NULL if kind is int else AMOUNT_OR_NULL
+    for name, kind in PollSummary.__annotations__.items()
 })  # fmt: skip
 
 
@@ -321,7 +324,10 @@ def _coverage(record: Json, _time: float) -> Coverage:
 
 
 def _began(record: Json, time: float) -> Began:
-    return Began(_coverage(record, time), *typed(_HELLO, record))
+    oldest = record.get("oldest")
+    if oldest is not None and type(oldest) is not int:
+        raise wrong("oldest", "a number")
+    return Began(_coverage(record, time), *typed(_HELLO, record))._replace(oldest=oldest)
 
 
 def _snapshot_end(record: Json, _time: float) -> SnapshotEnd:
@@ -334,7 +340,8 @@ def _lost(record: Json, _time: float) -> Dropped:
 
 
 def _heartbeat(record: Json, _time: float) -> Alive:
-    return Alive(PollSummary(*typed(_STATS, record)))
+    figures = typed(_STATS, record)
+    return Alive(None if None in figures else PollSummary(*figures))
 
 
 _DECODERS: dict[str, Callable[[Json, float], Value]] = {

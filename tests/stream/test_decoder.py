@@ -140,10 +140,10 @@ def test_an_update_of_a_listener_that_no_longer_listens() -> None:
     assert (found.before.fds, found.holding.fds) == ((3, 4), (3,))
 
 
-@given(coverage=coverages, resumed=st.booleans())
-def test_records_of_the_stream(coverage: Coverage, resumed: bool) -> None:
-    hello = decode(encoder.hello(7, TIME, coverage, resumed=resumed))
-    began = Began(coverage, "epoch", resumed, __version__, "boot", 1.0)
+@given(coverage=coverages, resumed=st.booleans(), oldest=st.integers(0, 7))
+def test_records_of_the_stream(coverage: Coverage, resumed: bool, oldest: int) -> None:
+    hello = decode(encoder.hello(7, TIME, coverage, resumed=resumed, oldest=oldest))
+    began = Began(coverage, "epoch", resumed, __version__, "boot", 1.0, oldest)
     assert hello == Decoded("host", 7, TIME, began)
     assert decode(encoder.delta(coverage, 8, TIME)) == Decoded("host", 8, TIME, coverage)
     assert decode(encoder.snapshot_end(8, TIME, 3)).value == SnapshotEnd(3)
@@ -153,6 +153,18 @@ def test_records_of_the_stream(coverage: Coverage, resumed: bool) -> None:
 @given(figures=stats)
 def test_a_heartbeat(figures: PollSummary) -> None:
     assert decode(encoder.heartbeat(1, TIME, figures)).value == Alive(figures)
+
+
+def test_a_heartbeat_without_figures() -> None:
+    assert decode(encoder.heartbeat(1, TIME, None)).value == Alive(None)
+
+
+def test_an_older_agent_does_not_say_what_it_can_resume() -> None:
+    record = example("hello")
+    del record["oldest"]
+    began = decoded(record).value
+    assert isinstance(began, Began)
+    assert began.oldest is None
 
 
 def test_the_lost_record_of_the_client_after_a_restart() -> None:
@@ -223,6 +235,7 @@ def test_unknown_fields_and_events_are_tolerated() -> None:
 
 # Fields that the value of a record does not have.
 IGNORED = {"schema", "complete", "events"}
+OPTIONAL = {"cmdline", "oldest"}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +245,7 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(event: str) -> None
     record = example(event)
     for name in record.keys() - IGNORED:
         rest = {other: value for other, value in record.items() if other != name}
-        if name != "cmdline":
+        if name not in OPTIONAL:
             with pytest.raises(DecodeError, match=f"^the field '{name}' is missing$"):
                 decoded(rest)
         with pytest.raises(DecodeError, match=f"^the field '{name}' is not "):
