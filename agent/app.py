@@ -15,10 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from .config import Config
-from .errors import ConfigFailure, RuntimeFailure
+from .errors import RuntimeFailure
 from .kernel.procfs.forked_scan import ForkedScan
 from .kernel.procfs.scanner import ProcessScanner
-from .log import LoopErrorReporter, capture_libraries, finish, log
+from .log import LoopErrorReporter, capture_libraries, finish
 from .model import Coverage, Holding
 from .output import choose_format, is_terminal, view_options
 from .preflight import (
@@ -27,7 +27,7 @@ from .preflight import (
     warn,
 )
 from .publish.stdout import STDOUT, StdoutPublisher, publish
-from .signals import handle_reload, handle_stop
+from .signals import handle_stop
 from .snapshot.oneshot import take_snapshot
 from .snapshot.poller import Poller
 from .sources import Machine, host_name, open_procfs, open_trace, table_and_event_sources
@@ -38,8 +38,6 @@ if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes
     from .publish import Publisher
     from .publish.terminal.publisher import MatchPublisher
     from .service.handover import SavedState
-    from .service.status import ServiceStatus
-    from .serving import ConfiguredServer
     from .snapshot.trace_events import TraceEvents
     from .stream.feed import Feed
 
@@ -80,6 +78,10 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
             await _serve_recording(config, view.read, stop)
             return False
         output = choose_format(config, os.environ, is_terminal=is_terminal())
+        if config.network.connect and config.network.listen:
+            from .relaying import relay
+
+            return await relay(config, output, stop)
         if config.is_continuous and not config.network.connect:
             return await _follow(config, output, stop)
         if output == "ndjson" and not view.answers and view.read is None:
@@ -135,14 +137,10 @@ async def _serve_recording(config: Config, path: str, stop: asyncio.Event) -> No
 
 def _remote_feeds(config: Config) -> AsyncIterator[bytes]:
     """Return the merged records of the remote agents. Raises ConfigFailure."""
-    from .remote.client import follow_all, remote_agents
-    from .secrets import client_tls, client_token
+    from .remote.client import follow_all
+    from .remotes import configured_remotes
 
-    urls = config.network.connect
-    token = client_token(config.network)
-    has_tls = any(url.startswith("wss:") for url in urls)
-    tls = client_tls(config.network) if has_tls else None
-    return follow_all(remote_agents(urls, config.filter, token, tls))
+    return follow_all(configured_remotes(config.network, config.filter))
 
 
 async def _ndjson(config: Config, scan: ForkedScan | None) -> AsyncIterator[bytes]:
@@ -174,7 +172,7 @@ def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
     """Return what is printed other than NDJSON of this machine. Raises UsageError."""
     options = view_options(config, output, os.environ)
     if config.view.read is not None:
-        from .outputs import RecordingOutput
+        from .replay import RecordingOutput
 
         return RecordingOutput(config.view.read, config, output, options)
     if config.network.connect:
@@ -212,6 +210,8 @@ async def _publish(
     RuntimeFailure and ConfigFailure."""
     scanner, machine = opened
     from .follow import Follower, log_stats
+    from .running import run_publishers, service_of, subscribers_of
+    from .service.status import describe_agent
 
     tables, events = table_and_event_sources(config, scanner.procfs)
     passed, saved = _passed_by_systemd(machine) if config.network.listen else ({}, None)
@@ -219,16 +219,17 @@ async def _publish(
     server = None
     publishers: list[Publisher] = []
     if config.network.listen:
-        from .serving import ConfiguredServer
+        from .serving import ConfiguredServer, agent_pages
 
-        server = ConfiguredServer(config, feed, passed)
+        pages = partial(agent_pages, feed, config.interval)
+        server = ConfiguredServer(config, feed, passed, pages)
         publishers.append(server.server)
     match = _match(config, feed)
     if match is not None:
         publishers.append(match)
     if config.follow and not config.view.quiet:
         publishers.append(_printer(config, output, feed))
-    service = _service(config, feed, server)
+    service = service_of(partial(describe_agent, feed, subscribers_of(server)), config, server)
     report = service.report_progress
     poller = Poller(
         scanner,
@@ -243,19 +244,7 @@ async def _publish(
     work = [follower.run(config.interval)]
     if config.stats is not None:
         work.append(log_stats(feed.stats, config.stats))
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(publisher.run()) for publisher in publishers]
-        working = [group.create_task(coroutine) for coroutine in work]
-        stopping = group.create_task(stop.wait())
-        await asyncio.wait((*running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (*working, stopping):
-            task.cancel()
-        feed.stop()
-        service.report_stopping()
-        for publisher in publishers:
-            await publisher.stop()
-        for task in running:
-            task.cancel()
+    await run_publishers(publishers, work, feed, service, stop)
     service.store_state(follower.state(), machine)
     return match is not None and match.matched
 
@@ -266,7 +255,8 @@ def _match(config: Config, feed: Feed) -> MatchPublisher | None:
         return None
     from .publish.terminal.publisher import MatchPublisher
 
-    return MatchPublisher(feed, config.filter, once=config.view.quiet)
+    chosen = config.filter.of_host(host_name())
+    return MatchPublisher(feed, chosen, once=config.view.quiet)
 
 
 def _printer(config: Config, output: str, feed: Feed) -> Publisher:
@@ -298,21 +288,6 @@ def _new_epoch() -> str:
     return os.urandom(8).hex()
 
 
-def _service(config: Config, feed: Feed, server: ConfiguredServer | None) -> ServiceStatus:
-    """Return the connection to systemd, which a server has; let SIGHUP reload the server."""
-    from .service.sd_notify import Notifier
-    from .service.status import ServiceStatus
-
-    def subscriber_count() -> int:
-        return 0 if server is None else server.registry.subscriber_count
-
-    notifier = Notifier({} if server is None else os.environ)
-    service = ServiceStatus(notifier, feed, subscriber_count, config.interval)
-    if server is not None and config.network.local_page is None:
-        handle_reload(asyncio.get_running_loop(), partial(_reload, server, service))
-    return service
-
-
 def _passed_by_systemd(machine: Machine) -> tuple[dict[str, list[int]], SavedState | None]:
     """Return the sockets that systemd passed, and the state that an earlier run saved."""
     from .service.handover import FD_NAME, load
@@ -324,16 +299,3 @@ def _passed_by_systemd(machine: Machine) -> tuple[dict[str, list[int]], SavedSta
         saved = load(descriptor, machine)
         os.close(descriptor)
     return passed, saved
-
-
-def _reload(server: ConfiguredServer, service: ServiceStatus) -> None:
-    """Read the server's files again, and report the outcome on stderr and to systemd."""
-    service.report_reloading()
-    try:
-        server.reload()
-    except ConfigFailure as error:
-        log(f"reload failed, the configuration is unchanged: {error}")
-        service.report_reloaded(str(error))
-    else:
-        log("tokens, certificates and filters reloaded")
-        service.report_reloaded()

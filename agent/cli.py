@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
-    SEE_HELP,
     CommandError,
     ConfigFailure,
     RuntimeFailure,
     SockagentError,
     TargetError,
     UsageError,
+    with_advice,
 )
 
 if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     failed = FAILED
     try:
+        if arguments[:1] == ["help"]:
+            arguments = _asking_for_help(arguments[1:])
         if arguments[:1] == ["events"]:
             return _run_events(arguments[1:])
         if arguments[:1] == ["page"]:
@@ -59,13 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(message, failed if status == FAILED else status)
 
 
+def _asking_for_help(words: Sequence[str]) -> list[str]:
+    """Return the arguments that ``help`` and the words after it mean."""
+    return ["events", "--help"] if words[:1] == ["events"] else ["--help", *words]
+
+
 def _outcome(error: Exception) -> tuple[str, int] | None:
     """Return the message for an error and the exit status; None if it is an error of the code."""
     match error:
         case TargetError():
-            return f"{error.argument!r}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"{error.argument!r}: {error}"), WRONG_USAGE
         case UsageError():
-            return f"argument --{error.argument}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"argument --{error.argument}: {error}"), WRONG_USAGE
         case CommandError() | ConfigFailure():
             return str(error), WRONG_USAGE if isinstance(error, CommandError) else WRONG_CONFIG
         case RuntimeFailure():
@@ -150,9 +157,10 @@ def _config(options: dict[str, Any]) -> Config:
     targets = options.pop("target", ())
     filters = {name: options.pop(name) for name in FILTERS if name in options}
     if targets:
+        from .services import with_numbers
         from .stream.targets import parse_targets
 
-        for name, values in parse_targets(targets).items():
+        for name, values in parse_targets(with_numbers(targets)).items():
             filters[name] = [*filters.get(name, ()), *values]
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}

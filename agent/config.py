@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .address import ListenAddress
 from .errors import UsageError
@@ -37,8 +39,19 @@ _READ_SETTINGS = (
     "interval", "sweep", "stats", "all", "cmdline", "proc", "source", "events", "events_udp",
     *_USER_LIMIT_SETTINGS,
 )  # fmt: skip
-# Settings of a server that are settings of a client, too.
-_CLIENT_SETTINGS = frozenset({"token_file", "tls_cert", "tls_key", "tls_ca"})
+# Settings of a server that are settings of a client, too. A relay is both: they are those of its
+# server, and with connect_ before the name those of its client.
+_CLIENT_SETTINGS = ("token_file", "tls_cert", "tls_key", "tls_ca")
+_CONNECT_SETTINGS = tuple(f"connect_{name}" for name in _CLIENT_SETTINGS)
+
+
+class ClientFiles(NamedTuple):
+    """The files of the client that follows remote agents; None: not set."""
+
+    token_file: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    tls_ca: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +69,8 @@ def _option(setting: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Settings of the WebSocket server, or of the client that follows remote agents. Files are
-    given by path. Raises UsageError."""
+    """Settings of the WebSocket server, of the client that follows remote agents, or of a relay,
+    which is both. Files are given by path. Raises UsageError."""
 
     listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.
@@ -65,6 +78,10 @@ class Network:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_ca: str | None = None
+    connect_token_file: str | None = None
+    connect_tls_cert: str | None = None
+    connect_tls_key: str | None = None
+    connect_tls_ca: str | None = None
     filter_file: str | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -77,13 +94,13 @@ class Network:
     max_handshakes: int = 200
 
     def __post_init__(self) -> None:
-        if self.listen and self.connect:
-            raise UsageError("connect", "cannot be combined with --listen")
         self._check_role()
         self._check_names()
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing, given = ("tls-cert", "tls-key") if self.tls_key else ("tls-key", "tls-cert")
-            raise UsageError(missing, f"required with --{given}")
+        for prefix in ("", "connect_"):
+            cert, key = f"{prefix}tls_cert", f"{prefix}tls_key"
+            for missing, given in ((cert, key), (key, cert)):
+                if getattr(self, missing) is None and getattr(self, given) is not None:
+                    raise UsageError(_option(missing), f"required with --{_option(given)}")
         if self.listen and self.tls_ca is not None and self.tls_cert is None:
             raise UsageError("tls-ca", "requires --tls-cert and --tls-key")
         for name in ("max_clients", "max_clients_per_address", "max_handshakes"):
@@ -100,12 +117,26 @@ class Network:
     def _check_role(self) -> None:
         """Check that each setting belongs to the role of this agent, server or client."""
         for name, setting in Network.__dataclass_fields__.items():
-            is_for_client = name in _CLIENT_SETTINGS
-            if self.listen or name in ("listen", "connect") or (self.connect and is_for_client):
+            if getattr(self, name) == setting.default or name in ("listen", "connect"):
                 continue
-            if getattr(self, name) != setting.default:
-                role = "--listen or --connect" if is_for_client else "--listen"
+            if name in _CONNECT_SETTINGS:
+                if not self.connect:
+                    raise UsageError(_option(name), "requires --connect")
+                other = name.removeprefix("connect_")
+                if not self.listen and getattr(self, other) is not None:
+                    raise UsageError(_option(name), f"cannot be combined with --{_option(other)}")
+            elif not (self.listen or (self.connect and name in _CLIENT_SETTINGS)):
+                role = "--listen or --connect" if name in _CLIENT_SETTINGS else "--listen"
                 raise UsageError(_option(name), f"requires {role}")
+
+    @property
+    def client(self) -> ClientFiles:
+        """The files of the client."""
+        own = ClientFiles(*(getattr(self, name) for name in _CONNECT_SETTINGS))
+        if self.listen:
+            return own
+        shared = (getattr(self, name) for name in _CLIENT_SETTINGS)
+        return ClientFiles(*(one or other for one, other in zip(own, shared, strict=True)))
 
     def _check_names(self) -> None:
         if len(set(self.connect)) < len(self.connect):
@@ -247,15 +278,15 @@ class Config:
         if "snapshot" not in self.filter.events and is_short:
             raise UsageError("event", "records other than snapshot require --follow")
         if self.network.connect:
-            self._check_nothing_is_read("--connect; set it on the remote agent")
+            self._check_nothing_is_read(_READ_SETTINGS, "--connect; set it on the remote agent")
         if self.view.read is not None:
             self._check_recording()
         self._check_view()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
-    def _check_nothing_is_read(self, option: str) -> None:
-        for name in _READ_SETTINGS:
+    def _check_nothing_is_read(self, settings: Iterable[str], option: str) -> None:
+        for name in settings:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
                 raise UsageError(_option(name), f"cannot be combined with {option}")
 
@@ -265,12 +296,15 @@ class Config:
                 raise UsageError("read", f"cannot be combined with --{name}")
         if self.follow:
             raise UsageError("read", "cannot be combined with --follow; use -o log")
-        self._check_nothing_is_read("--read; a recording shows what it has")
+        # What --all adds to a summary is in the recording.
+        settings = (name for name in _READ_SETTINGS if name != "all")
+        self._check_nothing_is_read(settings, "--read; a recording shows what it has")
 
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""
         view = self.view
-        is_stream = self.follow or bool(self.network.connect)
+        is_relay = bool(self.network.connect and self.network.listen)
+        is_stream = self.follow or (bool(self.network.connect) and not is_relay)
         if view.timeout is not None and not is_stream:
             raise UsageError("timeout", "ends --follow; add --follow")
         if not self.is_continuous:

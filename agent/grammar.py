@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .config import COLORS, FORMATS
-from .errors import SEE_HELP, CommandError
+from .errors import SEE_HELP, CommandError, with_advice
 from .text import nearest
 
 if TYPE_CHECKING:  # Imported inside functions, as the command line may be empty.
@@ -42,6 +42,11 @@ _USER_LIMITS = {
     "namespaces": "Delay reading the network namespaces of a user who is in more than N "
     "(default 64); root is exempt.",
 }
+_CONNECT_TLS = {
+    "cert": "Certificate to present to the agents of --connect (PEM).",
+    "key": "Key of that certificate (PEM).",
+    "ca": "CA that signed the certificates of the agents of --connect (PEM).",
+}
 # Options without a value: the filter, its values, and what they select.
 _SHORT = {
     "-t": ("proto", "tcp", "TCP sockets."),
@@ -70,6 +75,7 @@ _FILTERS = {
     "netns": ("INODE", "Sockets in the network namespace with this inode."),
     "direction": ("DIR", "inbound, outbound, listen, or bound (UDP without a peer)."),
     "scope": ("SCOPE", "external (IP without loopback) or local."),
+    "host": ("HOST", "Sockets of the hosts with this name."),
     "event": ("EVENT", "Socket records to report: snapshot, open, update, close (default all)."),
 }
 
@@ -77,6 +83,7 @@ _FILTERS = {
 # Options of other tools, and formats that are typed as options: what to type here.
 _FOREIGN = {
     "-e": "sockagent -o wide",
+    "--watch": "sockagent --follow",
     **{f"--{name}": f"sockagent -o {name}" for name in FORMATS if name != "pid"},
 }
 _OPTION = re.compile(r"-[A-Za-z0-9]")
@@ -170,7 +177,7 @@ def build_parser() -> ArgumentParser:
         """A parser that raises CommandError: argparse blocks if nobody reads stderr."""
 
         def error(self, message: str) -> NoReturn:
-            raise CommandError(message + SEE_HELP)
+            raise CommandError(with_advice(message))
 
     parser = Parser(
         prog="sockagent",
@@ -223,7 +230,7 @@ def build_parser() -> ArgumentParser:
     for name, text in _USER_LIMITS.items():
         add(f"--max-user-{name}", type=int, metavar="N", help=text)
     add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")
-    add("--version", action="version", version=f"sockagent {__version__}",
+    add("-V", "--version", action="version", version=f"sockagent {__version__}",
         help="Print the version and exit.")  # fmt: skip
     _add_output(parser.add_argument_group("output"))
     _add_network(parser.add_argument_group("network"))
@@ -271,9 +278,17 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--listen", action="append", metavar="ADDR",
         help="Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.")  # fmt: skip
     add("--connect", action="append", metavar="URL",
-        help="Print the records of the agent at URL, for example ws://HOST:PORT.")  # fmt: skip
+        help="Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, "
+        "serve those of all URLs as one stream.",
+    )  # fmt: skip
     add("--token-file", metavar="PATH",
         help="File of tokens, one on each line; a client must send one of them.")  # fmt: skip
+    add("--connect-token-file", metavar="PATH",
+        help="Send the first token in this file to the agents of --connect; with --listen, where "
+        "--token-file is for clients.",
+    )  # fmt: skip
+    for name, text in _CONNECT_TLS.items():
+        add(f"--connect-tls-{name}", metavar="PATH", help=text)
     add("--filter-file", metavar="PATH",
         help="Limit what clients see to the filters in a file, such as proto=tcp.")  # fmt: skip
     add("--tls-cert", metavar="PATH", help="Certificate of this side, with its chain (PEM).")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from .config import Network
+from .config import ClientFiles, Network
 from .errors import ConfigFailure
 from .log import log
 from .publish.websocket.access import Access, parse_tokens
@@ -57,8 +57,9 @@ def read_tokens(path: str) -> tuple[str, ...]:
 def client_token(network: Network) -> str | None:
     """Return the token for remote agents: of the token file, or of the environment. Raises
     ConfigFailure."""
-    if network.token_file is not None:
-        return read_tokens(network.token_file)[0]
+    path = network.client.token_file
+    if path is not None:
+        return read_tokens(path)[0]
     return os.environ.get(TOKEN_VARIABLE)
 
 
@@ -90,26 +91,26 @@ def server_tls(network: Network) -> ssl.SSLContext | None:
 def client_tls(network: Network) -> ssl.SSLContext:
     """Return the TLS context for remote agents. Raises ConfigFailure."""
     context = ssl.create_default_context()
-    load_certificates(context, network)
+    load_certificates(context, network.client)
     return context
 
 
-def load_certificates(context: ssl.SSLContext, network: Network) -> None:
+def load_certificates(context: ssl.SSLContext, files: Network | ClientFiles) -> None:
     """Load the certificate with its key, and the CA of the peers, as far as they are set. Raises
     ConfigFailure."""
     name = ""
     try:
-        if network.tls_cert is not None:
-            name = f"certificate {original_path(network.tls_cert)}"
-            if network.tls_key is not None:
-                key = original_path(network.tls_key)
+        if files.tls_cert is not None:
+            name = f"certificate {original_path(files.tls_cert)}"
+            if files.tls_key is not None:
+                key = original_path(files.tls_key)
                 name += f" with key {key}"
-                if is_world_readable(network.tls_key):
+                if is_world_readable(files.tls_key):
                     log(f"warning: key {key} is readable by every user; run chmod 600 {key}")
-            context.load_cert_chain(network.tls_cert, network.tls_key, password=_no_password)
-        if network.tls_ca is not None:
-            name = f"CA certificate {original_path(network.tls_ca)}"
-            context.load_verify_locations(network.tls_ca)
+            context.load_cert_chain(files.tls_cert, files.tls_key, password=_no_password)
+        if files.tls_ca is not None:
+            name = f"CA certificate {original_path(files.tls_ca)}"
+            context.load_verify_locations(files.tls_ca)
     except ssl.SSLError as error:
         raise ConfigFailure(f"{name}: {_reason(error)}") from error
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,27 +24,34 @@ from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths
 from .stream.feed import Feed
 from .stream.filters import Filter, is_filter, split_filter
+from .stream.merged import MergedFeed
+from .stream.publication import Subscribable
+
+_NO_METRICS = fixed(Reply(501, PLAIN, b"metrics are not installed; run pip install '.[metrics]'\n"))
 
 
 class ConfiguredServer:
     """A server with the settings of one run. The files that these name can be read again."""
 
-    def __init__(self, config: Config, feed: Feed, passed: Mapping[str, Sequence[int]]) -> None:
-        """Listen. ``passed`` are the descriptors of sockets that systemd passed, by name. Raises
-        RuntimeFailure and ConfigFailure."""
+    def __init__(
+        self,
+        config: Config,
+        feed: Subscribable,
+        passed: Mapping[str, Sequence[int]],
+        pages: Callable[[Registry], Mapping[str, Page]] = lambda _registry: {},
+    ) -> None:
+        """Listen. ``passed`` are the descriptors of sockets that systemd passed, by name; ``pages``
+        returns the pages by path. Raises RuntimeFailure and ConfigFailure."""
         self._config = config
         network = config.network
         self._tls = server_tls(network)
         rules = _rules(config, network)
         self.registry = _registry(network)
-        pages: dict[str, Page] = {
-            "/healthz": Page(partial(health, feed, config.interval), is_public=True),
-            "/metrics": _metrics(feed, self.registry),
-        }
+        served = dict(pages(self.registry))
         if network.page:
-            pages |= asset_pages()
+            served |= asset_pages()
         listeners = listen(network, self._tls, passed)
-        self.server = Server(feed, listeners, rules, self.registry, pages)
+        self.server = Server(feed, listeners, rules, self.registry, served)
         if network.local_page is None:
             self._log_listeners(listeners)
         else:
@@ -114,13 +121,25 @@ def _rules(config: Config, network: Network) -> Rules:
     return Rules(access_rules(network), config.filter & read_filter(network.filter_file))
 
 
-def _metrics(feed: Feed, registry: Registry) -> Page:
+def agent_pages(feed: Feed, interval: float, registry: Registry) -> dict[str, Page]:
+    """Return the pages of an agent that polls every ``interval`` seconds."""
     try:
         from .publish.http.metrics import metrics
     except ImportError:
-        content = b"metrics are not installed; run pip install '.[metrics]'\n"
-        return fixed(Reply(501, PLAIN, content))
-    return metrics(feed, registry)
+        page = _NO_METRICS
+    else:
+        page = metrics(feed, registry)
+    healthz = Page(partial(health, feed, interval), is_public=True)
+    return {"/healthz": healthz, "/metrics": page}
+
+
+def relay_metrics(merged: MergedFeed, registry: Registry) -> Page:
+    """Return the page with the metrics of a relay."""
+    try:
+        from .publish.http.metrics import relay_metrics as metrics
+    except ImportError:
+        return _NO_METRICS
+    return metrics(merged, registry)
 
 
 def read_filter(path: str | None) -> Filter:

@@ -22,6 +22,18 @@ def escape_controls(encoded: str) -> str:
     return encoded.translate(_CONTROLS)
 
 
+def safe_lines(lines: bytes) -> bytes:
+    """Return lines of JSON that another program wrote without raw control characters, and with an
+    end."""
+    if not lines.endswith(b"\n"):
+        lines += b"\n"
+    if b"\r" in lines:
+        lines = lines.replace(b"\r", b"")  # White space: strings have it escaped.
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return escape_controls(lines.decode()).encode()
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most like a mistyped one, None if none is."""
     from difflib import get_close_matches

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text import decode, escape_controls, nearest
+from agent.text import decode, escape_controls, nearest, safe_lines
 
 
 def test_bytes_that_are_not_utf8_become_escapes() -> None:
@@ -21,6 +21,12 @@ def test_escaped_json_has_no_control_character_and_the_same_value(any_text: str)
     encoded = escape_controls(json.dumps(any_text, ensure_ascii=False))
     assert not [char for char in encoded if char < " " or "\x7f" <= char <= "\x9f"]
     assert json.loads(encoded) == any_text
+
+
+def test_lines_of_other_programs_get_no_control_character_either() -> None:
+    lines = b'{"a":\r "\x7f\xc2\x9b\\r\xe2\x98\x83"}\r\n{}\n'
+    assert safe_lines(lines) == b'{"a": "\\u007f\\u009b\\r\xe2\x98\x83"}\n{}\n'
+    assert safe_lines(b"{}\n{}") == b"{}\n{}\n"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,6 +23,7 @@ from ..address import ListenAddress
 from ..errors import RuntimeFailure
 from ..log import log, silent_logger
 from ..stream.filters import Filter
+from ..stream.publication import Positions
 from .resume import InvalidFeed, ResumePosition
 
 # A record with a command line may be longer than the library's limit of 1 MiB.
@@ -37,6 +38,8 @@ MAX_WAITING = 32
 # Text of a server that is quoted in a message.
 _MAX_QUOTED = 200
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
+# Positions that a request states, which may have 8 KiB. Hosts beyond them begin anew.
+MAX_POSITIONS = 150
 # HTTP statuses that another attempt would not change.
 _FINAL = _REDIRECTS | {400, 401, 403, 404, 405, 426, 501, 505}
 
@@ -59,13 +62,13 @@ class RemoteAgent(NamedTuple):
     tls: ssl.SSLContext | None = None
     snapshots: bool = True
 
-    def request_url(self, resume: tuple[str, int] | None) -> str:
-        """Return the URL to request, which resumes after ``resume`` (epoch, seq)."""
+    def request_url(self, resume: Positions) -> str:
+        """Return the URL to request, which resumes after these (epoch, seq)."""
         parts = urlsplit("ws://localhost/events" if self.unix_path else self.url)
         path = parts.path if parts.path not in ("", "/") else "/events"
         pairs = list(self.query)
-        if resume is not None:
-            pairs += [("epoch", resume[0]), ("since", str(resume[1]))]
+        for epoch, seq in resume[:MAX_POSITIONS]:
+            pairs += [("epoch", epoch), ("since", str(seq))]
         query = "&".join(filter(None, (parts.query, urlencode(pairs))))
         return parts._replace(path=path, query=query).geturl()
 
@@ -88,11 +91,27 @@ def remote_agents(
     return [RemoteAgent(url, query, token, tls, has_snapshots) for url in urls]
 
 
+class Receiver(Protocol):
+    """Takes the messages of a remote agent, over all connections to it."""
+
+    @property
+    def resume(self) -> Positions:
+        """Where the next connection is to resume."""
+
+    async def receive(self, message: bytes, *, is_first: bool) -> None:
+        """Take a message. ``is_first``: it is the first one of a connection. Raises InvalidFeed."""
+
+    def disconnect(self, reason: str) -> None:
+        """Note that the connection has ended, or could not be made."""
+
+
 async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
     """Yield the records of these agents in chunks of whole lines. Raises RuntimeFailure."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
     urls: dict[str, str] = {}
-    following = [asyncio.create_task(_follow(remote, chunks, urls)) for remote in remotes]
+    following = [
+        asyncio.create_task(follow(remote, _Queue(remote, chunks, urls))) for remote in remotes
+    ]
     try:
         while True:
             getting = asyncio.ensure_future(chunks.get())
@@ -110,28 +129,51 @@ async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
         await asyncio.gather(*following, return_exceptions=True)
 
 
-async def _follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[str, str]) -> None:
-    """Put the records of an agent into ``chunks`` until cancelled. Raises RuntimeFailure. ``urls``
-    has the URL of each host name, to warn of two agents with the same name."""
-    position = ResumePosition(snapshots=remote.snapshots)
+class _Queue:
+    """Puts the records of an agent into a queue. ``urls`` has the URL of each host name, to warn of
+    two agents with the same name."""
+
+    def __init__(
+        self, remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[str, str]
+    ) -> None:
+        self._url = remote.url
+        self._chunks = chunks
+        self._urls = urls
+        self._position = ResumePosition(snapshots=remote.snapshots)
+
+    @property
+    def resume(self) -> Positions:
+        """Where the next connection is to resume."""
+        return self._position.resume
+
+    async def receive(self, message: bytes, *, is_first: bool) -> None:
+        """Put the records of a message. Raises InvalidFeed."""
+        await self._chunks.put(self._position.pass_on(message, is_first=is_first))
+        urls, url = self._urls, self._url
+        for host in self._position.hosts:
+            if urls.setdefault(host, url) != url:
+                other, urls[host] = urls[host], url
+                log(f"warning: {url} and {other} have the same host name {host}")
+
+    def disconnect(self, reason: str) -> None:
+        """Do nothing: the next connection resumes."""
+
+
+async def follow(remote: RemoteAgent, receiver: Receiver) -> NoReturn:
+    """Pass the messages of an agent to a receiver until cancelled. Raises RuntimeFailure."""
     backoff, failing = MIN_BACKOFF_SECONDS, False
     while True:
         try:
-            async with _connection(remote, position.resume) as connection:
+            async with connection_to(remote, receiver.resume) as connection:
                 if failing:
                     log(f"{remote.url}: connected again")
                 is_first = True
-                async for message in _messages(connection):
-                    await chunks.put(position.pass_on(message, is_first=is_first))
-                    if urls.setdefault(position.host, remote.url) != remote.url:
-                        other, urls[position.host] = urls[position.host], remote.url
-                        log(
-                            f"warning: {remote.url} and {other} have the same host name "
-                            f"{position.host}"
-                        )
+                async for message in messages(connection):
+                    await receiver.receive(message, is_first=is_first)
                     backoff, failing, is_first = MIN_BACKOFF_SECONDS, False, False
         except (OSError, WebSocketException, ValueError) as error:
-            reason, is_final = _explain(error)
+            reason, is_final = explain(error)
+            receiver.disconnect(reason)
             if is_final:
                 raise RuntimeFailure(f"{remote.url}: {reason}") from error
         if not failing:
@@ -142,7 +184,8 @@ async def _follow(remote: RemoteAgent, chunks: asyncio.Queue[bytes], urls: dict[
         backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
 
-def _connection(remote: RemoteAgent, resume: tuple[str, int] | None) -> connect:
+def connection_to(remote: RemoteAgent, resume: Positions) -> connect:
+    """Return a connection to the feed of an agent, to be entered."""
     url, path = remote.request_url(resume), remote.unix_path
     headers = {} if remote.token is None else {"Authorization": f"Bearer {remote.token}"}
     opening = partial(
@@ -159,14 +202,15 @@ def _connection(remote: RemoteAgent, resume: tuple[str, int] | None) -> connect:
     return opening(url, ssl=remote.tls) if url.startswith("wss:") else opening(url)
 
 
-async def _messages(connection: ClientConnection) -> AsyncIterator[bytes]:
+async def messages(connection: ClientConnection) -> AsyncIterator[bytes]:
+    """Yield the messages of a connection. Raises TimeoutError after SILENT_SECONDS without one."""
     while True:
         async with asyncio.timeout(SILENT_SECONDS):
             message = await connection.recv(decode=False)
         yield message
 
 
-def _explain(error: Exception) -> tuple[str, bool]:
+def explain(error: Exception) -> tuple[str, bool]:
     """Return what failed, and whether another attempt is useless."""
     reason, is_final = str(error), False
     match error:
@@ -180,7 +224,7 @@ def _explain(error: Exception) -> tuple[str, bool]:
         case ssl.SSLCertVerificationError():
             reason, is_final = error.verify_message, True
         case InvalidFeed():
-            reason, is_final = "the server is not a sockagent", True
+            reason, is_final = str(error) or "the server is not a sockagent", True
         case ConnectionClosed(rcvd=close) if close is not None:
             reason = f"connection closed by the server: {close.code} {close.reason}".rstrip()
         case ConnectionClosed():

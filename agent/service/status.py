@@ -21,15 +21,12 @@ MIN_WATCHDOG_INTERVALS = 3.0
 
 
 class ServiceStatus:
-    """Reports to systemd how the agent works. ``subscribers`` returns how many there are;
-    ``interval`` is the time between polls in seconds."""
+    """Reports to systemd how the agent works. ``describe`` returns that as a line; ``interval`` is
+    the time between polls in seconds."""
 
-    def __init__(
-        self, notifier: Notifier, feed: Feed, subscribers: Callable[[], int], interval: float
-    ) -> None:
+    def __init__(self, notifier: Notifier, describe: Callable[[], str], interval: float) -> None:
         self._notifier = notifier
-        self._feed = feed
-        self._subscribers = subscribers
+        self._describe = describe
         self._is_ready = False
         self._status_time = 0.0
         self._watchdog_time = time.monotonic()
@@ -94,12 +91,17 @@ class ServiceStatus:
 
     def _status(self) -> str:
         """Return one line for ``systemctl status``."""
-        figures = self._feed.stats.figures()
-        snapshot = self._feed.snapshot
-        sockets = 0 if snapshot is None else len(snapshot.holdings)
-        processes = 0 if snapshot is None else snapshot.coverage.processes
         error = "" if self._reload_error is None else f"; reload failed: {self._reload_error}"
-        return (
-            f"{sockets} sockets of {processes} processes, {self._subscribers()} subscribers; "
-            f"{figures.polls} polls of {figures.poll_ms} ms each, {figures.late_polls} late{error}"
-        )
+        return self._describe() + error
+
+
+def describe_agent(feed: Feed, subscribers: Callable[[], int]) -> str:
+    """Return how an agent works, in a line. ``subscribers`` returns how many there are."""
+    figures = feed.stats.figures()
+    snapshot = feed.snapshot
+    sockets = 0 if snapshot is None else len(snapshot.holdings)
+    processes = 0 if snapshot is None else snapshot.coverage.processes
+    return (
+        f"{sockets} sockets of {processes} processes, {subscribers()} subscribers; "
+        f"{figures.polls} polls of {figures.poll_ms} ms each, {figures.late_polls} late"
+    )

@@ -7,7 +7,7 @@ counted from the Unix epoch: with the pid it identifies the process among decode
 
 # No deferred annotations: typing.NamedTuple would compile each of them at import.
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -60,7 +60,8 @@ class SnapshotEnd(NamedTuple):
 
 class Began(NamedTuple):
     """A stream began. ``interval`` is in seconds; ``resumed``: it continues an earlier one, and no
-    snapshot follows."""
+    snapshot follows. ``oldest`` is the smallest number after which it can be resumed, None if the
+    agent does not say."""
 
     coverage: Coverage
     epoch: str
@@ -68,6 +69,7 @@ class Began(NamedTuple):
     version: str
     boot_id: str | None
     interval: float
+    oldest: int | None = None
 
 
 class Dropped(NamedTuple):
@@ -79,9 +81,9 @@ class Dropped(NamedTuple):
 
 
 class Alive(NamedTuple):
-    """Nothing happened for a while; ``stats`` is what the agent's polls cost."""
+    """Nothing happened for a while; ``stats`` is what the agent's polls cost, None if unknown."""
 
-    stats: PollSummary
+    stats: PollSummary | None
 
 
 class Other(NamedTuple):
@@ -125,12 +127,17 @@ def decode(line: bytes) -> Decoded:
 # Fields of the records and their types.
 
 
+# A day from the ends of the calendar: such times are dates in every time zone, also when rounded.
+_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+
+
 @lru_cache(maxsize=512)  # All records of a poll have one time, all of a process one more.
 def _seconds(name: str, text: str) -> float:
     """Return RFC 3339 text as seconds since the Unix epoch. Raises DecodeError."""
     try:
         time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:
+        if time.tzinfo is not None and _FIRST <= time <= _LAST:
             return time.timestamp()
     except (ValueError, OverflowError):
         pass
@@ -173,7 +180,8 @@ _HELLO = Fields(epoch=TEXT, resumed=FLAG, version=TEXT, boot_id=TEXT_OR_NULL, in
 _END = Fields(count=NUMBER)
 _LOST = Fields(**{"from": NUMBER, "to": NUMBER_OR_NULL})
 _STATS = Fields(**{
-    name: NUMBER if kind is int else AMOUNT for name, kind in PollSummary.__annotations__.items()
+    name: NUMBER_OR_NULL if kind is int else AMOUNT_OR_NULL
+    for name, kind in PollSummary.__annotations__.items()
 })  # fmt: skip
 
 
@@ -231,6 +239,8 @@ def _owner(uid: int, user: str | None) -> Owner:
 def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     """Return the process of a socket record, its descriptors, and how many more it has."""
     pid, fds, fd_count, *rest = typed(_PROCESS, record)
+    if pid < 1:  # For kill(1) such a number is not one process.
+        raise wrong("pid", "at least 1")
     cmdline = record.get("cmdline")
     if cmdline is not None:
         if type(cmdline) is not list:
@@ -240,6 +250,10 @@ def _holder(record: Json) -> tuple[Process, tuple[int, ...], int]:
     if fd_count < len(fds):
         raise wrong("fd_count", "at least the length of 'fds'")
     return _process(pid, *rest, cmdline), descriptors, fd_count - len(fds)
+
+
+# Command lines may have some MiB each.
+_MAX_CACHED_CHARS = 65_536
 
 
 @lru_cache(maxsize=4096)  # The sockets of a process share it, as they do in a snapshot.
@@ -254,6 +268,9 @@ def _process(  # noqa: PLR0913, PLR0917 (the fields of a record)
     container: str | None,
     cmdline: tuple[str, ...] | None,
 ) -> Process:
+    texts = (comm, exe, cgroup, unit, container, *(cmdline or ()))
+    if sum(len(text) for text in texts if text) > _MAX_CACHED_CHARS:
+        _process.cache_clear()  # At most one such process is kept.
     started = _seconds("start_time", start_time)
     # The kernel counts in hundredths of a second.
     ticks = round(started * 100)
@@ -307,7 +324,10 @@ def _coverage(record: Json, _time: float) -> Coverage:
 
 
 def _began(record: Json, time: float) -> Began:
-    return Began(_coverage(record, time), *typed(_HELLO, record))
+    oldest = record.get("oldest")
+    if oldest is not None and type(oldest) is not int:
+        raise wrong("oldest", "a number")
+    return Began(_coverage(record, time), *typed(_HELLO, record))._replace(oldest=oldest)
 
 
 def _snapshot_end(record: Json, _time: float) -> SnapshotEnd:
@@ -320,7 +340,8 @@ def _lost(record: Json, _time: float) -> Dropped:
 
 
 def _heartbeat(record: Json, _time: float) -> Alive:
-    return Alive(PollSummary(*typed(_STATS, record)))
+    figures = typed(_STATS, record)
+    return Alive(None if None in figures else PollSummary(*figures))
 
 
 _DECODERS: dict[str, Callable[[Json, float], Value]] = {

@@ -28,11 +28,11 @@ from ..model import (
     TcpFigures,
     Updated,
 )
+from ..snapshot.stats import PollSummary
 from ..text import escape_controls
 from .times import timestamp
 
 if TYPE_CHECKING:
-    from ..snapshot.stats import PollSummary
     from .filters import Filter
 
 SCHEMA_VERSION = 1
@@ -41,6 +41,7 @@ _PROCESS_FIELDS = ("comm", "exe", "ppid", "start_time", "cgroup", "unit", "conta
 # Fields that change all the time, which ``previous`` leaves out.
 _UNTRACKED = frozenset({"recv_q", "send_q", "cmdline", "peer_pid"})
 _NO_FIGURES = dict.fromkeys(TcpFigures._fields)
+_NO_STATS = dict.fromkeys(PollSummary._fields)
 _DIRECTIONS = {
     None: "null", "inbound": '"inbound"', "outbound": '"outbound"', "listen": '"listen"'
 }  # fmt: skip
@@ -55,29 +56,46 @@ class AgentInfo(NamedTuple):
     boot_id: str | None
     epoch: str
     interval: float
+    version: str = __version__
 
 
 class Encoder:
     """Encodes the records of one agent; keeps the JSON of each process. All lines end with a
     newline."""
 
-    def __init__(self, agent: AgentInfo) -> None:
+    def __init__(self, agent: AgentInfo, *, is_kernels: bool = True) -> None:
+        """``is_kernels``: addresses and words such as states are those of the kernel, and need no
+        escapes; those of records may be any text."""
         self._agent = agent
+        self._is_kernels = is_kernels
         self._host = _json(agent.host)
         self._processes: dict[int, tuple[Process, str]] = {}
 
+    @property
+    def host(self) -> str:
+        """The host name of the agent."""
+        return self._agent.host
+
+    def identify(self, agent: AgentInfo) -> None:
+        """Set what ``hello`` reports; the host is the same."""
+        self._agent = agent
+
     # Records of the stream itself.
 
-    def hello(self, seq: int, time: float, coverage: Coverage, *, resumed: bool) -> bytes:
-        """Return the first record of a stream."""
+    def hello(
+        self, seq: int, time: float, coverage: Coverage, *, resumed: bool, oldest: int = 0
+    ) -> bytes:
+        """Return the first record of a stream. ``oldest`` is the smallest number after which it
+        can be resumed."""
         agent = self._agent
         fields = {
             "schema": SCHEMA_VERSION,
-            "version": __version__,
+            "version": agent.version,
             "boot_id": agent.boot_id,
             "epoch": agent.epoch,
             "interval": agent.interval,
             "resumed": resumed,
+            "oldest": oldest,
             **coverage_fields(coverage),
         }
         return self._record("hello", seq, time, fields)
@@ -90,9 +108,10 @@ class Encoder:
         """Return the record of dropped deltas: ``first`` to ``last``."""
         return self._record("lost", seq, time, {"from": first, "to": last})
 
-    def heartbeat(self, seq: int, time: float, stats: PollSummary) -> bytes:
-        """Return a heartbeat; ``stats`` is what the polls of the agent cost."""
-        return self._record("heartbeat", seq, time, stats._asdict())
+    def heartbeat(self, seq: int, time: float, stats: PollSummary | None) -> bytes:
+        """Return a heartbeat; ``stats`` is what the polls of the agent cost, None if unknown."""
+        fields = _NO_STATS if stats is None else stats._asdict()
+        return self._record("heartbeat", seq, time, fields)
 
     def _record(self, event: str, seq: int, time: float, fields: dict[str, object]) -> bytes:
         head = {"event": event, "seq": seq, "time": timestamp(time), "host": self._agent.host}
@@ -180,7 +199,7 @@ class Encoder:
     ) -> str | None:
         """Return the end of a record, which sockets of a process with one descriptor each share;
         None where the templates do not apply."""
-        if process is None or owner is None or netns is None:
+        if process is None or owner is None or netns is None or not self._is_kernels:
             return None
         fields = {
             "fd_count": 1,
@@ -243,6 +262,7 @@ def snapshot_chunks(
     """Yield the records of a one-shot snapshot that pass a filter, many at a time."""
     if "snapshot" not in chosen.events:
         return
+    chosen = chosen.of_host(encoder.host)
     if not chosen.passes_all:
         holdings = filter(chosen.matches, holdings)
     lines = encoder.holdings(encoder.head("snapshot", 0, now), holdings)

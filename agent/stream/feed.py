@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ..model import Closed, Coverage, Delta, Holding, Opened, Snapshot, Updated
-from ..snapshot.stats import PollStats
+from ..snapshot.stats import PollStats, PollSummary
 from .encoder import AgentInfo, Encoder
 from .filters import Filter
 from .history import Batch, DeltaBatch, FullSnapshot, Heartbeat, Hello, History, Lost, Message
+from .publication import Positions, Publication
 from .view import MAX_CHUNK_BYTES, Position, View, Views, Wrap, unchanged
 
 # Both bound the history: minutes of a busy machine.
@@ -31,7 +31,7 @@ _EVENTS: dict[type, str] = {
 }  # fmt: skip
 
 
-class Feed:
+class Feed(Publication):
     """The stream of one run of the agent. ``publish`` is called with the outcome of each poll."""
 
     def __init__(
@@ -39,46 +39,49 @@ class Feed:
         agent: AgentInfo,
         *,
         stats: PollStats | None = None,
+        figures: Callable[[], PollSummary | None] | None = None,
         clock: Callable[[], float] = time.time,
         history_records: int = HISTORY_RECORDS,
         history_bytes: int = HISTORY_BYTES,
         history_burst: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        """``stats`` are what heartbeats report of the polls; ``history_burst`` is in seconds."""
+        """``figures`` returns what heartbeats report of the polls, None if it is unknown: by
+        default that of ``stats``. ``history_burst`` is in seconds."""
+        super().__init__()
         self.epoch = agent.epoch
         self.stats = stats or PollStats()
+        self.figures = figures or self.stats.figures
         self.clock = clock
         self.heartbeat_seconds = heartbeat_seconds
         self.history = History(history_records, history_bytes, history_burst)
         self.views = Views(Encoder(agent))
         self.seq = 0
         self.snapshot: Snapshot | None = None
-        self.stopped = False
         self.records: Counter[str] = Counter()  # Deltas since the start, by event.
         self.lost = 0  # ``lost`` records that subscribers got.
         self._polls = 0
         self._holdings: tuple[Holding, ...] | None = None  # Of the snapshot, once asked for.
-        # Counts polls with deltas, and the end. A waiter compares it with the count that it has
-        # seen: an event alone may be set in the very turn in which a wait times out.
-        self.generation = 0
-        self._changed = asyncio.Event()
         self._published = time.monotonic()
 
-    def restore(self, seq: int, batches: Sequence[Batch]) -> None:
-        """Continue after ``seq``, with the history of an earlier run of the same epoch."""
+    def restore(self, seq: int, batches: Sequence[Batch], oldest: int | None = None) -> None:
+        """Continue after ``seq``, with the history of an earlier run of the same epoch: see
+        ``History.restore``."""
         self.seq = seq
-        self.history.restore(batches, seq)
+        self.history.restore(batches, seq, oldest)
 
     def age(self) -> float:
         """Return the seconds since the last poll was published, or since the start."""
         return time.monotonic() - self._published
 
-    def publish(self, snapshot: Snapshot, deltas: Sequence[Delta]) -> None:
-        """Make ``snapshot`` the newest state, which ``deltas`` lead to from the one before."""
+    def publish(
+        self, snapshot: Snapshot, deltas: Sequence[Delta], first: int | None = None
+    ) -> None:
+        """Make ``snapshot`` the newest state, which ``deltas`` lead to from the one before.
+        ``first`` is the number of the first one, None: the next."""
         self.views.encoder.forget_processes_except(snapshot.processes.keys())
         if deltas:
-            batch = Batch(snapshot.time, deltas, self.seq + 1)
+            batch = Batch(snapshot.time, deltas, self.seq + 1 if first is None else first)
             self.seq = batch.last
             self.history.append(batch)
             for kind, count in Counter(map(type, deltas)).items():
@@ -87,18 +90,29 @@ class Feed:
         self._published = time.monotonic()
         self.snapshot, self._holdings = snapshot, None
         if deltas or self._polls == 1:
-            self._wake()
+            self.wake()
 
-    def stop(self) -> None:
-        """End every subscription once it has taken all that there is."""
-        self.stopped = True
-        self._wake()
+    def pass_over(self, seq: int) -> None:
+        """Set the newest number: those up to it are of deltas that nobody gets."""
+        self.seq = max(self.seq, seq)
+
+    def identify(self, agent: AgentInfo) -> None:
+        """Set what ``hello`` reports of the agent; host and epoch are the same."""
+        self.views.encoder.identify(agent)
+
+    def skip_to(self, seq: int, snapshot: Snapshot) -> None:
+        """Continue with ``snapshot`` at ``seq``, after deltas that are lost: subscriptions that
+        have not taken it get ``Lost`` and the snapshot."""
+        self.seq = seq
+        self.history.clear(seq)
+        self.publish(snapshot, ())
+        self.wake()
 
     def subscribe(
         self,
         chosen: Filter = _EVERYTHING,
         *,
-        resume: tuple[str, int] | None = None,
+        resume: Positions = (),
         snapshot: bool = True,
         wrap: Wrap = unchanged,
         page_bytes: int = MAX_CHUNK_BYTES,
@@ -106,16 +120,13 @@ class Feed:
         """Return a new subscription that gives NDJSON; for one that gives values, see
         ``Subscription``.
 
-        ``resume`` is the (epoch, seq) to continue after; ``snapshot``: whether one is wanted where
-        that cannot be. ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages
-        of at most ``page_bytes``. Subscriptions equal in all these share what is encoded.
+        ``resume`` is where to continue; ``snapshot``: whether one is wanted where that cannot be.
+        ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
+        ``page_bytes``. Subscriptions equal in all these share what is encoded.
         """
-        view = self.view(chosen, wrap, page_bytes)
-        return NdjsonSubscription(self, view, resume, snapshot=snapshot)
-
-    def view(self, chosen: Filter, wrap: Wrap, page_bytes: int) -> View:
-        """Return the view through a filter, for ``NdjsonSubscription.change_view``."""
-        return self.views.get(chosen, wrap, page_bytes)
+        view = self.views.get(chosen, wrap, page_bytes)
+        position = next((one for one in resume if one[0] == self.epoch), None)
+        return NdjsonSubscription(self, view, position, snapshot=snapshot)
 
     def holdings(self) -> tuple[Holding, ...]:
         """Return the holdings of the newest snapshot."""
@@ -132,19 +143,6 @@ class Feed:
     def count_loss(self) -> None:
         """Count a ``lost`` record."""
         self.lost += 1
-
-    async def wait(self, seen: int, seconds: float) -> int:
-        """Wait until ``generation`` differs from ``seen``, at most ``seconds``; return it."""
-        if self.generation == seen:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(seconds, 0)):
-                    await self._changed.wait()
-        return self.generation
-
-    def _wake(self) -> None:
-        self.generation += 1
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 class Subscription:
@@ -179,6 +177,7 @@ class Subscription:
             return self._lost()
         batch = feed.history.after(self.seq)
         if batch is None:
+            self.seq = feed.seq
             return None
         begin = max(0, self.seq + 1 - batch.first)
         self.seq = batch.last
@@ -186,7 +185,7 @@ class Subscription:
 
     def heartbeat(self) -> Heartbeat:
         """Return a heartbeat of now."""
-        return Heartbeat(self.seq, self._feed.clock(), self._feed.stats.figures())
+        return Heartbeat(self.seq, self._feed.clock(), self._feed.figures())
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return wait_for_each(self._feed, self.take, self.heartbeat)
@@ -205,7 +204,7 @@ class Subscription:
         if not resumed and self._snapshot:
             # Taken together with the number: a newer one may be published before the next call.
             self._following = feed.full_snapshot()
-        return Hello(self.seq, time, snapshot.coverage, resumed)
+        return Hello(self.seq, time, snapshot.coverage, resumed, feed.history.oldest)
 
     def _lost(self) -> Lost:
         self._feed.count_loss()
@@ -273,15 +272,26 @@ class NdjsonSubscription:
             self._paged = None
             self.view.remove_reader()
 
-    def change_view(self, view: View) -> None:
-        """Begin anew with another view: with ``hello`` and, where one is wanted, a snapshot."""
+    def change_filter(self, chosen: Filter) -> None:
+        """Begin anew with another filter: with ``hello`` and, where one is wanted, a snapshot."""
         self.close()
+        view = self.view.of_filter(chosen)
         view.add_reader()
         self.view = view
         self._subscription = Subscription(
             self._feed, snapshot=self._snapshot and view.has_snapshots
         )
         self._closed = False
+
+    def idle(self, since: float, sent_at: float) -> Iterable[NdjsonSubscription]:
+        """Return the subscriptions that want a heartbeat if nothing was sent since then: this one,
+        or none. ``sent_at`` is when something was sent."""
+        return (self,) if sent_at <= since else ()
+
+    @property
+    def position(self) -> tuple[str, int]:
+        """The (epoch, seq) that a heartbeat reports."""
+        return self._feed.epoch, self.seq
 
     def heartbeat(self) -> bytes:
         """Return a heartbeat of now."""

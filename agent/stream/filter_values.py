@@ -116,6 +116,14 @@ def is_bound(socket: Socket) -> bool:
     )
 
 
+def host(name: str, values: list[str]) -> Callable[[str], bool]:
+    """Compile names of hosts."""
+    matches = _any_of(name, values)
+    if name.endswith(EXCLUDES):
+        return lambda host: not matches(host)
+    return matches
+
+
 def text(field: Callable[[Holding], str | None], *, prefix: bool = False) -> Compiler:
     """Return the compiler of a text field: values are exact, globs, or with ``prefix`` prefixes."""
 
@@ -222,7 +230,8 @@ _EXAMPLES = {
     "proto": "tcp", "family": "inet6", "state": "LISTEN", "port": "443 or 8000-8100",
     "addr": "192.0.2.1 or 10.0.0.0/8", "endpoint": "192.0.2.1:443 or [2001:db8::1]:443",
     "path": "/run/app.sock or @name", "unit": "nginx.service", "container": "3f4a9c07d2b1",
-    "netns": "4026531840", "direction": "inbound", "scope": "external", "event": "open,close",
+    "netns": "4026531840", "direction": "inbound", "scope": "external",
+    "host": "web1 or web*", "event": "open,close",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ that ends in ``!`` excludes what the filter without it selects: ``comm!=nginx``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from ..errors import FilterError
 from ..model import (
@@ -26,6 +27,7 @@ from .filter_values import (
     Compiler,
     Predicate,
     direction,
+    host,
     lower,
     names,
     numbers,
@@ -52,9 +54,12 @@ EVENTS = ("snapshot", "open", "update", "close")
 
 class Filter:
     """The holdings, and the kinds of socket records, that a subscriber wants. Filters of the same
-    values are equal, so that subscribers can share what is encoded."""
+    values are equal, so that subscribers can share what is encoded.
 
-    __slots__ = ("_predicates", "events", "values")
+    A holding does not have its host: ``of_host`` returns the filter for the holdings of one host.
+    """
+
+    __slots__ = ("_hosts", "_predicates", "events", "values")
 
     def __init__(self, values: Mapping[str, Iterable[str]] | None = None) -> None:
         """``values`` maps names to values, which may be comma-separated. Raises FilterError."""
@@ -65,7 +70,12 @@ class Filter:
         given = {name: split(name, texts) for name, texts in values.items()}
         self.values = frozenset((name, frozenset(texts)) for name, texts in given.items())
         self._predicates: tuple[Predicate, ...] = tuple(
-            _compile(name, texts) for name, texts in given.items() if _base(name) != "event"
+            _compile(name, texts)
+            for name, texts in given.items()
+            if _base(name) not in ("event", "host")
+        )
+        self._hosts = tuple(
+            host(name, texts) for name, texts in given.items() if _base(name) == "host"
         )
         events = words("event", given["event"], EVENTS) if "event" in given else set(EVENTS)
         if "event!" in given:
@@ -83,13 +93,33 @@ class Filter:
         both = Filter()
         both.values = self.values | other.values
         both._predicates = self._predicates + other._predicates
+        both._hosts = self._hosts + other._hosts
         both.events = self.events & other.events
         return both
 
     @property
     def passes_all(self) -> bool:
-        """Return whether every holding matches."""
-        return not self._predicates
+        """Return whether every holding of every host matches."""
+        return not self._predicates and not self._hosts
+
+    def matches_host(self, host: str) -> bool:
+        """Return whether the subscriber wants holdings of a host."""
+        return all(matches(host) for matches in self._hosts)
+
+    def of_host(self, host: str) -> Filter:
+        """Return the filter for the holdings of a host: without names of hosts, or one that hides
+        all of them."""
+        return _of_host(self, host) if self._hosts else self
+
+    def _of_host(self, host: str) -> Filter:
+        chosen = Filter()
+        chosen.values, chosen.events = self.values, self.events
+        chosen._predicates = self._predicates if self.matches_host(host) else (_hide,)
+        return chosen
+
+    def without(self, *names: str) -> Filter:
+        """Return the filter without these filters and their exclusions."""
+        return Filter({name: texts for name, texts in self.values if _base(name) not in names})
 
     def matches(self, holding: Holding) -> bool:
         """Return whether the subscriber wants a holding."""
@@ -136,6 +166,14 @@ def is_filter(name: str) -> bool:
     return _base(name) in FILTERS
 
 
+# Every record of a stream asks for the filter of its host.
+_of_host = lru_cache(maxsize=512)(Filter._of_host)  # noqa: SLF001 (of this module)
+
+
+def _hide(_holding: Holding) -> bool:
+    return False
+
+
 def _base(name: str) -> str:
     return name.removesuffix(EXCLUDES)
 
@@ -166,5 +204,7 @@ FILTERS: dict[str, Compiler] = {
     "netns": numbers(lambda holding: holding.socket.netns, "the inode of a network namespace"),
     "direction": direction(DIRECTIONS),
     "scope": scope,
+    # These two are not compared with a holding: see Filter.
+    "host": text(lambda _holding: None),
     "event": word(EVENTS, lambda _holding: None),
 }

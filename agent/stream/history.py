@@ -30,7 +30,10 @@ MAX_BURST = 10
 
 class Batch:
     """The deltas of one poll at ``time``, at least one: numbered ``first`` to ``last``. ``size`` is
-    an upper bound of the bytes that they keep alive."""
+    an upper bound of the bytes that they keep alive.
+
+    Between two batches of a remote agent, numbers may be missing that a filter of it hid.
+    """
 
     __slots__ = ("deltas", "first", "last", "size", "time")
 
@@ -138,11 +141,25 @@ class History:
         """The batches held, the oldest first."""
         return list(self._batches)
 
-    def restore(self, batches: Sequence[Batch], seq: int) -> None:
-        """Add the batches that an earlier run held, whose newest delta was ``seq``."""
+    def restore(self, batches: Sequence[Batch], seq: int, oldest: int | None = None) -> None:
+        """Add the batches that an earlier run held, whose newest delta was ``seq``: all deltas
+        after ``oldest``, None: from the first of the batches on."""
         for batch in batches:
             self.append(batch)
-        self._dropped = max(self._dropped, batches[0].first - 1 if batches else seq)
+        if oldest is None:
+            oldest = batches[0].first - 1 if batches else seq
+        self._dropped = max(self._dropped, oldest)
+
+    def clear(self, seq: int) -> None:
+        """Drop every batch; ``seq`` is the newest delta."""
+        self._batches = []
+        self._records = self._bytes = 0
+        self._dropped = seq
+
+    @property
+    def oldest(self) -> int:
+        """The smallest number after which all deltas are held."""
+        return self._dropped
 
     def holds(self, seq: int) -> bool:
         """Return whether all deltas after ``seq`` are held."""
@@ -167,6 +184,7 @@ class Hello(NamedTuple):
     time: float
     coverage: Coverage
     resumed: bool
+    oldest: int = 0  # The smallest number after which the stream can be resumed.
 
 
 class FullSnapshot(NamedTuple):
@@ -195,11 +213,11 @@ class Lost(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """Nothing happened for a while; ``stats`` is what the agent's polls cost."""
+    """Nothing happened for a while; ``stats`` is what the agent's polls cost, None if unknown."""
 
     seq: int
     time: float
-    stats: PollSummary
+    stats: PollSummary | None
 
 
 Message = Hello | FullSnapshot | DeltaBatch | Lost | Heartbeat

@@ -13,6 +13,8 @@ from .encoder import SCHEMA_VERSION
 from .filters import DIRECTIONS, STATES
 
 Schema = dict[str, Any]
+# Ends the descriptions of a heartbeat: an agent that is never silent sends none to a relay.
+_UNKNOWN = "Null from a relay that has not got it."
 
 
 def _nullable(kind: str, text: str, **more: object) -> Schema:
@@ -30,6 +32,14 @@ def _count(text: str) -> Schema:
 
 def _amount(text: str) -> Schema:
     return {"type": "number", "minimum": 0, "description": text}
+
+
+def _known_count(text: str) -> Schema:
+    return _nullable("integer", f"{text} {_UNKNOWN}", minimum=0)
+
+
+def _known_amount(text: str) -> Schema:
+    return _nullable("number", f"{text} {_UNKNOWN}", minimum=0)
 
 
 def _time(text: str) -> Schema:
@@ -200,6 +210,7 @@ _HELLO: Schema = {
         "type": "boolean",
         "description": "Whether the stream continues an earlier one; then no snapshot follows.",
     },
+    "oldest": _count("Smallest seq after which the agent can resume a stream."),
     **_COVERAGE,
 }
 _LOST: Schema = {
@@ -210,17 +221,17 @@ _LOST: Schema = {
     },
 }
 _STATS: Schema = {
-    "polls": _count("Polls since the agent started."),
-    "poll_ms": _amount("Median duration of the newest 600 polls."),
-    "poll_p99_ms": _amount("99th percentile of the duration of the newest 600 polls."),
-    "poll_cpu_ms": _amount("CPU time of the agent per poll; mean of the newest 600."),
-    "processes_walked": _amount("Processes examined per poll; mean of the newest 600."),
-    "descriptors_read": _amount("Descriptors read per poll; mean of the newest 600."),
-    "rows_decoded": _amount("Socket table rows decoded per poll; mean of the newest 600."),
-    "late_polls": _count("Polls since the agent started that ended after the next one was due."),
-    "tcp_ends": _count("TCP sockets since the agent started whose end netlink reported."),
-    "tcp_ends_with_events": _count("Those of tcp_ends whose end trace events reported too."),
-    "events_lost": _count("Trace events since the agent started that were lost."),
+    "polls": _known_count("Polls since the agent started."),
+    "poll_ms": _known_amount("Median duration of the newest 600 polls."),
+    "poll_p99_ms": _known_amount("99th percentile of the duration of the newest 600 polls."),
+    "poll_cpu_ms": _known_amount("CPU time of the agent per poll; mean of the newest 600."),
+    "processes_walked": _known_amount("Processes examined per poll; mean of the newest 600."),
+    "descriptors_read": _known_amount("Descriptors read per poll; mean of the newest 600."),
+    "rows_decoded": _known_amount("Socket table rows decoded per poll; mean of the newest 600."),
+    "late_polls": _known_count("Polls since the agent started that ended too late."),
+    "tcp_ends": _known_count("TCP sockets since the agent started whose end netlink reported."),
+    "tcp_ends_with_events": _known_count("Those of tcp_ends whose end trace events reported too."),
+    "events_lost": _known_count("Trace events since the agent started that were lost."),
 }
 
 

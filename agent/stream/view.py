@@ -109,7 +109,7 @@ class View:
     """The stream through one filter, in pages of NDJSON that its subscriptions share."""
 
     def __init__(self, views: Views, chosen: Filter, wrap: Wrap, page_bytes: int) -> None:
-        self.filter = chosen
+        self.filter = chosen = chosen.of_host(views.encoder.host)
         self.has_snapshots = "snapshot" in chosen.events
         self.readers = 0  # Subscriptions of this view.
         self._views = views
@@ -118,6 +118,10 @@ class View:
         self._page_bytes = page_bytes
         self._number = next(_numbers)
         self._passes_all = chosen.passes_all and len(chosen.events) == len(EVENTS)
+
+    def of_filter(self, chosen: Filter) -> View:
+        """Return the view through another filter."""
+        return self._views.get(chosen, self._wrap, self._page_bytes)
 
     def add_reader(self) -> None:
         """Count a subscription: where there are several, pages are kept for the others."""
@@ -131,7 +135,9 @@ class View:
         """Return the chunk of a message that consists of one record."""
         encoder, seq, time = self._encoder, message.seq, message.time
         if isinstance(message, Hello):
-            line = encoder.hello(seq, time, message.coverage, resumed=message.resumed)
+            line = encoder.hello(
+                seq, time, message.coverage, resumed=message.resumed, oldest=message.oldest
+            )
         elif isinstance(message, Lost):
             line = encoder.lost(seq, time, message.first, seq)
         else:

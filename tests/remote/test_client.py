@@ -79,8 +79,9 @@ def cut(there: Serving) -> None:
 )
 def test_the_requested_url(url: str, expected: str) -> None:
     one = RemoteAgent(url, (("proto", "tcp"),))
-    assert one.request_url(("e", 5)) == expected
-    assert one.request_url(None) == expected.removesuffix("&epoch=e&since=5")
+    assert one.request_url([("e", 5)]) == expected
+    assert one.request_url([("e", 5), ("f", 6)]) == f"{expected}&epoch=f&since=6"
+    assert one.request_url(()) == expected.removesuffix("&epoch=e&since=5")
 
 
 async def test_the_records_of_a_remote_agent_are_passed_on() -> None:

@@ -22,7 +22,7 @@ def test_each_url_is_asked_for_the_filtered_records(logged: list[str]) -> None:
     one, two = remote_agents(("ws://127.0.0.1:1", "unix:/x"), chosen, TOKEN, None)
     assert (one.url, one.token, one.tls, one.snapshots) == ("ws://127.0.0.1:1", TOKEN, None, True)
     assert sorted(one.query) == [("port", "443"), ("port", "80"), ("proto!", "udp")]
-    assert "proto%21=udp" in one.request_url(None)
+    assert "proto%21=udp" in one.request_url(())
     assert two.unix_path == "/x"
     assert logged == []
 

@@ -68,7 +68,7 @@ async def test_a_subscriber_resumes_over_a_restart() -> None:
     later = Source()
     later.feed.restore(state.seq, state.history())
     later._tracker = DeltaTracker(state.snapshot, state.opened_at)
-    early = Subscriber(later.feed.subscribe(resume=("epoch", 1)), folds=False)
+    early = Subscriber(later.feed.subscribe(resume=[("epoch", 1)]), folds=False)
     # Changes between the runs are reported, though the first poll of a run knows none.
     later.publish(snapshot(TWO, THREE)._replace(changed=frozenset({(7, 3)})))
     records = await early.read()
@@ -258,7 +258,7 @@ def serve(state: SavedState) -> None:
     feed.restore(state.seq, state.history())
     later = snapshot(ONE)
     feed.publish(later, DeltaTracker(state.snapshot, state.opened_at).advance(later))
-    subscriptions = feed.subscribe(), feed.subscribe(resume=("epoch", 0))
+    subscriptions = feed.subscribe(), feed.subscribe(resume=[("epoch", 0)])
     for subscription in subscriptions:
         while subscription.take() is not None:
             pass

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from agent.service import status as status_module
 from agent.service.handover import SavedState
 from agent.service.sd_notify import Notifier
-from agent.service.status import ServiceStatus
+from agent.service.status import ServiceStatus, describe_agent
 from agent.stream.feed import Feed
 
 from ..feeding import AGENT, ONE, TWO, Source
@@ -48,7 +49,8 @@ HANGS_SECONDS = 20.0
 
 
 def status_of(manager: Manager, feed: Feed, **environment: str) -> ServiceStatus:
-    return ServiceStatus(Notifier({**manager.environment, **environment}), feed, lambda: 3, 1.0)
+    notifier = Notifier({**manager.environment, **environment})
+    return ServiceStatus(notifier, partial(describe_agent, feed, lambda: 3), 1.0)
 
 
 def test_the_first_poll_makes_the_service_ready(manager: Manager) -> None:
@@ -142,7 +144,8 @@ def test_a_reload_and_its_error_are_reported(manager: Manager) -> None:
 @pytest.mark.parametrize("address", ["", "vsock:1:2", "/nowhere/notify"])
 def test_without_a_notification_socket_nothing_is_sent(address: str) -> None:
     feed = Feed(AGENT)
-    one = ServiceStatus(Notifier({"NOTIFY_SOCKET": address}), feed, lambda: 0, 1.0)
+    describe = partial(describe_agent, feed, lambda: 0)
+    one = ServiceStatus(Notifier({"NOTIFY_SOCKET": address}), describe, 1.0)
     feed.publish(snapshot(), [])
     one.report_poll()
 

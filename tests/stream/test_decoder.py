@@ -140,10 +140,10 @@ def test_an_update_of_a_listener_that_no_longer_listens() -> None:
     assert (found.before.fds, found.holding.fds) == ((3, 4), (3,))
 
 
-@given(coverage=coverages, resumed=st.booleans())
-def test_records_of_the_stream(coverage: Coverage, resumed: bool) -> None:
-    hello = decode(encoder.hello(7, TIME, coverage, resumed=resumed))
-    began = Began(coverage, "epoch", resumed, __version__, "boot", 1.0)
+@given(coverage=coverages, resumed=st.booleans(), oldest=st.integers(0, 7))
+def test_records_of_the_stream(coverage: Coverage, resumed: bool, oldest: int) -> None:
+    hello = decode(encoder.hello(7, TIME, coverage, resumed=resumed, oldest=oldest))
+    began = Began(coverage, "epoch", resumed, __version__, "boot", 1.0, oldest)
     assert hello == Decoded("host", 7, TIME, began)
     assert decode(encoder.delta(coverage, 8, TIME)) == Decoded("host", 8, TIME, coverage)
     assert decode(encoder.snapshot_end(8, TIME, 3)).value == SnapshotEnd(3)
@@ -153,6 +153,18 @@ def test_records_of_the_stream(coverage: Coverage, resumed: bool) -> None:
 @given(figures=stats)
 def test_a_heartbeat(figures: PollSummary) -> None:
     assert decode(encoder.heartbeat(1, TIME, figures)).value == Alive(figures)
+
+
+def test_a_heartbeat_without_figures() -> None:
+    assert decode(encoder.heartbeat(1, TIME, None)).value == Alive(None)
+
+
+def test_an_older_agent_does_not_say_what_it_can_resume() -> None:
+    record = example("hello")
+    del record["oldest"]
+    began = decoded(record).value
+    assert isinstance(began, Began)
+    assert began.oldest is None
 
 
 def test_the_lost_record_of_the_client_after_a_restart() -> None:
@@ -171,6 +183,18 @@ def test_sockets_of_one_process_share_it() -> None:
     assert isinstance(one, Present)
     assert isinstance(two, Present)
     assert one.holding.process is two.holding.process
+
+
+@pytest.mark.parametrize(("length", "is_kept"), [(10, True), (70_000, False)])
+def test_long_command_lines_are_not_kept(length: int, is_kept: bool) -> None:
+    first, _, again = [
+        decoded(example("snapshot") | {"pid": pid, "cmdline": ["x" * length]}).value
+        for pid in (1, 2, 1)
+    ]
+    assert isinstance(first, Present)
+    assert isinstance(again, Present)
+    assert first == again
+    assert (first.holding.process is again.holding.process) == is_kept
 
 
 def test_a_pid_that_is_used_again_is_another_process() -> None:
@@ -211,6 +235,7 @@ def test_unknown_fields_and_events_are_tolerated() -> None:
 
 # Fields that the value of a record does not have.
 IGNORED = {"schema", "complete", "events"}
+OPTIONAL = {"cmdline", "oldest"}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +245,7 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(event: str) -> None
     record = example(event)
     for name in record.keys() - IGNORED:
         rest = {other: value for other, value in record.items() if other != name}
-        if name != "cmdline":
+        if name not in OPTIONAL:
             with pytest.raises(DecodeError, match=f"^the field '{name}' is missing$"):
                 decoded(rest)
         with pytest.raises(DecodeError, match=f"^the field '{name}' is not "):
@@ -233,11 +258,17 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(event: str) -> None
         ({"pid": True}, "the field 'pid' is not a number"),
         ({"inode": 1.0}, "the field 'inode' is not a number or null"),
         ({"fds": [3, "5"]}, "the field 'fds' is not a list of numbers"),
+        ({"pid": 0}, "the field 'pid' is not at least 1"),
+        ({"pid": -1}, "the field 'pid' is not at least 1"),
         ({"fd_count": 1}, "the field 'fd_count' is not at least the length of 'fds'"),
         ({"cmdline": ["a", None]}, "the field 'cmdline' is not a list of texts"),
         ({"attribution": 1}, "the field 'attribution' is not text or null"),
         ({"time": "2026-11-28"}, "the field 'time' is not a time such as 2026-11-28T03:12:04Z"),
-        ({"time": "0001-01-01T00:00:00+23:59"}, None),
+        ({"time": "0001-01-02T00:00:00Z"}, None),
+        ({"time": "0001-01-02T00:00:00+00:01"}, "the field 'time' is not a time such as "),
+        ({"time": "9999-12-30T23:59:59.999999Z"}, None),
+        ({"time": "9999-12-30T23:59:59.999999-00:01"}, "the field 'time' is not a time such as "),
+        ({"start_time": "9999-12-31T00:00:00Z"}, "the field 'start_time' is not a time such as "),
         ({"start_time": "soon"}, "the field 'start_time' is not a time such as "),
         ({"family": "unix"}, "the field 'path' is missing"),
         ({"family": ["unix"]}, "the field 'family' is not text or null"),

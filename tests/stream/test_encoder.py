@@ -203,7 +203,7 @@ def test_a_close_has_a_duration(
 
 def test_hello(encoder: Encoder) -> None:
     sight = Coverage(3, 1, 2, ("something",))
-    assert only(encoder.hello(4, TIME, sight, resumed=True)) == {
+    assert only(encoder.hello(4, TIME, sight, resumed=True, oldest=2)) == {
         "event": "hello",
         "seq": 4,
         "time": AT,
@@ -214,6 +214,7 @@ def test_hello(encoder: Encoder) -> None:
         "epoch": "epoch",
         "interval": 0.5,
         "resumed": True,
+        "oldest": 2,
         "complete": False,
         "processes": 3,
         "unreadable": 1,

@@ -91,6 +91,6 @@ async def test_a_resumed_stream_equals_an_uninterrupted_one(polls: list[Snapshot
         source.publish(poll)
         everything += await whole.read()
     at = min(at, source.feed.seq)
-    resumed = await source.subscribe(resume=("epoch", at)).read()
+    resumed = await source.subscribe(resume=[("epoch", at)]).read()
     assert resumed[1:] == [record for record in everything if record["seq"] > at]
     assert seqs(resumed[1:]) == list(range(at + 1, source.feed.seq + 1))

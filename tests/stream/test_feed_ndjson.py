@@ -146,7 +146,7 @@ async def test_a_resumed_stream_continues_after_the_number(source: Source) -> No
     source.poll()
     source.poll(ONE)
     source.poll(ONE, TWO, THREE)
-    got = await source.subscribe(resume=("epoch", 1)).read()
+    got = await source.subscribe(resume=[("epoch", 1)]).read()
     assert events(got) == ["hello", "open", "open"]
     assert seqs(got) == [1, 2, 3]
     assert got[0]["resumed"] is True
@@ -155,14 +155,14 @@ async def test_a_resumed_stream_continues_after_the_number(source: Source) -> No
 async def test_a_stream_resumes_within_the_deltas_of_a_poll(source: Source) -> None:
     source.poll()
     source.poll(ONE, TWO, THREE)
-    got = await source.subscribe(resume=("epoch", 2)).read()
+    got = await source.subscribe(resume=[("epoch", 2)]).read()
     assert [(record["event"], record["seq"]) for record in got[1:]] == [("open", 3)]
 
 
 async def test_a_stream_resumes_at_the_newest_number(source: Source) -> None:
     source.poll(ONE)
     source.poll()
-    got = await source.subscribe(resume=("epoch", 1)).read()
+    got = await source.subscribe(resume=[("epoch", 1)]).read()
     assert (events(got), got[0]["resumed"]) == (["hello"], True)
 
 
@@ -172,7 +172,7 @@ async def test_another_epoch_or_a_future_number_gets_a_snapshot(
 ) -> None:
     source.poll()
     source.poll(ONE)
-    got = await source.subscribe(resume=resume).read()
+    got = await source.subscribe(resume=[resume]).read()
     assert events(got) == ["hello", "snapshot", "snapshot_end"]
     assert (got[0]["resumed"], got[0]["seq"]) == (False, 1)
 
@@ -181,8 +181,8 @@ async def test_a_stream_cannot_resume_after_dropped_deltas() -> None:
     source = Source(history_records=2)
     for held in ([], [ONE], [ONE, TWO], [ONE, TWO, THREE]):
         source.poll(*held)
-    assert (await source.subscribe(resume=("epoch", 0)).read())[0]["resumed"] is False
-    assert seqs(await source.subscribe(resume=("epoch", 1)).read()) == [1, 2, 3]
+    assert (await source.subscribe(resume=[("epoch", 0)]).read())[0]["resumed"] is False
+    assert seqs(await source.subscribe(resume=[("epoch", 1)]).read()) == [1, 2, 3]
 
 
 # Filters.
@@ -291,9 +291,9 @@ def test_a_changed_view_begins_the_stream_again(source: Source) -> None:
     old = subscription.view
     for _ in range(2):
         assert subscription.take()
-    view = source.feed.view(Filter({"port": ["2"]}), bytes, 1 << 20)
-    subscription.change_view(view)
-    assert (old.readers, view.readers, subscription.view) == (0, 1, view)
+    subscription.change_filter(Filter({"port": ["2"]}))
+    new = source.feed.subscribe(Filter({"port": ["2"]}), page_bytes=1).view
+    assert (old.readers, new.readers, subscription.view) == (0, 2, new)
     got = [record for chunk in iter(subscription.take, None) for record in records(chunk)]
     assert events(got) == ["hello", "snapshot", "snapshot_end"]
     assert got[1]["inode"] == 2

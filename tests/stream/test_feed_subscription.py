@@ -15,7 +15,7 @@ from agent.stream.filters import Filter
 from agent.stream.history import DeltaBatch, FullSnapshot, Heartbeat, Hello, Lost, Message
 
 from ..feeding import ONE, THREE, TWO, Source
-from ..make import FULL_COVERAGE, key
+from ..make import FULL_COVERAGE, key, snapshot
 from ..strategies import runs
 
 State = dict[HoldingKey, Holding]
@@ -127,3 +127,53 @@ def test_every_fold_is_the_newest_state(
         expected = {at: one for at, one in poll.holdings.items() if chosen.matches(one)}
         assert state.keys() == expected.keys()
         assert not [at for at in state if is_changed(state[at], expected[at])]
+
+
+def test_hello_has_the_oldest_number_from_which_the_stream_can_be_resumed() -> None:
+    source = Source(history_records=2)
+    source.poll()
+    for held in ((ONE,), (ONE, TWO), (TWO,), (TWO, THREE)):
+        source.poll(*held)
+    hello = Subscription(source.feed).take()
+    assert isinstance(hello, Hello)
+    assert (hello.seq, hello.oldest) == (4, 2)
+    for since, resumed in ((1, False), (2, True)):
+        again = Subscription(source.feed, resume=("epoch", since)).take()
+        assert isinstance(again, Hello)
+        assert again.resumed is resumed
+
+
+def test_numbers_that_a_filter_of_a_remote_agent_hid_are_passed_over() -> None:
+    source = Source()
+    source.poll()
+    subscription = Subscription(source.feed)
+    list(drain(subscription))
+    current = snapshot(ONE)
+    source.feed.publish(current, [Opened(ONE)], first=5)
+    source.feed.publish(current, [Opened(TWO)], first=9)
+    source.feed.pass_over(12)
+    got = [one for one in drain(subscription) if isinstance(one, DeltaBatch)]
+    assert [one.batch.first for one in got] == [5, 9]
+    assert subscription.seq == 12
+    later = Subscription(source.feed, resume=("epoch", 6))
+    got = [one for one in drain(later) if isinstance(one, DeltaBatch)]
+    assert [one.batch.first for one in got] == [9]
+
+
+def test_deltas_that_are_lost_are_reported_with_a_snapshot() -> None:
+    source = Source()
+    source.poll()
+    subscription = Subscription(source.feed)
+    list(drain(subscription))
+    source.poll(ONE)
+    generation = source.feed.generation
+    source.feed.skip_to(7, snapshot(TWO))
+    assert source.feed.generation > generation
+    lost, whole = drain(subscription)
+    assert isinstance(lost, Lost)
+    assert (lost.first, lost.seq) == (1, 7)
+    assert isinstance(whole, FullSnapshot)
+    assert whole.holdings == (TWO,)
+    new = Subscription(source.feed, resume=("epoch", 1)).take()
+    assert isinstance(new, Hello)
+    assert not new.resumed

@@ -145,8 +145,39 @@ def test_a_single_filter(name: str, value: str, passes: bool) -> None:
 def test_every_filter_is_tested_here() -> None:
     assert FILTERS.keys() == {
         "pid", "name", "comm", "user", "proto", "family", "state", "port", "addr", "endpoint",
-        "path", "unit", "container", "netns", "direction", "scope", "event",
+        "path", "unit", "container", "netns", "direction", "scope", "host", "event",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "passes"),
+    [
+        ("host", "web1", True),
+        ("host", "db1,web1", True),
+        ("host", "web*", True),
+        ("host", "web", False),
+        ("host", "WEB1", False),
+        ("host!", "web1", False),
+        ("host!", "db*", True),
+    ],
+)
+def test_the_filter_of_a_host(name: str, value: str, passes: bool) -> None:
+    chosen = Filter({name: [value], "pid": ["7"]})
+    assert chosen.matches_host("web1") is passes
+    there = chosen.of_host("web1")
+    assert there.matches(CONNECTION) is passes
+    assert (there.apply(Opened(CONNECTION)) is not None) is passes
+    assert not chosen.passes_all
+    assert chosen.of_host("web1") is there
+
+
+def test_filters_of_hosts_are_combined() -> None:
+    both = Filter({"host": ["web*"]}) & Filter({"host!": ["web2"]})
+    assert [both.matches_host(host) for host in ("web1", "web2", "db1")] == [True, False, False]
+    assert both == Filter({"host": ["web*"], "host!": ["web2"]})
+    assert both.without("host") == Filter()
+    assert Filter({"host": ["a"], "event": ["open"]}).without("event") == Filter({"host": ["a"]})
+    assert Filter().of_host("web1").passes_all
 
 
 def test_repeated_values_are_alternatives() -> None:

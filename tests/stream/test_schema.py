@@ -101,6 +101,7 @@ def test_records_have_all_fields_of_the_schema_and_no_others() -> None:
         encoder().snapshot_end(1, TIME, 0),
         encoder().lost(9, TIME, 2, 9),
         encoder().heartbeat(9, TIME, STATS),
+        encoder().heartbeat(9, TIME, None),
     ]
     check(*lines)
     encoded: dict[str, set[str]] = {}

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ...model import Snapshot
 from ...stream.feed import Feed
+from ...stream.merged import MergedFeed
 from ..websocket.registry import Registry
 from .pages import Page, Reply
 
@@ -20,6 +21,14 @@ def metrics(feed: Feed, clients: Registry) -> Page:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Collector(feed, clients))
+    return Page(lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)))
+
+
+def relay_metrics(merged: MergedFeed, clients: Registry) -> Page:
+    """Return the page with all metrics of a relay, of its clients and of this process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(_RelayCollector(merged, clients))
     return Page(lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)))
 
 
@@ -37,7 +46,7 @@ class _Collector:
         """Yield the metrics."""
         yield from self._poll_metrics()
         yield from self._feed_metrics()
-        yield from self._client_metrics()
+        yield from _client_metrics(self._clients, self._feed.lost)
 
     def _poll_metrics(self) -> Iterator[Metric]:
         figures = self._feed.stats.figures()
@@ -92,24 +101,55 @@ class _Collector:
             records.add_metric([event], count)
         yield records
 
-    def _client_metrics(self) -> Iterator[Metric]:
-        rejections = self._clients.rejections
-        yield GaugeMetricFamily(
-            "sockagent_subscribers", "WebSocket subscribers.", value=self._clients.subscriber_count
-        )
-        yield CounterMetricFamily(
-            "sockagent_lost", "Times that a subscriber lost records.", value=self._feed.lost
-        )
-        evictions = CounterMetricFamily(
-            "sockagent_evictions", "Clients disconnected by the server.", labels=["kind"]
-        )
-        for kind, count in rejections.evictions.items():
-            evictions.add_metric([kind], count)
-        yield evictions
-        refusals = CounterMetricFamily(
-            "sockagent_refusals", "Refused clients, by HTTP status, close code or cause.",
-            labels=["reason"],
+
+class _RelayCollector:
+    """Reads the metrics of a relay when the page is requested."""
+
+    def __init__(self, merged: MergedFeed, clients: Registry) -> None:
+        self._merged = merged
+        self._clients = clients
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        connected = GaugeMetricFamily(
+            "sockagent_relay_connected", "Whether the agent of a host is connected.",
+            labels=["host"],
         )  # fmt: skip
-        for reason, count in rejections.refusals.items():
-            refusals.add_metric([reason], count)
-        yield refusals
+        sockets = GaugeMetricFamily(
+            "sockagent_relay_sockets",
+            "Sockets held by processes of a host, counted once per process.",
+            labels=["host"],
+        )
+        records = CounterMetricFamily(
+            "sockagent_relay_records", "Records of changes of a host, by event.",
+            labels=["host", "event"],
+        )  # fmt: skip
+        feeds = self._merged.feeds
+        for host, feed in feeds.items():
+            connected.add_metric([host], self._merged.is_connected(host))
+            sockets.add_metric([host], 0 if feed.snapshot is None else len(feed.snapshot.holdings))
+            for event, count in feed.records.items():
+                records.add_metric([host, event], count)
+        yield from (connected, sockets, records)
+        yield from _client_metrics(self._clients, sum(feed.lost for feed in feeds.values()))
+
+
+def _client_metrics(clients: Registry, lost: int) -> Iterator[Metric]:
+    rejections = clients.rejections
+    yield GaugeMetricFamily(
+        "sockagent_subscribers", "WebSocket subscribers.", value=clients.subscriber_count
+    )
+    yield CounterMetricFamily("sockagent_lost", "Times that a subscriber lost records.", value=lost)
+    evictions = CounterMetricFamily(
+        "sockagent_evictions", "Clients disconnected by the server.", labels=["kind"]
+    )
+    for kind, count in rejections.evictions.items():
+        evictions.add_metric([kind], count)
+    yield evictions
+    refusals = CounterMetricFamily(
+        "sockagent_refusals", "Refused clients, by HTTP status, close code or cause.",
+        labels=["reason"],
+    )  # fmt: skip
+    for reason, count in rejections.refusals.items():
+        refusals.add_metric([reason], count)
+    yield refusals

@@ -75,6 +75,26 @@ def unless_known(reply: Reply, known: Iterable[str]) -> Reply:
     return reply._replace(status=304, body=b"")
 
 
+class AgentStatus(NamedTuple):
+    """A remote agent: whether it is connected, for how many seconds it has sent nothing, and what
+    is wrong with it, None if nothing is."""
+
+    connected: bool
+    silent: float
+    problem: str | None
+
+
+def relay_health(agents: Iterable[AgentStatus], max_silent: float) -> Reply:
+    """Return status 200 while a remote agent is connected and none has been silent for longer than
+    ``max_silent`` seconds, else 503; and a line for each agent with a problem."""
+    agents = list(agents)
+    lines = [agent.problem for agent in agents if agent.problem is not None]
+    is_well = any(agent.connected for agent in agents)
+    is_well = is_well and all(agent.silent <= max_silent for agent in agents)
+    text = "".join(f"{line}\n" for line in (*(["ok"] if is_well else []), *lines))
+    return Reply(200 if is_well else 503, PLAIN, text.encode(errors="backslashreplace"))
+
+
 def health(feed: Feed, interval: float) -> Reply:
     """Return status 200 while polls, one every ``interval`` seconds, complete on time, else 503."""
     if feed.snapshot is None:

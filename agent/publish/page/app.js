@@ -136,7 +136,9 @@ class App {
   render() {
     const line = this.line.state(Date.now());
     this.tokenForm.show(line.kind === "token");
-    byId("live").hidden = !this.model.isReplay || this.view.recording;
+    const live = /** @type {HTMLAnchorElement} */ (byId("live"));
+    live.hidden = !this.model.isReplay || this.view.recording;
+    live.href = this.address();
     this.status.render(this.model.state, line, this.model.rates.series(this.now()));
     if (!line.paused) this.renderView();
   }
@@ -157,7 +159,7 @@ class App {
       if (button.getAttribute("data-view") === view) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
     }
-    this.search.set(words);
+    if (!this.model.isReplay) this.search.set(words);
     this.table.setChoice({ sort, descending, columns: columns.length ? columns : null });
     this.renderView();
     this.schedule();
@@ -186,6 +188,7 @@ class App {
 
   /** @param {string[]} added */
   addWords(added) {
+    if (this.model.isReplay) return;
     const words = [...new Set([...splitWords(this.view.words), ...added])];
     this.search.set(joinWords(words));
     this.filter(joinWords(words), false);
@@ -226,7 +229,8 @@ class App {
   async replay(stream, name) {
     this.connection.stop();
     this.pump.clear();
-    this.search.disable(true);
+    this.search.disable();
+    this.table.closeDetails();
     this.model = new Model(true);
     this.line.replay(name);
     let problem = "";

@@ -49,9 +49,11 @@ export class Search {
     this._input.setAttribute("aria-invalid", String(sentence !== ""));
   }
 
-  /** A recording is shown whole. @param {boolean} isDisabled */
-  disable(isDisabled) {
-    this._input.disabled = isDisabled;
+  /** Take no more words: no agent is there to apply them. */
+  disable() {
+    this.set("");
+    this._input.disabled = true;
+    this._input.placeholder = "a recording is shown whole";
   }
 
   /** @param {boolean} isTyped */

@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Sequence
 
 from ...model import Holding, Socket
+from ...stream.filter_values import is_bound
 from .colors import DIM, RED, YELLOW
-from .endpoints import ANY_ADDRESSES, is_bound_udp, is_loopback, local_end, remote_end
+from .endpoints import ANY_ADDRESSES, is_loopback, local_end, remote_end
 from .options import Options
 from .rows import Row
 from .safe import safe
@@ -111,7 +112,7 @@ def direction_texts(rows: Sequence[Row], options: Options) -> list[str]:
         words.get(direction, _NONE)
         if (direction := row.socket.direction) is not None
         else listens
-        if row.socket.proto != "tcp" and is_bound_udp(row.socket)
+        if row.socket.proto != "tcp" and is_bound(row.socket)
         else _NONE
         for row in rows
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...model import INET_FAMILIES, Socket
+from ...stream.filter_values import is_bound
 from .options import Options
 from .safe import safe
 
@@ -32,16 +33,7 @@ def listens(socket: Socket) -> bool:
     """Return whether a socket waits for callers: it listens, or it is UDP without a peer."""
     if socket.state == "LISTEN" or socket.direction == "listen":
         return True
-    return is_bound_udp(socket)
-
-
-def is_bound_udp(socket: Socket) -> bool:
-    """Return whether a socket is of UDP, with a port and without a peer."""
-    return (
-        socket.proto in ("udp", "udplite")
-        and socket.remote_addr is None
-        and bool(socket.local_port)
-    )
+    return is_bound(socket)
 
 
 def endpoint(

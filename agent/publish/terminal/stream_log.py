@@ -41,7 +41,7 @@ class StreamLog:
         known = self._host(host)
         match message:
             case FullSnapshot(_, _, time, holdings):
-                known.add(filter(self._filter.matches, holdings), time)
+                known.add(filter(known.filter.matches, holdings), time)
                 yield self._snapshot(host, time)
             case Lost(seq, _, first):
                 known.drop(decoder.Dropped(first, seq))
@@ -50,12 +50,14 @@ class StreamLog:
                     yield from self._change(host, batch.time, delta)
 
     def of_record(self, record: Decoded) -> Iterator[str]:
-        """Yield the lines of a record."""
+        """Yield the lines of a record; none of a host that the filter leaves out."""
         host, _, time, value = record
+        if not self._filter.matches_host(host):
+            return
         known = self._host(host)
         match value:
             case Present(holding):
-                known.add((holding,) if self._filter.matches(holding) else (), time)
+                known.add((holding,) if known.filter.matches(holding) else (), time)
             case SnapshotEnd():
                 yield self._snapshot(host, time)
             case decoder.Dropped():
@@ -70,7 +72,10 @@ class StreamLog:
                 yield self._snapshot(host, known.time)
 
     def _host(self, host: str) -> _Host:
-        return self._hosts.setdefault(host, _Host())
+        known = self._hosts.get(host)
+        if known is None:
+            known = self._hosts[host] = _Host(self._filter.of_host(host))
+        return known
 
     def _snapshot(self, host: str, time: float) -> str:
         """Return the line of a snapshot: it begins the log, or follows what was lost."""
@@ -82,7 +87,7 @@ class StreamLog:
         return log_line(host, time, Started(sockets, processes, hint), self._options)
 
     def _change(self, host: str, time: float, delta: Delta) -> Iterator[str]:
-        shown = self._filter.apply(delta)
+        shown = self._host(host).filter.apply(delta)
         if shown is None:
             return
         at = None
@@ -95,9 +100,10 @@ class StreamLog:
 
 class _Host:
     """The snapshot of a host that arrives, and the changes that were lost before it. ``time`` is
-    that of its newest record, in seconds since the Unix epoch."""
+    that of its newest record, in seconds since the Unix epoch. ``filter`` is that of the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: Filter) -> None:
+        self.filter = chosen
         self.time = 0.0
         self._inodes: set[int] = set()
         self._pids: set[int] = set()
@@ -129,7 +135,7 @@ class _Host:
 
 
 def is_match(chosen: Filter, message: Message) -> bool:
-    """Return whether a message has a socket that passes a filter."""
+    """Return whether a message has a socket that passes a filter, which is that of its host."""
     match message:
         case FullSnapshot(holdings=holdings):
             return "snapshot" in chosen.events and any(map(chosen.matches, holdings))
@@ -143,6 +149,7 @@ def is_match(chosen: Filter, message: Message) -> bool:
 
 def is_record_match(chosen: Filter, record: Decoded) -> bool:
     """Return whether a record is of a socket that passes a filter."""
+    chosen = chosen.of_host(record.host)
     match record.value:
         case Present(holding):
             return "snapshot" in chosen.events and chosen.matches(holding)

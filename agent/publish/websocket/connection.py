@@ -9,6 +9,7 @@ import asyncio
 import math
 import sys
 import termios
+from collections.abc import Hashable, Iterable
 from fcntl import ioctl
 from http import HTTPStatus
 from typing import Protocol
@@ -17,9 +18,8 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
-from ...stream.feed import NdjsonSubscription
 from ...stream.filters import Filter
-from ...stream.view import View
+from ...stream.publication import Beating, ChunkSubscription
 from ..http.pages import PLAIN, Reply
 from . import rejections
 from .access import Peer
@@ -53,7 +53,7 @@ class Host(Protocol):
     ) -> Reply | SubscriptionQuery | Refusal | Overload:
         """Return the response to a request."""
 
-    def subscribe(self, connection: Connection, query: SubscriptionQuery) -> NdjsonSubscription:
+    def subscribe(self, connection: Connection, query: SubscriptionQuery) -> ChunkSubscription:
         """Register a connection as a subscriber; return its subscription."""
 
     def schedule(self, connection: Connection) -> None:
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._stalled_at: float | None = None
         self._abort_at: float | None = None
         self._closing = False
-        self._subscription: NdjsonSubscription | None = None
+        self._subscription: ChunkSubscription | None = None
         self.requested_filter = Filter()
         self._use(transport)
 
@@ -262,16 +262,18 @@ class Connection(asyncio.Protocol):
         self._sent_at = self._loop.time()
         return self._stalled_at is None
 
-    def idle_subscription(self, since: float) -> NdjsonSubscription | None:
-        """Return the subscription, if nothing was sent since then and a heartbeat may be."""
-        if self._sent_at > since or self._stalled_at is not None or not self.is_open:
-            return None
-        return self._subscription
+    def idle(self, since: float) -> Iterable[Beating]:
+        """Return the streams of which nothing was sent since then, if a heartbeat may be sent."""
+        if self._stalled_at is not None or self._subscription is None or not self.is_open:
+            return ()
+        return self._subscription.idle(since, self._sent_at)
 
-    def change_view(self, view: View) -> None:
-        """Restart the subscription with another view."""
-        if self._subscription is not None:
-            self._subscription.change_view(view)
+    def change_filter(self, chosen: Filter) -> Hashable:
+        """Restart the subscription with another filter; return its view."""
+        if self._subscription is None:
+            return None
+        self._subscription.change_filter(chosen)
+        return self._subscription.view
 
     def expire(self, now: float) -> None:
         """Act on the deadlines that have passed."""

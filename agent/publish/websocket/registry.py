@@ -6,10 +6,10 @@ Pending are handshakes, and connections that were answered or refused and have n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from itertools import chain
 from typing import NamedTuple
 
-from ...stream.view import View
 from .connection import Connection
 from .rejections import RejectionLog
 
@@ -32,8 +32,8 @@ class Registry:
         self._connections: set[Connection] = set()
         # Pending connections by peer group, each in the order of arrival.
         self._pending: dict[str, dict[Connection, None]] = {}
-        self._views: dict[Connection, View] = {}  # Of the subscribers.
-        self._subscribers: dict[View, set[Connection]] = {}
+        self._views: dict[Connection, Hashable] = {}  # Of the subscribers.
+        self._subscribers: dict[Hashable, set[Connection]] = {}
         self._group_subscribers: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -76,13 +76,13 @@ class Registry:
             return f"too many clients; --max-clients is {clients}"
         return None
 
-    def subscribe(self, connection: Connection, view: View) -> None:
+    def subscribe(self, connection: Connection, view: Hashable) -> None:
         """Make a pending connection a subscriber."""
         self._discard_pending(connection)
         self._group_subscribers[connection.peer.group] += 1
         self._add_view(connection, view)
 
-    def change_view(self, connection: Connection, view: View) -> None:
+    def change_view(self, connection: Connection, view: Hashable) -> None:
         """Change the view of a subscriber."""
         self._remove_view(connection)
         self._add_view(connection, view)
@@ -105,7 +105,7 @@ class Registry:
         if not pending:
             self._pending.pop(group, None)
 
-    def _add_view(self, connection: Connection, view: View) -> None:
+    def _add_view(self, connection: Connection, view: Hashable) -> None:
         self._views[connection] = view
         self._subscribers.setdefault(view, set()).add(connection)
 

@@ -11,6 +11,7 @@ from websockets.http11 import Request
 
 from ...errors import TargetError, UsageError
 from ...stream.filters import Filter, is_filter
+from ...stream.publication import Positions
 from ...stream.targets import parse_targets
 from ..http.assets import ASSETS
 from ..http.pages import Page, Reply, packed, unless_known
@@ -18,7 +19,8 @@ from .access import Access, Peer
 from .rejections import Refusal
 
 EVENTS_PATH = "/events"
-MAX_PARAMETERS = 100
+# A client of a relay sends two for each host.
+MAX_PARAMETERS = 500
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
 _TARGET = "target"
@@ -31,12 +33,8 @@ class SubscriptionQuery(NamedTuple):
     resume."""
 
     filter: Filter
-    positions: tuple[tuple[str, int], ...] = ()
+    positions: Positions = ()
     snapshot: bool = True
-
-    def resume(self, epoch: str) -> tuple[str, int] | None:
-        """Return the position after which to resume the stream with this epoch, if there is one."""
-        return next((position for position in self.positions if position[0] == epoch), None)
 
 
 def route(
@@ -110,7 +108,7 @@ def parse_query(query: str) -> SubscriptionQuery:
     return SubscriptionQuery(Filter(values), positions, snapshot == "1")
 
 
-def _parse_positions(epochs: list[str], seqs: list[str]) -> tuple[tuple[str, int], ...]:
+def _parse_positions(epochs: list[str], seqs: list[str]) -> Positions:
     """Return the pairs of the parameters ``epoch`` and ``since``. Raises UsageError."""
     if len(epochs) != len(seqs):
         missing, given = ("epoch", "since") if len(epochs) < len(seqs) else ("since", "epoch")

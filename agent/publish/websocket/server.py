@@ -13,8 +13,8 @@ from typing import NamedTuple
 from websockets.frames import CloseCode
 from websockets.http11 import Request
 
-from ...stream.feed import Feed, NdjsonSubscription
 from ...stream.filters import Filter
+from ...stream.publication import ChunkSubscription, Subscribable
 from ..http.pages import Page, Reply
 from . import rejections
 from .access import Access, Peer, tcp_peer, unix_peer
@@ -50,11 +50,11 @@ class Rules(NamedTuple):
 
 
 class Server:
-    """A publisher that serves subscribers of a feed, and pages by path, on listening sockets."""
+    """A publisher that serves subscribers of a stream, and pages by path, on listening sockets."""
 
     def __init__(
         self,
-        feed: Feed,
+        feed: Subscribable,
         listeners: Sequence[Listener],
         rules: Rules,
         registry: Registry,
@@ -117,8 +117,7 @@ class Server:
         connections = self._registry.subscribers()
         for connection in connections:
             chosen = connection.requested_filter & rules.limit_filter
-            view = self._feed.view(chosen, frame, PAGE_BYTES)
-            connection.change_view(view)
+            view = connection.change_filter(chosen)
             self._registry.change_view(connection, view)
         self._pump.schedule(connections)
 
@@ -146,15 +145,17 @@ class Server:
         """Act on deadlines, and send heartbeats."""
         now = asyncio.get_running_loop().time()
         idle_since = now - self._feed.heartbeat_seconds
-        heartbeats: dict[int, bytes] = {}  # By seq: encoded once for all subscribers.
+        # By epoch and seq: encoded once for all subscribers.
+        heartbeats: dict[tuple[str, int], bytes] = {}
         for number, connection in enumerate(self._registry.connections(), 1):
             connection.expire(now)
-            subscription = connection.idle_subscription(idle_since)
-            if subscription is not None:
-                heartbeat = heartbeats.get(subscription.seq)
+            for silent in connection.idle(idle_since):
+                position = silent.position
+                heartbeat = heartbeats.get(position)
                 if heartbeat is None:
-                    heartbeat = heartbeats[subscription.seq] = subscription.heartbeat()
-                connection.send(heartbeat)
+                    heartbeat = heartbeats[position] = silent.heartbeat()
+                if not connection.send(heartbeat):
+                    break
             if number % _SWEPT_PER_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -171,11 +172,11 @@ class Server:
                 return Overload(overload)
         return response
 
-    def subscribe(self, connection: Connection, query: SubscriptionQuery) -> NdjsonSubscription:
+    def subscribe(self, connection: Connection, query: SubscriptionQuery) -> ChunkSubscription:
         """Register a connection as a subscriber; return its subscription."""
         subscription = self._feed.subscribe(
             query.filter & self.rules.limit_filter,
-            resume=query.resume(self._feed.epoch),
+            resume=query.positions,
             snapshot=query.snapshot,
             wrap=frame,
             page_bytes=PAGE_BYTES,

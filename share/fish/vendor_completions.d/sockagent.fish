@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --container --direction --endpoint --event --events --family --filter-file --help --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -90,7 +90,7 @@ complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'D
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l schema -d 'Print the JSON Schema of the records and exit.'
-complete -c sockagent -n _shtab_sockagent_using -l version -d 'Print the version and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s V -l version -d 'Print the version and exit.'
 complete -c sockagent -n _shtab_sockagent_using -s o -l output -xka "ndjson json summary table wide log csv tsv pid" -d 'Print ndjson, json, summary, table, wide, log, csv, tsv or pid.'
 complete -c sockagent -n _shtab_sockagent_using -l columns -x -d 'Print these columns, separated by commas: any fields of the records.'
 complete -c sockagent -n _shtab_sockagent_using -l sort -x -d 'Sort by a column; -COLUMN: the largest first.'
@@ -104,8 +104,12 @@ complete -c sockagent -n _shtab_sockagent_using -l timeout -x -d 'End after so m
 complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow; - is standard input.'
 complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or -5m before its end.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'
-complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT.'
+complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, serve those of all URLs as one stream.'
 complete -c sockagent -n _shtab_sockagent_using -l token-file -xka "(_sockagent_files)" -d 'File of tokens, one on each line; a client must send one of them.'
+complete -c sockagent -n _shtab_sockagent_using -l connect-token-file -xka "(_sockagent_files)" -d 'Send the first token in this file to the agents of --connect; with --listen, where --token-file is for clients.'
+complete -c sockagent -n _shtab_sockagent_using -l connect-tls-cert -xka "(_sockagent_files)" -d 'Certificate to present to the agents of --connect (PEM).'
+complete -c sockagent -n _shtab_sockagent_using -l connect-tls-key -xka "(_sockagent_files)" -d 'Key of that certificate (PEM).'
+complete -c sockagent -n _shtab_sockagent_using -l connect-tls-ca -xka "(_sockagent_files)" -d 'CA that signed the certificates of the agents of --connect (PEM).'
 complete -c sockagent -n _shtab_sockagent_using -l filter-file -xka "(_sockagent_files)" -d 'Limit what clients see to the filters in a file, such as proto=tcp.'
 complete -c sockagent -n _shtab_sockagent_using -l tls-cert -xka "(_sockagent_files)" -d 'Certificate of this side, with its chain (PEM).'
 complete -c sockagent -n _shtab_sockagent_using -l tls-key -xka "(_sockagent_files)" -d 'Key of the certificate (PEM).'
@@ -144,6 +148,7 @@ complete -c sockagent -n _shtab_sockagent_using -l container -x -d 'Processes of
 complete -c sockagent -n _shtab_sockagent_using -l netns -x -d 'Sockets in the network namespace with this inode.'
 complete -c sockagent -n _shtab_sockagent_using -l direction -xka "inbound outbound listen bound" -d 'inbound, outbound, listen, or bound (UDP without a peer).'
 complete -c sockagent -n _shtab_sockagent_using -l scope -xka "external local" -d 'external (IP without loopback) or local.'
+complete -c sockagent -n _shtab_sockagent_using -l host -x -d 'Sockets of the hosts with this name.'
 complete -c sockagent -n _shtab_sockagent_using -l event -xka "snapshot open update close" -d 'Socket records to report: snapshot, open, update, close (default all).'
 
 function _sockagent_events

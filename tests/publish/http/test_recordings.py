@@ -14,7 +14,9 @@ from agent.publish.http.recordings import recording_page
 LINES = b'{"event":"hello"}\nno record\n{"event":"open"}\n{"cut'
 
 
-@pytest.mark.parametrize(("suffix", "content"), [("", LINES), (".gz", gzip.compress(LINES))])
+@pytest.mark.parametrize(
+    ("suffix", "content"), [("", LINES), (".gz", gzip.compress(LINES))], ids=["plain", "gz"]
+)
 def test_the_lines_of_a_recording(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"recording.ndjson{suffix}"
     path.write_bytes(content)

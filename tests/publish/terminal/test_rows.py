@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent.model import Holding, Owner, Process, Socket
+from agent.model import Holding, HostHolding, Owner, Process, Socket
 from agent.publish.terminal.peers import Holder
 from agent.publish.terminal.rows import Row, group, make_rows
-from agent.stream.state import HostHolding
 
 from ...make import process, tcp
 
@@ -42,6 +41,12 @@ def test_the_lower_pid_is_older_if_both_started_in_one_tick() -> None:
     first, second = ONE._replace(start_ticks=5), TWO._replace(start_ticks=5)
     (row,) = make_rows([held(tcp(), second), held(tcp(), first)])
     assert row.holding.process == first
+
+
+def test_an_unknown_holder_is_not_the_oldest_one() -> None:
+    """Records may say that a socket has no known holder, and name another one."""
+    (row,) = make_rows([held(tcp(), None), held(tcp(), ONE)])
+    assert (row.process, row.others) == (ONE, 1)
 
 
 def test_every_holder_has_a_row_if_asked_for() -> None:

@@ -48,7 +48,14 @@ def test_nothing_unsafe_remains(text: str) -> None:
 
 
 def test_the_width_is_that_on_the_terminal() -> None:
-    assert [width(text) for text in ("", "abc", "日本", "e\u0301", "é…")] == [0, 3, 4, 1, 2]
+    assert [width(text) for text in ("", "abc", "日本", "\uff21", "e\u0301", "é…")] == [
+        0,
+        3,
+        4,
+        2,
+        1,
+        2,
+    ]
 
 
 @given(NAMES, st.integers(0, 40), st.booleans())

@@ -24,6 +24,7 @@ from agent.stream.diff import DeltaTracker
 from agent.stream.encoder import AgentInfo
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
+from agent.stream.publication import Subscribable
 
 from ...feeding import AGENT
 from ...make import (
@@ -115,9 +116,11 @@ async def serving(
     limit_filter: Filter | None = None,
     pages: Callable[[Feed, Registry], dict[str, Page]] = lambda _feed, _registry: {},
     agent: AgentInfo = AGENT,
+    served: Subscribable | None = None,
     **feed_options: Any,
 ) -> AsyncIterator[Serving]:
-    """Run a server at these addresses, by default at one of loopback."""
+    """Run a server at these addresses, by default at one of loopback. ``served`` is what it serves,
+    by default the feed of an agent."""
     feed = Feed(agent, **feed_options)
     registry = Registry(limits or LIMITS)
     listeners = [
@@ -126,7 +129,7 @@ async def serving(
         for listener in open_listeners(parse_address(address), 0o600, tls)
     ]
     rules = Rules(access or Access(), limit_filter or Filter())
-    server = Server(feed, listeners, rules, registry, pages(feed, registry))
+    server = Server(served or feed, listeners, rules, registry, pages(feed, registry))
     running = asyncio.create_task(server.run())
     try:
         yield Serving(server, feed, registry, listeners)

@@ -44,7 +44,7 @@ async def test_an_invalid_query_is_refused_with_the_reason(query: str, message_:
 async def test_other_requests_are_refused(path: str, method: str, expected: int) -> None:
     async with serving() as running:
         running.poll(ONE)
-        view = running.feed.view(Filter(), frame, PAGE_BYTES)
+        view = running.feed.views.get(Filter(), frame, PAGE_BYTES)
         status, body = await running.get(path, method=method)
         assert status == expected
         assert body.endswith("\n") or method == "HEAD"
