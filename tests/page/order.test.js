@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { COLUMNS, sortRows } from "../../agent/publish/page/columns.js";
 import { LINGER, Order } from "../../agent/publish/page/order.js";
@@ -16,6 +18,29 @@ function filled(names) {
   order.take({ ...NOTHING, all: true }, rows, 0);
   assert.ok(order.settle(0, CONTEXT));
   return { rows, order };
+}
+
+for (const id of ["process", "peer"]) {
+  test(`rows that are gone are not kept in memory (${id})`, () => {
+    setFlagsFromString("--expose-gc");
+    const gc = runInNewContext("gc");
+    const order = new Order(COLUMNS.get(id), false);
+    order.take({ ...NOTHING, all: true }, new Map(), 0);
+    const seen = [];
+    for (let now = 0; now < 100; now += 1) {
+      const name = String(now);
+      const added = [row(name, "x")];
+      seen.push(new WeakRef(added[0]));
+      order.take({ ...NOTHING, added, removed: [String(now - 1)] }, new Map(), now * LINGER);
+      order.settle(now * LINGER, CONTEXT);
+    }
+    return new Promise((done) => setTimeout(done)).then(() => {
+      gc();
+      const kept = seen.flatMap((one) => one.deref()?.key ?? []);
+      assert.deepEqual(kept, order.entries.map((entry) => entry.row.key));
+      assert.equal(kept.length, 2); // One has closed just now, and one is open.
+    });
+  });
 }
 
 test("the order changes when it settles, and only if something moved", () => {

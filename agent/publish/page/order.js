@@ -63,8 +63,12 @@ export class Order {
   #closed = new Set();
   #rebuild = false;
   #serial = 0;
-  /** The entries at which #mark() has not looked in this turn. */
-  #turn = this.#byKey.values();
+  /**
+   * The entries at which #mark() has not looked in this turn; null outside one. An iterator that
+   * rests keeps all entries that a map ever had when it grew.
+   * @type {Iterator<Entry> | null}
+   */
+  #turn = null;
   #column;
   #descending;
 
@@ -120,7 +124,7 @@ export class Order {
     if (changes.all) {
       const known = this.#byKey;
       this.#byKey = new Map();
-      this.#turn = this.#byKey.values();
+      this.#turn = null;
       this.#closed.clear();
       this.#dirty.clear();
       for (const [key, row] of rows) this.#byKey.set(key, this.#renewed(known.get(key), row));
@@ -195,6 +199,7 @@ export class Order {
       return true;
     }
     if (this.#column.joined) this.#mark();
+    else this.#turn = null;
     /** @type {Set<Entry>} */
     const leaving = new Set(gone);
     /** @type {Entry[]} */
@@ -215,10 +220,11 @@ export class Order {
 
   /** Look at some entries anew: the sort keys of a joined column change without their rows. */
   #mark() {
+    this.#turn ??= this.#byKey.values();
     for (let looks = 0; looks < MAX_MARKED; looks++) {
       const { value, done } = this.#turn.next();
       if (done) {
-        this.#turn = this.#byKey.values();
+        this.#turn = null;
         return;
       }
       if (!this.#dirty.has(value)) this.#dirty.set(value, true);
