@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ..browser import Browser, Tab, find_browser
 from .anyone import Anyone, unprivileged
 from .background import Background
 from .churning import churn
 from .container import is_available, prepare
-from .helpers import Holder, need_root
+from .helpers import Holder, must_have, need_root
 
 if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]
@@ -81,3 +82,18 @@ def anyone() -> Iterator[Anyone]:
     """The command as run by an unprivileged user."""
     with unprivileged() as anyone:
         yield anyone
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser without a window."""
+    must_have(find_browser(), "chromium is not installed")
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A tab of the browser, in a profile of its own."""
+    with browser.tab() as tab:
+        yield tab

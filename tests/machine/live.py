@@ -49,6 +49,15 @@ class Agent:
     def restart(self) -> None:
         """Stop the agent, and start it again at the same address."""
         self.stop()
+        self.start_again()
+
+    def crash(self) -> None:
+        """Kill the agent."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Start the agent, which ended, at the same address."""
         arguments = list(self._arguments)
         arguments[arguments.index("--listen") + 1] = self.address
         self._arguments = tuple(arguments)

@@ -40,6 +40,11 @@ const picture = (rows, model = new MapModel(), now = 0, { unix = false, all = fa
 const columns = (drawn) => drawn.columns.map((/** @type {any} */ column) =>
   [column.title, ...column.nodes.map((/** @type {any} */ node) => node.label)]);
 
+test("an address of a recording that is no address stays readable", () => {
+  const drawn = picture([row({ remote_addr: "\x1b[31m\u202e" })]);
+  assert.ok(columns(drawn).flat().includes(String.raw`\x1b[31m\x{202e}`));
+});
+
 test("networks are /24 and /64", () => {
   assert.equal(networkOf("192.0.2.9"), "192.0.2.0/24");
   assert.equal(networkOf("::ffff:192.0.2.9"), "192.0.2.0/24");

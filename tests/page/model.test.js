@@ -67,6 +67,22 @@ test("the other ends are found when rows have changed, once a second at most", (
   assert.notEqual(model.peers, peers);
 });
 
+test("the other ends are found at once when the rows have doubled", () => {
+  const model = new Model(false);
+  const line = new Line(0);
+  model.take(FIRST, line, 0);
+  model.join(() => 100);
+  const { peers } = model;
+  const { size } = model.state.rows;
+  const more = Array.from({ length: size + 1 }, (_, index) => tcp("open", 2 + index, 7, 50 + index));
+  model.take(more.slice(1), line, 0);
+  model.join(() => 101);
+  assert.equal(model.peers, peers);
+  model.take(more.slice(0, 1), line, 0);
+  model.join(() => 102);
+  assert.notEqual(model.peers, peers);
+});
+
 test("many other ends are found in slices", () => {
   const model = new Model(false);
   const row = (inode, one, other) => tcp("open", inode, 7, inode, {

@@ -1,7 +1,7 @@
 // The lines of the map as a table: for readers of screens, and to read them in full.
 
 import { element, setText } from "./lines.js";
-import { count, counted } from "./text.js";
+import { count, counted, safe } from "./text.js";
 
 /** @typedef {import("./map.js").MapPicture} MapPicture */
 
@@ -67,7 +67,7 @@ export class MapList {
       setText(button, count(edge.count));
       button.dataset.words = edge.words.join(" ");
       button.disabled = edge.words.length === 0;
-      button.title = edge.words.length ? `Filter: ${edge.words.join(" ")}` : "";
+      button.title = edge.words.length ? safe(`Filter: ${edge.words.join(" ")}`) : "";
       setText(cells[3], edge.closeWait ? count(edge.closeWait) : "");
     });
   }

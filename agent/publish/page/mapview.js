@@ -47,6 +47,7 @@ export class MapView {
   #rendered = null;
   /** @type {ReadonlyMap<string, Row> | null} */
   #rows = null;
+  #size = 0;
   /** @type {MapPicture | null} */
   #picture = null;
   /** @type {Map<string, Box>} */
@@ -92,10 +93,13 @@ export class MapView {
     this.#throttle.cancel();
   }
 
-  /** Show the rows of the model: at most once a second. @param {Model} model */
+  /** Show the rows of the model: at most once a second, unless they have doubled. @param {Model} model */
   render(model) {
     this.#rendered = model;
-    if (!this.element.hidden) this.#throttle.request();
+    // While a snapshot arrives, what is shown is soon too little.
+    const { rows } = model.state;
+    const isUrgent = rows !== this.#rows || rows.size > 2 * this.#size;
+    if (!this.element.hidden) this.#throttle.request(isUrgent);
   }
 
   /** @param {"unix" | "all"} name @param {string} text */
@@ -120,6 +124,7 @@ export class MapView {
       this.#model = new MapModel();
     }
     const rows = [...state.rows.values()];
+    this.#size = rows.length;
     const graph = new Graph(peers ?? new Peers(rows), this.#options.unix);
     await inSlices(rows, (row) => graph.take(row));
     await inSlices(graph.sockets(), (row) => graph.add(row));

@@ -24,6 +24,7 @@ export class Model {
   /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
   _lag = Infinity;
   _joinedVersion = -1;
+  _joinedSize = 0;
   _joinedAt = -Infinity;
   /** The other ends that are being found. @type {{peers: Peers, steps: Generator<void>} | null} */
   _joining = null;
@@ -83,11 +84,13 @@ export class Model {
     const begin = clock();
     if (this._joining === null) {
       const { version, rows } = this.state;
-      const isEarly = this._joinedVersion >= 0 && begin < this._joinedAt + JOIN_INTERVAL;
+      // A state that has doubled, as while a snapshot arrives, is joined at once.
+      const isEarly = begin < this._joinedAt + JOIN_INTERVAL && rows.size <= 2 * this._joinedSize;
       if (version === this._joinedVersion || isEarly) return false;
       const peers = new Peers();
       this._joining = { peers, steps: peers.add(rows.values()) };
       this._joinedVersion = version;
+      this._joinedSize = rows.size;
       this._joinedAt = begin;
     }
     while (!this._joining.steps.next().done) if (clock() >= begin + JOIN_SLICE) return true;

@@ -48,11 +48,11 @@ export class Throttle {
     this.#run = run;
   }
 
-  /** Run the function now, or when the interval is over. */
-  request() {
-    if (this.#timer) return;
+  /** Run the function now, or when the interval is over. @param {boolean} isUrgent always now */
+  request(isUrgent = false) {
+    if (this.#timer && !isUrgent) return;
     const wait = this.#last + this.#interval - performance.now();
-    if (wait <= 0 || this.#isRunning) void this.now();
+    if (wait <= 0 || this.#isRunning || isUrgent) void this.now();
     else this.#timer = window.setTimeout(() => void this.now(), wait);
   }
 

@@ -28,6 +28,7 @@ export class TreeView {
   #model = null;
   /** What the tree was made of. */
   #version = -1;
+  #size = 0;
   /** @type {ReadonlyMap<string, Row> | null} */
   #rows = null;
   /** @type {Branch[]} */
@@ -75,7 +76,10 @@ export class TreeView {
   /** Show the rows of the model. @param {Model} model */
   render(model) {
     this.#model = model;
-    if (!this.element.hidden) this.#throttle.request();
+    // While a snapshot arrives, what is shown is soon too little.
+    const { rows } = model.state;
+    const isUrgent = rows !== this.#rows || rows.size > 2 * this.#size;
+    if (!this.element.hidden) this.#throttle.request(isUrgent);
   }
 
   async #build() {
@@ -83,6 +87,7 @@ export class TreeView {
     if (state === undefined || (state.rows === this.#rows && state.version === this.#version)) return;
     this.#version = state.version;
     this.#rows = state.rows;
+    this.#size = state.rows.size;
     const tree = new Tree();
     await inSlices([...state.rows.values()], (row) => tree.add(row));
     this.#branches = tree.branches();
