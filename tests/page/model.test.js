@@ -100,3 +100,9 @@ test("many other ends are found in slices", () => {
   const [first, second] = model.state.rows.values();
   assert.equal(model.peers.of(first).row, second);
 });
+
+test("only an agent without a filter sends everything", () => {
+  assert.ok(new Model(false).isEverything);
+  assert.ok(!new Model(false, true).isEverything);
+  assert.ok(!new Model(true).isEverything);
+});

@@ -29,9 +29,14 @@ export class Model {
   /** The other ends that are being found. @type {{peers: Peers, steps: Generator<void>} | null} */
   _joining = null;
 
-  /** @param {boolean} isReplay whether the records are of the past */
-  constructor(isReplay) {
+  /**
+   * @param {boolean} isReplay whether the records are of the past
+   * @param {boolean} isFiltered whether the agent sends only what matches a filter
+   */
+  constructor(isReplay, isFiltered = false) {
     this.isReplay = isReplay;
+    /** Whether the records are all of an agent, of which an overview suffices at first. */
+    this.isEverything = !isReplay && !isFiltered;
   }
 
   /**
