@@ -156,6 +156,13 @@ export class State {
     return found;
   }
 
+  /** Return the hosts whose first snapshot is there. A recording may have none, but changes. */
+  wholeHosts() {
+    const hosts = [...this.hosts.values()];
+    const whole = hosts.filter((one) => one.hadSnapshot || (one.arriving === null && one.seq > 0));
+    return new Set(whole.map(({ host }) => host));
+  }
+
   /** Return what changed since the last call. @returns {Changes} */
   takeChanges() {
     const added = [...this._added.values()];
