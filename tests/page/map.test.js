@@ -34,8 +34,10 @@ function pair(caller, called, port = 8080) {
 const SHOP = { pid: 1201, comm: "gunicorn", unit: "shop.service" };
 
 /** @param {any[]} rows */
-const picture = (rows, model = new MapModel(), now = 0, { unix = false, all = false } = {}) =>
-  model.update(buildGraph(rows, new Peers(rows), unix), now, all);
+const picture = (rows, model = new MapModel(), now = 0,
+  { unix = false, all = false, joined = rows } = {}) =>
+  model.update(buildGraph(rows, new Peers(joined), unix), now, all,
+    new Map(rows.map((row) => [row.key, row])));
 /** @param {any} drawn */
 const columns = (drawn) => drawn.columns.map((/** @type {any} */ column) =>
   [column.title, ...column.nodes.map((/** @type {any} */ node) => node.label)]);
@@ -210,4 +212,27 @@ test("what ends keeps its place for some seconds", () => {
   assert.deepEqual(gone.map((node) => [node.label, node.gone, node.count]),
     [["gunicorn[1201]", false, 1], ["nginx[812]", true, 0]]);
   assert.equal(picture(rows.slice(1), model, 20_000).columns[1].nodes.length, 1);
+});
+
+test("an end that was single until its other end came has not ended", () => {
+  const model = new MapModel();
+  const [calling, called] = pair({}, SHOP);
+  assert.deepEqual(columns(picture([calling], model)).at(-1), ["what they call", "loopback:8080"]);
+  const drawn = picture([calling, called], model, 1000);
+  assert.deepEqual(columns(drawn).flat().filter((label) => label.includes("loopback")), []);
+  // Without a socket that leads to it, it has ended.
+  const single = pair({}, {}, 9090)[0];
+  picture([calling, called, single], model, 2000);
+  const last = picture([calling, called], model, 3000).columns.at(-1)?.nodes;
+  assert.deepEqual(last?.map(({ label, gone }) => [label, gone]), [["loopback:9090", true]]);
+});
+
+test("a socket of which the other end was not looked for yet is not drawn", () => {
+  const known = pair({}, SHOP);
+  const [calling, called] = pair({}, SHOP);
+  const rows = [...known, calling, called];
+  const { columns: drawn, edges } = picture(rows, new MapModel(), 0, { joined: known });
+  assert.equal(drawn.find(({ side }) => side === "callees")?.nodes.length, 0);
+  assert.deepEqual(edges.map((edge) => edge.count), [1]);
+  assert.deepEqual(picture(rows).edges.map((edge) => edge.count), [2]);
 });

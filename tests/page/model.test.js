@@ -100,3 +100,31 @@ test("many other ends are found in slices", () => {
   const [first, second] = model.state.rows.values();
   assert.equal(model.peers.of(first).row, second);
 });
+
+test("only an agent without a filter sends everything", () => {
+  assert.ok(new Model(false).isEverything);
+  assert.ok(!new Model(false, true).isEverything);
+  assert.ok(!new Model(true).isEverything);
+});
+
+test("the other ends are found at once when a snapshot has ended, and count from then on", () => {
+  const model = new Model(false);
+  const line = new Line(0);
+  model.take([hello(1), tcp("snapshot", 1, 7, 1), tcp("snapshot", 1, 7, 2)], line, 0);
+  model.join(() => 100);
+  assert.deepEqual([...model.joinedHosts], []);
+  model.take([tcp("snapshot", 1, 7, 3), end(1, 3)], line, 0);
+  const { peers } = model;
+  model.join(() => 101);
+  assert.notEqual(model.peers, peers);
+  assert.deepEqual([...model.joinedHosts], ["web1"]);
+});
+
+test("the other ends of an empty snapshot are known too", () => {
+  const model = new Model(false);
+  model.take([hello(1)], new Line(0), 0);
+  model.join(() => 100);
+  model.take([end(1, 0)], new Line(0), 0);
+  model.join(() => 101);
+  assert.deepEqual([...model.joinedHosts], ["web1"]);
+});

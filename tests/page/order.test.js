@@ -176,3 +176,21 @@ test("changes lead to the same order as a sort of all rows", () => {
     }
   }
 });
+
+test("only the rows that are wanted have entries, the others when they are wanted", () => {
+  const { order, rows } = filled({ a: "x", b: "unix" });
+  order.listOnly(({ record }) => record.comm !== "unix");
+  order.take({ ...NOTHING, all: true }, rows, 0);
+  assert.ok(order.settle(0, CONTEXT));
+  assert.equal(keys(order), "a");
+  rows.set("c", row("c", "unix"));
+  order.take({ ...NOTHING, added: [rows.get("c"), row("d", "w")], updated: [rows.get("b")] }, rows, 0);
+  order.take({ ...NOTHING, removed: ["b"] }, rows, 0);
+  assert.ok(order.settle(0, CONTEXT));
+  assert.equal(keys(order), "da");
+  rows.delete("b");
+  order.listOnly(() => true);
+  order.take({ ...NOTHING, all: true }, rows, 0);
+  order.settle(0, CONTEXT);
+  assert.equal(keys(order), "ca");
+});

@@ -48,13 +48,6 @@ test("gaps are unknown", () => {
   });
 });
 
-test("clear forgets everything", () => {
-  const rates = new Rates(2);
-  rates.open(NOW);
-  rates.clear();
-  assert.deepEqual(rates.series(NOW + 1000).opens, [null, null]);
-});
-
 test("averages leave out what is unknown", () => {
   assert.equal(average([100, 2, null, 4], 3), 3);
   assert.equal(average([null], 3), null);

@@ -25,8 +25,7 @@ test("a snapshot and changes", () => {
   assert.equal(state.violations, 0);
   const host = state.hosts.get("web1");
   assert.deepEqual(
-    [host.epoch, host.seq, host.complete, host.interval, host.version, host.lastTime],
-    ["e1", 4, true, 1, "0.1.0", ms(4)],
+    [host.epoch, host.seq, host.complete, host.lastTime], ["e1", 4, true, ms(4)],
   );
   assert.equal(host.coverage.processes, 40);
 });
@@ -243,3 +242,16 @@ function follow(copy, state) {
     copy.set(row.key, row.record);
   }
 }
+
+test("a host is whole when its first snapshot is there, or when it has changes only", () => {
+  const state = new State();
+  const whole = (...records) => {
+    for (const one of records) state.apply(one);
+    return [...state.wholeHosts()];
+  };
+  assert.deepEqual(whole(hello(1)), []);
+  assert.deepEqual(whole(tcp("snapshot", 1, 7, 1)), []);
+  assert.deepEqual(whole(end(1, 1)), ["web1"]);
+  assert.deepEqual(whole(lost(9, 3, 9), tcp("snapshot", 9, 7, 2)), ["web1"]);
+  assert.deepEqual(whole(tcp("open", 2, 7, 3, { host: "web2" })), ["web1", "web2"]);
+});

@@ -101,3 +101,10 @@ test("durations and numbers", () => {
   assert.deepEqual([512, 3400, 2.5e6, 1e9].map(text.bytes), ["512 B", "3.4 kB", "2.5 MB", "1.0 GB"]);
   assert.equal(text.clock(new Date(2026, 10, 28, 3, 12, 4).getTime()), "03:12:04");
 });
+
+test("rows that are not of the internet are counted by protocol", () => {
+  const rows = [tcp("open", 1, 7, 1), unix(), unix(), unix({ proto: "netlink", family: "netlink" }),
+    unix({ proto: null, family: null })].map((record) => ({ record }));
+  assert.equal(text.notShown(rows), "Not shown: 2 unix, 1 ?, 1 netlink");
+  assert.equal(text.notShown(rows.slice(0, 1)), "");
+});

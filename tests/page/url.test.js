@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { VIEWS, formatView, parseView } from "../../agent/publish/page/url.js";
 import { random } from "./make.js";
 
-const USUAL = { words: "", view: "table", sort: "", descending: false, columns: [], token: "", recording: false };
+const USUAL = { words: "", view: "table", sort: "", descending: false, columns: [], all: false, token: "", recording: false };
 
 test("the usual view has no query", () => {
   assert.deepEqual(parseView("", ""), USUAL);
@@ -20,12 +20,12 @@ test("filters and targets are words", () => {
 test("the address of a view", () => {
   const view = {
     ...USUAL, words: 'port=443 addr!=10.0.0.0/8 nginx :8080 comm="a b"', view: "map", sort: "age",
-    descending: true, columns: ["process", "pid"], token: "secret", recording: true,
+    descending: true, columns: ["process", "pid"], all: true, token: "secret", recording: true,
   };
   const text = formatView(view);
   assert.equal(
     text,
-    "?port=443&addr!=10.0.0.0/8&target=nginx&target=:8080&comm=a%20b&view=map&sort=-age&columns=process,pid&recording",
+    "?port=443&addr!=10.0.0.0/8&target=nginx&target=:8080&comm=a%20b&view=map&sort=-age&columns=process,pid&all=1&recording",
   );
   assert.deepEqual(parseView(text, ""), { ...view, token: "" });
 });
@@ -36,7 +36,7 @@ test("the token is in the fragment only", () => {
 });
 
 test("what makes no sense is as if absent", () => {
-  assert.deepEqual(parseView("?view=nothing&sort=&columns=,&target=", ""), USUAL);
+  assert.deepEqual(parseView("?view=nothing&sort=&columns=,&all=&target=", ""), USUAL);
 });
 
 test("any view comes back from its address", () => {
@@ -47,6 +47,7 @@ test("any view comes back from its address", () => {
     const view = {
       words: [pick(words), pick(words)].join(" "), view: pick(VIEWS), sort: pick(["age", "pid"]),
       descending: next() < 0.5, columns: pick([[], ["pid"], ["pid", "local"]]), token: "",
+      all: next() < 0.5,
       recording: next() < 0.5,
     };
     assert.deepEqual(parseView(formatView(view), ""), view);

@@ -53,8 +53,8 @@ class App {
       },
       onChange: () => this.schedule(),
     });
-    this.table = new TableView(({ sort, descending, columns }) => {
-      this.change({ sort, descending, columns: [...(columns ?? [])] }, true);
+    this.table = new TableView(({ sort, descending, columns, all }) => {
+      this.change({ sort, descending, columns: [...(columns ?? [])], all }, true);
     });
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
     const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
@@ -108,7 +108,7 @@ class App {
   /** A stream begins. @param {boolean} isNew */
   begin(isNew) {
     this.search.fail("");
-    if (isNew) this.model = new Model(false);
+    if (isNew) this.model = new Model(false, this.view.words !== "");
   }
 
   now() {
@@ -150,7 +150,7 @@ class App {
 
   /** Show what the address of the page says. */
   apply() {
-    const { view, words, sort, descending, columns } = this.view;
+    const { view, words, sort, descending, columns, all } = this.view;
     for (const [name, one] of Object.entries(this.views)) {
       if (name === view) one.show();
       else one.hide();
@@ -160,7 +160,7 @@ class App {
       else button.removeAttribute("aria-current");
     }
     if (!this.model.isReplay) this.search.set(words);
-    this.table.setChoice({ sort, descending, columns: columns.length ? columns : null });
+    this.table.setChoice({ sort, descending, columns: columns.length ? columns : null, all });
     this.renderView();
     this.schedule();
   }

@@ -41,11 +41,6 @@ export class Connection {
     this._heardAt = 0;
   }
 
-  /** Whether a stream is open. */
-  get isOpen() {
-    return this._socket !== null;
-  }
-
   /**
    * Subscribe to what matches the words of a search. The present stream goes on until the new one
    * begins.

@@ -2,6 +2,7 @@
 
 import { describe } from "./eventlog.js";
 import { closeFields, peerText, processFields, processSockets, socketFields } from "./fields.js";
+import { element, setText } from "./lines.js";
 import { keyOf } from "./records.js";
 import { endpoint, process as processName, safe } from "./text.js";
 
@@ -14,31 +15,17 @@ const MAX_EVENTS = 8;
 // Milliseconds between two looks at all rows and events.
 const INTERVAL = 500;
 
-/**
- * Make an element with a class and a text.
- * @template {keyof HTMLElementTagNameMap} Name
- * @param {Name} name
- * @param {string} className
- * @param {string} [text]
- */
-function made(name, className, text = "") {
-  const element = document.createElement(name);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
 /** A list of labels and texts under a title; hidden while it is empty. */
 class Section {
-  element = made("section", "fields");
-  #list = made("dl", "");
+  element = element("section", "fields");
+  #list = element("dl", "");
   #labels = "";
   /** @type {HTMLElement[]} */
   #texts = [];
 
   /** @param {string} title */
   constructor(title) {
-    this.element.append(made("h3", "", title), this.#list);
+    this.element.append(element("h3", "", title), this.#list);
   }
 
   /** @param {Field[]} fields */
@@ -47,33 +34,28 @@ class Section {
     const labels = fields.map(([label]) => label).join();
     if (labels !== this.#labels) {
       this.#labels = labels;
-      this.#texts = fields.map(() => made("dd", ""));
-      const names = fields.map(([label]) => made("dt", "", label));
+      this.#texts = fields.map(() => element("dd", ""));
+      const names = fields.map(([label]) => element("dt", "", label));
       this.#list.replaceChildren(...names.flatMap((name, index) => [name, this.#texts[index]]));
     }
-    for (const [index, [, text]] of fields.entries()) write(this.#texts[index], text);
+    for (const [index, [, text]] of fields.entries()) setText(this.#texts[index], text);
   }
-}
-
-/** @param {HTMLElement} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 /** The panel in an element, which is hidden until a row is shown. */
 export class Details {
   #element;
-  #title = made("h2", "");
-  #place = made("p", "place");
+  #title = element("h2", "");
+  #place = element("p", "place");
   #closed = new Section("Closed");
   #socket = new Section("Socket");
   #process = new Section("Process");
   #sockets = new Section("Sockets of the process");
-  #peer = made("section", "peer");
-  #peerButton = made("button", "link");
-  #peerNote = made("p", "");
-  #events = made("section", "newest");
-  #eventList = made("ol", "");
+  #peer = element("section", "peer");
+  #peerButton = element("button", "link");
+  #peerNote = element("p", "");
+  #events = element("section", "newest");
+  #eventList = element("ol", "");
   /** @type {Row | null} */
   #row = null;
   /** The row at the other end. @type {Row | null} */
@@ -83,30 +65,30 @@ export class Details {
   #rendered = -Infinity;
 
   /**
-   * @param {HTMLElement} element
+   * @param {HTMLElement} panel
    * @param {{onClose: () => void, onSelect: (row: Row) => void}} options `onSelect` is called for
    *   the row at the other end
    */
-  constructor(element, { onClose, onSelect }) {
-    this.#element = element;
-    element.hidden = true;
-    element.classList.add("details");
-    const close = made("button", "close", "✕");
+  constructor(panel, { onClose, onSelect }) {
+    this.#element = panel;
+    panel.hidden = true;
+    panel.classList.add("details");
+    const close = element("button", "close", "✕");
     close.type = this.#peerButton.type = "button";
     close.setAttribute("aria-label", "close the details");
     close.addEventListener("click", onClose);
     this.#peerButton.addEventListener("click", () => {
       if (this.#other !== null) onSelect(this.#other);
     });
-    this.#peer.append(made("h3", "", "Other end"), this.#peerButton, this.#peerNote);
-    this.#events.append(made("h3", "", "Newest events of the process"), this.#eventList);
-    const header = made("header", "");
+    this.#peer.append(element("h3", "", "Other end"), this.#peerButton, this.#peerNote);
+    this.#events.append(element("h3", "", "Newest events of the process"), this.#eventList);
+    const header = element("header", "");
     header.append(this.#title, close, this.#place);
-    element.append(
+    panel.append(
       header, this.#closed.element, this.#socket.element, this.#peer, this.#process.element,
       this.#sockets.element, this.#events,
     );
-    element.addEventListener("keydown", (event) => {
+    panel.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
       onClose();
@@ -147,8 +129,8 @@ export class Details {
     this.#rendered = time;
     this.#row = model.state.rows.get(this.#row.key) ?? this.#row;
     const { record } = this.#row;
-    write(this.#title, processName(record));
-    write(this.#place, safe(record.unit ?? record.container ?? ""));
+    setText(this.#title, processName(record));
+    setText(this.#place, safe(record.unit ?? record.container ?? ""));
     this.#closed.show(this.#closeFields(model, this.#row));
     this.#socket.show(socketFields(this.#row, now));
     this.#process.show(processFields(record, now));
@@ -178,11 +160,11 @@ export class Details {
     if (peer.row !== null) {
       const { record } = peer.row;
       const host = peer.across ? ` on ${safe(record.host)}` : "";
-      write(this.#peerButton, `${processName(record)}${host}`);
+      setText(this.#peerButton, `${processName(record)}${host}`);
       const end = endpoint(record, "local");
-      write(this.#peerNote, `${end === "-" ? "unnamed" : end} ${record.state ?? ""}`);
+      setText(this.#peerNote, `${end === "-" ? "unnamed" : end} ${record.state ?? ""}`);
     } else {
-      write(this.#peerNote, peerText(peer, row.record));
+      setText(this.#peerNote, peerText(peer, row.record));
     }
     this.#peer.hidden = this.#peerNote.textContent === "";
   }
@@ -198,12 +180,12 @@ export class Details {
     this.#events.hidden = newest.length === 0;
     while (this.#eventList.children.length > newest.length) this.#eventList.lastChild?.remove();
     for (const [index, event] of newest.entries()) {
-      const item = this.#eventList.children[index] ?? this.#eventList.appendChild(made("li", ""));
+      const item = this.#eventList.children[index] ?? this.#eventList.appendChild(element("li", ""));
       const { time, word, ends, detail } = describe(event);
       const isOwn = event.inode === record.inode;
       if (!(item instanceof HTMLElement)) continue;
       item.className = isOwn ? "own" : "";
-      write(item, [time, word, isOwn ? "this socket" : ends, detail].filter(Boolean).join("  "));
+      setText(item, [time, word, isOwn ? "this socket" : ends, detail].filter(Boolean).join("  "));
     }
   }
 }

@@ -92,7 +92,7 @@ export class EventsView {
     this.#lines.length = log.length;
     if (this.#follows) {
       this.#total = total;
-      this.#list.scrollTop = log.length * LINE_HEIGHT;
+      this.#list.scrollTop = this.#list.scrollHeight;
     } else if (gone > 0) {
       // What is in view stays where it is.
       this.#list.scrollTop -= gone * LINE_HEIGHT;

@@ -35,6 +35,8 @@ export class GraphNode {
     this.pids = new Set();
     /** A record of it. @type {SocketRecord | null} */
     this.record = null;
+    /** The newest of the sockets here that lead to it, if it is a network. @type {Row | null} */
+    this.row = null;
     this.network = "";
     /** @type {number | null} */
     this.port = null;
@@ -157,6 +159,7 @@ export class Graph {
     const peer = this._peers.of(row);
     if (peer.row !== null) {
       const other = peer.row.record;
+      if (!this._units.has(other.host)) return;
       // Of two ends the calling one counts; of two that call, or that are called, the first one.
       const otherCalls = isCaller(other);
       const isAlike = calls ? otherCalls : !otherCalls && other.direction === "inbound";
@@ -167,12 +170,13 @@ export class Graph {
       else this._connect(there, unit, record, record.local_port, closeWait, false);
       return;
     }
+    if (!peer.ambiguous && this._peers.isNew(row)) return;
     const closeWait = record.state === "CLOSE_WAIT";
     if (calls) {
-      const there = this._end("callees", record);
+      const there = this._end("callees", row);
       this._connect(unit, there, record, record.remote_port, closeWait, peer.ambiguous);
     } else {
-      const there = this._end("callers", record);
+      const there = this._end("callers", row);
       this._connect(there, unit, record, record.local_port, closeWait, peer.ambiguous);
     }
   }
@@ -225,13 +229,15 @@ export class Graph {
     return unit;
   }
 
-  /** @param {"callers" | "callees"} side @param {SocketRecord} record */
-  _end(side, record) {
+  /** @param {"callers" | "callees"} side @param {Row} row */
+  _end(side, row) {
+    const { record } = row;
     const address = record.remote_addr ?? "";
     let network = this._networks.get(address);
     if (network === undefined) this._networks.set(address, (network = networkOf(address)));
     const port = side === "callees" ? record.remote_port ?? null : null;
     const node = this._node(`${side}\0${network}\0${port ?? ""}`, side, "");
+    node.row = row;
     node.network = network;
     node.port = port;
     node.names.add(unmapped(address));

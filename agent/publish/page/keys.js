@@ -12,10 +12,10 @@ import { VIEWS } from "./url.js";
  * @property {() => void} escape
  */
 
-/** @param {EventTarget | null} target */
-const isField = (target) =>
-  target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement ||
-  target instanceof HTMLSelectElement;
+/** Space presses a button and checks a box. @param {EventTarget | null} target */
+const isPressed = (target) =>
+  target instanceof HTMLButtonElement ||
+  (target instanceof HTMLInputElement && target.type === "checkbox");
 
 /** Take keys. @param {Actions} actions */
 export function listenToKeys(actions) {
@@ -27,12 +27,12 @@ export function listenToKeys(actions) {
       return;
     }
     const { target } = event;
-    if (isField(target)) return;
+    if (target instanceof HTMLInputElement && !isPressed(target)) return;
     const view = VIEWS[Number(event.key) - 1];
     if (event.key === "/") actions.search();
     else if (event.key === "?") actions.help();
     else if (view !== undefined) actions.view(view);
-    else if (event.key === " " && !(target instanceof HTMLButtonElement)) actions.pause();
+    else if (event.key === " " && !isPressed(target)) actions.pause();
     else return;
     event.preventDefault();
   });

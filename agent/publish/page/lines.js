@@ -30,7 +30,7 @@ export class Lines {
     element.classList.add("lines");
     element.append(this.#space);
     element.addEventListener("scroll", () => this.paint(), { passive: true });
-    new ResizeObserver(() => requestAnimationFrame(() => this.paint())).observe(element);
+    new ResizeObserver(() => requestAnimationFrame(() => this.#resize())).observe(element);
   }
 
   /** How many lines a key goes on by a page. */
@@ -45,7 +45,18 @@ export class Lines {
 
   set length(length) {
     this.#length = length;
-    this.#space.style.height = `${length * LINE_HEIGHT}px`;
+    this.#setHeight();
+  }
+
+  /** Leave room below the lines, so that the first one in view at the end is whole. */
+  #setHeight() {
+    const rest = this.#element.clientHeight % LINE_HEIGHT;
+    this.#space.style.height = `${this.#length * LINE_HEIGHT + rest}px`;
+  }
+
+  #resize() {
+    this.#setHeight();
+    this.paint();
   }
 
   /** Write the lines in view; with `anew` also those that were written before. */
@@ -77,7 +88,7 @@ export class Lines {
     const top = index * LINE_HEIGHT;
     if (top < scrollTop) this.#element.scrollTop = top;
     else if (top + LINE_HEIGHT > scrollTop + clientHeight) {
-      this.#element.scrollTop = top + LINE_HEIGHT - clientHeight;
+      this.#element.scrollTop = top + LINE_HEIGHT - clientHeight + (clientHeight % LINE_HEIGHT);
     }
     this.paint();
   }

@@ -7,6 +7,7 @@ import { count, counted, safe } from "./text.js";
 /** @typedef {import("./graph.js").GraphNode} GraphNode */
 /** @typedef {import("./graph.js").GraphEdge} GraphEdge */
 /** @typedef {import("./graph.js").Side} Side */
+/** @typedef {import("./state.js").Row} Row */
 /**
  * A box of the map. `gone`: it has ended, and its place is kept for some seconds.
  * @typedef {object} MapNode
@@ -32,6 +33,10 @@ import { count, counted, safe } from "./text.js";
  * @property {boolean} dashed
  * @property {string[]} words
  */
+/**
+ * `row` is a socket that led to a node whose host has no agent.
+ * @typedef {{node: MapNode, column: string, row: Row | null, seen: number}} Seen
+ */
 /** @typedef {{id: string, side: Side, title: string, nodes: MapNode[]}} MapColumn */
 /** @typedef {{columns: MapColumn[], edges: MapEdge[], processes: number}} MapPicture */
 
@@ -50,7 +55,7 @@ export class MapModel {
   constructor() {
     /** The ids of each column. @type {Map<string, string[]>} */
     this._orders = new Map();
-    /** Nodes and when they were last there. @type {Map<string, {node: MapNode, column: string, seen: number}>} */
+    /** Nodes and when they were last there. @type {Map<string, Seen>} */
     this._seen = new Map();
     /** Units that are shown as called ones. @type {Set<string>} */
     this._called = new Set();
@@ -64,9 +69,14 @@ export class MapModel {
    * @param {GraphNode[]} graph
    * @param {number} now in ms
    * @param {boolean} all whether all units are shown
+   * @param {ReadonlyMap<string, Row>} rows what is open
    * @returns {MapPicture}
    */
-  update(graph, now, all) {
+  update(graph, now, all, rows) {
+    // A socket that is open led to this node until its other end was found.
+    for (const [id, { row }] of this._seen) {
+      if (row !== null && rows.get(row.key) === row) this._seen.delete(id);
+    }
     const hosts = this._order(graph, now);
     if (hosts.length === 1) this._findCalled(graph);
     /** @type {Map<string, Map<string, GraphNode>>} */
@@ -155,7 +165,7 @@ export class MapModel {
         return { ...was.node, count: 0, listens: [], closeWait: 0, gone: true };
       }
       const made = mapNode(/** @type {GraphNode} */ (node));
-      this._seen.set(id, { node: made, column, seen: now });
+      this._seen.set(id, { node: made, column, row: nodes.get(id)?.row ?? null, seen: now });
       return made;
     });
     const picked = new Set(order);

@@ -7,7 +7,6 @@ import { Graph } from "./graph.js";
 import { element, setText } from "./lines.js";
 import { MapList } from "./maplist.js";
 import { arrow, legend, svg } from "./mapparts.js";
-import { Peers } from "./peers.js";
 import { inSlices, nextTask, Throttle } from "./slices.js";
 import { counted } from "./text.js";
 
@@ -15,11 +14,8 @@ import { counted } from "./text.js";
 /** @typedef {import("./map.js").MapPicture} MapPicture */
 /** @typedef {import("./maplayout.js").Box} Box */
 /** @typedef {import("./maplayout.js").Line} Line */
-/**
- * @typedef {object} Model
- * @property {{rows: ReadonlyMap<string, Row>, version: number}} state
- * @property {Peers | null} peers
- */
+/** @typedef {import("./model.js").Model} Model */
+
 const INTERVAL = 1000;
 
 /** Who calls whom. */
@@ -35,7 +31,7 @@ export class MapView {
   // Above all paths.
   #texts = svg("g");
   #summary = element("p", "map-summary");
-  #empty = element("p", "map-empty", "No connections.");
+  #empty = element("p", "map-empty");
   #list;
   /** @type {Map<string, HTMLButtonElement>} */
   #boxes = new Map();
@@ -47,7 +43,8 @@ export class MapView {
   #rendered = null;
   /** @type {ReadonlyMap<string, Row> | null} */
   #rows = null;
-  #size = 0;
+  /** How many hosts were drawn. */
+  #hosts = 0;
   /** @type {MapPicture | null} */
   #picture = null;
   /** @type {Map<string, Box>} */
@@ -93,12 +90,14 @@ export class MapView {
     this.#throttle.cancel();
   }
 
-  /** Show the rows of the model: at most once a second, unless they have doubled. @param {Model} model */
+  /**
+   * Show the rows of the model: at most once a second, and at once those of a host that is new.
+   * @param {Model} model
+   */
   render(model) {
     this.#rendered = model;
-    // While a snapshot arrives, what is shown is soon too little.
-    const { rows } = model.state;
-    const isUrgent = rows !== this.#rows || rows.size > 2 * this.#size;
+    const { state: { rows }, joinedHosts } = model;
+    const isUrgent = rows !== this.#rows || joinedHosts.size !== this.#hosts;
     if (!this.element.hidden) this.#throttle.request(isUrgent);
   }
 
@@ -117,23 +116,28 @@ export class MapView {
 
   async #update() {
     if (this.#rendered === null) return;
-    const { state, peers } = this.#rendered;
+    const { state, peers, joinedHosts } = this.#rendered;
     if (state.rows !== this.#rows) {
       // Another stream or filter: what is not in it has not ended.
       this.#rows = state.rows;
       this.#model = new MapModel();
     }
-    const rows = [...state.rows.values()];
-    this.#size = rows.length;
-    const graph = new Graph(peers ?? new Peers(rows), this.#options.unix);
+    this.#hosts = joinedHosts.size;
+    // While a snapshot arrives, ends seem to be single because the other end is still to come.
+    const isWhole = joinedHosts.size > 0 && joinedHosts.size === state.hosts.size;
+    const rows = [...state.rows.values()].filter(({ record }) => joinedHosts.has(record.host));
+    const graph = new Graph(peers, this.#options.unix);
     await inSlices(rows, (row) => graph.take(row));
     await inSlices(graph.sockets(), (row) => graph.add(row));
     await nextTask();
-    this.#picture = this.#model.update(graph.nodes(), performance.now(), this.#options.all);
+    this.#picture = this.#model.update(
+      graph.nodes(), performance.now(), this.#options.all, state.rows,
+    );
     const { processes, edges } = this.#picture;
     const total = edges.reduce((sum, edge) => sum + edge.count, 0);
     setText(this.#summary, `${counted(total, "connection")} of ${counted(processes, "process")}`);
     this.#empty.hidden = edges.length > 0;
+    setText(this.#empty, isWhole ? "No connections." : "The snapshot is coming.");
     this.#list.update(this.#picture);
     this.#draw();
   }

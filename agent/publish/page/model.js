@@ -9,6 +9,7 @@ import { State } from "./state.js";
 
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./line.js").Line} Line */
+/** @typedef {{peers: Peers, hosts: Set<string>, steps: Generator<void>}} Joining */
 
 // In milliseconds: how often the other ends are found anew, and for how long at a time.
 const JOIN_INTERVAL = 1000;
@@ -23,15 +24,22 @@ export class Model {
   bad = 0;
   /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
   _lag = Infinity;
+  /** The hosts whose first snapshot was there when the other ends were found. @type {Set<string>} */
+  joinedHosts = new Set();
   _joinedVersion = -1;
   _joinedSize = 0;
   _joinedAt = -Infinity;
-  /** The other ends that are being found. @type {{peers: Peers, steps: Generator<void>} | null} */
+  /** The other ends that are being found. @type {Joining | null} */
   _joining = null;
 
-  /** @param {boolean} isReplay whether the records are of the past */
-  constructor(isReplay) {
+  /**
+   * @param {boolean} isReplay whether the records are of the past
+   * @param {boolean} isFiltered whether the agent sends only what matches a filter
+   */
+  constructor(isReplay, isFiltered = false) {
     this.isReplay = isReplay;
+    /** Whether the records are all of an agent, of which an overview suffices at first. */
+    this.isEverything = !isReplay && !isFiltered;
   }
 
   /**
@@ -84,17 +92,20 @@ export class Model {
     const begin = clock();
     if (this._joining === null) {
       const { version, rows } = this.state;
-      // A state that has doubled, as while a snapshot arrives, is joined at once.
-      const isEarly = begin < this._joinedAt + JOIN_INTERVAL && rows.size <= 2 * this._joinedSize;
-      if (version === this._joinedVersion || isEarly) return false;
+      const hosts = this.state.wholeHosts();
+      // While a snapshot arrives, and at its end, the other ends are found at once.
+      const isUrgent = hosts.size !== this.joinedHosts.size || rows.size > 2 * this._joinedSize;
+      const isEarly = begin < this._joinedAt + JOIN_INTERVAL || version === this._joinedVersion;
+      if (isEarly && !isUrgent) return false;
       const peers = new Peers();
-      this._joining = { peers, steps: peers.add(rows.values()) };
+      this._joining = { peers, hosts, steps: peers.add(rows.values()) };
       this._joinedVersion = version;
       this._joinedSize = rows.size;
       this._joinedAt = begin;
     }
     while (!this._joining.steps.next().done) if (clock() >= begin + JOIN_SLICE) return true;
     this.peers = this._joining.peers;
+    this.joinedHosts = this._joining.hosts;
     this._joining = null;
     return false;
   }

@@ -62,6 +62,8 @@ export class Order {
   /** Closed entries, the oldest first. @type {Set<Entry>} */
   #closed = new Set();
   #rebuild = false;
+  /** Which rows have entries. @type {(row: Row) => boolean} */
+  #isListed = () => true;
   #serial = 0;
   /**
    * The entries at which #mark() has not looked in this turn; null outside one. An iterator that
@@ -114,6 +116,14 @@ export class Order {
   }
 
   /**
+   * List only some rows, from the next take() of all rows on.
+   * @param {(row: Row) => boolean} isListed does not change while a row is open
+   */
+  listOnly(isListed) {
+    this.#isListed = isListed;
+  }
+
+  /**
    * Take changes of the state. The rows of known entries are replaced at once, the order changes
    * at the next settle().
    * @param {{added: Row[], updated: Row[], removed: string[], all: boolean}} changes
@@ -127,7 +137,9 @@ export class Order {
       this.#turn = null;
       this.#closed.clear();
       this.#dirty.clear();
-      for (const [key, row] of rows) this.#byKey.set(key, this.#renewed(known.get(key), row));
+      for (const [key, row] of rows) {
+        if (this.#isListed(row)) this.#byKey.set(key, this.#renewed(known.get(key), row));
+      }
       this.#rebuild = true;
       return;
     }
@@ -151,6 +163,7 @@ export class Order {
   /** @param {Row} row */
   #put(row) {
     const known = this.#byKey.get(row.key);
+    if (known === undefined && !this.#isListed(row)) return;
     const entry = this.#renewed(known, row);
     if (known === undefined) {
       this.#byKey.set(row.key, entry);

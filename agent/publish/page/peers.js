@@ -115,6 +115,16 @@ export class Peers {
   }
 
   /**
+   * Return whether a socket is not among these rows, and its other end may be on the same host: who
+   * holds it is not known yet.
+   * @param {Row} row
+   */
+  isNew(row) {
+    const key = this._key(row.record, false);
+    return key >= 0 && !this._sockets.get(key)?.includes(row);
+  }
+
+  /**
    * Return the number of a connection seen from one end, or if `swap` from the other one; -1 where
    * no row has the remote address as its own.
    * @param {SocketRecord} record

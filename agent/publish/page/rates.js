@@ -42,12 +42,6 @@ export class Rates {
     this._slot(time).gap = true;
   }
 
-  /** Forget everything. */
-  clear() {
-    this._slots = [];
-    this._first = Infinity;
-  }
-
   /**
    * Return the whole seconds before now. A second without a change has the number 0; of CLOSE_WAIT
    * it has the number of the second before.

@@ -53,7 +53,7 @@ export class Search {
   disable() {
     this.set("");
     this._input.disabled = true;
-    this._input.placeholder = "a recording is shown whole";
+    this._input.placeholder = "filters need an agent; use sockagent --read FILE nginx";
   }
 
   /** @param {boolean} isTyped */

@@ -27,8 +27,6 @@ import { keyOf, timeOf } from "./records.js";
  * @property {number} seq the newest change that the rows include
  * @property {boolean} complete a snapshot has ended, and nothing was lost since
  * @property {Coverage | null} coverage
- * @property {number | null} interval seconds between polls
- * @property {string | null} version
  * @property {number} lastTime of the newest record, in ms since the Unix epoch
  * @property {[number, number | null][]} lost the newest ranges of changes that are missing
  */
@@ -60,10 +58,6 @@ class Host {
     this.complete = false;
     /** @type {Coverage | null} */
     this.coverage = null;
-    /** @type {number | null} */
-    this.interval = null;
-    /** @type {string | null} */
-    this.version = null;
     this.lastTime = -Infinity;
     /** @type {[number, number | null][]} */
     this.lost = [];
@@ -127,8 +121,6 @@ export class State {
         host.hello = record;
         host.epoch = record.epoch;
         host.coverage = record;
-        host.interval = record.interval;
-        host.version = record.version;
         return; // Where it resumes, changes up to its seq may still follow.
       case "coverage":
         host.coverage = record;
@@ -154,6 +146,13 @@ export class State {
       if (host.complete && host.epoch !== null) found.push([host.epoch, host.seq]);
     }
     return found;
+  }
+
+  /** Return the hosts whose first snapshot is there. A recording may have none, but changes. */
+  wholeHosts() {
+    const hosts = [...this.hosts.values()];
+    const whole = hosts.filter((one) => one.hadSnapshot || (one.arriving === null && one.seq > 0));
+    return new Set(whole.map(({ host }) => host));
   }
 
   /** Return what changed since the last call. @returns {Changes} */

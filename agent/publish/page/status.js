@@ -1,5 +1,6 @@
 // What is always in view: the state of the line, the counts, the rates, and what is not seen.
 
+import { setText } from "./lines.js";
 import { average } from "./rates.js";
 import { Sparkline } from "./sparkline.js";
 import { count, counted, safe } from "./text.js";
@@ -15,11 +16,6 @@ const AVERAGE = 10;
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-
-/** Set the text of an element if it is another one. @param {Element} element @param {string} text */
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 /** A number with a label before or after it. */
 class Figure {
@@ -134,7 +130,7 @@ function seqText(state, line) {
  * Return a sentence about what the agents cannot see; empty if they see everything.
  * @param {State} state
  */
-export function coverageText(state) {
+function coverageText(state) {
   const sentences = [];
   for (const { host, coverage } of state.hosts.values()) {
     if (coverage === null || (coverage.complete && coverage.unreadable === 0)) continue;

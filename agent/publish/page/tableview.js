@@ -3,15 +3,19 @@
 import { ColumnMenu } from "./columnmenu.js";
 import { chosenColumns, COLUMNS } from "./columns.js";
 import { Details } from "./details.js";
+import { element, setText } from "./lines.js";
 import { Order } from "./order.js";
 import { keyOf, timeOf } from "./records.js";
 import { Table } from "./table.js";
+import { isInet, notShown } from "./text.js";
 
-/** @typedef {import("./state.js").State} State */
 /** @typedef {import("./state.js").Row} Row */
 /** @typedef {import("./columns.js").Column} Column */
-/** @typedef {{state: State, peers: import("./peers.js").Peers | null, log: import("./eventlog.js").EventLog}} Model */
-/** @typedef {{sort: string, descending: boolean, columns: readonly string[] | null}} Choice */
+/** @typedef {import("./model.js").Model} Model */
+/**
+ * What a user chose. `all`: also sockets that are not of the internet, while there is no filter.
+ * @typedef {{sort: string, descending: boolean, columns: readonly string[] | null, all: boolean}} Choice
+ */
 
 // Milliseconds between two orders of the rows.
 const SETTLE_INTERVAL = 250;
@@ -29,10 +33,18 @@ export class TableView {
   #details;
   #menu = new ColumnMenu((ids) => this.#choose({ columns: ids }));
   /** @type {Choice} */
-  #choice = { sort: FIRST_SORT, descending: false, columns: null };
+  #choice = { sort: "", descending: false, columns: null, all: false };
   #columns = chosenColumns(null, false);
   #severalHosts = false;
   #settled = -Infinity;
+  #all = element("label", "all");
+  #allBox = element("input");
+  /** Says which rows are not listed, and lists them. */
+  #notShown = element("button", "not-shown");
+  /** Whether only the sockets of the internet are listed. */
+  #isPart = false;
+  /** The rows that were counted last. */
+  #countedVersion = -1;
   /** What was rendered last. @type {{model: Model, now: number} | null} */
   #last = null;
 
@@ -60,7 +72,19 @@ export class TableView {
     this.#table.setSort(FIRST_SORT, false);
     const area = document.createElement("div");
     area.className = "table-area";
-    area.append(grid, this.#menu.element);
+    const foot = element("div", "table-foot");
+    this.#allBox.type = "checkbox";
+    this.#allBox.addEventListener("change", () => this.#choose({ all: this.#allBox.checked }));
+    this.#all.append(this.#allBox, "unix and others");
+    this.#notShown.type = "button";
+    this.#notShown.hidden = true;
+    this.#notShown.title = "Show them";
+    this.#notShown.addEventListener("click", () => {
+      this.#choose({ all: true });
+      this.#table.focus();
+    });
+    foot.append(this.#menu.element, this.#all, this.#notShown);
+    area.append(grid, foot);
     this.element.append(area, panel);
   }
 
@@ -78,15 +102,17 @@ export class TableView {
    * Take the order and the columns of the address of the page. Names that are none are left out.
    * @param {Choice} choice
    */
-  setChoice({ sort, descending, columns }) {
+  setChoice({ sort, descending, columns, all }) {
     const known = COLUMNS.has(sort) ? sort : FIRST_SORT;
-    this.#choice = { sort: known, descending, columns };
+    this.#choice = { sort: COLUMNS.has(sort) ? sort : "", descending, columns, all };
     const column = columnOf(known);
     if (column !== this.#order.column || descending !== this.#order.descending) {
       this.#order.sortBy(column, descending);
       this.#table.setSort(known, descending);
     }
     this.#setColumns();
+    this.#allBox.checked = all;
+    this.#list();
     this.#settle();
   }
 
@@ -95,8 +121,10 @@ export class TableView {
    * @param {string} key
    */
   open(key) {
-    const row = this.#order.get(key)?.row ?? this.#rowOfLog(key);
+    const known = this.#last?.model.state.rows.get(key);
+    const row = known ?? this.#order.get(key)?.row ?? this.#rowOfLog(key);
     if (row === null) return;
+    if (known !== undefined && this.#isPart && !isInet(known.record)) this.#choose({ all: true });
     this.#table.select(key);
     this.#showDetails(row);
   }
@@ -119,6 +147,7 @@ export class TableView {
     const { state } = model;
     const time = performance.now();
     this.#order.take(state.takeChanges(), state.rows, time);
+    this.#list();
     if (state.hosts.size > 1 !== this.#severalHosts) {
       this.#severalHosts = state.hosts.size > 1;
       this.#setColumns();
@@ -144,7 +173,32 @@ export class TableView {
     this.#table.setColumns(columns);
   }
 
+  /** List the rows that the choice and the model want. */
+  #list() {
+    if (this.#last === null) return;
+    const { state, isEverything } = this.#last.model;
+    const isPart = isEverything && !this.#choice.all;
+    this.#all.hidden = !isEverything;
+    if (isPart === this.#isPart) return;
+    this.#isPart = isPart;
+    this.#countedVersion = -1;
+    this.#order.listOnly(isPart ? ({ record }) => isInet(record) : () => true);
+    const changes = { added: [], updated: [], removed: [], all: true };
+    this.#order.take(changes, state.rows, performance.now());
+  }
+
+  #count() {
+    if (this.#last === null) return;
+    const { rows, version } = this.#last.model.state;
+    if (version === this.#countedVersion) return;
+    this.#countedVersion = version;
+    const text = this.#isPart ? notShown(rows.values()) : "";
+    this.#notShown.hidden = text === "";
+    setText(this.#notShown, text);
+  }
+
   #settle() {
+    this.#count();
     this.#settled = performance.now();
     const isNew = this.#order.settle(this.#settled, this.#context());
     if (isNew) this.#table.setRows(this.#order.entries);

@@ -47,8 +47,11 @@ export function address(addr, port, zone = "") {
   return safe(`${host}:${port || "*"}`);
 }
 
-/** @param {SocketRecord} record */
-const isInet = (record) => record.family === "inet" || record.family === "inet6";
+/**
+ * Return whether a socket is of the internet: TCP, UDP, raw.
+ * @param {SocketRecord} record
+ */
+export const isInet = (record) => record.family === "inet" || record.family === "inet6";
 
 /**
  * Return one end of a socket: address and port, or the path of a unix socket. Without a peer the
@@ -215,6 +218,25 @@ export function count(value) {
 export function counted(value, noun) {
   if (value === 1) return `1 ${noun}`;
   return `${count(value)} ${noun}${noun.endsWith("s") ? "es" : "s"}`;
+}
+
+/**
+ * Return how many rows are of other sockets than those of the internet, as a sentence: `Not shown:
+ * 158 unix, 9 netlink`; empty if there are none.
+ * @param {Iterable<{record: SocketRecord}>} rows
+ */
+export function notShown(rows) {
+  /** @type {Map<string, number>} */
+  const kinds = new Map();
+  for (const { record } of rows) {
+    if (isInet(record)) continue;
+    const kind = record.proto ?? "?";
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  const sorted = [...kinds].sort(([one, many], [other, more]) =>
+    more - many || (one < other ? -1 : 1));
+  if (sorted.length === 0) return "";
+  return `Not shown: ${sorted.map(([kind, number]) => `${count(number)} ${safe(kind)}`).join(", ")}`;
 }
 
 /**

@@ -9,6 +9,7 @@ import { encode, joinWords, splitWords } from "./query.js";
  * @property {string} sort the column; empty for the usual one
  * @property {boolean} descending
  * @property {string[]} columns empty for the usual ones
+ * @property {boolean} all the table also shows unix and other sockets while there is no filter
  * @property {string} token only read, never written
  * @property {boolean} recording the agent has a recording to replay
  */
@@ -17,7 +18,7 @@ import { encode, joinWords, splitWords } from "./query.js";
 /** @type {ViewName[]} */
 export const VIEWS = ["table", "events", "tree", "map"];
 // Parameters that are no filters; others are words of the search.
-const OWN = new Set(["view", "sort", "columns", "recording", "target"]);
+const OWN = new Set(["view", "sort", "columns", "all", "recording", "target"]);
 
 /**
  * Return the view of an address. Values that make no sense are as if absent.
@@ -41,6 +42,7 @@ export function parseView(search, hash) {
     sort: sort.replace(/^-/, ""),
     descending: sort.startsWith("-"),
     columns: (parameters.get("columns") ?? "").split(",").filter((name) => name !== ""),
+    all: parameters.get("all") === "1",
     token: new URLSearchParams(hash.replace(/^#/, "")).get("token") ?? "",
     recording: parameters.has("recording"),
   };
@@ -55,6 +57,7 @@ export function formatView(view) {
   if (view.view !== "table") parameters.push(`view=${view.view}`);
   if (view.sort) parameters.push(`sort=${view.descending ? "-" : ""}${encode(view.sort)}`);
   if (view.columns.length) parameters.push(`columns=${view.columns.map(encode).join(",")}`);
+  if (view.all) parameters.push("all=1");
   if (view.recording) parameters.push("recording");
   return parameters.length ? `?${parameters.join("&")}` : "";
 }
