@@ -266,7 +266,7 @@ def test_invalid_settings_are_reported_before_the_start(tmp_path: Path) -> None:
         (("--listen", "127.0.0.1:1", "--all"), 2, "argument --all: "),
         (("--listen", "127.0.0.1:1", "--token-file", "/nowhere"), 78, "token file /nowhere: "),
         (("--connect", "http://x"), 2, "argument --connect: invalid URL 'http://x'; "),
-        (("--connect", "ws://x", "--listen", "127.0.0.1:1"), 2, "argument --connect: "),
+        (("--connect", "ws://x", "--interval", "2"), 2, "argument --interval: "),
     ):
         done = run(*arguments)
         assert done.returncode == status, done.stderr
