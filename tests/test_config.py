@@ -67,6 +67,7 @@ def test_a_config_is_frozen() -> None:
 
 LOCAL = (parse_address("127.0.0.1:1"),)
 REMOTE = (parse_address("0.0.0.0:1"),)
+RELAY = Network(connect=("ws://h",), listen=LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,9 @@ REMOTE = (parse_address("0.0.0.0:1"),)
         {"connect": ("ws://h:1", "wss://h", "ws://[::1]:1/path?proto=tcp", "unix:/x")},
         {"connect": ("wss://h",), "token_file": "t", "tls_ca": "a", "tls_cert": "c",
          "tls_key": "k"},
+        {"connect": ("wss://h",), "connect_token_file": "t", "connect_tls_ca": "a"},
+        {"connect": ("wss://h",), "listen": LOCAL, "token_file": "t", "connect_token_file": "u",
+         "connect_tls_cert": "c", "connect_tls_key": "k"},
     ],
 )  # fmt: skip
 def test_valid_networks(settings: dict[str, Any]) -> None:
@@ -181,6 +185,7 @@ def test_a_recording_is_not_read_by_a_server_or_client(
         ({"follow": True}, {"quiet": True, "timeout": 0.1}),
         ({"network": Network(connect=("ws://h",))}, {"output": "log", "timeout": 5.0}),
         ({"network": Network(listen=LOCAL), "follow": True}, {"output": "log"}),
+        ({"network": RELAY, "follow": True}, {"output": "log", "timeout": 5.0}),
         ({"filter": Filter({"event": ["open"]})}, {"read": "x", "output": "log"}),
         ({}, {"read": "x", "at": 0.0, "output": "table", "sort": "pid"}),
     ],
@@ -192,6 +197,8 @@ def test_valid_views(config: dict[str, Any], view: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("config", "view", "argument", "sentence"),
     [
+        ({"network": RELAY}, {"output": "log"}, "output", "--listen prints nothing; add --follow"),
+        ({"network": RELAY}, {"timeout": 5.0}, "timeout", "ends --follow; add --follow"),
         ({}, {"timeout": 5.0}, "timeout", "ends --follow; add --follow"),
         ({"follow": True}, {"timeout": 0.0}, "timeout",
          "must be a number of seconds from 0.1 to 86400"),
@@ -229,3 +236,27 @@ def test_an_invalid_view_names_the_option(
     with pytest.raises(UsageError) as raised:
         Config(**config, view=View(**view))
     assert (raised.value.argument, str(raised.value)) == (argument, sentence)
+
+
+# The files of the client.
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (Network(connect=("ws://h",), token_file="t", tls_ca="a"), ("t", None, None, "a")),
+        (Network(connect=("ws://h",), connect_token_file="t"), ("t", None, None, None)),
+        (Network(connect=("ws://h",), listen=LOCAL, token_file="t"), (None, None, None, None)),
+        (
+            Network(
+                connect=("ws://h",), listen=LOCAL, token_file="t", connect_token_file="u",
+                connect_tls_cert="c", connect_tls_key="k", connect_tls_ca="a",
+            ),
+            ("u", "c", "k", "a"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_relay_has_files_of_its_own_for_the_agents(
+    network: Network, expected: tuple[str | None, ...]
+) -> None:
+    assert network.client == expected
