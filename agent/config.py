@@ -17,6 +17,7 @@ INTERVAL_SECONDS = 1.0
 MIN_INTERVAL_SECONDS = 0.05
 MIN_STATS_SECONDS = 0.1
 MIN_TIMEOUT_SECONDS = 0.1
+MIN_CHECKPOINT_SECONDS = 1.0
 MAX_SECONDS = 86_400.0
 # What can be printed, and what of it has columns, and goes on without an end.
 FORMATS = ("ndjson", "json", "summary", "table", "wide", "log", "csv", "tsv", "pid")
@@ -227,6 +228,7 @@ class Config:
     source: str = "auto"
     # Whether trace events are read: on, off, or auto: where they can be read.
     events: str = "auto"
+    checkpoint: float | None = None  # Seconds from one snapshot in the stream to the next.
     events_udp: bool = False  # Whether to read the events that show who sends datagrams, too.
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
@@ -245,6 +247,11 @@ class Config:
     def is_continuous(self) -> bool:
         """Whether the agent keeps running after the first snapshot."""
         return self.follow or bool(self.network.listen or self.network.connect)
+
+    @property
+    def prints_stream(self) -> bool:
+        """Whether the stream is printed, of this machine or of remote agents."""
+        return self.follow or bool(self.network.connect and not self.network.listen)
 
     def __post_init__(self) -> None:
         _check_seconds("interval", self.interval, MIN_INTERVAL_SECONDS)
@@ -270,6 +277,7 @@ class Config:
         if self.view.read is not None:
             self._check_recording()
         self._check_view()
+        self._check_checkpoint()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
@@ -277,6 +285,17 @@ class Config:
         for name in _READ_SETTINGS:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
                 raise UsageError(_option(name), f"cannot be combined with {option}")
+
+    def _check_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        _check_seconds("checkpoint", self.checkpoint, MIN_CHECKPOINT_SECONDS)
+        if not self.prints_stream:
+            raise UsageError("checkpoint", "requires --follow or --connect")
+        if "snapshot" not in self.filter.events:
+            raise UsageError("checkpoint", "repeats the snapshot, which --event excludes")
+        if self.view.output not in (None, "ndjson") or self.view.quiet:
+            raise UsageError("checkpoint", "requires -o ndjson")
 
     def _check_recording(self) -> None:
         for name in ("listen", "connect"):
@@ -289,15 +308,13 @@ class Config:
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""
         view = self.view
-        is_relay = bool(self.network.connect and self.network.listen)
-        is_stream = self.follow or (bool(self.network.connect) and not is_relay)
-        if view.timeout is not None and not is_stream:
+        if view.timeout is not None and not self.prints_stream:
             raise UsageError("timeout", "ends --follow; add --follow")
         if not self.is_continuous:
             if view.output == "log" and view.read is None:
                 raise UsageError("output", "log shows changes; add --follow, or use -o table")
             return
-        if not is_stream:
+        if not self.prints_stream:
             for name in ("output", "quiet"):
                 if getattr(view, name):
                     raise UsageError(name, "--listen prints nothing; add --follow")

@@ -264,6 +264,10 @@ def _add_output(group: _ArgumentGroup) -> None:
     add("--timeout", type=float, metavar="SECONDS",
         help="End after so many seconds; requires --follow. With -q, end at the first match.",
     )  # fmt: skip
+    add("--checkpoint", type=float, metavar="SECONDS",
+        help="Repeat the snapshot in the stream after SECONDS if anything has changed; requires "
+        "--follow or --connect.",
+    )  # fmt: skip
     add("--read", metavar="FILE",
         help="Show a recording, such as the output of --follow; - is standard input.")  # fmt: skip
     add("--at", metavar="TIME",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -22,16 +23,21 @@ PUBLIC_PATHS = frozenset({"/healthz"})
 MAX_PARAMETERS = 500
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
-_STREAM_PARAMETERS = ("epoch", "since", "snapshot")
+# More often than each poll would be of no use.
+MIN_CHECKPOINT_SECONDS, MAX_CHECKPOINT_SECONDS = 1.0, 86_400.0
+_STREAM_PARAMETERS = ("epoch", "since", "snapshot", "checkpoint")
+_SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,6})?", re.ASCII)
 
 
 class SubscriptionQuery(NamedTuple):
     """A requested subscription. ``resume`` has an (epoch, seq) of each host after which to resume;
-    ``snapshot`` is whether a snapshot is sent where the stream cannot resume."""
+    ``snapshot`` is whether a snapshot is sent where the stream cannot resume, ``checkpoint`` after
+    how many seconds it is repeated, None: never."""
 
     filter: Filter
     resume: Positions = ()
     snapshot: bool = True
+    checkpoint: float | None = None
 
 
 def route(
@@ -82,6 +88,7 @@ def parse_query(query: str) -> SubscriptionQuery:
             raise UsageError(name, "unknown parameter")
         values.setdefault(name, []).append(value)
     resume = _parse_resume(values.pop("epoch", []), values.pop("since", []))
+    repeated = values.pop("checkpoint", [])
     snapshot, *more = values.pop("snapshot", ["1"])
     if more:
         raise UsageError("snapshot", "given more than once")
@@ -89,7 +96,24 @@ def parse_query(query: str) -> SubscriptionQuery:
         raise UsageError("snapshot", "expected 0 or 1")
     if sum(value.count(",") + 1 for given in values.values() for value in given) > MAX_VALUES:
         raise UsageError("query", f"too many filter values; the limit is {MAX_VALUES}")
-    return SubscriptionQuery(Filter(values), resume, snapshot == "1")
+    chosen = Filter(values)
+    checkpoint = _parse_checkpoint(repeated)
+    if checkpoint is not None and (snapshot == "0" or "snapshot" not in chosen.events):
+        raise UsageError("checkpoint", "repeats the snapshot, which snapshot or event excludes")
+    return SubscriptionQuery(chosen, resume, snapshot == "1", checkpoint)
+
+
+def _parse_checkpoint(given: list[str]) -> float | None:
+    """Return the seconds from one snapshot to the next, None: there is only one."""
+    if not given:
+        return None
+    seconds, *more = given
+    if more:
+        raise UsageError("checkpoint", "given more than once")
+    limits = MIN_CHECKPOINT_SECONDS, MAX_CHECKPOINT_SECONDS
+    if not _SECONDS.fullmatch(seconds) or not limits[0] <= float(seconds) <= limits[1]:
+        raise UsageError("checkpoint", "expected seconds from {:g} to {:g}".format(*limits))
+    return float(seconds)
 
 
 def _parse_resume(epochs: list[str], numbers: list[str]) -> Positions:

@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -101,6 +101,7 @@ complete -c sockagent -n _shtab_sockagent_using -l resolve -d 'Print host names 
 complete -c sockagent -n _shtab_sockagent_using -l services -d 'Print the names of ports.'
 complete -c sockagent -n _shtab_sockagent_using -s q -l quiet -d 'Print no records; the exit status says whether a socket matched.'
 complete -c sockagent -n _shtab_sockagent_using -l timeout -x -d 'End after so many seconds; requires --follow. With -q, end at the first match.'
+complete -c sockagent -n _shtab_sockagent_using -l checkpoint -x -d 'Repeat the snapshot in the stream after SECONDS if anything has changed; requires --follow or --connect.'
 complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow; - is standard input.'
 complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or -5m before its end.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'

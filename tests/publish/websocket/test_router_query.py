@@ -32,6 +32,8 @@ from agent.stream.filters import Filter
         ),
         ("snapshot=0", SubscriptionQuery(Filter(), snapshot=False)),
         ("snapshot=1", SubscriptionQuery(Filter())),
+        ("checkpoint=300", SubscriptionQuery(Filter(), checkpoint=300.0)),
+        ("checkpoint=1.5&snapshot=1", SubscriptionQuery(Filter(), checkpoint=1.5)),
     ],
 )
 def test_parse(query: str, expected: SubscriptionQuery) -> None:
@@ -62,6 +64,14 @@ def test_parse(query: str, expected: SubscriptionQuery) -> None:
         ("epoch=a&since=1&epoch=a&since=2", "epoch"),
         ("snapshot=no", "snapshot"),
         ("snapshot=0&snapshot=1", "snapshot"),
+        ("checkpoint=", "checkpoint"),
+        ("checkpoint=0.9", "checkpoint"),
+        ("checkpoint=86401", "checkpoint"),
+        ("checkpoint=nan", "checkpoint"),
+        ("checkpoint=1e3", "checkpoint"),
+        ("checkpoint=1&checkpoint=2", "checkpoint"),
+        ("checkpoint=10&snapshot=0", "checkpoint"),
+        ("checkpoint=10&event=open", "checkpoint"),
         ("&".join(["pid=1"] * 101), "query"),
         ("port=" + ",".join(["0-65535"] * 101), "query"),
         ("addr=" + ",".join(["10.0.0.1"] * 60) + "&pid=" + ",".join(["1"] * 60), "query"),
