@@ -76,6 +76,11 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
             from .relaying import relay
 
             return await relay(config, output, stop)
+        if config.network.connect and config.network.publish:
+            from .publishing import publish_remote
+
+            await publish_remote(config, stop)
+            return False
         if config.is_continuous and not config.network.connect:
             return await _follow(config, output, stop)
         if output == "ndjson" and not view.answers and view.read is None:
@@ -194,6 +199,10 @@ async def _publish(
         pages = partial(agent_pages, feed, config.interval)
         server = ConfiguredServer(config, feed, passed, pages)
         publishers.append(server.server)
+    if config.network.publish:
+        from .publishing import feed_publisher
+
+        publishers.append(feed_publisher(config, feed))
     match = _match(config, feed)
     if match is not None:
         publishers.append(match)

@@ -14,7 +14,6 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 HEADER = "Sockagent"
 VERSION = "1"
 DEFAULT_PREFIX = "sockagent"
-ENCODINGS = ("deflate", "none")
 # A body that a broker passes on has 1 MiB by default, which may inflate to a thousand times that.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 # Level 6 takes twice the CPU time and saves a fifth.
@@ -116,7 +115,7 @@ def host_of(name: str) -> str:
 
 
 def encode_body(records: bytes, encoding: str = "deflate") -> bytes:
-    """Return the body of a message of whole records; ``encoding`` is one of ENCODINGS."""
+    """Return the body of a message of whole records; ``encoding`` is deflate or none."""
     return zlib.compress(records, _LEVEL) if encoding == "deflate" else records
 
 
