@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .config import Config
 from .errors import RuntimeFailure
@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # A one-shot snapshot does not load what only following takes
     from .snapshot.trace_events import TraceEvents
     from .stream.feed import Feed
 
+T = TypeVar("T")
+
 
 def run(config: Config, scan: ForkedScan | None = None) -> bool:
     """Do what is configured until it is done, a signal arrives or the reader of stdout leaves.
@@ -66,11 +68,15 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
     loop.set_default_executor(NonJoiningExecutor())
     loop.set_exception_handler(LoopErrorReporter())
     capture_libraries()
-    handle_stop(loop, stop.set)
+    is_local_page = config.network.local_page is not None
+    handle_stop(loop, stop.set, hangup=is_local_page)
     view = config.view
     if view.timeout is not None:
         loop.call_later(view.timeout, stop.set)
     try:
+        if is_local_page and view.read is not None:
+            await _serve_recording(config, view.read, stop)
+            return False
         output = choose_format(config, os.environ, is_terminal=is_terminal())
         if config.network.connect and config.network.listen:
             from .relaying import relay
@@ -101,13 +107,38 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
 
 async def _print(records: AsyncIterable[bytes], stop: asyncio.Event) -> None:
     """Print records until they end, the reader leaves or ``stop`` is set. Raises RuntimeFailure."""
-    printing = asyncio.create_task(publish(records, STDOUT))
+    await _until(stop, publish(records, STDOUT))
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[object, object, T]) -> T | None:
+    """Return the result of a coroutine; None if ``stop`` is set before it ends."""
+    working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    printing.cancel()
+    working.cancel()
     with suppress(asyncio.CancelledError):
-        await printing
+        return await working
+    return None
+
+
+async def _serve_recording(config: Config, path: str, stop: asyncio.Event) -> None:
+    """Serve the page with a recording until ``stop`` is set. Raises RuntimeFailure."""
+    from .publish.http.recordings import recording_page
+    from .serving import recording_server
+    from .stream.feed import Feed
+
+    recording = await _until(stop, asyncio.to_thread(recording_page, path))
+    if recording is None:
+        return
+    feed = Feed(AgentInfo(host_name(), None, "", config.interval))  # Which stays empty.
+    server = recording_server(config.network, feed, recording)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(server.run())
+        await stop.wait()
+        feed.stop()
+        await server.stop()
+        running.cancel()
 
 
 def _remote_feeds(config: Config, checkpoint: float | None = None) -> AsyncIterator[bytes]:
@@ -147,7 +178,7 @@ def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
     """Return what is printed other than NDJSON of this machine. Raises UsageError."""
     options = view_options(config, output, os.environ)
     if config.view.read is not None:
-        from .outputs import RecordingOutput
+        from .replay import RecordingOutput
 
         return RecordingOutput(config.view.read, config, output, options)
     if config.network.connect:

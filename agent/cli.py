@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
-    SEE_HELP,
     CommandError,
     ConfigFailure,
     RuntimeFailure,
     SockagentError,
     TargetError,
     UsageError,
+    with_advice,
 )
 
 if TYPE_CHECKING:  # Imports inside functions: a run loads what it uses.
@@ -37,8 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     failed = FAILED
     try:
+        if arguments[:1] == ["help"]:
+            arguments = _asking_for_help(arguments[1:])
         if arguments[:1] == ["events"]:
             return _run_events(arguments[1:])
+        if arguments[:1] == ["page"]:
+            return _run_page(arguments[1:])
         options = _parse(arguments)
         if options.keys() & {"target", "quiet"}:
             failed = CANNOT_WORK
@@ -57,13 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(message, failed if status == FAILED else status)
 
 
+def _asking_for_help(words: Sequence[str]) -> list[str]:
+    """Return the arguments that ``help`` and the words after it mean."""
+    return ["events", "--help"] if words[:1] == ["events"] else ["--help", *words]
+
+
 def _outcome(error: Exception) -> tuple[str, int] | None:
     """Return the message for an error and the exit status; None if it is an error of the code."""
     match error:
         case TargetError():
-            return f"{error.argument!r}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"{error.argument!r}: {error}"), WRONG_USAGE
         case UsageError():
-            return f"argument --{error.argument}: {error}{SEE_HELP}", WRONG_USAGE
+            return with_advice(f"argument --{error.argument}: {error}"), WRONG_USAGE
         case CommandError() | ConfigFailure():
             return str(error), WRONG_USAGE if isinstance(error, CommandError) else WRONG_CONFIG
         case RuntimeFailure():
@@ -94,6 +103,23 @@ def _run_events(words: Sequence[str]) -> int:
     from .events_command import run_events
 
     _print(run_events(words))
+    return DONE
+
+
+def _run_page(words: Sequence[str]) -> int:
+    """Run ``sockagent page``: the agent with a page for the user who runs it."""
+    from .page_command import ADDRESS, HELP, is_help, local_page, parse_page
+
+    if is_help(words):
+        _print(HELP)
+        return DONE
+    _require_linux()
+    options, opens = parse_page(words)
+    with local_page(os.environ, opens=opens) as page:
+        config = _config({**options, "listen": [ADDRESS], "local_page": page})
+        from .app import run
+
+        run(config)
     return DONE
 
 
@@ -131,19 +157,22 @@ def _config(options: dict[str, Any]) -> Config:
     targets = options.pop("target", ())
     filters = {name: options.pop(name) for name in FILTERS if name in options}
     if targets:
-        from .targets import parse_targets
+        from .services import with_numbers
+        from .stream.targets import parse_targets
 
-        for name, values in parse_targets(targets).items():
+        for name, values in parse_targets(with_numbers(targets)).items():
             filters[name] = [*filters.get(name, ()), *values]
-    view = _view(options, has_filter=bool(filters), has_target=bool(targets))
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
+    has_answer = bool(targets) and "local_page" not in network
+    view = _view(options, has_filter=bool(filters), has_target=has_answer)
     if "listen" in network:
         from .address import parse_address
         from .service.credentials import find_credentials
 
         network["listen"] = map(parse_address, network["listen"])
-        network.update(find_credentials(network.keys()))
+        if "local_page" not in network:
+            network.update(find_credentials(network.keys()))
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
     return Config(filter=Filter(filters), network=Network(**network), view=view, **options)

@@ -68,8 +68,17 @@ class ClientFiles(NamedTuple):
     tls_ca: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LocalPage:
+    """The page of ``sockagent page``: the token that it requires, and the path of a file that is
+    to lead a browser to it; None: no browser is opened."""
+
+    token: str = field(repr=False)
+    redirect: str | None = None
+
+
 def _option(setting: str) -> str:
-    return setting.replace("_", "-")
+    return "no-page" if setting == "page" else setting.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,8 @@ class Network:
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
+    page: bool = True  # Whether the page for browsers is served.
+    local_page: LocalPage | None = None
     socket_mode: int = SOCKET_MODE
     max_clients: int = 1000
     max_clients_per_address: int = 250
@@ -354,7 +365,7 @@ class Config:
 
     def _check_recording(self) -> None:
         for name in ("listen", "connect", "publish"):
-            if getattr(self.network, name):
+            if getattr(self.network, name) and self.network.local_page is None:
                 raise UsageError("read", f"cannot be combined with --{name}")
         if self.follow:
             raise UsageError("read", "cannot be combined with --follow; use -o log")

@@ -15,6 +15,11 @@ from __future__ import annotations
 SEE_HELP = "; see sockagent --help"
 
 
+def with_advice(message: str) -> str:
+    """Return a message of wrong usage with where to look, unless it asks what was meant."""
+    return message if message.endswith("?") else message + SEE_HELP
+
+
 class SockagentError(Exception):
     """Base of the errors that are reported to the user."""
 
@@ -32,7 +37,7 @@ class FilterError(UsageError):
 
 
 class TargetError(UsageError):
-    """An invalid target of the command line; ``argument`` is the target as it was typed."""
+    """An invalid target; ``argument`` is the target as it was typed."""
 
 
 class CommandError(SockagentError):

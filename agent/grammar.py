@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .config import COLORS, ENCODINGS, FORMATS
-from .errors import SEE_HELP, CommandError
+from .errors import SEE_HELP, CommandError, with_advice
 from .text import nearest
 
 if TYPE_CHECKING:  # Imported inside functions, as the command line may be empty.
@@ -32,7 +32,7 @@ TARGET: :PORT ADDR ADDR/BITS ADDR:PORT PID /PATH UNIT.service NAME FILTER=VALUE
 -f follow  -q quiet  -o ndjson|json|summary|table|wide|log|csv|tsv|pid
 Exit status with a TARGET or -q: 0 something matched, 1 nothing did,
 2 wrong usage, 3 it cannot work here.
-All options and filters: sockagent --help all, man sockagent
+All options: sockagent --help all, man sockagent. In a browser: sockagent page
 """
 _USER_LIMITS = {
     "descriptors": "Delay reading the largest processes of a user who has more than N descriptors "
@@ -83,6 +83,7 @@ _FILTERS = {
 # Options of other tools, and formats that are typed as options: what to type here.
 _FOREIGN = {
     "-e": "sockagent -o wide",
+    "--watch": "sockagent --follow",
     **{f"--{name}": f"sockagent -o {name}" for name in FORMATS if name != "pid"},
 }
 _OPTION = re.compile(r"-[A-Za-z0-9]")
@@ -176,7 +177,7 @@ def build_parser() -> ArgumentParser:
         """A parser that raises CommandError: argparse blocks if nobody reads stderr."""
 
         def error(self, message: str) -> NoReturn:
-            raise CommandError(message + SEE_HELP)
+            raise CommandError(with_advice(message))
 
     parser = Parser(
         prog="sockagent",
@@ -188,7 +189,8 @@ def build_parser() -> ArgumentParser:
         "may be shell globs, for example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, "
         "78 unusable file; with a TARGET or -q: 0 something matched, 1 nothing did, 2 wrong usage, "
         "3 it cannot work here. "
-        "Another command, sockagent events, sets up kernel events: see sockagent events --help.",
+        "Other commands: sockagent page shows the sockets in a browser, sockagent events sets up "
+        "kernel events; see their --help.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -228,7 +230,7 @@ def build_parser() -> ArgumentParser:
     for name, text in _USER_LIMITS.items():
         add(f"--max-user-{name}", type=int, metavar="N", help=text)
     add("--schema", action="store_true", help="Print the JSON Schema of the records and exit.")
-    add("--version", action="version", version=f"sockagent {__version__}",
+    add("-V", "--version", action="version", version=f"sockagent {__version__}",
         help="Print the version and exit.")  # fmt: skip
     _add_output(parser.add_argument_group("output"))
     _add_network(parser.add_argument_group("network"))
@@ -311,6 +313,8 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--allow-origin", action="append", metavar="ORIGIN",
         help="Accept requests of web pages from this origin, for example https://dash.example.",
     )  # fmt: skip
+    add("--no-page", action="store_false", dest="page", default=None,
+        help="Do not serve the page for browsers.")  # fmt: skip
     add("--insecure", action="store_true", default=None,
         help="Allow remote clients without token or TLS.")  # fmt: skip
     add("--socket-mode", type=_octal, metavar="MODE",

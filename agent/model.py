@@ -169,6 +169,15 @@ UDP_ATTRIBUTION = "route"
 HoldingKey = tuple[int | None, int]
 
 
+class HostHolding(NamedTuple):
+    """A holding of a host. ``since`` is when it opened, in seconds since the Unix epoch; None if it
+    was open before the records began."""
+
+    host: str
+    holding: Holding
+    since: float | None
+
+
 # Why trace events are not read where nothing else is known.
 EVENTS_OFF = "switched off (--events off)"
 

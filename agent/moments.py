@@ -1,20 +1,18 @@
 """A moment as output: a snapshot of this machine in a format, and the answer whether a socket
 passed the filter."""
 
-from __future__ import annotations
-
+# No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .config import Config
 from .log import log
-from .model import Coverage, Holding
+from .model import Coverage, Holding, HostHolding
+from .output import errors_are_seen
 from .preflight import warn
 from .publish.terminal.options import Options
 from .show import Moment, render, shown
-from .stream.state import HostHolding
-from .targets import hint
 
 _FOR_PEOPLE = ("summary", "table", "wide")
 
@@ -27,34 +25,44 @@ class Output(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
-class MomentOutput:
-    """A moment in a format; where nothing matches, a sentence on stderr says what to type."""
+class MomentView(NamedTuple):
+    """A moment in a format. ``matched``: a socket passed the filter. ``notice`` is a sentence where
+    nothing matches, None otherwise. ``is_shown``: it is a view for people and not left out."""
 
-    def __init__(self, moment: Moment, config: Config, output: str, options: Options) -> None:
-        holdings = shown(moment, config.filter)
-        self._chunks: Iterator[bytes] = iter(())
-        self.matched = bool(holdings)
-        if config.view.quiet:
-            return
-        if not holdings and config.view.targets:
-            if config.view.read is not None:
-                log("no sockets match at that moment; -o log shows what opened and closed")
-            else:
-                found = hint(config.filter, (one.holding for one in moment.holdings))
-                log(found or "no sockets match")
-            if output in _FOR_PEOPLE:
-                return
-        chunks = render(output, moment, holdings, config, options)
-        if output == "pid":  # It may leave out all of them: those that do not listen.
-            numbers = list(chunks)
-            self.matched = bool(numbers)
-            if holdings and not numbers:
-                log("no process listens there; -o table shows the sockets")
-            chunks = iter(numbers)
-        self._chunks = chunks
+    matched: bool
+    notice: str | None
+    chunks: Iterator[bytes]
+    is_shown: bool = False
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
+
+def view_of(moment: Moment, config: Config, output: str, options: Options) -> MomentView:
+    """Return a moment in a format; where nothing matches, the notice says what to type."""
+    holdings = shown(moment, config.filter)
+    matched, notice = bool(holdings), None
+    if config.view.quiet:
+        return MomentView(matched, None, iter(()))
+    is_for_people = output in _FOR_PEOPLE
+    if not holdings and config.view.targets:
+        notice = _nothing(moment, config)
+        if is_for_people:
+            return MomentView(matched, notice, iter(()))
+    chunks = render(output, moment, holdings, config, options)
+    if output == "pid":  # It may leave out all of them: those that do not listen.
+        numbers = list(chunks)
+        matched, chunks = bool(numbers), iter(numbers)
+        if holdings and not numbers:
+            notice = "no process listens there; -o table shows the sockets"
+    return MomentView(matched, notice, chunks, is_for_people)
+
+
+def _nothing(moment: Moment, config: Config) -> str:
+    """Return a sentence where nothing matches."""
+    if config.view.read is not None:
+        return "no sockets match at that moment; -o log shows what opened and closed"
+    from .stream.targets import hint  # Only here: loading it takes a millisecond.
+
+    found = hint(config.filter, (one.holding for one in moment.holdings))
+    return found or "no sockets match"
 
 
 class SnapshotOutput:
@@ -80,13 +88,21 @@ class SnapshotOutput:
         holdings: list[HostHolding] = []
         async for part in self._parts:
             if isinstance(part, Coverage):
-                if self._output != "summary":  # Its last line says what could not be read.
-                    warn(part)
                 coverage[host] = part
             else:
                 holdings += [HostHolding(host, one, None) for one in part]
         moment = Moment(holdings, coverage, time.time())
-        printed = MomentOutput(moment, self._config, self._output, self._options)
-        self.matched = printed.matched
-        for chunk in printed:
+        view = view_of(moment, self._config, self._output, self._options)
+        self.matched = view.matched
+        if not (view.is_shown and self._says_gaps()):
+            for one in coverage.values():
+                warn(one)
+        if view.notice is not None:
+            log(view.notice)
+        for chunk in view.chunks:
             yield chunk
+
+    def _says_gaps(self) -> bool:
+        """Return whether the last line of the view says what could not be read, so that a warning
+        would say it twice to the same reader. A table says it on a terminal only."""
+        return self._output == "summary" or errors_are_seen()

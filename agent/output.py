@@ -15,6 +15,7 @@ from .publish.stdout import STDOUT
 if TYPE_CHECKING:  # What goes into a pipe as NDJSON does not load the views.
     from .publish.terminal.options import Options
 
+STDERR = 2
 # The name of the variable with the format of terminals.
 OUTPUT_VARIABLE = "SOCKAGENT_OUTPUT"
 _FALLBACK_SIZE = (80, 24)
@@ -48,21 +49,32 @@ def choose_format(config: Config, environment: Mapping[str, str], *, is_terminal
 
 def is_terminal() -> bool:
     """Return whether standard output is a terminal."""
+    return _is_terminal(STDOUT)
+
+
+def errors_are_seen() -> bool:
+    """Return whether standard error is a terminal, too: a person sees both together."""
+    return is_terminal() and _is_terminal(STDERR)
+
+
+def _is_terminal(descriptor: int) -> bool:
     try:
-        return os.isatty(STDOUT)
+        return os.isatty(descriptor)
     except OSError:
         return False
 
 
 def view_options(config: Config, output: str, environment: Mapping[str, str]) -> Options:
     """Return the options of a view. Raises UsageError for unknown columns."""
-    from .publish.terminal.columns import check_columns, check_sort
     from .publish.terminal.options import Options
 
     view = config.view
-    check_columns(view.columns)
-    if view.sort is not None:
-        check_sort(view.sort)
+    if view.columns or view.sort is not None:
+        from .publish.terminal.columns import check_columns, check_sort
+
+        check_columns(view.columns)
+        if view.sort is not None:
+            check_sort(view.sort)
     on_terminal = is_terminal()
     size = shutil.get_terminal_size(_FALLBACK_SIZE)
     return Options(

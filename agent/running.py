@@ -57,7 +57,7 @@ def service_of(
     service = ServiceStatus(
         Notifier({} if server is None else os.environ), describe, config.interval
     )
-    if server is not None:
+    if server is not None and config.network.local_page is None:
         handle_reload(asyncio.get_running_loop(), partial(_reload, server, service))
     return service
 

@@ -67,8 +67,11 @@ def access_rules(network: Network) -> Access:
     """Return who may connect to the server. Raises ConfigFailure."""
     hosts = {"localhost", os.uname().nodename.lower(), *map(str.lower, network.allow_host)}
     hosts |= {listen.host.lower() for listen in network.listen if listen.path is None}
+    tokens = () if network.token_file is None else read_tokens(network.token_file)
+    if network.local_page is not None:
+        tokens = (network.local_page.token,)
     return Access(
-        tokens=() if network.token_file is None else read_tokens(network.token_file),
+        tokens=tokens,
         origins=frozenset(origin.lower().rstrip("/") for origin in network.allow_origin),
         hosts=frozenset(hosts),
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from .config import INSECURE, Config, Network
+from .browser import open_page
+from .config import INSECURE, Config, LocalPage, Network
 from .errors import ConfigFailure, FilterError, RuntimeFailure
 from .log import log
-from .publish.http.pages import PLAIN, Page, Reply, health
+from .publish.http.assets import asset_pages
+from .publish.http.pages import PLAIN, Page, Reply, fixed, health
+from .publish.http.recordings import RECORDING_PATH
 from .publish.websocket.listen import Listener, open_listeners
 from .publish.websocket.registry import Limits, Registry
+from .publish.websocket.router import EVENTS_PATH
 from .publish.websocket.server import Rules, Server
 from .secrets import access_rules, load_certificates, read_file, server_tls
 from .service.credentials import CredentialPaths, current_paths
@@ -21,6 +26,8 @@ from .stream.feed import Feed
 from .stream.filters import Filter, is_filter, split_filter
 from .stream.merged import MergedFeed
 from .stream.publication import Subscribable
+
+_NO_METRICS = fixed(Reply(501, PLAIN, b"metrics are not installed; run pip install '.[metrics]'\n"))
 
 
 class ConfiguredServer:
@@ -39,12 +46,16 @@ class ConfiguredServer:
         network = config.network
         self._tls = server_tls(network)
         rules = _rules(config, network)
-        self.registry = Registry(
-            Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
-        )
+        self.registry = _registry(network)
+        served = dict(pages(self.registry))
+        if network.page:
+            served |= asset_pages()
         listeners = listen(network, self._tls, passed)
-        self.server = Server(feed, listeners, rules, self.registry, pages(self.registry))
-        self._log_listeners(listeners)
+        self.server = Server(feed, listeners, rules, self.registry, served)
+        if network.local_page is None:
+            self._log_listeners(listeners)
+        else:
+            _announce(listeners[0], network.local_page)
 
     def reload(self) -> None:
         """Read the files again: tokens and certificates apply to new connections, filters to all.
@@ -77,6 +88,35 @@ class ConfiguredServer:
                 )
 
 
+def recording_server(network: Network, feed: Feed, recording: Page) -> Server:
+    """Return a server of the page with a recording, which has no feed: ``feed`` is an empty one.
+    Raises RuntimeFailure, ConfigFailure and OSError."""
+    no_feed = f"this is a recording, at {RECORDING_PATH}; there is no feed\n".encode()
+    pages = {
+        **asset_pages(),
+        RECORDING_PATH: recording,
+        EVENTS_PATH: fixed(Reply(404, PLAIN, no_feed)),
+    }
+    listeners = listen(network, None, {})
+    if network.local_page is not None:
+        _announce(listeners[0], network.local_page, "?recording")
+    return Server(feed, listeners, Rules(access_rules(network)), _registry(network), pages)
+
+
+def _announce(listener: Listener, page: LocalPage, query: str = "") -> None:
+    """Print the URL of the page of ``sockagent page``, and open it if that is wanted."""
+    url = f"http://{listener.address}/{query}#token={page.token}"
+    log(f"until ^C, the page is at {url}")
+    if page.redirect is not None:
+        open_page(url, page.redirect, os.environ)
+
+
+def _registry(network: Network) -> Registry:
+    return Registry(
+        Limits(network.max_clients, network.max_clients_per_address, network.max_handshakes)
+    )
+
+
 def _rules(config: Config, network: Network) -> Rules:
     return Rules(access_rules(network), config.filter & read_filter(network.filter_file))
 
@@ -86,10 +126,11 @@ def agent_pages(feed: Feed, interval: float, registry: Registry) -> dict[str, Pa
     try:
         from .publish.http.metrics import metrics
     except ImportError:
-        page = _no_metrics
+        page = _NO_METRICS
     else:
         page = metrics(feed, registry)
-    return {"/healthz": partial(health, feed, interval), "/metrics": page}
+    healthz = Page(partial(health, feed, interval), is_public=True)
+    return {"/healthz": healthz, "/metrics": page}
 
 
 def relay_metrics(merged: MergedFeed, registry: Registry) -> Page:
@@ -97,12 +138,8 @@ def relay_metrics(merged: MergedFeed, registry: Registry) -> Page:
     try:
         from .publish.http.metrics import relay_metrics as metrics
     except ImportError:
-        return _no_metrics
+        return _NO_METRICS
     return metrics(merged, registry)
-
-
-def _no_metrics() -> Reply:
-    return Reply(501, PLAIN, b"metrics are not installed; run pip install '.[metrics]'\n")
 
 
 def read_filter(path: str | None) -> Filter:

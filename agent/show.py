@@ -1,26 +1,24 @@
-"""One moment in a format: a snapshot of this machine, or of a recording."""
+"""One moment in a format: a snapshot of this machine, or of a recording.
+
+Imports inside functions: a view loads what it uses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Config
-from .model import Coverage
-from .publish.terminal.columns import COLUMNS, sort_rows
-from .publish.terminal.delimited import FIELDS, delimited
-from .publish.terminal.names import Resolver, read_services
+from .model import Coverage, HostHolding
 from .publish.terminal.options import Options
-from .publish.terminal.pids import pids
-from .publish.terminal.rows import Row, make_rows
-from .publish.terminal.summary import summary
-from .publish.terminal.table import table
 from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .stream.filters import Filter
-from .stream.state import HostHolding
+
+if TYPE_CHECKING:
+    from .publish.terminal.rows import Row
 
 # How long names of addresses are waited for, in seconds.
 RESOLVE_SECONDS = 0.5
@@ -63,20 +61,41 @@ def _lines(
     output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
 ) -> Iterator[str]:
     if output == "pid":
+        from .publish.terminal.pids import pids
+
         names = {name for name, _values in config.filter.values}
         return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
-    options = _with_names(replace(options, now=moment.time), holdings, config)
+    options = _completed(options, moment, holdings, config)
     if output == "summary":
+        from .publish.terminal.summary import summary
+
         return summary(holdings, moment.coverage, options, all_families=config.all)
+    from .publish.terminal.rows import make_rows
+    from .publish.terminal.table import table
+
     rows = make_rows(holdings, moment.holdings, every_holder=output == "wide")
-    return table(rows, options)
+    lines = table(rows, options)
+    if options.width is None:  # In a pipe each line is a row.
+        return lines
+    from .publish.terminal.summary import gap_lines
+
+    return chain(lines, gap_lines(moment.coverage, options))
 
 
-def _with_names(options: Options, holdings: Sequence[HostHolding], config: Config) -> Options:
-    """Return the options with the names that are wanted."""
+def _completed(
+    options: Options, moment: Moment, holdings: Sequence[HostHolding], config: Config
+) -> Options:
+    """Return the options with the names that are wanted, and the time where sockets may have an
+    age: in a recording. One snapshot of this machine does not show when a socket was opened."""
+    if config.view.read is not None:
+        options = replace(options, now=moment.time)
     if config.view.services:
+        from .services import read_services
+
         options = replace(options, services=read_services())
     if config.view.resolve:
+        from .publish.terminal.names import Resolver
+
         resolver = Resolver()
         resolver.request(one.holding for one in holdings)
         resolver.wait(RESOLVE_SECONDS)
@@ -88,18 +107,23 @@ def _with_names(options: Options, holdings: Sequence[HostHolding], config: Confi
 def _csv(
     output: str, moment: Moment, holdings: Sequence[HostHolding], config: Config, options: Options
 ) -> Iterator[bytes]:
+    from .publish.terminal.delimited import FIELDS, delimited
+
     view = config.view
     separator, end = ("\t", "\n") if output == "tsv" else (",", _CRLF)
     fields = tuple(name.lower() for name in view.columns) or FIELDS
     others = [name for name in fields if name not in FIELDS]
     more: dict[str, list[str]] = {}
     if others or view.sort is not None:
+        from .publish.terminal.columns import sort_rows
+        from .publish.terminal.rows import make_rows
+
         rows = make_rows(holdings, moment.holdings, every_holder=True)
         if view.sort is not None:
             rows = sort_rows(rows, view.sort)
         holdings = [HostHolding(row.host, row.holding, row.since) for row in rows]
         if others:
-            options = _with_names(replace(options, now=moment.time), holdings, config)
+            options = _completed(options, moment, holdings, config)
             more = {name: _texts(name, rows, options) for name in others}
     lines = delimited(holdings, separator, fields=fields, header=view.header, more=more)
     return _parts(lines, end)
@@ -107,6 +131,8 @@ def _csv(
 
 def _texts(name: str, rows: Sequence[Row], options: Options) -> list[str]:
     """Return the texts of a column of the table; unknown values are empty, as in other fields."""
+    from .publish.terminal.columns import COLUMNS
+
     column = COLUMNS[name]
     return [
         "" if column.value(row) is None else text

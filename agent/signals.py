@@ -29,8 +29,9 @@ def exit_until_ready() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def handle_stop(loop: AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Call ``stop`` in the event loop when SIGINT or SIGTERM arrives.
+def handle_stop(loop: AbstractEventLoop, stop: Callable[[], None], *, hangup: bool = False) -> None:
+    """Call ``stop`` in the event loop when SIGINT or SIGTERM arrives; with ``hangup`` also on
+    SIGHUP, which the terminal sends when it is closed.
 
     The handlers stay until the process ends; those of ``loop.add_signal_handler`` are removed
     when the loop is closed, which is earlier.
@@ -40,7 +41,7 @@ def handle_stop(loop: AbstractEventLoop, stop: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # The loop is closed: the agent is stopping already.
             loop.call_soon_threadsafe(stop)
 
-    for number in _STOP_SIGNALS:
+    for number in (*_STOP_SIGNALS, *((signal.SIGHUP,) if hangup else ())):
         signal.signal(number, handle)
     # Let every signal wake the event loop. Python runs a handler in the main thread only once that
     # thread runs: a signal that another thread gets, or that arrives just before the loop sleeps,

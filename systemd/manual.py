@@ -85,7 +85,7 @@ BASH_WRAPPER = """
 _sockagent() {
   local -a words=("${COMP_WORDS[@]:0:COMP_CWORD+1}")
   if ((COMP_CWORD == 1)) && [[ ${words[1]} == [!-]* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W events -- "${words[1]}")
+    mapfile -t COMPREPLY < <(compgen -W "events page" -- "${words[1]}")
     return
   fi
   if ((COMP_CWORD > 1)) && [[ ${words[1]} == events ]]; then
@@ -93,6 +93,10 @@ _sockagent() {
     ((COMP_CWORD == 2)) && choices="enable disable status --help"
     ((COMP_CWORD == 3)) && [[ ${words[2]} == enable ]] && choices=--udp
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "${words[-1]}")
+    return
+  fi
+  if ((COMP_CWORD > 1)) && [[ ${words[1]} == page && ${words[-1]} == --no* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W --no-open -- "${words[-1]}")
     return
   fi
   [[ ${words[-1]} == [=:] ]] && words+=("")
@@ -116,11 +120,11 @@ complete -F _sockagent sockagent
 """
 
 
-# The parser of the options does not have the command sockagent events.
+# The parser of the options does not have the commands sockagent events and sockagent page.
 ZSH_EVENTS = """\
 _shtab_sockagent() {
   if (( CURRENT == 2 )) && [[ $words[2] == [^-]* ]]; then
-    compadd events
+    compadd events page
     return
   fi
   if (( CURRENT > 2 )) && [[ $words[2] == events ]]; then
@@ -129,6 +133,10 @@ _shtab_sockagent() {
     elif (( CURRENT == 4 )) && [[ $words[3] == enable ]]; then
       compadd -- --udp
     fi
+    return
+  fi
+  if (( CURRENT > 2 )) && [[ $words[2] == page && $words[CURRENT] == --no* ]]; then
+    compadd -- --no-open
     return
   fi
 """
@@ -140,6 +148,9 @@ end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events \
   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page \
+  -d 'Show the sockets in a browser.'
+complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
 complete -c sockagent -f -n '_sockagent_events events enable' -l udp \
   -d 'Also record which process sends UDP datagrams.'

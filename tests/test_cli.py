@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
+from agent import __version__
 from agent.cli import main
 from agent.config import Config, View
 from agent.errors import ConfigFailure, RuntimeFailure
+from agent.events_command import HELP as EVENTS_HELP
+from agent.grammar import HELP
+from agent.services import ports_of
 from agent.stream.filters import Filter
 
 
@@ -99,6 +103,42 @@ def test_options_of_the_output(line: str, view: View, agent: Run) -> None:
     assert settings(agent, line).view == view
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("help", HELP),
+        ("help nginx", HELP),
+        ("help events", EVENTS_HELP),
+        ("help events status", EVENTS_HELP),
+        ("-V", f"sockagent {__version__}\n"),
+        ("--version", f"sockagent {__version__}\n"),
+    ],
+)
+def test_help_and_version_are_printed(
+    line: str, expected: str, agent: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out == expected
+    assert agent.config is None
+
+
+def test_help_all_prints_every_option(agent: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "all"]) == 0
+    assert "--max-handshakes" in capsys.readouterr().out
+    assert agent.config is None
+
+
+@pytest.mark.skipif(not ports_of("http"), reason="there is no services database")
+def test_a_port_may_be_typed_as_a_name(agent: Run) -> None:
+    assert settings(agent, ":http").filter == Filter({"port": ["80"]})
+    assert settings(agent, "[::1]:http").filter == Filter({"endpoint": ["[::1]:80"]})
+
+
+@pytest.mark.parametrize("line", ["name=help", "-t help", "-- help"])
+def test_a_process_can_be_named_help(line: str, agent: Run) -> None:
+    assert ("name", frozenset({"help"})) in settings(agent, line).filter.values
+
+
 def test_short_names_of_options(agent: Run) -> None:
     assert settings(agent, "-a").all
     assert settings(agent, "-f").follow
@@ -126,13 +166,15 @@ def test_a_failure_of_a_command_that_answers_has_a_status_of_its_own(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (":http", ("':http': 'http' is not a port or range of ports; expected for example 443 or "
-         "8000-8100; see sockagent --help")),
+        (":no-such", ("':no-such': 'no-such' is not a port or range of ports; expected for example "
+         "443 or 8000-8100; see sockagent --help")),
         ("--port x", ("argument --port: 'x' is not a port or range of ports; expected for example "
          "443 or 8000-8100; see sockagent --help")),
         ("--at 2023-11-14", ("argument --at: shows a recording; add --read FILE; see sockagent "
          "--help")),
         ("-i :8080", "there is no option -i; type sockagent :8080"),
+        ("prot=tcp", "'prot=tcp': there is no filter 'prot'; did you mean 'proto'?"),
+        ("-o tabel", "argument -o/--output: there is no format 'tabel'; did you mean table?"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_one_sentence(

@@ -132,6 +132,7 @@ def test_valid_networks(settings: dict[str, Any]) -> None:
         ({"max_clients": 5}, "max-clients"),
         ({"connect": ("ws://h",), "socket_mode": 0o660}, "socket-mode"),
         ({"connect": ("ws://h", "ws://h")}, "connect"),
+        ({"page": False}, "no-page"),
         ({"listen": LOCAL, "allow_origin": ("*",)}, "allow-origin"),
         ({"listen": LOCAL, "allow_origin": ("dash.example",)}, "allow-origin"),
         ({"listen": LOCAL, "allow_origin": ("https://dash.example/page",)}, "allow-origin"),

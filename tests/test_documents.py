@@ -103,13 +103,15 @@ def test_every_option_is_described_and_no_other() -> None:
 
 def test_every_query_parameter_is_described_and_no_other() -> None:
     parameters = first_column(section(FEED, "Query parameters"))
-    assert set(parameters) == {*FILTERS, "epoch", "since", "snapshot", "checkpoint"}
+    expected = {*FILTERS, "target", "epoch", "since", "snapshot", "checkpoint"}
+    assert set(parameters) == expected
 
 
 def test_no_document_uses_an_option_that_does_not_exist() -> None:
     commands = re.findall(r"(?<![\w./-])sockagent((?: [^\s|`]+)+)", ALL)
     used = {word for command in commands for word in command.split() if word.startswith("--")}
-    assert used <= options() | {"--udp"}  # Of sockagent events enable.
+    # Of sockagent events enable, and of sockagent page.
+    assert used <= options() | {"--udp", "--no-open"}
     assert "--follow" in used
 
 

@@ -12,7 +12,7 @@ from agent.errors import CommandError
 from agent.grammar import HELP as SHORT_HELP
 from agent.grammar import build_parser, parse
 from agent.stream.filters import FILTERS
-from agent.targets import parse_targets
+from agent.stream.targets import parse_targets
 
 DEFAULTS = {field.name: field.default for cls in (Config, Network, View) for field in fields(cls)}
 HELP = {
@@ -83,13 +83,13 @@ def test_every_filter_is_an_option() -> None:
         ("-ti:8080", "there is no option -i; type sockagent -o pid :8080"),
         ("-tlnpe", "there is no option -e; type sockagent -o wide"),
         ("--json", "there is no option --json; type sockagent -o json"),
+        ("--watch", "there is no option --watch; type sockagent --follow"),
         ("nginx --table", "there is no option --table; type sockagent -o table"),
         ("-tz", "there is no option -z; see sockagent --help"),
         ("--foll", "there is no option --foll; did you mean --follow?"),
         ("--prot=tcp", "there is no option --prot; did you mean --proto?"),
         ("--xyzzy", "there is no option --xyzzy; see sockagent --help"),
-        ("-o jsn", ("argument -o/--output: there is no format 'jsn'; did you mean json?; see "
-         "sockagent --help")),
+        ("-o jsn", "argument -o/--output: there is no format 'jsn'; did you mean json?"),
         ("-o yaml", ("argument -o/--output: there is no format 'yaml'; expected one of ndjson, "
          "json, summary, table, wide, log, csv, tsv, pid; see sockagent --help")),
         ("--columns a,,b", ("argument --columns: empty name; expected for example "
@@ -118,7 +118,7 @@ def test_any_words_are_parsed_or_refused_in_a_sentence(arguments: list[str]) -> 
         given = parse(arguments)
     except CommandError as error:
         assert str(error)  # noqa: PT017 (any words may be refused)
-    except SystemExit:  # The help, in a word such as -th.
-        assert any("h" in word for word in arguments)
+    except SystemExit:  # The help or the version, in a word such as -th.
+        assert any({"h", "V"} & set(word) for word in arguments)
     else:
         assert None not in given.values()

@@ -101,6 +101,17 @@ def test_a_pseudo_terminal_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(follower)
 
 
+def test_errors_are_seen_where_both_are_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = os.openpty()
+    for out in (follower, 10**6):  # The latter is closed.
+        for error in (follower, 10**6):
+            monkeypatch.setattr(output, "STDOUT", out)
+            monkeypatch.setattr(output, "STDERR", error)
+            assert output.errors_are_seen() == (out == error == follower)
+    os.close(leader)
+    os.close(follower)
+
+
 @pytest.mark.usefixtures("terminal")
 def test_the_width_is_that_of_the_terminal() -> None:
     assert view_options(Config(), "table", UTF8).width == 100

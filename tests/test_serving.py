@@ -1,5 +1,6 @@
 """The configured server: files that it reads again, and the filter file."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from agent.address import parse_address
 from agent.config import Config, Network
 from agent.errors import ConfigFailure
-from agent.serving import ConfiguredServer, read_filter
+from agent.serving import ConfiguredServer, agent_pages, read_filter
 from agent.stream.feed import Feed
 from agent.stream.filters import Filter
 
@@ -37,6 +38,17 @@ async def test_a_reload_replaces_the_tokens(tmp_path: Path) -> None:
     with pytest.raises(ConfigFailure):
         configured.reload()
     assert configured.server.rules.access.tokens == (OTHER_TOKEN,)
+
+
+@pytest.mark.parametrize("page", [True, False])
+async def test_the_page_can_be_turned_off(page: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[str] = []
+    monkeypatch.setattr("agent.serving.Server", lambda *arguments: served.extend(arguments[-1]))
+    feed = Feed(AGENT)
+    pages = partial(agent_pages, feed, 1.0)
+    ConfiguredServer(Config(network=Network(listen=LISTEN, page=page)), feed, {}, pages)
+    assert ("/" in served, "/favicon.svg" in served) == (page, page)
+    assert {"/healthz", "/metrics"} <= set(served)
 
 
 def test_filters_are_read_from_a_file(tmp_path: Path) -> None:

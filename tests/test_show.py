@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import show
+from agent import services, show
 from agent.config import Config, View
-from agent.model import Coverage, Holding
+from agent.model import Coverage, Holding, HostHolding
+from agent.publish.terminal import names
 from agent.publish.terminal.columns import COLUMNS, sort_rows
 from agent.publish.terminal.delimited import FIELDS
 from agent.publish.terminal.names import Resolver
@@ -24,7 +25,6 @@ from agent.publish.terminal.summary import summary
 from agent.publish.terminal.table import table
 from agent.show import Moment, render, shown
 from agent.stream.filters import Filter
-from agent.stream.state import HostHolding
 
 from . import strategies
 from .feeding import ONE, THREE, TWO
@@ -157,13 +157,20 @@ def test_processes_of_a_port_are_those_that_listen() -> None:
 # Views for people.
 
 
-def test_the_table_and_the_wide_table() -> None:
+def test_the_table() -> None:
     held = web_server()
-    now = Options(utc=True, now=NOW)
-    assert rendered("table", held) == text(list(table(make_rows(held), now)))
-    wide = Options(utc=True, now=NOW, wide=True)
+    assert rendered("table", held) == text(list(table(make_rows(held), UTC)))
+
+
+@pytest.mark.parametrize(("read", "now"), [("file", NOW), (None, None)])
+def test_only_a_recording_may_show_ages(read: str | None, now: float | None) -> None:
+    held = web_server()
+    wide = Options(utc=True, now=now, wide=True)
     expected = text(list(table(make_rows(held, every_holder=True), wide)))
-    assert rendered("wide", held, options=Options(utc=True, wide=True)) == expected
+    config = Config(view=View(read=read))
+    found = rendered("wide", held, config, options=Options(utc=True, wide=True))
+    assert found == expected
+    assert (b"  AGE" in found) == (now is not None)
 
 
 def test_a_table_of_some_sockets_knows_the_others() -> None:
@@ -173,6 +180,22 @@ def test_a_table_of_some_sockets_knows_the_others() -> None:
     some = shown(found, Filter({"pid": ["1204"]}))
     lines = list(table(make_rows(some, all_of_them), Options(utc=True, now=NOW)))
     assert b"".join(render("table", found, some, Config(), UTC)) == text(lines)
+
+
+def test_on_a_terminal_a_table_says_what_could_not_be_read() -> None:
+    held = of_host(ONE)
+    partial = Coverage(3, 1, 1, ("one is unreadable", "x is not read"))
+    terminal = Options(width=200, root_can=True)
+    found = rendered("table", held, coverage={HOST: partial}, options=terminal).decode()
+    assert found.splitlines()[2:] == ["1 process could not be read (root can). x is not read."]
+    both = {"b": partial, "a": partial, "c": FULL_COVERAGE}
+    found = rendered("wide", held, coverage=both, options=Options(width=200)).decode()
+    assert found.splitlines()[2:] == [
+        "a: 1 process could not be read. x is not read.",
+        "b: 1 process could not be read. x is not read.",
+    ]
+    assert b"could not" not in rendered("table", held, coverage={HOST: partial})
+    assert b"read" not in rendered("table", held, coverage={HOST: FULL_COVERAGE}, options=terminal)
 
 
 @pytest.mark.parametrize("all_families", [False, True])
@@ -188,14 +211,15 @@ def test_the_summary_of_a_host_without_sockets() -> None:
 
 
 def test_names_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "read_services", lambda: {("tcp", 1): "tcpmux"})
+    monkeypatch.setattr(services, "read_services", lambda: {("tcp", 1): "tcpmux"})
     config = Config(view=View(services=True))
     assert b"127.0.0.1:tcpmux" in rendered("table", of_host(ONE), config)
     assert b"tcpmux" not in rendered("table", of_host(ONE))
 
 
 def test_names_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "Resolver", lambda: Resolver(lambda _address: "db.example"))
+    resolver = Resolver(lambda _address: "db.example")
+    monkeypatch.setattr(names, "Resolver", lambda: resolver)
     monkeypatch.setattr(show, "RESOLVE_SECONDS", 10.0)
     config = Config(view=View(resolve=True))
     held = of_host(holding(tcp(1, local_addr="10.0.0.7")))
@@ -224,7 +248,7 @@ def test_columns_of_the_table_with_separators() -> None:
         process(9),
     )
     held = [HostHolding("host", client, NOW - 60), *of_host(ONE)]
-    config = Config(view=View(output="csv", columns=columns))
+    config = Config(view=View(output="csv", columns=columns, read="file"))
     assert rendered("csv", held, config).decode().split("\r\n") == [
         "pid,process,local,remote,dir,age,recvq,local_port",
         "9,app,127.0.0.1:8080,10.0.0.9:9,out,1m,0,8080",
@@ -236,7 +260,9 @@ def test_columns_of_the_table_with_separators() -> None:
 @pytest.mark.parametrize("name", sorted(COLUMNS.keys() - set(FIELDS)))
 def test_columns_of_the_table_are_empty_only_where_nothing_is_known(name: str) -> None:
     held = [one._replace(since=NOW - 1) for one in web_server()]
-    config = Config(view=View(output="tsv", columns=(name,), sort="inode", header=False))
+    config = Config(
+        view=View(output="tsv", columns=(name,), sort="inode", header=False, read="file")
+    )
     rows = sort_rows(make_rows(held, every_holder=True), "inode")
     known = [COLUMNS[name].value(row) is not None for row in rows]
     assert any(known)

@@ -30,6 +30,8 @@ from .resume import MAX_HOSTS, InvalidFeed
 HISTORY_SECONDS = 5.0
 # The agent drops old changes while they are asked for.
 _HISTORY_ATTEMPTS = 3
+# Records that are decoded in one turn of the event loop, in 5 ms or so.
+_DECODED_PER_TURN = 100
 # Time between attempts that will most likely fail in the same way: a wrong token, or no agent.
 FINAL_SECONDS = 30.0
 # The same failure of an agent is logged again after so many seconds.
@@ -38,14 +40,16 @@ REPEAT_SECONDS = 600.0
 
 class Link(NamedTuple):
     """The connection to a remote agent: since when (on the monotonic clock) it is, or is not
-    ``connected``, when the last message came, and why it ended. ``hosts`` came over it."""
+    ``connected``, when the last message came, and why it ended. ``hosts`` came over it; ``refused``
+    are those of them that another agent has."""
 
     url: str
     connected: bool
     since: float
     heard_at: float
     reason: str
-    hosts: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Relay:
@@ -79,7 +83,7 @@ class _MirrorReceiver:
         self._refused: set[str] = set()  # Hosts that another agent has.
         self._greeted: set[str] = set()  # Hosts of this connection.
         now = asyncio.get_running_loop().time()
-        self._link = Link(remote.url, False, now, now, "not connected yet", ())
+        self._link = Link(remote.url, False, now, now, "not connected yet")
 
     async def run(self) -> None:
         """Follow the agent until cancelled. What cannot be repaired by another attempt is logged,
@@ -98,7 +102,8 @@ class _MirrorReceiver:
 
     def link(self) -> Link:
         """Return the state of the connection."""
-        return self._link._replace(hosts=tuple(self._mirrors))
+        refused = tuple(sorted(self._refused))
+        return self._link._replace(hosts=tuple(self._mirrors), refused=refused)
 
     @property
     def resume(self) -> Positions:
@@ -114,8 +119,13 @@ class _MirrorReceiver:
             self._link = self._link._replace(connected=True, since=now)
         self._link = self._link._replace(heard_at=now)
         try:
-            for host, records in groupby(_decoded(message), attrgetter("host")):
-                await self._apply(host, list(records))
+            records: list[Decoded] = []
+            for record in _decoded(message):
+                records.append(record)
+                if len(records) % _DECODED_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            for host, of_host in groupby(records, attrgetter("host")):
+                await self._apply(host, list(of_host))
         except (DecodeError, InvalidStream) as error:
             raise InvalidFeed(f"disconnected because of what it sends: {error}") from error
         await asyncio.sleep(0)  # Several messages may be there: others have their turn.

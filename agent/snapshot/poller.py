@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from ..kernel.cgroups import Cgroups
 from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.sockprotoname import read_protocols, socket_from_protocol
 from ..kernel.procfs.stat import cgroup_info_of
-from ..kernel.trace.reader import TraceCounts
+from ..kernel.trace.events import TraceCounts
 from ..kernel.users import Users
 from ..model import (
     CgroupInfo,
@@ -37,7 +38,9 @@ from .schedule import READ_SECONDS
 from .stats import WorkCounters
 from .table_sources import EventSource, TableSource
 from .tables import TableReader
-from .trace_events import TraceEvents
+
+if TYPE_CHECKING:  # A one-shot snapshot reads no trace events.
+    from .trace_events import TraceEvents
 
 # A delay of rechecks that is longer than this is published.
 MAX_UNREPORTED_DELAY_SECONDS = 5

@@ -17,9 +17,11 @@ from ..kernel.procfs.scanner import ProcessScanner
 from ..kernel.procfs.threads import find_process, is_initial_pid_namespace, list_threads
 from ..kernel.trace import instance
 from ..kernel.trace.connections import ConnectionReport
+from ..kernel.trace.events import TraceCounts
 from ..kernel.trace.formats import UnknownFormat, parse_event_format, parse_header_page
 from ..kernel.trace.pages import PageDecoder
-from ..kernel.trace.reader import TraceCounts, TraceReader
+from ..kernel.trace.reader import TraceReader
+from ..kernel.trace.reader_lock import lock_reader
 from ..kernel.trace.routes import ProcessId, Sender
 from ..kernel.trace.tasks import Task, TaskTable
 from ..kernel.trace.udp_events import read_udp_formats
@@ -135,7 +137,7 @@ class TraceEvents:
         path = instance.path_of(root, name)
         lock, descriptors = -1, list[int]()
         try:
-            lock = instance.lock_reader(path)
+            lock = lock_reader(path)
             header, texts = instance.read_formats(path)
             layout = parse_header_page(header)
             formats = {event: parse_event_format(event, text) for event, text in texts.items()}

@@ -18,7 +18,7 @@ from ..errors import RuntimeFailure, UsageError
 from .decoder import Decoded, decode
 from .fields import DecodeError
 from .state import State
-from .times import timestamp
+from .times import Span, timestamp
 
 Decompress = Callable[[BufferedIOBase], BufferedIOBase]
 
@@ -185,13 +185,6 @@ class RecordReader:
         if self.cut_off is not None:
             found.append(f"cut off in line {self.cut_off}")
         return found
-
-
-class Span(NamedTuple):
-    """The times of the earliest and the latest record, in seconds since the Unix epoch."""
-
-    first: float
-    last: float
 
 
 def time_span(records: Iterable[Decoded]) -> Span | None:

@@ -8,22 +8,22 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..model import Closed, Coverage, Delta, Holding, HoldingKey, Opened, Updated
+from ..model import (
+    Closed,
+    Coverage,
+    Delta,
+    Holding,
+    HoldingKey,
+    HostHolding,
+    Opened,
+    Updated,
+)
 from .decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd, Value
 from .diff import is_same
 from .history import DeltaBatch, FullSnapshot, Heartbeat, Hello, Lost, Message
 
 # Newest ranges of dropped changes that are kept for each host: a stream may run for months.
 MAX_DROPPED = 100
-
-
-class HostHolding(NamedTuple):
-    """A holding of a host. ``since`` is when it opened, in seconds since the Unix epoch; None if it
-    was open before the records began."""
-
-    host: str
-    holding: Holding
-    since: float | None
 
 
 class HostStatus(NamedTuple):

@@ -1,13 +1,13 @@
 """Points in time: as records have them, and as a person types them. Pure, but for the time zone of
 the machine."""
 
-from __future__ import annotations
-
+# No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from math import floor
+from typing import NamedTuple
 
 from ..errors import UsageError
 
@@ -15,6 +15,13 @@ _BEFORE_END = re.compile(r"-(\d{1,9}(?:\.\d{1,6})?)([smhd])", re.ASCII)
 _CLOCK = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _EXAMPLES = "expected for example 03:12:04, 2026-11-28T03:12:04Z or -5m"
+
+
+class Span(NamedTuple):
+    """The times of the earliest and the latest record, in seconds since the Unix epoch."""
+
+    first: float
+    last: float
 
 
 @lru_cache(maxsize=64)
@@ -34,31 +41,39 @@ def timestamp(seconds: float) -> str:
     return f"{_whole_second(whole)}.{micros:06d}Z"
 
 
-def parse_time(text: str, end: Callable[[], float], zone: tzinfo | None = None) -> float:
+def parse_time(text: str, span: Callable[[], Span], zone: tzinfo | None = None) -> float:
     """Return the time that the value of --at means, in seconds since the Unix epoch.
 
-    ``end`` returns the time of the end of the recording and is called only where it is needed: for
-    ``-5m`` and ``-90s``, which count back from it, and for ``03:12:04``, which is the last such
-    time before it. A date and time without an offset is of ``zone``; None is the local time zone.
-    Raises UsageError.
+    ``span`` returns that of the recording and is called only where it is needed: for ``-5m`` and
+    ``-90s``, which count back from its end, and for ``03:12:04``, which is the last such time in
+    it. A date and time without an offset is of ``zone``; None is the local time zone. Raises
+    UsageError.
     """
     try:
         before_end = _BEFORE_END.fullmatch(text)
         if before_end is not None:
             number, unit = before_end.groups()
-            return end() - float(number) * _SECONDS[unit]
+            return span().last - float(number) * _SECONDS[unit]
         if _CLOCK.fullmatch(text):
-            return _last(time.fromisoformat(text), end(), zone)
+            return _last(time.fromisoformat(text), span(), zone)
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()
     except (ValueError, OverflowError, OSError):  # The last two: of a year that is far away.
         raise UsageError("at", f"{text!r} is not a time; {_EXAMPLES}") from None
 
 
-def _last(clock: time, end: float, zone: tzinfo | None) -> float:
-    """Return the last time before ``end`` at which a clock shows this."""
-    day = datetime.fromtimestamp(end, zone).date()
-    at = datetime.combine(day, clock, zone).timestamp()
-    if at > end:
-        at = datetime.combine(day - timedelta(days=1), clock, zone).timestamp()
-    return at
+def _last(clock: time, span: Span, zone: tzinfo | None) -> float:
+    """Return the last time in a recording at which a clock shows this, or its first record if the
+    clock shows the second of that one. Raises UsageError."""
+    day = datetime.fromtimestamp(span.last, zone).date()
+    for date in (day, day - timedelta(days=1)):
+        at = datetime.combine(date, clock, zone).timestamp()
+        if floor(span.first) <= at <= span.last:
+            return max(at, span.first)
+    first, last = (_zoned(at, zone) for at in span)
+    raise UsageError("at", f"{clock} is not in the recording, which is from {first} to {last}")
+
+
+def _zoned(at: float, zone: tzinfo | None) -> str:
+    """Return a time with its offset, to the second."""
+    return datetime.fromtimestamp(at, UTC).astimezone(zone).isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.model import Holding, Owner, Process, Socket
+from agent.model import Holding, HostHolding, Owner, Process, Socket
 from agent.publish.terminal.grid import Grid, GridColumn
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.rows import make_rows
@@ -10,7 +10,6 @@ from agent.publish.terminal.safe import pad, safe
 from agent.publish.terminal.summary import summary
 from agent.publish.terminal.table import table
 from agent.stream.encoder import AgentInfo, Encoder
-from agent.stream.state import HostHolding
 
 from .timing import Pair
 from .values import COUNT

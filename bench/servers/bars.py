@@ -117,23 +117,15 @@ def _cpu_per_socket(one: Measured) -> float:
 
 
 def _lost(runs: Iterable[Measured]) -> int | None:
-    """Return how many events were lost: as heartbeats say, or as the trace instance says."""
-    found = []
-    for one in runs:
-        count = one.run.stream.heartbeat.get("events_lost")
-        found.append(count if isinstance(count, int) else one.run.overrun)
+    """Return how many events were lost: as the agent says, or as the trace instance says."""
+    found = [one.run.overrun if one.run.events is None else one.run.events.lost for one in runs]
     known = [count for count in found if count is not None]
     return sum(known) if known else None
 
 
 def _confirmed(runs: Iterable[Measured]) -> float | None:
-    ends = with_events = 0
-    for one in runs:
-        beat = one.run.stream.heartbeat
-        total, confirmed = beat.get("tcp_ends"), beat.get("tcp_ends_with_events")
-        if isinstance(total, int) and isinstance(confirmed, int):
-            ends, with_events = ends + total, with_events + confirmed
-    return _share(with_events, ends)
+    counted = [one.run.events for one in runs if one.run.events is not None]
+    return _share(sum(one.with_events for one in counted), sum(one.ends for one in counted))
 
 
 def _notes(runs: Sequence[Measured]) -> list[str]:

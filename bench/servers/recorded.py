@@ -27,6 +27,7 @@ _START_SECONDS = 60.0
 _MAX_SETTLE_SECONDS = 8.0
 _OVERRUN = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 _STATS = re.compile(rb"(\d+) polls, (\d+) late.*?p99 ([\d.]+)")
+_EVENTS = re.compile(rb"events reported (\d+) of (\d+) ends of TCP sockets, (\d+) events were lost")
 # Seconds in which the CPU time of an agent without work is measured.
 _IDLE_SECONDS = 2.0
 
@@ -79,6 +80,15 @@ class Load(NamedTuple):
     work: float
 
 
+class EventCounts(NamedTuple):
+    """What the agent counted until its newest line of --stats: ends of TCP sockets that netlink
+    reported, those of them that trace events reported too, and lost events."""
+
+    with_events: int
+    ends: int
+    lost: int
+
+
 class Run(NamedTuple):
     """The recording of one workload at one interval."""
 
@@ -90,6 +100,7 @@ class Run(NamedTuple):
     stats: tuple[int, int, float] | None  # Polls, late ones, and the 99th percentile in ms.
     load_average: float
     overrun: int | None  # Events that the trace instance lost.
+    events: EventCounts | None  # None without trace events.
 
 
 @contextmanager
@@ -143,9 +154,12 @@ def measure(
         stream = agent.read()
         stream.finish()
     recorded = notices.read(directory / "notices")
-    printed = _STATS.findall((directory / "stderr").read_bytes())
+    written = (directory / "stderr").read_bytes()
+    printed = _STATS.findall(written)
+    counted = _EVENTS.findall(written)
     stats = (int(printed[-1][0]), int(printed[-1][1]), float(printed[-1][2])) if printed else None
-    return Run(interval, truth, stream, recorded, load, stats, average, overrun)
+    events = EventCounts(*map(int, counted[-1])) if counted else None
+    return Run(interval, truth, stream, recorded, load, stats, average, overrun, events)
 
 
 def _idle_share(agent: Agent) -> float:

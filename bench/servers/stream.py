@@ -60,7 +60,6 @@ class Stream:
     counts: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)  # Of the polls with reports.
     late_polls: int | None = None  # From the newest heartbeat.
-    heartbeat: Record = field(default_factory=dict)  # The newest one.
     whole: bool = False  # Whether a snapshot is complete.
     _before: dict[Held, Report] = field(default_factory=dict)  # Held when records were lost.
     _seq: int = 0
@@ -114,7 +113,6 @@ class Stream:
             self.held, self.whole = {}, False
         elif event == "heartbeat":
             self.late_polls = _number(record.get("late_polls"))
-            self.heartbeat = record
 
     def _check_seq(self, event: str, seq: int) -> None:
         if event in _NUMBERED:

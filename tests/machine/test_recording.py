@@ -26,7 +26,11 @@ from .helpers import COMMAND, DEADLINE, Holder, Key, Record
 
 MOMENTS = 10
 PROCESSES = 2
-SECONDS = 120.0  # Longer than the test takes.
+# Churn before each moment: seconds, at most. With 120 the recording is of ten minutes.
+CHURN_SECONDS = float(os.environ.get("SOCKAGENT_CHURN_SECONDS", "1"))
+SECONDS = 120.0 + MOMENTS * CHURN_SECONDS  # Longer than the test takes.
+# Between two steps of a process of the churn, on average; a long recording has to fit in memory.
+PAUSE_SECONDS = 0.03 if CHURN_SECONDS < 10 else 0.2
 # Longer than the clocks of events and of this process may differ.
 APART_SECONDS = 0.1
 # Of a record that is not in the holding.
@@ -123,7 +127,10 @@ class Moment(NamedTuple):
 
 def moment(recorded: Recorded, holder: Holder, leaders: Iterable[int]) -> Moment:
     """Let the churn go on for a while, and stand still for a moment."""
-    time.sleep(random.random())
+    end = time.monotonic() + random.uniform(0, CHURN_SECONDS)
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.5))
+        recorded.read()
     for leader in leaders:
         os.killpg(leader, signal.SIGSTOP)
     try:
@@ -135,7 +142,8 @@ def moment(recorded: Recorded, holder: Holder, leaders: Iterable[int]) -> Moment
         recorded.touched.clear()
         time.sleep(APART_SECONDS)
         recorded.after_polls(holder, 1)  # Its record is later than that time.
-        return Moment(now, pids, sockets, set(recorded.touched))
+        unsettled = {key for key in recorded.touched if key[0] in pids}
+        return Moment(now, pids, sockets, unsettled)
     finally:
         for leader in leaders:
             os.killpg(leader, signal.SIGCONT)
@@ -160,7 +168,9 @@ def test_a_recording_of_churn_is_read_back(
     with ExitStack() as stack:
         leaders = []
         for _ in range(PROCESSES):
-            process = stack.enter_context(churner(paths, random.randrange(2**32), SECONDS, 0.03))
+            process = stack.enter_context(
+                churner(paths, random.randrange(2**32), SECONDS, PAUSE_SECONDS)
+            )
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
             leaders.append(process.pid)
         recorded.until(lambda: all(any(pid == key[0] for key in recorded.fold) for pid in leaders))

@@ -115,8 +115,9 @@ print("SANDBOX", json.dumps({"possible": possible, "readable": readable, "uid": 
 EVENTS = """
 import json, os, sys
 from agent.kernel.trace import instance
+from agent.kernel.trace.reader_lock import lock_reader
 path = instance.path_of(instance.require_tracefs(), "sockagent")
-reader, refused = instance.lock_reader(path), []
+reader, refused = lock_reader(path), []
 for name, act in (
     ("write", lambda: open(path + "/tracing_on", "w")), ("remove", lambda: os.rmdir(path)),
     ("create", lambda: os.mkdir(path + "-1")), ("chmod", lambda: os.chmod(path, 0o777)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -122,7 +123,8 @@ def test_a_recording_is_shown_in_every_format(holder: Holder, tmp_path: Path) ->
             assert time.monotonic() < end
             time.sleep(0.05)
         holder.do("l.close()")
-        while b'"event":"close"' not in path.read_bytes():
+        closed = re.compile(rb'"event":"close".*"pid":%d,' % holder.pid)
+        while not closed.search(path.read_bytes()):
             assert time.monotonic() < end
             time.sleep(0.05)
     finally:

@@ -17,7 +17,7 @@ from agent.kernel.trace.connections import (
     Finished,
     Started,
 )
-from agent.kernel.trace.reader import TraceCounts
+from agent.kernel.trace.events import TraceCounts
 from agent.kernel.trace.tasks import Task
 from agent.model import Closed, Delta, Opened, Updated
 from agent.snapshot.blocking import CallTimeout

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agent.model import Closed, Coverage, Opened, Snapshot
+from agent.model import Closed, Coverage, Opened, Snapshot, Updated
 from agent.stream import mirror as mirror_module
-from agent.stream.decoder import Began, Decoded, Dropped, Other, Present, SnapshotEnd
+from agent.stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
 from agent.stream.feed import Feed, NdjsonSubscription
 from agent.stream.filters import Filter
 from agent.stream.merged import MergedFeed, MergedSubscription
@@ -285,12 +286,12 @@ def test_numbers_hidden_within_a_poll_are_passed_over() -> None:
     mirrored.agent.poll()
     mirrored.read()
     mirrored.cut()
-    mirrored.agent.poll(ONE, TWO, THREE)
-    _, one, hidden, three = direct(mirrored.agent, resume=[("e1", 0)])
+    mirrored.agent.poll(ONE, TWO, THREE, holding(tcp(4, local_port=4)))
+    _, one, two, hidden, four = direct(mirrored.agent, resume=[("e1", 0)])
     mirrored.chosen = Filter({"port!": [str(hidden["inode"])]})
     mirrored.read()
     chunks = list(iter(mirrored.merged.subscribe(resume=[("e1", 0)]).take, None))
-    assert [record for chunk in chunks for record in records(chunk)][1:] == [one, three]
+    assert [record for chunk in chunks for record in records(chunk)][1:] == [one, two, four]
 
 
 @pytest.mark.parametrize(("since", "resumed"), [(1, False), (2, True), (4, True), (5, False)])
@@ -434,3 +435,39 @@ def test_records_of_unknown_kinds_are_passed_over() -> None:
     assert mirror.position == ("e", 7)
     mirror.apply([of(Coverage(1, 0, 1), 8)], is_first=False)
     assert mirror.position == ("e", 8)
+
+
+VALUES: list[Any] = [
+    began(), began(resumed=True), began(epoch="f"), began(resumed=True, epoch="f"), PRESENT,
+    Present(TWO), END, SnapshotEnd(0), Opened(ONE), Opened(TWO), Closed(ONE, "closed", None),
+    Updated(ONE, TWO), Coverage(1, 0, 1), Dropped(1, None), Alive(None), Other("sung"),
+]  # fmt: skip
+
+
+@given(
+    sent=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.sampled_from(VALUES), st.integers(0, 9)), min_size=1, max_size=5),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_any_records_raise_nothing_else_and_the_next_stream_is_right(
+    sent: list[tuple[list[tuple[Any, int]], bool]],
+) -> None:
+    merged = MergedFeed()
+    mirror = Mirror("a", lambda feed: merged.put("a", feed), merged.wake)
+    subscription, folds = merged.subscribe(), Folds()
+    for message, is_first in sent:
+        with suppress(InvalidStream):
+            mirror.apply([of(value, seq) for value, seq in message], is_first=is_first)
+    agent = Agent("a", "e")
+    agent.poll(ONE, THREE)
+    mirror.apply(decoded(b"".join(iter(agent.feed.subscribe().take, None))), is_first=True)
+    assert mirror.position == ("e", 0)
+    while subscription.take() is not None:
+        pass
+    for chunk in iter(merged.subscribe().take, None):
+        folds.take(chunk)
+    assert folds.state("a") == agent.state()

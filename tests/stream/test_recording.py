@@ -21,12 +21,12 @@ from agent.stream.encoder import Encoder
 from agent.stream.recording import (
     Damage,
     RecordReader,
-    Span,
     open_recording,
     state_at,
     time_span,
 )
 from agent.stream.state import State
+from agent.stream.times import Span
 
 from ..feeding import AGENT, ONE, THREE, TWO, Source
 from ..make import FULL_COVERAGE

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Closed, Coverage, Holding, Opened, ShortLived, Snapshot, Updated
+from agent.model import (
+    Closed,
+    Coverage,
+    Holding,
+    HostHolding,
+    Opened,
+    ShortLived,
+    Snapshot,
+    Updated,
+)
 from agent.stream.decoder import (
     Alive,
     Began,
@@ -22,7 +31,7 @@ from agent.stream.decoder import (
 )
 from agent.stream.encoder import Encoder
 from agent.stream.feed import Feed, Subscription
-from agent.stream.state import MAX_DROPPED, HostHolding, State
+from agent.stream.state import MAX_DROPPED, State
 
 from ..feeding import AGENT, ONE, THREE, TWO, Source
 from ..make import FULL_COVERAGE, holding, key, process, snapshot, tcp, without_holder

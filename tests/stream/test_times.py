@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.stream.times import parse_time, timestamp
+from agent.stream.times import Span, parse_time, timestamp
 
 DAY = 1_795_824_000.0  # 2026-11-28T00:00:00Z
 NOON = DAY + 12 * 3600
@@ -17,12 +17,13 @@ HOUR = 3600
 EAST = timezone(timedelta(hours=2))
 
 
-def end() -> float:
-    return NOON
+def day() -> Span:
+    """A recording of a day and a little more, that ends at noon."""
+    return Span(NOON - 24 * HOUR - 60.5, NOON)
 
 
-def no_end() -> float:
-    raise AssertionError("the end is not needed")
+def no_span() -> Span:
+    raise AssertionError("the span is not needed")
 
 
 @pytest.mark.parametrize(
@@ -37,12 +38,12 @@ def no_end() -> float:
     ],
 )
 def test_a_date_and_time(text: str, at: float) -> None:
-    assert parse_time(text, no_end, UTC) == at
+    assert parse_time(text, no_span, UTC) == at
 
 
 def test_a_time_without_an_offset_is_of_the_zone() -> None:
-    assert parse_time("2026-11-28T03:12:04", no_end, EAST) == DAY + HOUR + 724
-    assert parse_time("2026-11-28T03:12:04Z", no_end, EAST) == DAY + 3 * HOUR + 724
+    assert parse_time("2026-11-28T03:12:04", no_span, EAST) == DAY + HOUR + 724
+    assert parse_time("2026-11-28T03:12:04Z", no_span, EAST) == DAY + 3 * HOUR + 724
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_time_without_an_offset_is_of_the_zone() -> None:
     [("-90s", NOON - 90), ("-5m", NOON - 300), ("-1.5h", NOON - 5400), ("-2d", NOON - 172_800)],
 )
 def test_a_time_before_the_end(text: str, at: float) -> None:
-    assert parse_time(text, end) == at
+    assert parse_time(text, day) == at
 
 
 @pytest.mark.parametrize(
@@ -62,16 +63,45 @@ def test_a_time_before_the_end(text: str, at: float) -> None:
         ("12:00:00", NOON),
         ("12:00:01", NOON + 1 - 24 * HOUR),
         ("23:50", DAY - 600),
+        ("11:59", NOON - 60),
     ],
 )
-def test_a_time_of_day_is_the_last_one_before_the_end(text: str, at: float) -> None:
-    assert parse_time(text, end, UTC) == at
+def test_a_time_of_day_is_the_last_one_in_the_recording(text: str, at: float) -> None:
+    assert parse_time(text, day, UTC) == at
+
+
+def night() -> Span:
+    """A recording from 23:50:00.5 to 00:10."""
+    return Span(DAY - 599.5, DAY + 600)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("23:50:01", DAY - 599),
+        ("23:50:00", DAY - 599.5),  # The second of the first record.
+        ("00:00", DAY),
+        ("00:10:00", DAY + 600),
+    ],
+)
+def test_the_day_is_the_one_on_which_the_recording_has_that_time(text: str, at: float) -> None:
+    assert parse_time(text, night, UTC) == at
+
+
+@pytest.mark.parametrize("text", ["01:49:59", "02:10:01", "23:55:00"])
+def test_a_time_of_day_that_the_recording_has_not(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_time(text, night, EAST)
+    assert str(raised.value) == (
+        f"{text} is not in the recording, which is from 2026-11-28T01:50:00+02:00 to "
+        "2026-11-28T02:10:00+02:00"
+    )
 
 
 def test_the_day_is_that_of_the_zone() -> None:
     east = timezone(timedelta(hours=14))  # Where the end is at 02:00 of the 29th.
-    assert parse_time("01:00", end, east) == NOON - HOUR
-    assert parse_time("03:00", end, east) == NOON - 23 * HOUR
+    assert parse_time("01:00", day, east) == NOON - HOUR
+    assert parse_time("03:00", day, east) == NOON - 23 * HOUR
 
 
 @pytest.fixture
@@ -85,10 +115,10 @@ def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("new_york")
 def test_the_local_zone() -> None:
-    assert parse_time("2026-11-28T03:12:04", no_end) == DAY + 8 * HOUR + 724
-    assert parse_time("2026-07-28T03:12:04", no_end) == parse_time("2026-07-28T07:12:04Z", no_end)
-    assert parse_time("06:30", end) == NOON - 1800
-    assert parse_time("07:30", end) == NOON + 1800 - 24 * HOUR
+    assert parse_time("2026-11-28T03:12:04", no_span) == DAY + 8 * HOUR + 724
+    assert parse_time("2026-07-28T03:12:04", no_span) == parse_time("2026-07-28T07:12:04Z", no_span)
+    assert parse_time("06:30", day) == NOON - 1800
+    assert parse_time("07:30", day) == NOON + 1800 - 24 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -98,7 +128,7 @@ def test_the_local_zone() -> None:
 )  # fmt: skip
 def test_what_is_not_a_time(text: str) -> None:
     with pytest.raises(UsageError) as raised:
-        parse_time(text, end)
+        parse_time(text, day)
     assert raised.value.argument == "at"
     assert str(raised.value) == (
         f"{text!r} is not a time; expected for example 03:12:04, 2026-11-28T03:12:04Z or -5m"
@@ -108,7 +138,7 @@ def test_what_is_not_a_time(text: str) -> None:
 @given(st.text() | st.from_regex(r"-?[0-9]{1,12}([-:T.+][0-9]{1,3}){0,7}[smhdZ]?", fullmatch=True))
 def test_any_text_is_a_time_or_an_error(text: str) -> None:
     try:
-        at = parse_time(text, end)
+        at = parse_time(text, day)
     except UsageError:
         return
     assert isinstance(at, float)
@@ -117,7 +147,7 @@ def test_any_text_is_a_time_or_an_error(text: str) -> None:
 @given(st.floats(0, 4e9))
 def test_the_time_of_a_record_can_be_typed(at: float) -> None:
     text = timestamp(at)
-    assert timestamp(parse_time(text, no_end)) == text
+    assert timestamp(parse_time(text, no_span)) == text
 
 
 def test_timestamp() -> None:

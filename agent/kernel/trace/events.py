@@ -188,3 +188,15 @@ UDP_EVENTS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({
     },
 })  # fmt: skip
 FIELDS: Mapping[str, Mapping[str, FieldKind]] = MappingProxyType({**EVENTS, **UDP_EVENTS})
+
+
+class TraceCounts(NamedTuple):
+    """Counts since the start: events read, events lost, and records that could not be decoded.
+
+    ``losses`` is how often events were lost, also where their number is not known.
+    """
+
+    events: int = 0
+    lost: int = 0
+    malformed: int = 0
+    losses: int = 0

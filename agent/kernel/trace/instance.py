@@ -8,16 +8,15 @@ reading it requires CAP_DAC_READ_SEARCH only. Everything here may block.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
 from ..procfs.files import read
 from .events import EVENTS as DECODED_EVENTS
 from .events import SET_STATE, UDP_EVENTS
+from .reader_lock import has_reader
 from .unavailable import (
     TRACEFS_ROOTS,
     TraceUnavailable,
@@ -46,11 +45,7 @@ MAX_BUFFER_KIB = 16 << 10
 MAX_TOTAL_KIB = 64 << 10  # Of the larger buffers together; the kernel allocates them at once.
 MIN_BUFFER_KIB = 1 << 10  # The kernel's default for a trace is 1.4 MiB.
 
-# Whoever asks whether an instance has a reader holds the lock for microseconds.
-_LOCK_ATTEMPTS, _LOCK_SECONDS = 5, 0.01
 _WRITE_FLAGS = os.O_WRONLY | os.O_CLOEXEC
-# Opening a pipe of another kind of file system than tracefs could block.
-_PIPE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _CPU = re.compile(r"cpu(\d+)")
 _OF_PROCESS = re.compile(rf"{SERVICE_INSTANCE}-([1-9]\d*)")
 # Lines of per_cpu/cpu*/stats that count events which were not kept.
@@ -204,31 +199,6 @@ def trace_files(path: str) -> list[str]:
     return [f"{path}/per_cpu/cpu{cpu}/trace_pipe_raw" for cpu in cpus]
 
 
-def lock_reader(path: str) -> int:
-    """Become the only reader of an instance; return the descriptor that holds the lock.
-
-    Two readers would each get a part of the events. The lock ends when the descriptor is closed.
-    While it is open, the instance cannot be removed. Raises TraceUnavailable.
-    """
-    for attempt in range(_LOCK_ATTEMPTS):
-        if attempt:
-            time.sleep(_LOCK_SECONDS)
-        with explained(path):
-            descriptor = _try_lock(path)
-        if descriptor is not None:
-            return descriptor
-    raise instance_in_use(path)
-
-
-def has_reader(path: str) -> bool:
-    """Return whether an agent reads an instance. Raises OSError."""
-    descriptor = _try_lock(path)
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False
-
-
 def remove_abandoned(root: str, proc: str = "/proc") -> list[str]:
     """Remove instances of agents that were started by hand and killed; return their names.
 
@@ -331,20 +301,6 @@ def _counters(file: str) -> dict[str, int]:
     """Return the counters of a ``stats`` file by name; other lines are left out."""
     pairs = (line.partition(":") for line in read(file).decode().splitlines())
     return {name: int(value) for name, _colon, value in pairs if value.strip().isdecimal()}
-
-
-def _try_lock(path: str) -> int | None:
-    """Return the open trace of the first CPU, locked; None if another process has locked it."""
-    descriptor = os.open(f"{path}/per_cpu/cpu0/trace_pipe_raw", _PIPE_FLAGS)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def write(file: str, text: str) -> None:

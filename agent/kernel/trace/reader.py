@@ -14,10 +14,9 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import NamedTuple
 
 from .connections import NOT_IN_PROCESS, ConnectionReport, ConnectionTable
-from .events import Destroyed, Event, RouteLookup, StateChange
+from .events import Destroyed, Event, RouteLookup, StateChange, TraceCounts
 from .pages import PageDecoder
 from .routes import RouteTable
 from .tasks import TaskTable
@@ -36,18 +35,6 @@ MAX_ACTORS = 50
 # FIN_WAIT1 and LAST_ACK.
 _SHOWING = frozenset({2, 4, 9})
 _time_of = itemgetter(0)  # All events are tuples that begin with the time.
-
-
-class TraceCounts(NamedTuple):
-    """Counts since the start: events read, events lost, and records that could not be decoded.
-
-    ``losses`` is how often events were lost, also where their number is not known.
-    """
-
-    events: int = 0
-    lost: int = 0
-    malformed: int = 0
-    losses: int = 0
 
 
 class TraceReader:

@@ -21,7 +21,7 @@ def metrics(feed: Feed, clients: Registry) -> Page:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Collector(feed, clients))
-    return lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+    return Page(lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)))
 
 
 def relay_metrics(merged: MergedFeed, clients: Registry) -> Page:
@@ -29,7 +29,7 @@ def relay_metrics(merged: MergedFeed, clients: Registry) -> Page:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_RelayCollector(merged, clients))
-    return lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+    return Page(lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)))
 
 
 class _Collector:

@@ -10,17 +10,38 @@ from ...stream.feed import Feed
 PLAIN = "text/plain; charset=utf-8"
 # A poll is late when it takes longer than this many intervals and this many seconds together.
 LATE_INTERVALS, LATE_SECONDS = 2.0, 1.0
+_TAG = "ETag"
 
 
 class Reply(NamedTuple):
-    """The content of a page."""
+    """The content of a page, with further headers."""
 
     status: int
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-Page = Callable[[], Reply]
+class Page(NamedTuple):
+    """A page: what makes its reply, and whether a request for it needs no token."""
+
+    reply: Callable[[], Reply]
+    is_public: bool = False
+
+
+def fixed(reply: Reply, *, is_public: bool = False) -> Page:
+    """Return a page whose reply is always the same."""
+    return Page(lambda: reply, is_public)
+
+
+def unless_known(reply: Reply, known: Iterable[str]) -> Reply:
+    """Return the reply, or one with status 304 if the client has its content already. ``known`` are
+    the values of If-None-Match: lists of tags."""
+    own = dict(reply.headers).get(_TAG)
+    tags = (tag.strip().removeprefix("W/") for value in known for tag in value.split(","))
+    if own is None or not any(tag in (own, "*") for tag in tags):
+        return reply
+    return reply._replace(status=304, body=b"")
 
 
 class AgentStatus(NamedTuple):

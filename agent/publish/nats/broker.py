@@ -30,6 +30,8 @@ _PING_SECONDS = 10
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _SEQUENCE, _STATUS = "Nats-Sequence", "Status"
 _WRONG_SEQUENCE, _NO_RESPONDERS, _NOT_FOUND = 10071, "503", "404"
+# Content of the file where the service has no credentials: see the unit.
+_NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
 
 
@@ -304,6 +306,8 @@ def _login(access: Access) -> dict[str, str]:
             raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
         return {"user_credentials": path}
     secret = text.strip()
+    if secret == _NO_CREDENTIALS:
+        return {}
     if not secret:
         raise ConfigFailure(f"credentials {path}: the file is empty")
     return {"token": secret} if user is None else {"user": user, "password": secret}

@@ -3,10 +3,9 @@
 # No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from ...model import INET_FAMILIES, Holding, Process, Socket
-from ...stream.state import HostHolding
+from ...model import INET_FAMILIES, Holding, HostHolding, Process, Socket
 from .endpoints import ANY_ADDRESSES, is_bound_udp, unmapped
 from .peers import Holder, Peers
 from .rows import by_host, group
@@ -57,62 +56,42 @@ _Key = tuple[int | None, str, str, int | None, str | None, int | None]
 _Wild = set[tuple[str | None, int | None, int | None]]
 
 
-class _Group:
-    """The sockets of one row, while they are counted. ``fullest`` is the listener with the fullest
-    queue; of connections the first one."""
+class _Group(NamedTuple):
+    """The sockets of one row, and who holds the other end of each, as far as it is known."""
 
-    __slots__ = ("connections", "fullest", "others", "peers", "sources", "states")
+    holdings: list[Holding]
+    peers: list[Holder | None]
 
-    def __init__(self, first: Holding) -> None:
-        self.fullest = first
-        self.connections = 0
-        self.others = 0
-        self.peers: list[Holder] = []
-        self.sources: set[str] = set()
-        self.states: list[str | None] = []
-
-    def add(self, holding: Holding, peer: Holder | None) -> None:
-        """Count a socket and the holder of its other end."""
-        self.connections += 1
-        socket = holding.socket
-        self.states.append(socket.state)
-        if peer is not None:
-            self.peers.append(peer)
-        elif socket.remote_addr is not None:
-            self.sources.add(socket.remote_addr)
-
-    def add_holders(self, others: int) -> None:
-        """Note how many more processes hold a socket that was added."""
-        self.others = max(self.others, others)
-
-    def add_listener(self, holding: Holding) -> None:
-        """Keep the listener with the fullest queue."""
-        if holding.socket.state == "LISTEN" and (holding.socket.recv_q or 0) > (
-            self.fullest.socket.recv_q or 0
-        ):
-            self.fullest = holding
-
-    def merge(self, other: Self) -> None:
-        """Count the sockets of another row too."""
-        self.connections += other.connections
-        self.peers += other.peers
-        self.sources |= other.sources
-        self.states += other.states
-        self.add_holders(other.others)
-        self.add_listener(other.fullest)
-
-    def end(self, key: _Key) -> End:
-        """Return the row of these sockets."""
+    def end(self, key: _Key, several: Mapping[int, Sequence[HostHolding]]) -> End:
+        """Return the row of these sockets; ``several`` is from ``rows.group``."""
         _pid, role, proto, _netns, address, port = key
-        pids = [peer.pid for peer in self.peers]
-        named = dict(zip(pids, self.peers, strict=True))
-        sources = frozenset(map(unmapped, self.sources))
-        peers = {named[pid]: count for pid, count in Counter(pids).items()}
-        socket = self.fullest.socket if role == LISTEN else None
+        shown = _fullest(self.holdings)
+        sockets = [one.socket for one in self.holdings]
+        held = (len(several[one.inode]) for one in sockets if one.inode in several)
+        others = max(held, default=1) - 1
+        sources = {
+            unmapped(one.remote_addr)
+            for one, peer in zip(sockets, self.peers, strict=True)
+            if peer is None and one.remote_addr is not None
+        }
+        known = [peer for peer in self.peers if peer is not None]
+        named = {peer.pid: peer for peer in known}
+        peers = {named[pid]: count for pid, count in Counter([one.pid for one in known]).items()}
+        states = Counter([one.state for one in sockets])
+        socket = shown.socket if role == LISTEN else None
         return End(
-            role, proto, address, port, self.fullest, self.others, self.connections, socket,
-            sources, peers, Counter(self.states),
+            role, proto, address, port, shown, others, len(sockets), socket,
+            frozenset(sources), peers, states,
         )  # fmt: skip
+
+
+def _fullest(holdings: Sequence[Holding]) -> Holding:
+    """Return the listener with the fullest queue; of connections the first one."""
+    fullest = holdings[0]
+    for one in holdings if len(holdings) > 1 else ():
+        if one.socket.state == "LISTEN" and (one.socket.recv_q or 0) > (fullest.socket.recv_q or 0):
+            fullest = one
+    return fullest
 
 
 def summarize(holdings: Sequence[HostHolding], *, all_families: bool = False) -> list[HostSummary]:
@@ -125,33 +104,33 @@ def summarize(holdings: Sequence[HostHolding], *, all_families: bool = False) ->
 def _summarize(host: str, holdings: Sequence[HostHolding], all_families: bool) -> HostSummary:
     sockets, several = group(holdings)
     pids = {one.holding.process.pid for one in holdings if one.holding.process is not None}
-    peers = Peers(sockets, several)
-    wild = _wildcards(sockets)
-    omitted: Counter[str] = Counter()
+    protos = Counter([one.holding.socket.proto for one in sockets])
+    omitted = {} if all_families else {
+        proto or "?": count for proto, count in protos.items() if proto not in _OVERVIEW_PROTOS
+    }  # fmt: skip
+    shown = sockets
+    if omitted:
+        shown = [one for one in sockets if one.holding.socket.proto in _OVERVIEW_PROTOS]
+    wild = _wildcards(shown)
     groups: dict[_Key, _Group] = {}
     key: _Key
-    found = peers.of([one.holding for one in sockets])
-    for (_host, holding, _since), peer in zip(sockets, found, strict=True):
+    peers = Peers(shown, several).of([one.holding for one in shown])
+    for (_host, holding, _since), peer in zip(shown, peers, strict=True):
         socket, process = holding.socket, holding.process
         direction, proto = socket.direction, socket.proto
         if proto == "tcp" and direction == "outbound" and process is not None:
             key = (process.pid, OUT, proto, socket.netns, socket.remote_addr, socket.remote_port)
         elif proto == "tcp" and direction == "inbound" and process is not None:
             key = (process.pid, IN, proto, socket.netns, socket.local_addr, socket.local_port)
-        elif all_families or proto in _OVERVIEW_PROTOS:
-            key = _key(holding, wild)
         else:
-            omitted[proto or "?"] += 1
-            continue
+            key = _key(holding, wild)
         members = groups.get(key)
         if members is None:
-            members = groups[key] = _Group(holding)
-        members.add(holding, peer)
-        if socket.inode in several:
-            members.add_holders(len(several[socket.inode]) - 1)
-        if socket.state == "LISTEN":
-            members.add_listener(holding)
-    ends = [members.end(key) for key, members in _folded(groups, wild).items()]
+            groups[key] = _Group([holding], [peer])
+        else:
+            members.holdings.append(holding)
+            members.peers.append(peer)
+    ends = [members.end(key, several) for key, members in _folded(groups, wild).items()]
     ends.sort(key=_order)
     return HostSummary(host, len(pids), len(sockets), ends, omitted)
 
@@ -200,7 +179,8 @@ def _folded(groups: dict[_Key, _Group], wild: _Wild) -> dict[_Key, _Group]:
         is_any |= role == OUT and addresses[pid, role, proto, netns, port] > MAX_ADDRESSES
         target = (pid, role, proto, netns, None, port) if is_any else key
         if target in folded:
-            folded[target].merge(members)
+            folded[target].holdings.extend(members.holdings)
+            folded[target].peers.extend(members.peers)
         else:
             folded[target] = members
     return folded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ...model import HostHolding
 from ...stream.encoder import record_fields
-from ...stream.state import HostHolding
 from .cells import flat
 from .safe import safe
 

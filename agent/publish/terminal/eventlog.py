@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
-from ...model import Closed, Coverage, Holding, Opened, TcpFigures, Updated
+from ...model import Closed, Coverage, Holding, Opened, Socket, TcpFigures, Updated
 from .cells import as_text, flat, place_of
 from .colors import DIM, GREEN, RED, YELLOW, paint
 from .endpoints import local_end, remote_end
@@ -14,8 +14,11 @@ from .options import Options
 from .safe import pad, safe, width
 from .summary import counted
 
-_WORD, _PROCESS, _DIRECTION, _ENDS, _DETAIL, _HOST = 6, 16, 3, 34, 27, 12
+_WORD, _PROCESS, _DIRECTION, _ENDS, _DETAIL, _HOST = 8, 16, 3, 34, 27, 12
 _GAP = "  "
+_SYN_SENT = "SYN_SENT"
+# States in which the end of the peer's stream has arrived.
+_PEER_ENDED = frozenset({"CLOSE_WAIT", "LAST_ACK", "CLOSING", "TIME_WAIT"})
 _DIRECTIONS = {"inbound": "in", "outbound": "out"}
 _MAX_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
@@ -48,11 +51,8 @@ def log_line(host: str, time: float, value: LogValue, options: Options) -> str:
         case Updated(holding, before):
             code = RED if holding.socket.state == "CLOSE_WAIT" else ""
             text = _change("update", code, holding, _updated(holding, before, options), options)
-        case Closed(holding, _reason, _seconds, _time, figures):
-            detail = _closed(value)
-            if figures is not None:
-                detail += f"; {_figures(figures)}"
-            text = _change("close", DIM, holding, detail, options)
+        case Closed(holding):
+            text = _change("close", DIM, holding, _closed(value), options)
         case Coverage():
             text = _notice("coverage", YELLOW, _coverage(value), options)
         case Started(sockets, processes, hint):
@@ -162,6 +162,16 @@ def _updated(holding: Holding, before: Holding, options: Options) -> str:
 
 
 def _closed(closed: Closed) -> str:
+    """Return how a socket ended, and what it transferred."""
+    how, figures, socket = _ended(closed), closed.figures, closed.holding.socket
+    if figures is not None:
+        how += f"; {_figures(figures, socket)}"
+    elif socket.state == _SYN_SENT and closed.reason in ("closed", "exited"):
+        how += f"; last seen in {_SYN_SENT}"
+    return how
+
+
+def _ended(closed: Closed) -> str:
     holding, reason, seconds = closed.holding, closed.reason, closed.seconds
     if reason == "attributed":
         return "holder found"
@@ -196,11 +206,34 @@ def bytes_text(count: int) -> str:
     return f"{count} B"
 
 
-def _figures(figures: TcpFigures) -> str:
-    text = f"{bytes_text(figures.bytes_sent)} sent, {bytes_text(figures.bytes_received)} received"
+def _figures(figures: TcpFigures, socket: Socket) -> str:
+    if _never_established(figures, socket):
+        text = "not established" if figures.segments_in else "not established: no answer"
+    else:
+        text = f"{bytes_text(figures.bytes_sent)} sent, {_received(figures, socket)} received"
     if figures.retransmits:
         text += f", {counted(figures.retransmits, 'retransmit')}"
     return text
+
+
+def _never_established(figures: TcpFigures, socket: Socket) -> bool:
+    """Return whether the figures prove it: of a connection that was begun here, only the first
+    segment was sent, perhaps several times. One that is established sends at least another one, and
+    its round-trip time is known if the first segment was sent once."""
+    return (
+        socket.direction == "outbound"
+        and figures.segments_out == 1 + figures.retransmits
+        and figures.rtt_ms is None
+        and not (figures.bytes_sent or figures.bytes_received)
+    )
+
+
+def _received(figures: TcpFigures, socket: Socket) -> str:
+    """Return what was received. The kernel counts the end of the stream as a byte; of a single one
+    only the state may show that it is this one."""
+    if figures.bytes_received == 1:
+        return "nothing" if socket.state in _PEER_ENDED else "at most 1 B"
+    return bytes_text(figures.bytes_received)
 
 
 def _coverage(coverage: Coverage) -> str:

@@ -1,4 +1,4 @@
-"""Names of addresses and ports: reverse DNS that is never waited for, and services(5)."""
+"""Names of addresses: reverse DNS that is never waited for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .endpoints import ANY_ADDRESSES
 MAX_THREADS = 8
 # Addresses that are resolved in one run, about 200 bytes each: a stream may name millions.
 MAX_ADDRESSES = 20_000
-_PORT_DIGITS = len("65535")
 
 
 def host_name(address: str) -> str | None:
@@ -58,21 +57,3 @@ class Resolver:
     def close(self) -> None:
         """Drop what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def read_services(path: str = "/etc/services") -> dict[tuple[str, int], str]:
-    """Return the names of ports by protocol and port; none where there is no such file.
-
-    The format is that of services(5): ``NAME PORT/PROTOCOL ALIASES # COMMENT``.
-    """
-    names: dict[tuple[str, int], str] = {}
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                words = line.partition("#")[0].split()
-                port, _, proto = words[1].partition("/") if len(words) > 1 else ("", "", "")
-                if port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS:
-                    names.setdefault((proto, int(port)), words[0])
-    except OSError:
-        pass
-    return names

@@ -13,9 +13,9 @@ class Options:
     ``width`` is that of the terminal, None where nothing may be hidden or shortened. ``ascii``:
     only ASCII characters can be shown. ``columns`` and ``sort`` are names of columns, see
     ``columns.py``. ``wide``: a row for every holder, and more columns. ``hosts``: the event log
-    names the host of each line. ``now`` is in seconds since the Unix epoch, for ages. ``names``
-    maps addresses to names, ``services`` protocols and ports. ``root_can``: root could read what
-    could not be read.
+    names the host of each line. ``now`` is in seconds since the Unix epoch, for ages; None
+    where they cannot be known. ``names`` maps addresses to names, ``services`` protocols and ports.
+    ``root_can``: root could read what could not be read.
     """
 
     width: int | None = None

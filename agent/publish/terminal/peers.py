@@ -4,8 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ...model import Holding
-from ...stream.state import HostHolding
+from ...model import Holding, HostHolding
 from .endpoints import unmapped, with_or_without_map
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...stream.state import HostHolding
+from ...model import HostHolding
 from .endpoints import listens
 
 

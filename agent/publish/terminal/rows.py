@@ -4,8 +4,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...model import Holding, Process, Socket
-from ...stream.state import HostHolding
+from ...model import Holding, HostHolding, Process, Socket
 from .peers import Holder, Peers
 
 

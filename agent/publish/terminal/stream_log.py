@@ -50,8 +50,10 @@ class StreamLog:
                     yield from self._change(host, batch.time, delta)
 
     def of_record(self, record: Decoded) -> Iterator[str]:
-        """Yield the lines of a record."""
+        """Yield the lines of a record; none of a host that the filter leaves out."""
         host, _, time, value = record
+        if not self._filter.matches_host(host):
+            return
         known = self._host(host)
         match value:
             case Present(holding):

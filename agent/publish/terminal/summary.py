@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...model import INET_FAMILIES, Coverage
-from ...stream.state import HostHolding
+from ...model import INET_FAMILIES, Coverage, HostHolding
 from .aggregate import IN, LISTEN, OUT, End, HostSummary, summarize
 from .cells import is_queue_full, place_of, queue_text, user_name
 from .colors import BOLD, DIM, RED, YELLOW, paint
@@ -67,17 +66,32 @@ def _last_line(one: HostSummary, coverage: Coverage | None, options: Options) ->
         listed = ", ".join(f"{count:,} {proto}" for proto, count in kinds)
         parts.append(f"Not shown: {listed} (-a).")
     if coverage is not None:
-        gaps = coverage.missing
-        if coverage.unreadable:
-            advice = " (root can)" if options.root_can else ""
-            parts.append(f"{counted(coverage.unreadable, 'process')} could not be read{advice}.")
-            gaps = gaps[1:]  # The first sentence names these processes.
-        parts += [f"{sentence}." for sentence in gaps[:MAX_SENTENCES]]
-        if len(gaps) > MAX_SENTENCES:
-            parts.append(f"{counted(len(gaps) - MAX_SENTENCES, 'more gap')}.")
+        parts += _gaps(coverage, options)
     ports = [end.port for end in one.ends if end.role == LISTEN and end.port]
     parts.append(f"One port: sockagent :{ports[0] if ports else _EXAMPLE_PORT}")
     return safe(" ".join(parts), ascii=options.ascii)
+
+
+def gap_lines(coverage: Mapping[str, Coverage], options: Options) -> Iterator[str]:
+    """Yield a line for each host of which something could not be read."""
+    for host, one in sorted(coverage.items()):
+        sentences = _gaps(one, options)
+        if sentences:
+            named = [f"{host}:", *sentences] if len(coverage) > 1 else sentences
+            yield safe(" ".join(named), ascii=options.ascii)
+
+
+def _gaps(coverage: Coverage, options: Options) -> list[str]:
+    """Return sentences about what could not be read."""
+    sentences, gaps = [], coverage.missing
+    if coverage.unreadable:
+        advice = " (root can)" if options.root_can else ""
+        sentences.append(f"{counted(coverage.unreadable, 'process')} could not be read{advice}.")
+        gaps = gaps[1:]  # The first sentence names these processes.
+    sentences += [f"{sentence}." for sentence in gaps[:MAX_SENTENCES]]
+    if len(gaps) > MAX_SENTENCES:
+        sentences.append(f"{counted(len(gaps) - MAX_SENTENCES, 'more gap')}.")
+    return sentences
 
 
 def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
@@ -106,7 +120,10 @@ def _rows(ends: Sequence[End], options: Options) -> Iterator[str]:
     columns.append(
         GridColumn("NOTES", texts, floor=floor, codes=alarms, shorten=_fewer_notes, first=True)
     )
-    yield from Grid(columns, options).lines()
+    grid = Grid(columns, options)
+    yield from grid.lines()
+    if grid.hidden:
+        yield f"hidden: {', '.join(grid.hidden)}; -o summary | less -S"
 
 
 def _fewer_notes(text: str, columns: int, ellipsis: str) -> str:

@@ -27,6 +27,8 @@ def table(rows: Sequence[Row], options: Options) -> Iterator[str]:
         options = replace(options, width=None)
     ordered = in_order(rows) if options.sort is None else sort_rows(list(rows), options.sort)
     names = [name.lower() for name in options.columns] or list(WIDE if options.wide else TABLE)
+    if not options.columns and options.now is None and "age" in names:
+        names.remove("age")
     if not options.columns and len({row.host for row in rows}) > 1:
         names.insert(0, "host")
     may_hide = not options.columns

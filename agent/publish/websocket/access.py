@@ -1,14 +1,16 @@
 """Who a client is, and whether it may make requests: its peer, its token, and the ``Host`` and
 ``Origin`` headers that browsers send.
 
-A web page of another site can make a visitor's browser connect to this machine: its origin is not
-among the allowed ones. A host name that an attacker points to this machine (DNS rebinding) is not
-among the known host names. Pure: headers in, a refusal out.
+A web page of another site can make a visitor's browser connect to this machine: its origin is
+neither this server nor among the allowed ones. A host name that an attacker points to this machine
+(DNS rebinding) is not among the known host names. Its origin agrees with ``Host``, so that ``Host``
+is checked first. Pure: headers in, a refusal out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Sequence
@@ -30,15 +32,30 @@ MAX_TOKENS = 4
 _PREFIX_BITS = 64
 # struct ucred of unix(7): pid, uid, gid.
 _UCRED = struct.Struct("=iII")
+# An origin of the web: scheme, host, and the port unless it is the default one.
+_ORIGIN = re.compile(
+    r"(https?)://([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?", re.ASCII | re.IGNORECASE
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Peer(NamedTuple):
     """The peer of a connection. ``group`` is the address, IPv6 network or user whose connections
-    are limited together. ``uid`` is known for unix sockets only."""
+    are limited together. ``uid`` is known for unix sockets only. ``has_tls``: the connection is
+    one over TLS."""
 
     name: str
     group: str
     uid: int | None = None
+    has_tls: bool = False
+
+
+class Origin(NamedTuple):
+    """Where a web page is from. The host is in lower case."""
+
+    scheme: str
+    host: str
+    port: int
 
 
 def tcp_peer(transport: asyncio.BaseTransport) -> Peer:
@@ -76,17 +93,27 @@ class Access:
     hosts: frozenset[str] = frozenset({"localhost"})
 
     def check(
-        self, headers: Headers, *, is_local: bool, is_trusted: bool, is_public: bool
+        self,
+        headers: Headers,
+        *,
+        is_local: bool,
+        is_trusted: bool,
+        is_public: bool,
+        has_tls: bool = False,
     ) -> Refusal | None:
         """Return why a request is refused, or None.
 
         ``is_local``: it came over a unix socket, which browsers cannot reach. ``is_trusted``: its
-        user needs no token. ``is_public``: the path needs no token.
+        user needs no token. ``is_public``: the path needs no token. ``has_tls``: it came over TLS.
         """
-        if not is_local and (refusal := self._check_host(headers.get_all("Host"))):
-            return refusal
-        origins = headers.get_all("Origin")
-        if any(origin.lower() not in self.origins for origin in origins):
+        own = None
+        if not is_local:
+            hosts = headers.get_all("Host")
+            refusal = self._check_host(hosts)
+            if refusal is not None:
+                return refusal
+            own = parse_origin(f"{'https' if has_tls else 'http'}://{hosts[0].strip()}")
+        if not all(self._is_allowed(origin, own) for origin in headers.get_all("Origin")):
             return _refusal(403, "origin not allowed; allow it with --allow-origin")
         if is_public or is_trusted or not self.tokens:
             return None
@@ -106,6 +133,13 @@ class Access:
         if host in self.hosts or is_address(host):
             return None
         return _refusal(403, "unknown host name in the Host header; allow it with --allow-host")
+
+    def _is_allowed(self, origin: str, own: Origin | None) -> bool:
+        """Return whether pages of an origin may make requests. ``own`` is the origin of the pages
+        of this server, as the client addresses it; None where the client may invent it."""
+        if origin.lower() in self.origins:
+            return True
+        return own is not None and parse_origin(origin) == own
 
     def _is_known(self, token: str) -> bool:
         # All known tokens are compared, so that the time does not depend on which one matches.
@@ -127,6 +161,16 @@ def parse_host(header: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].removesuffix(".")
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Return the origin that an Origin header names; None if it names none of the web."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme, host, port = found.groups()
+    scheme = scheme.lower()
+    return Origin(scheme, host.lower(), int(port) if port else _DEFAULT_PORTS[scheme])
 
 
 def is_address(host: str) -> bool:

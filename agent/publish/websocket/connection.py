@@ -117,6 +117,12 @@ class Connection(asyncio.Protocol):
         return self._protocol.state is OPEN and not self._closing and self._transport is not None
 
     @property
+    def _awaits_reader(self) -> bool:
+        """Whether a page is being sent, of which the client has not taken everything."""
+        is_page = self._protocol.has_request and self._subscription is None
+        return is_page and self._stalled_at is not None
+
+    @property
     def is_handshaking(self) -> bool:
         """Whether the request is not complete yet."""
         return not (self._protocol.has_request or self._closing)
@@ -190,18 +196,20 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, request: Request) -> None:
         response = self._host.respond(request, self.peer)
+        is_head = request.method == "HEAD"
         if isinstance(response, Refusal):
-            self._refuse(response)
+            self._refuse(response, is_head=is_head)
         elif isinstance(response, Reply):
-            self._send_response(http_response(response))
+            self._send_response(http_response(response, is_head=is_head))
         else:
             self._upgrade(request, response)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
         message = refusal.message if refusal.is_logged else None
         self._host.rejections.refused(self.peer.name, str(refusal.status), message)
-        reply = Reply(refusal.status, PLAIN, f"{refusal.message}\n".encode())
-        self._send_response(http_response(reply, refusal.headers))
+        body = f"{refusal.message}\n".encode()
+        reply = Reply(refusal.status, PLAIN, body, refusal.headers)
+        self._send_response(http_response(reply, is_head=is_head))
 
     def _send_response(self, response: Response) -> None:
         self._closing = True
@@ -272,7 +280,7 @@ class Connection(asyncio.Protocol):
         if self._abort_at is not None:
             if now >= self._abort_at:
                 self.abort()
-        elif self.is_open:
+        elif self.is_open or self._awaits_reader:
             if self._stalled_at is not None:
                 self._check_progress(now, self._stalled_at)
         elif self.is_handshaking:
@@ -307,7 +315,7 @@ class Connection(asyncio.Protocol):
     def evict(self, eviction: Eviction) -> None:
         """End the connection because of what the client does; count and log it."""
         self._host.rejections.evicted(self.peer.name, eviction)
-        if eviction.code is None:
+        if eviction.code is None or self._closing:
             self.abort()
         else:
             self.close(eviction.code, eviction.message)

@@ -36,19 +36,15 @@ def frame(chunk: bytes) -> bytes:
     return Frame(Opcode.TEXT, chunk).serialize(mask=False)
 
 
-def http_response(reply: Reply, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    """Return the HTTP response with a reply, after which the connection ends."""
+def http_response(reply: Reply, *, is_head: bool = False) -> Response:
+    """Return the HTTP response with a reply, after which the connection ends. ``is_head``: the
+    method of the request is HEAD, and the response has no body."""
     status = HTTPStatus(reply.status)
-    fields = Headers(
-        [
-            ("Date", formatdate(usegmt=True)),
-            ("Connection", "close"),
-            ("Content-Length", str(len(reply.body))),
-            ("Content-Type", reply.content_type),
-            *headers,
-        ]
-    )
-    return Response(status.value, status.phrase, fields, reply.body)
+    fields = Headers([("Date", formatdate(usegmt=True)), ("Connection", "close"), *reply.headers])
+    if status is not HTTPStatus.NOT_MODIFIED:
+        fields["Content-Length"] = str(len(reply.body))
+        fields["Content-Type"] = reply.content_type
+    return Response(status.value, status.phrase, fields, b"" if is_head else reply.body)
 
 
 class LimitedProtocol(ServerProtocol):

@@ -10,32 +10,34 @@ from urllib.parse import parse_qsl
 
 from websockets.http11 import Request
 
-from ...errors import UsageError
+from ...errors import TargetError, UsageError
 from ...stream.filters import Filter, is_filter
 from ...stream.publication import Positions
-from ..http.pages import Page, Reply
+from ...stream.targets import parse_targets
+from ..http.assets import ASSETS
+from ..http.pages import Page, Reply, unless_known
 from .access import Access, Peer
 from .rejections import Refusal
 
 EVENTS_PATH = "/events"
-# Pages that are served without a token.
-PUBLIC_PATHS = frozenset({"/healthz"})
+# A client of a relay sends two for each host.
 MAX_PARAMETERS = 500
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
 # More often than each poll would be of no use.
 MIN_CHECKPOINT_SECONDS, MAX_CHECKPOINT_SECONDS = 1.0, 86_400.0
-_STREAM_PARAMETERS = ("epoch", "since", "snapshot", "checkpoint")
+_TARGET = "target"
+_OTHER_PARAMETERS = (_TARGET, "epoch", "since", "snapshot", "checkpoint")
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,6})?", re.ASCII)
 
 
 class SubscriptionQuery(NamedTuple):
-    """A requested subscription. ``resume`` has an (epoch, seq) of each host after which to resume;
-    ``snapshot`` is whether a snapshot is sent where the stream cannot resume, ``checkpoint`` after
-    how many seconds it is repeated, None: never."""
+    """A requested subscription. ``positions`` are the (epoch, seq) that the client has of each
+    stream that it knows; ``snapshot`` is whether a snapshot is sent where the stream cannot
+    resume, ``checkpoint`` after how many seconds it is repeated, None: never."""
 
     filter: Filter
-    resume: Positions = ()
+    positions: Positions = ()
     snapshot: bool = True
     checkpoint: float | None = None
 
@@ -45,28 +47,38 @@ def route(
 ) -> Reply | SubscriptionQuery | Refusal:
     """Return the reply of a page, the subscription that is requested, or why there is neither."""
     path, _, parameters = request.path.partition("?")
-    if request.method != "GET":
-        return Refusal(405, "method not allowed; use GET", headers=(("Allow", "GET"),))
+    page = pages.get(path)
+    is_feed = page is None and path == EVENTS_PATH
+    methods = ("GET",) if is_feed else ("GET", "HEAD")
+    if request.method not in methods:
+        message = f"method not allowed; use {' or '.join(methods)}"
+        return Refusal(405, message, headers=(("Allow", ", ".join(methods)),))
     refusal = access.check(
         request.headers,
         is_local=peer.uid is not None,
         is_trusted=peer.uid in (0, os.geteuid()),
-        is_public=path in PUBLIC_PATHS,
+        # That a path leads nowhere is no secret.
+        is_public=not is_feed if page is None else page.is_public,
+        has_tls=peer.has_tls,
     )
     if refusal is not None:
         return refusal
-    if path in pages:
-        return pages[path]()
-    if path != EVENTS_PATH:
-        return Refusal(404, f"not found; available are {', '.join([EVENTS_PATH, *sorted(pages)])}")
+    if page is not None:
+        return unless_known(page.reply(), request.headers.get_all("If-None-Match"))
+    if not is_feed:
+        paths = sorted({EVENTS_PATH, *(path for path in pages if not path.startswith(ASSETS))})
+        return Refusal(404, f"not found; available are {', '.join(paths)}")
     try:
         return parse_query(parameters)
+    except TargetError as error:
+        return Refusal(400, f"{error.argument!r}: {error}")
     except UsageError as error:
         return Refusal(400, f"{error.argument}: {error}")
 
 
 def parse_query(query: str) -> SubscriptionQuery:
-    """Parse the query string of ``/events``. Raises UsageError, which names the parameter.
+    """Parse the query string of ``/events``. Raises UsageError, which names the parameter or
+    target.
 
     In ``proto!=unix`` the name of the parameter is ``proto!``, which is that of the filter.
     """
@@ -84,23 +96,25 @@ def parse_query(query: str) -> SubscriptionQuery:
         ) from error
     values: dict[str, list[str]] = {}
     for name, value in pairs:
-        if not is_filter(name) and name not in _STREAM_PARAMETERS:
+        if not is_filter(name) and name not in _OTHER_PARAMETERS:
             raise UsageError(name, "unknown parameter")
         values.setdefault(name, []).append(value)
-    resume = _parse_resume(values.pop("epoch", []), values.pop("since", []))
     repeated = values.pop("checkpoint", [])
-    snapshot, *more = values.pop("snapshot", ["1"])
-    if more:
+    snapshot, *others = values.pop("snapshot", ["1"])
+    if others:
         raise UsageError("snapshot", "given more than once")
     if snapshot not in ("0", "1"):
         raise UsageError("snapshot", "expected 0 or 1")
+    positions = _parse_positions(values.pop("epoch", []), values.pop("since", []))
     if sum(value.count(",") + 1 for given in values.values() for value in given) > MAX_VALUES:
         raise UsageError("query", f"too many filter values; the limit is {MAX_VALUES}")
+    for name, given in parse_targets(values.pop(_TARGET, [])).items():
+        values.setdefault(name, []).extend(given)
     chosen = Filter(values)
     checkpoint = _parse_checkpoint(repeated)
     if checkpoint is not None and (snapshot == "0" or "snapshot" not in chosen.events):
         raise UsageError("checkpoint", "repeats the snapshot, which snapshot or event excludes")
-    return SubscriptionQuery(chosen, resume, snapshot == "1", checkpoint)
+    return SubscriptionQuery(chosen, positions, snapshot == "1", checkpoint)
 
 
 def _parse_checkpoint(given: list[str]) -> float | None:
@@ -116,14 +130,14 @@ def _parse_checkpoint(given: list[str]) -> float | None:
     return float(seconds)
 
 
-def _parse_resume(epochs: list[str], numbers: list[str]) -> Positions:
-    """Return the pairs of the first epoch and the first number, the second ones, and so on."""
-    if len(epochs) != len(numbers):
-        missing, given = ("epoch", "since") if len(epochs) < len(numbers) else ("since", "epoch")
+def _parse_positions(epochs: list[str], seqs: list[str]) -> Positions:
+    """Return the pairs of the parameters ``epoch`` and ``since``. Raises UsageError."""
+    if len(epochs) != len(seqs):
+        missing, given = ("epoch", "since") if len(epochs) < len(seqs) else ("since", "epoch")
         raise UsageError(missing, f"required together with each {given}")
     if len(set(epochs)) < len(epochs):
-        raise UsageError("epoch", "the same epoch is given twice")
-    for since in numbers:
-        if not (since.isascii() and since.isdigit() and len(since) <= 18):
-            raise UsageError("since", f"invalid number {since!r}; expected the seq of a record")
-    return tuple(zip(epochs, map(int, numbers), strict=True))
+        raise UsageError("epoch", "the same one is given twice")
+    for seq in seqs:
+        if not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
+            raise UsageError("since", f"invalid number {seq!r}; expected the seq of a record")
+    return tuple(zip(epochs, map(int, seqs), strict=True))

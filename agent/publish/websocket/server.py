@@ -177,7 +177,7 @@ class Server:
         """Register a connection as a subscriber; return its subscription."""
         subscription = self._feed.subscribe(
             query.filter & self.rules.limit_filter,
-            resume=query.resume,
+            resume=query.positions,
             snapshot=query.snapshot,
             checkpoint=query.checkpoint,
             wrap=frame,
@@ -231,7 +231,7 @@ class Acceptor(asyncio.Protocol):
         """Make the connection and add it to the server."""
         assert isinstance(transport, asyncio.Transport)
         tls = self._tls
-        peer = self._peer_of(transport)
+        peer = self._peer_of(transport)._replace(has_tls=tls is not None)
         connection = Connection(self._server, transport, peer, awaits_tls=tls is not None)
         transport.set_protocol(connection)
         self._server.add(connection)

@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --nats-creds --netns --output --path --pid --port --proc --proto --publish --publish-encoding --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -90,7 +90,7 @@ complete -c sockagent -n _shtab_sockagent_using -l max-user-descriptors -x -d 'D
 complete -c sockagent -n _shtab_sockagent_using -l max-user-holdings -x -d 'Delay reading the largest processes of a user who holds more than N sockets (default 50000); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l max-user-namespaces -x -d 'Delay reading the network namespaces of a user who is in more than N (default 64); root is exempt.'
 complete -c sockagent -n _shtab_sockagent_using -l schema -d 'Print the JSON Schema of the records and exit.'
-complete -c sockagent -n _shtab_sockagent_using -l version -d 'Print the version and exit.'
+complete -c sockagent -n _shtab_sockagent_using -s V -l version -d 'Print the version and exit.'
 complete -c sockagent -n _shtab_sockagent_using -s o -l output -xka "ndjson json summary table wide log csv tsv pid" -d 'Print ndjson, json, summary, table, wide, log, csv, tsv or pid.'
 complete -c sockagent -n _shtab_sockagent_using -l columns -x -d 'Print these columns, separated by commas: any fields of the records.'
 complete -c sockagent -n _shtab_sockagent_using -l sort -x -d 'Sort by a column; -COLUMN: the largest first.'
@@ -106,6 +106,9 @@ complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)
 complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or -5m before its end.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'
 complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, serve those of all URLs as one stream.'
+complete -c sockagent -n _shtab_sockagent_using -l publish -x -d 'Publish the records at a NATS broker with JetStream, nats://HOST:PORT/PREFIX or tls://HOST:PORT/PREFIX; with --connect, those of the agent there.'
+complete -c sockagent -n _shtab_sockagent_using -l publish-encoding -xka "deflate none" -d 'How messages are compressed (default deflate).'
+complete -c sockagent -n _shtab_sockagent_using -l nats-creds -xka "(_sockagent_files)" -d 'Credentials for the broker: a file that nsc wrote, or the password of the user in the URL, or a token.'
 complete -c sockagent -n _shtab_sockagent_using -l token-file -xka "(_sockagent_files)" -d 'File of tokens, one on each line; a client must send one of them.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-token-file -xka "(_sockagent_files)" -d 'Send the first token in this file to the agents of --connect; with --listen, where --token-file is for clients.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-tls-cert -xka "(_sockagent_files)" -d 'Certificate to present to the agents of --connect (PEM).'
@@ -117,6 +120,7 @@ complete -c sockagent -n _shtab_sockagent_using -l tls-key -xka "(_sockagent_fil
 complete -c sockagent -n _shtab_sockagent_using -l tls-ca -xka "(_sockagent_files)" -d 'Require that this CA signed the certificate of the other side (PEM).'
 complete -c sockagent -n _shtab_sockagent_using -l allow-host -x -d 'Accept requests for this host name, for example that of a proxy.'
 complete -c sockagent -n _shtab_sockagent_using -l allow-origin -x -d 'Accept requests of web pages from this origin, for example https://dash.example.'
+complete -c sockagent -n _shtab_sockagent_using -l no-page -d 'Do not serve the page for browsers.'
 complete -c sockagent -n _shtab_sockagent_using -l insecure -d 'Allow remote clients without token or TLS.'
 complete -c sockagent -n _shtab_sockagent_using -l socket-mode -x -d 'Mode of the file of a unix socket (default 600).'
 complete -c sockagent -n _shtab_sockagent_using -l max-clients -x -d 'Accept up to N clients (default 1000).'
@@ -157,5 +161,7 @@ function _sockagent_events
 end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page   -d 'Show the sockets in a browser.'
+complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
 complete -c sockagent -f -n '_sockagent_events events enable' -l udp   -d 'Also record which process sends UDP datagrams.'

@@ -21,6 +21,7 @@ from agent.kernel.trace.instance import (
     STATE_FILTER,
     InstanceStatus,
 )
+from agent.kernel.trace.reader_lock import has_reader, lock_reader
 from agent.kernel.trace.unavailable import (
     LOCKED_DOWN,
     NO_INSTANCES,
@@ -134,7 +135,7 @@ def test_an_existing_instance_is_set_up_again(fake_tracefs: Path) -> None:
 
 def test_the_events_of_an_instance_with_a_reader_are_kept(fake_tracefs: Path) -> None:
     path = make_instance(fake_tracefs)
-    reader = instance.lock_reader(str(path))
+    reader = lock_reader(str(path))
     try:
         instance.enable(str(fake_tracefs), NAME, BUFFER_KIB)
         assert (path / "trace").read_text() == "old events\n"
@@ -197,7 +198,7 @@ def test_status(fake_tracefs: Path) -> None:
     assert instance.status(str(fake_tracefs), NAME) == expected
     (path / "set_event").write_text("fib:fib_table_lookup\nfib6:fib6_table_lookup\n")
     assert instance.status(str(fake_tracefs), NAME).udp
-    reader = instance.lock_reader(str(path))
+    reader = lock_reader(str(path))
     assert instance.status(str(fake_tracefs), NAME).has_reader
     os.close(reader)
     assert not instance.status(str(fake_tracefs), NAME).has_reader
@@ -209,7 +210,7 @@ def test_an_instance_that_does_not_exist(fake_tracefs: Path) -> None:
     path = instance.path_of(str(fake_tracefs), NAME)
     assert not instance.is_intact(path)
     with pytest.raises(TraceUnavailable, match="No such file"):
-        instance.lock_reader(path)
+        lock_reader(path)
     with pytest.raises(TraceUnavailable, match="No such file"):
         instance.trace_files(path)
 
@@ -244,18 +245,18 @@ def test_only_one_process_locks_an_instance(fake_tracefs: Path) -> None:
 
 def only_one_locks(path: str) -> None:
     program = (
-        "import sys; from agent.kernel.trace.instance import lock_reader;"
+        "import sys; from agent.kernel.trace.reader_lock import lock_reader;"
         "lock_reader(sys.argv[1]); print(flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program, path], stdin=pipe, stdout=pipe) as other:
         assert other.stdout
         assert other.stdout.readline()
-        assert instance.has_reader(path)
+        assert has_reader(path)
         with pytest.raises(TraceUnavailable, match=f"another agent reads {path}"):
-            instance.lock_reader(path)
+            lock_reader(path)
         other.kill()
-    os.close(instance.lock_reader(path))
+    os.close(lock_reader(path))
 
 
 def test_the_processes_of_abandoned_instances(
@@ -279,7 +280,7 @@ def test_the_processes_of_abandoned_instances(
         make_instance(fake_tracefs, name)
     removed: list[str] = []
     monkeypatch.setattr(os, "rmdir", lambda path: removed.append(Path(path).name))
-    reader = instance.lock_reader(str(fake_tracefs / "instances/sockagent-16"))
+    reader = lock_reader(str(fake_tracefs / "instances/sockagent-16"))
     try:
         found = instance.remove_abandoned(str(fake_tracefs), str(tmp_path / "proc"))
     finally:
@@ -426,7 +427,7 @@ def test_only_one_process_reads_a_real_instance(made: instance.TraceInstance) ->
 
 
 def test_a_real_instance_in_use_is_not_removed(made: instance.TraceInstance) -> None:
-    reader = instance.lock_reader(made.path)
+    reader = lock_reader(made.path)
     try:
         with pytest.raises(TraceUnavailable, match="another agent reads"):
             instance.disable(made.root, made.name)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from agent.kernel.trace import connections, reader, routes
 from agent.kernel.trace.connections import ConnectionReport, Finished
-from agent.kernel.trace.events import ROUTE, Event, TaskCreated
-from agent.kernel.trace.reader import HELD_NS, TraceCounts, TraceReader
+from agent.kernel.trace.events import ROUTE, Event, TaskCreated, TraceCounts
+from agent.kernel.trace.reader import HELD_NS, TraceReader
 from agent.kernel.trace.tasks import Task, TaskTable
 
 from .captured import (

@@ -61,7 +61,7 @@ async def test_sockets_are_counted_once_per_poll(monkeypatch: pytest.MonkeyPatch
             running.poll(*held)
             counted = 0
             for _ in range(3):
-                lines = page().body.decode().splitlines()
+                lines = page.reply().body.decode().splitlines()
                 line = f'sockagent_sockets{{family="inet",proto="tcp"}} {len(held)}.0'
                 assert (line in lines) is bool(held)
             assert counted == 1

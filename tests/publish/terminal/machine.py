@@ -9,6 +9,7 @@ from agent.model import (
     Closed,
     Coverage,
     Holding,
+    HostHolding,
     Opened,
     Owner,
     Process,
@@ -21,7 +22,6 @@ from agent.publish.terminal.eventlog import (
     LogValue,
     Started,
 )
-from agent.stream.state import HostHolding
 
 HOST = "web1"
 START = 1_700_000_000.0

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Holding
+from agent.model import Holding, HostHolding
 from agent.publish.terminal.cells import flat
 from agent.publish.terminal.delimited import FIELDS, delimited
 from agent.publish.terminal.safe import safe
 from agent.stream.encoder import record_fields
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import holding, process, tcp

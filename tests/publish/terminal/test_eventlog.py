@@ -46,7 +46,7 @@ def line(value: LogValue, options: Options = UTC, host: str = "web1") -> str:
 
 def test_an_inbound_connection_points_from_the_remote_end_to_the_local_one() -> None:
     assert line(Opened(connected())) == (
-        "22:13:20Z  open    nginx[812]        in   10.0.0.9:51515 → 127.0.0.1:8080"
+        "22:13:20Z  open      nginx[812]        in   10.0.0.9:51515 → 127.0.0.1:8080"
         "                                  web.service"
     )
 
@@ -119,10 +119,62 @@ def test_updates() -> None:
             Closed(connected(), "closed", 2.0, figures=TcpFigures(0, 0, 3, 3, 1, None)),
             "closed after 2.0 s; 0 B sent, 0 B received, 1 retransmit",
         ),
+        # The end of the stream counts as a byte.
+        (
+            Closed(connected(), "closed", 2.0, figures=TcpFigures(5, 1, 3, 3, 0, 0.1)),
+            "closed after 2.0 s; 5 B sent, at most 1 B received",
+        ),
+        (
+            Closed(
+                connected(state="CLOSE_WAIT"), "closed", 2.0, figures=TcpFigures(5, 1, 3, 3, 0, 0.1)
+            ),
+            "closed after 2.0 s; 5 B sent, nothing received",
+        ),
     ],
 )
 def test_closes(closed: Closed, text: str) -> None:
     assert detail(closed) == text
+
+
+def outbound_detail(closed: Closed) -> str:
+    """Return what a line says behind the ends of an outbound connection, without the unit."""
+    return line(closed).partition("51515")[2].removesuffix("web.service").strip()
+
+
+REFUSED = TcpFigures(0, 0, 1, 1, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        (REFUSED, "not established"),
+        (TcpFigures(0, 0, 4, 1, 3, None), "not established, 3 retransmits"),
+        (TcpFigures(0, 0, 4, 0, 3, None), "not established: no answer, 3 retransmits"),
+        # Each of these may have been established.
+        (REFUSED._replace(segments_out=2), "0 B sent, 0 B received"),
+        (REFUSED._replace(rtt_ms=0.1), "0 B sent, 0 B received"),
+        (REFUSED._replace(bytes_sent=7), "7 B sent, 0 B received"),
+        (REFUSED._replace(bytes_received=2), "0 B sent, 2 B received"),
+        (REFUSED._replace(segments_out=0), "0 B sent, 0 B received"),
+        (REFUSED._replace(retransmits=1), "0 B sent, 0 B received, 1 retransmit"),
+    ],
+)
+def test_a_connection_that_was_not_established(figures: TcpFigures, text: str) -> None:
+    closed = Closed(connected("outbound", state=None), "closed", 0.1, figures=figures)
+    assert outbound_detail(closed) == f"closed after 0.1 s; {text}"
+    for direction in ("inbound", None):
+        other = closed._replace(holding=connected(direction, state=None))
+        assert "not established" not in line(other)
+
+
+def test_without_figures_the_last_state_is_all_that_is_known() -> None:
+    syn_sent = connected("outbound", state="SYN_SENT")
+    for reason in ("closed", "exited"):
+        assert f"{reason} after 2.0 s; last seen in SYN_SENT" in line(Closed(syn_sent, reason, 2.0))
+    for reason in ("attributed", "filtered"):
+        assert "SYN_SENT" not in line(Closed(syn_sent, reason, 2.0))
+    unknown = connected("outbound", state=None)
+    assert outbound_detail(Closed(unknown, "closed", 2.0)) == "closed after 2.0 s"
 
 
 def test_a_guessed_holder_is_said_to_be_one() -> None:
@@ -138,9 +190,9 @@ def test_a_guessed_holder_is_said_to_be_one() -> None:
         (Coverage(1, 1, 1, ("x is not read",)), "22:13:20Z  coverage  1 process; x is not read"),
         (
             Dropped(1200, 1260, 3641),
-            "22:13:20Z  LOST    1200\u20131260: the reader was too slow; 3,641 sockets now",
+            "22:13:20Z  LOST      1200\u20131260: the reader was too slow; 3,641 sockets now",
         ),
-        (Dropped(1200, None), "22:13:20Z  LOST    1200 on: the reader was too slow"),
+        (Dropped(1200, None), "22:13:20Z  LOST      1200 on: the reader was too slow"),
         (Started(3639, 41, "^C ends"), "web1: 3,639 sockets of 41 processes; ^C ends"),
         (Started(1, 1), "web1: 1 socket of 1 process"),
     ],
@@ -171,12 +223,12 @@ def test_the_unit_of_an_unknown_holder_is_that_of_the_socket() -> None:
 
 def test_hosts_have_a_column() -> None:
     found = line(Opened(connected()), Options(utc=True, hosts=True))
-    assert found.startswith("22:13:20Z  web1          open    nginx[812]")
+    assert found.startswith("22:13:20Z  web1          open      nginx[812]")
 
 
 def test_colour_repeats_the_word() -> None:
     found = line(Opened(connected()), Options(utc=True, color=True))
-    assert found.startswith("22:13:20Z  \x1b[32mopen  \x1b[0m  nginx[812]")
+    assert found.startswith("22:13:20Z  \x1b[32mopen    \x1b[0m  nginx[812]")
     assert found.count("\x1b") == 2
 
 

@@ -1,17 +1,16 @@
-"""Names of addresses, which are never waited for, and of ports."""
+"""Names of addresses, which are never waited for."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from agent.model import Holding, Socket
 from agent.publish.terminal import names
-from agent.publish.terminal.names import MAX_THREADS, Resolver, host_name, read_services
+from agent.publish.terminal.names import MAX_THREADS, Resolver, host_name
 
 from ...make import holding, tcp
 
@@ -147,48 +146,3 @@ def test_an_address_that_cannot_be_resolved(
 
     monkeypatch.setattr(socket, "getnameinfo", getnameinfo)
     assert host_name("10.0.0.1") is None
-
-
-# Names of ports.
-
-
-def test_services(tmp_path: Path) -> None:
-    path = tmp_path / "services"
-    path.write_bytes(
-        b"# Network services\n"
-        b"\n"
-        b"ssh\t\t22/tcp\n"
-        b"domain 53/tcp   nameserver # DNS\n"
-        b"domain 53/udp\n"
-        b"http 80/tcp www\t# WWW\n"
-        b"other 80/tcp\n"
-        b"#telnet 23/tcp\n"
-        b"caf\xe9 90/tcp\n"
-    )
-    assert read_services(str(path)) == {
-        ("tcp", 22): "ssh",
-        ("tcp", 53): "domain",
-        ("udp", 53): "domain",
-        ("tcp", 80): "http",
-        ("tcp", 90): "caf\ufffd",
-    }
-
-
-@pytest.mark.parametrize(
-    "line", ["ssh", "ssh tcp/22", "ssh -22/tcp", "ssh \u00b2/tcp", "ssh /tcp", "# ssh 22/tcp", "\0"]
-)
-def test_a_line_that_names_no_port_is_left_out(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "services"
-    path.write_text(f"{line}\nhttp 80/tcp\n", encoding="utf-8")
-    assert read_services(str(path)) == {("tcp", 80): "http"}
-
-
-def test_without_the_file_no_port_has_a_name(tmp_path: Path) -> None:
-    assert read_services(str(tmp_path / "none")) == {}
-    assert read_services(str(tmp_path)) == {}
-
-
-def test_a_number_with_too_many_digits_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "services"
-    path.write_text(f"long {'9' * 5_000}/tcp\nhttp 80/tcp\n", encoding="utf-8")
-    assert read_services(str(path)) == {("tcp", 80): "http"}

@@ -8,7 +8,17 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import CgroupInfo, Closed, Coverage, Holding, Opened, Owner, Socket, Updated
+from agent.model import (
+    CgroupInfo,
+    Closed,
+    Coverage,
+    Holding,
+    HostHolding,
+    Opened,
+    Owner,
+    Socket,
+    Updated,
+)
 from agent.publish.terminal.columns import COLUMNS
 from agent.publish.terminal.delimited import delimited
 from agent.publish.terminal.eventlog import LogValue, Started, log_line
@@ -17,7 +27,6 @@ from agent.publish.terminal.pids import pids
 from agent.publish.terminal.rows import make_rows
 from agent.publish.terminal.summary import summary
 from agent.publish.terminal.table import table
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import process

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from agent.model import Holding, Socket
+from agent.model import Holding, HostHolding, Socket
 from agent.publish.terminal.pids import pids
-from agent.stream.state import HostHolding
 
 from ...make import process, tcp, without_holder
 from .machine import on, web_server

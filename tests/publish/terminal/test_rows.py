@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent.model import Holding, Owner, Process, Socket
+from agent.model import Holding, HostHolding, Owner, Process, Socket
 from agent.publish.terminal.peers import Holder
 from agent.publish.terminal.rows import Row, group, make_rows
-from agent.stream.state import HostHolding
 
 from ...make import process, tcp
 

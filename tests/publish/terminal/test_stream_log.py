@@ -116,7 +116,7 @@ def test_greetings_and_heartbeats_have_no_line() -> None:
 
 def test_lost_changes_are_one_line_with_the_sockets_of_the_new_snapshot() -> None:
     lines = of_messages(full(ONE), Lost(9, AT, 4), full(ONE, TWO, THREE, seq=9))
-    assert lines[1:] == ["22:13:20Z  LOST    4\u20139: the reader was too slow; 3 sockets now"]
+    assert lines[1:] == ["22:13:20Z  LOST      4\u20139: the reader was too slow; 3 sockets now"]
 
 
 # Records.
@@ -132,7 +132,7 @@ def test_a_snapshot_without_an_end_is_reported_at_the_end() -> None:
 
 def test_lost_records_are_one_line_with_the_sockets_of_the_new_snapshot() -> None:
     lines = of_values(SnapshotEnd(0), Dropped(4, 9), Present(ONE), SnapshotEnd(1), Opened(TWO))
-    assert lines[1] == "22:13:20Z  LOST    4\u20139: the reader was too slow; 1 socket now"
+    assert lines[1] == "22:13:20Z  LOST      4\u20139: the reader was too slow; 1 socket now"
     assert words(lines[1:]) == ["LOST", "open"]
 
 
@@ -143,7 +143,7 @@ def test_lost_records_at_the_end_are_reported() -> None:
 
 def test_what_is_lost_in_a_snapshot_is_not_counted() -> None:
     lines = of_values(Present(ONE), Present(TWO), Dropped(1, 2), Present(THREE), SnapshotEnd(1))
-    assert lines == ["22:13:20Z  LOST    1\u20132: the reader was too slow; 1 socket now"]
+    assert lines == ["22:13:20Z  LOST      1\u20132: the reader was too slow; 1 socket now"]
 
 
 def test_other_records_have_no_line() -> None:

@@ -7,12 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Coverage, Holding, Process, Socket
+from agent.model import Coverage, Holding, HostHolding, Process, Socket
 from agent.publish.terminal.aggregate import IN, LISTEN, OTHER, OUT, End, summarize
 from agent.publish.terminal.options import Options
 from agent.publish.terminal.safe import width
 from agent.publish.terminal.summary import summary
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import process, tcp
@@ -250,6 +249,19 @@ def test_notes_are_left_out_whole() -> None:
     assert notes(*found)[1] == "1 CLOSE_WAIT; all from client[8]"
     assert notes(*found, width=80)[1] == "1 CLOSE_WAIT …"
     assert notes(*found, width=80, ascii=True)[1] == "1 CLOSE_WAIT ..."
+
+
+def test_the_columns_that_are_hidden_are_named() -> None:
+    found = []
+    for limit in range(200, 40, -1):
+        *_, before, _last = summary(web_server(), {}, Options(width=limit))
+        if before.startswith("hidden: ") and before not in found:
+            found.append(before)
+    assert found == [
+        "hidden: UNIT; -o summary | less -S",
+        "hidden: UNIT, USER; -o summary | less -S",
+    ]
+    assert not any("hidden" in line for line in summary(web_server(), {}, Options()))
 
 
 def test_a_line_fits_where_columns_can_go() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.model import Holding, Owner, Socket
+from agent.model import Holding, HostHolding, Owner, Socket
 from agent.publish.terminal.cells import age_text
 from agent.publish.terminal.columns import COLUMNS, check_columns, check_sort
 from agent.publish.terminal.endpoints import local_end, remote_end
@@ -18,7 +18,6 @@ from agent.publish.terminal.rows import Row, make_rows
 from agent.publish.terminal.safe import width
 from agent.publish.terminal.table import table
 from agent.stream.encoder import record_fields
-from agent.stream.state import HostHolding
 
 from ... import strategies
 from ...make import holding, process, tcp
@@ -201,6 +200,11 @@ def test_the_age_is_shown_where_both_times_are_known() -> None:
     socket = HostHolding(HOST, holding(), 100.0)
     assert lines([socket], columns=("age",), header=False, now=160.0) == ["1m"]
     assert lines([socket], columns=("age",), header=False) == ["-"]
+
+
+def test_a_wide_table_has_no_ages_where_they_cannot_be_known() -> None:
+    (with_age, *_), (without, *_) = lines(WEB, wide=True, now=NOW), lines(WEB, wide=True)
+    assert [name for name in with_age.split() if name not in without.split()] == ["AGE"]
 
 
 def test_colours() -> None:

@@ -73,7 +73,8 @@ def test_frame() -> None:
 
 
 def test_a_response_ends_the_connection() -> None:
-    response = http_response(Reply(404, PLAIN, b"not found\n"), (("Allow", "GET"),))
+    response = http_response(Reply(404, PLAIN, b"not found\n", (("Allow", "GET"),)))
+    assert response.body == b"not found\n"
     headers = dict(response.headers.raw_items())
     assert headers.pop("Date").endswith(" GMT")
     assert headers == {
@@ -82,3 +83,14 @@ def test_a_response_ends_the_connection() -> None:
         "Content-Type": "text/plain; charset=utf-8",
         "Allow": "GET",
     }
+
+
+def test_a_response_to_head_has_the_length_but_no_body() -> None:
+    response = http_response(Reply(200, PLAIN, b"text\n"), is_head=True)
+    assert (response.headers["Content-Length"], response.body) == ("5", b"")
+
+
+def test_a_response_with_status_304_has_no_length() -> None:
+    response = http_response(Reply(304, PLAIN, b"", (("ETag", '"1f"'),)))
+    assert {"ETag", "Date", "Connection"} == set(dict(response.headers.raw_items()))
+    assert response.body == b""

@@ -115,6 +115,9 @@ async def test_a_stream_resumes_after_a_known_seq() -> None:
             hello, close = await message(connection) + await message(connection)
             assert (hello["resumed"], hello["seq"]) == (True, 1)
             assert (close["event"], close["seq"]) == ("close", 2)
+        async with running.client("?epoch=other&since=9&epoch=epoch&since=2") as connection:
+            (hello,) = await message(connection)
+            assert (hello["resumed"], hello["seq"]) == (True, 2)
         async with running.client("?epoch=other&since=1") as connection:
             got = await read_until(connection, "snapshot_end")
             assert (got[0]["resumed"], got[0]["seq"]) == (False, 2)

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from agent.errors import TargetError
 from agent.model import CgroupInfo, Holding, Owner
 from agent.stream.filters import FILTERS, Filter, is_filter
-from agent.targets import hint, parse_target, parse_targets
+from agent.stream.targets import hint, parse_target, parse_targets
 
-from .make import holding, process, tcp, without_holder
-from .strategies import holdings
+from ..make import holding, process, tcp, without_holder
+from ..strategies import holdings
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,11 @@ from .strategies import holdings
         ("10.0.0.0/8:8000-8100", ("endpoint", "10.0.0.0/8:8000-8100")),
         ("[::1]:443", ("endpoint", "[::1]:443")),
         ("[2001:db8::/32]:443", ("endpoint", "[2001:db8::/32]:443")),
+        ("localhost:5432", ("endpoint", "127.0.0.1:5432,[::1]:5432")),
+        ("localhost:80,8000-8100", ("endpoint",
+         "127.0.0.1:80,[::1]:80,127.0.0.1:8000-8100,[::1]:8000-8100")),
+        ("localhost", ("addr", "127.0.0.1,::1")),
+        ("localhosts", ("name", "localhosts")),
         ("1234", ("pid", "1234")),
         ("1,2", ("pid", "1,2")),
         ("/run/app.sock", ("path", "/run/app.sock")),
@@ -60,7 +65,7 @@ from .strategies import holdings
         ("state=close-wait", ("state", "close-wait")),
         ("scope=external", ("scope", "external")),
     ],
-)
+)  # fmt: skip
 def test_a_target(word: str, expected: tuple[str, str]) -> None:
     assert parse_target(word) == expected
 
@@ -80,7 +85,8 @@ def test_a_target(word: str, expected: tuple[str, str]) -> None:
          "10.0.0.0/8")),
         ("./app.sock", "not a whole path; expected for example /run/app.sock"),
         ("~/app.sock", "not a whole path; expected for example /run/app.sock"),
-        ("localhost:80", "not an address; expected for example 127.0.0.1:8080 or :8080"),
+        ("localhost:", ("'' is not a port or range of ports; expected for example 192.0.2.1:443 "
+         "or [2001:db8::1]:443")),
         ("nginx:80", "not an address; write two targets: nginx :80, or for example 10.0.0.7:443"),
         ("prot=tcp", "there is no filter 'prot'; did you mean 'proto'?"),
         ("Ports!=80", "there is no filter 'Ports'; did you mean 'port'?"),
@@ -159,6 +165,15 @@ def test_addresses_with_ports_do_not_mix() -> None:
     assert selects(*given, one=NGINX._replace(socket=other._replace(local_addr="10.0.0.8")))
 
 
+def test_the_machine_itself_has_two_addresses_and_ipv4_may_be_mapped() -> None:
+    for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        one = NGINX._replace(socket=NGINX.socket._replace(local_addr=address))
+        assert selects("localhost:443", one=one)
+        assert selects("localhost", one=one)
+        assert not selects("localhost:80", one=one)
+    assert not selects("localhost:443", one=NGINX)
+
+
 # Where nothing matched.
 
 SHARED = NGINX._replace(process=process(8, comm="nginx"))
@@ -166,7 +181,8 @@ SSHD = holding(tcp(12, local_port=8080), process(9, comm="sshd: root@pts/0", uni
 HIDDEN = without_holder(tcp(13, local_port=8080))._replace(
     cgroup=CgroupInfo("/x", "redis-server.service", None), owner=Owner(5, "games")
 )
-ALL = (NGINX, SHARED, SSHD, HIDDEN)
+HELP = holding(tcp(14, local_port=1234), process(10, comm="help"))
+ALL = (NGINX, SHARED, SSHD, HIDDEN, HELP)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +197,7 @@ ALL = (NGINX, SHARED, SSHD, HIDDEN)
         ("ngnix", "nothing is named 'ngnix'; did you mean 'nginx'? sockagent nginx"),
         ("NGINX", "nothing is named 'NGINX'; did you mean 'nginx'? sockagent nginx"),
         ("redis-server", None),
+        ("hepl", "nothing is named 'hepl'; did you mean 'help'? sockagent name=help"),
         ("zzzzzz", "nothing is named 'zzzzzz'"),
         ("zz*", "nothing is named 'zz*'"),
         ("sshd: root", ("nothing is named 'sshd: root'; did you mean 'sshd: root@pts/0'? "
@@ -195,6 +212,10 @@ ALL = (NGINX, SHARED, SSHD, HIDDEN)
         ("close-wait", "nothing is named 'close-wait'; it is a state: sockagent state=close-wait"),
         ("games", "nothing is named 'games'; it is a user: sockagent user=games"),
         (":1", None),
+        ("127.0.0.2:443", "no sockets with this address; port 443 has 1: sockagent :443"),
+        ("localhost:1,443", "no sockets with this address; port 443 has 1: sockagent :443"),
+        ("localhost:1", None),
+        ("10.0.0.7:443", None),
         ("comm!=ngin", None),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Targets of the command line: what a person types, such as ``:8080`` or ``nginx`` → filters. Pure.
+"""Targets: what a person types, such as ``:8080`` or ``nginx`` → filters. Pure.
 
 Targets of one kind are values of one filter, and so alternatives; different kinds must all match.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from .errors import FilterError, TargetError
-from .model import Holding, Socket
-from .stream.filter_ranges import MAX_PORT
-from .stream.filter_values import is_glob, is_word, names_of, place
-from .stream.filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
-from .text import nearest
+from ..errors import FilterError, TargetError
+from ..model import Holding, Socket
+from ..text import nearest
+from .filter_ranges import MAX_PORT
+from .filter_values import is_glob, is_word, names_of, place
+from .filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
 
+# First words of the command line that are not targets.
+COMMANDS = ("events", "help", "page")
 _FILTER = re.compile(r"[A-Za-z_-]+\s*!?=")
 # The kinds of targets: the filter, and how its values begin or look. The first one that matches
 # counts; everything else is a name. IPv6 comes before ports: ``::1`` is an address.
@@ -33,16 +35,14 @@ _KINDS = (
         ),
     ),
 )
+# The machine itself, with or without ports: both of its addresses.
+_LOCALHOST = re.compile(r"localhost(:.*)?", re.DOTALL)
 # What is refused, because it would be taken for a name, and what to type instead.
 _REFUSED: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"\s*"), lambda _word: "empty; expected for example :8080, nginx or 10.0.0.0/8"),
     (
         re.compile(r"(\.\.?|~[^/]*)/.*", re.DOTALL),
         lambda _word: "not a whole path; expected for example /run/app.sock",
-    ),
-    (
-        re.compile(r"localhost:.*", re.DOTALL),
-        lambda _word: "not an address; expected for example 127.0.0.1:8080 or :8080",
     ),
     (
         re.compile(r"[A-Za-z][\w.-]*:[0-9-]+"),
@@ -74,6 +74,8 @@ def parse_target(word: str) -> tuple[str, str]:
 
 
 def _classify(word: str) -> tuple[str, str]:
+    if localhost := _LOCALHOST.fullmatch(word):
+        return _of_localhost(localhost[1])
     for pattern, reason in _REFUSED:
         if pattern.fullmatch(word):
             raise TargetError(word, reason(word))
@@ -95,6 +97,14 @@ def _unknown_filter(name: str) -> str:
     return f"there is no filter {name!r}; expected one of {', '.join(FILTERS)}"
 
 
+def _of_localhost(ports: str | None) -> tuple[str, str]:
+    """Return the filter of both addresses of the machine itself, with each of the ports."""
+    if ports is None:
+        return "addr", "127.0.0.1,::1"
+    each = _ports(ports).split(",")
+    return "endpoint", ",".join(f"127.0.0.1:{port},[::1]:{port}" for port in each)
+
+
 def _ports(word: str) -> str:
     """Return the ports of ``:80``, ``*:80`` or ``:80,:443``."""
     return word.removeprefix("*").removeprefix(":").replace(",:", ",")
@@ -111,10 +121,11 @@ _NOTHING = {
 
 
 def hint(chosen: Filter, holdings: Iterable[Holding]) -> str | None:
-    """Return a sentence about a pid or a name of a filter that no holding has, with what to type
-    instead; None if each of them is there. ``holdings`` are those of the whole snapshot."""
+    """Return a sentence about a pid, a name or an endpoint of a filter that no holding has, with
+    what to type instead; None if each of them is there. ``holdings`` are those of the whole
+    snapshot."""
     values = dict(chosen.values)
-    if not values.keys() & {"pid", *_NOTHING}:
+    if not values.keys() & {"pid", "endpoint", *_NOTHING}:
         return None
     return next(_hints(values, list(holdings)), None)
 
@@ -127,15 +138,29 @@ def _hints(values: dict[str, frozenset[str]], holdings: list[Holding]) -> Iterat
         for value in sorted(values[name]):
             if not any(map(Filter({name: [value]}).matches, holdings)):
                 yield _no_name(name, value, holdings)
+    endpoints = values.get("endpoint")
+    if endpoints and not any(map(Filter({"endpoint": endpoints}).matches, holdings)):
+        yield from _no_endpoint(endpoints, holdings)
 
 
 def _no_process(pid: int, holdings: list[Holding]) -> str:
     sentence = f"no sockets of process {pid}"
     if pid > MAX_PORT:
         return sentence
-    # The rows of one socket that several processes hold count once.
-    count = len(set(map(_socket, filter(Filter({"port": [str(pid)]}).matches, holdings))))
+    count = _count(str(pid), holdings)
     return f"{sentence}; port {pid} has {count}: sockagent :{pid}" if count else sentence
+
+
+def _no_endpoint(endpoints: Iterable[str], holdings: list[Holding]) -> Iterator[str]:
+    """Yield a sentence if a port is used with other addresses: a listener on all of them is one."""
+    for port in sorted({value.rpartition(":")[2] for value in endpoints}):
+        if count := _count(port, holdings):
+            yield f"no sockets with this address; port {port} has {count}: sockagent :{port}"
+
+
+def _count(port: str, holdings: list[Holding]) -> int:
+    """Return the number of sockets with a port; that of several processes counts once."""
+    return len(set(map(_socket, filter(Filter({"port": [port]}).matches, holdings))))
 
 
 def _socket(holding: Holding) -> Socket:
@@ -169,8 +194,10 @@ def _no_name(name: str, value: str, holdings: list[Holding]) -> str:
 
 def _is_name(word: str) -> bool:
     """Return whether a word, as a target, means a name."""
+    if word in COMMANDS or word.startswith("-"):
+        return False
     try:
-        return parse_target(word)[0] == "name" and not word.startswith("-")
+        return parse_target(word)[0] == "name"
     except TargetError:
         return False
 

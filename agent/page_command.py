@@ -1,0 +1,94 @@
+"""The command ``sockagent page``: the page for browsers, for the user who runs it.
+
+It is ``--listen`` at a free port of loopback, with a token of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .config import LocalPage
+from .errors import CommandError
+from .grammar import parse
+from .stream.filters import FILTERS
+
+HELP = """\
+usage: sockagent page [TARGET]... [OPTION]... | --read FILE
+
+Show the sockets of this machine in a browser, as they open and close. A free port of 127.0.0.1
+serves the page until ^C; its URL, with a token that nobody else knows, is printed on stderr, and
+opened in a browser where there is one.
+
+  --no-open    Open no browser.
+  --read FILE  Show a recording, such as the output of sockagent --follow; - is standard input.
+  -h, --help   Print this help and exit.
+
+TARGETS, filters, and the options that say how to read the system (--interval, --sweep, --cmdline,
+--proc, --source, --events, --events-udp, --stats, --max-user-...) are those of sockagent: see
+sockagent --help all.
+
+From another machine: ssh -L 8765:127.0.0.1:PORT HOST, then http://localhost:8765/#token=TOKEN
+
+Exit status: 0 ended by ^C, 1 failure, 2 wrong usage.
+"""
+# Where the page is served; 0 is any free port.
+ADDRESS = "127.0.0.1:0"
+_NO_OPEN = "--no-open"
+_READ = "read"
+# Options that apply to the page of this machine.
+_ACCEPTED = frozenset({
+    "target", _READ, "interval", "sweep", "stats", "cmdline", "proc", "source", "events",
+    "events_udp", "max_user_descriptors", "max_user_holdings", "max_user_namespaces", *FILTERS,
+})  # fmt: skip
+# Options whose names differ from those of their settings.
+_NEGATIVE = {"header": "no-header", "page": "no-page"}
+_TOKEN_BYTES = 24
+
+
+def is_help(words: Sequence[str]) -> bool:
+    """Return whether the words after ``page`` ask for help."""
+    return any(word in ("-h", "--help") for word in words)
+
+
+def parse_page(words: Sequence[str]) -> tuple[dict[str, Any], bool]:
+    """Return the options of the words after ``page``, and whether to open a browser. Raises
+    CommandError, and SystemExit after printing the version."""
+    parsed = parse([word for word in words if word != _NO_OPEN])
+    # What is not given is False, unless giving it makes it False.
+    given = {
+        name: value for name, value in parsed.items() if value is not False or name in _NEGATIVE
+    }
+    for name in given:
+        if name not in _ACCEPTED:
+            raise CommandError(f"page: {_option(name)} does not apply; see sockagent page --help")
+    others = [name for name in given if name != _READ]
+    if _READ in given and others:
+        what = "targets" if others[0] == "target" else _option(others[0])
+        raise CommandError(f"page: --read cannot be combined with {what}; filter in the page")
+    return given, _NO_OPEN not in words
+
+
+def _option(name: str) -> str:
+    return f"--{_NEGATIVE.get(name, name).replace('_', '-')}"
+
+
+@contextmanager
+def local_page(environment: Mapping[str, str], *, opens: bool) -> Iterator[LocalPage]:
+    """Return a page with a new token. ``opens``: a browser is opened. What it was given to read is
+    removed at the end."""
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    if not opens:
+        yield LocalPage(token)
+        return
+    directory = environment.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    redirect = os.path.join(directory, f"sockagent-{secrets.token_hex(8)}.html")
+    try:
+        yield LocalPage(token, redirect)
+    finally:
+        with suppress(OSError):
+            os.unlink(redirect)
