@@ -82,11 +82,17 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
             from .relaying import relay
 
             return await relay(config, output, stop)
+        if config.network.connect and config.network.publish:
+            from .publishing import publish_remote
+
+            await publish_remote(config, stop)
+            return False
         if config.is_continuous and not config.network.connect:
             return await _follow(config, output, stop)
         if output == "ndjson" and not view.answers and view.read is None:
             remote = bool(config.network.connect)
-            await _print(_remote_feeds(config) if remote else _ndjson(config, scan), stop)
+            records = _remote_feeds(config, config.checkpoint) if remote else _ndjson(config, scan)
+            await _print(records, stop)
             return False
         printed = _output(config, output, scan)
         await _print(printed, stop)
@@ -135,12 +141,12 @@ async def _serve_recording(config: Config, path: str, stop: asyncio.Event) -> No
         running.cancel()
 
 
-def _remote_feeds(config: Config) -> AsyncIterator[bytes]:
+def _remote_feeds(config: Config, checkpoint: float | None = None) -> AsyncIterator[bytes]:
     """Return the merged records of the remote agents. Raises ConfigFailure."""
     from .remote.client import follow_all
     from .remotes import configured_remotes
 
-    return follow_all(configured_remotes(config.network, config.filter))
+    return follow_all(configured_remotes(config.network, config.filter, checkpoint))
 
 
 async def _ndjson(config: Config, scan: ForkedScan | None) -> AsyncIterator[bytes]:
@@ -224,6 +230,10 @@ async def _publish(
         pages = partial(agent_pages, feed, config.interval)
         server = ConfiguredServer(config, feed, passed, pages)
         publishers.append(server.server)
+    if config.network.publish:
+        from .publishing import feed_publisher
+
+        publishers.append(feed_publisher(config, feed))
     match = _match(config, feed)
     if match is not None:
         publishers.append(match)
@@ -262,7 +272,7 @@ def _match(config: Config, feed: Feed) -> MatchPublisher | None:
 def _printer(config: Config, output: str, feed: Feed) -> Publisher:
     """Return what prints the feed on standard output."""
     if output == "ndjson":
-        return StdoutPublisher(feed, config.filter)
+        return StdoutPublisher(feed, config.filter, checkpoint=config.checkpoint)
     from .outputs import stream_log
     from .publish.terminal.publisher import LogPublisher
     from .publish.terminal.stream_log import FOLLOWING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .address import ListenAddress
 from .errors import UsageError
@@ -13,18 +13,25 @@ from .snapshot.plan import SWEEP_SECONDS
 from .snapshot.quota import Limits
 from .stream.filters import Filter
 
+if TYPE_CHECKING:  # Imported where it is used: most runs have no broker.
+    from .stream.fleet import Broker
+
 INTERVAL_SECONDS = 1.0
 # On a large machine a poll takes longer than this.
 MIN_INTERVAL_SECONDS = 0.05
 MIN_STATS_SECONDS = 0.1
 MIN_TIMEOUT_SECONDS = 0.1
+MIN_CHECKPOINT_SECONDS = 1.0
 MAX_SECONDS = 86_400.0
 # What can be printed, and what of it has columns, and goes on without an end.
 FORMATS = ("ndjson", "json", "summary", "table", "wide", "log", "csv", "tsv", "pid")
 _WITH_COLUMNS = ("table", "wide", "csv", "tsv")
 ENDLESS_FORMATS = ("ndjson", "log")
 COLORS = ("auto", "always", "never")
+# How messages for a broker are compressed.
+ENCODINGS = ("deflate", "none")
 SOCKET_MODE = 0o600
+PUBLISH_INSECURE = "publishing to a non-loopback address requires tls:// (or --insecure)"
 INSECURE = (
     "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
     "(or --insecure)"
@@ -43,6 +50,14 @@ _READ_SETTINGS = (
 # server, and with connect_ before the name those of its client.
 _CLIENT_SETTINGS = ("token_file", "tls_cert", "tls_key", "tls_ca")
 _CONNECT_SETTINGS = tuple(f"connect_{name}" for name in _CLIENT_SETTINGS)
+
+_PUBLISH_SETTINGS = ("publish_encoding", "nats_creds")
+# Settings that apply to a broker. Beside --listen, where tls_... are those of the server, they have
+# connect_ before the name.
+_BROKER_SETTINGS = (
+    *_PUBLISH_SETTINGS, "insecure", "tls_cert", "tls_key", "tls_ca", "connect_tls_cert",
+    "connect_tls_key", "connect_tls_ca",
+)  # fmt: skip
 
 
 class ClientFiles(NamedTuple):
@@ -74,6 +89,9 @@ class Network:
 
     listen: tuple[ListenAddress, ...] = ()
     connect: tuple[str, ...] = ()  # URLs of remote agents. If set, no local sockets are read.
+    publish: str | None = None  # URL of a broker.
+    publish_encoding: str = ENCODINGS[0]
+    nats_creds: str | None = None
     token_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -110,15 +128,43 @@ class Network:
             raise UsageError("socket-mode", "must be an octal mode up to 777, for example 660")
         for url in self.connect:
             _check_url(url)
+        if self.publish is not None:
+            self._check_publish(self.publish)
         for listen in self.listen:
             if not (listen.is_local or self.insecure or (self.token_file and self.tls_cert)):
                 raise UsageError("listen", f"{listen}: {INSECURE}")
 
+    def _check_publish(self, url: str) -> None:
+        from .stream.fleet import parse_broker
+
+        try:
+            broker = parse_broker(url)
+        except ValueError as error:
+            raise UsageError("publish", str(error)) from error
+        if not (self.is_safe_broker(broker) or self.insecure):
+            raise UsageError("publish", f"{url}: {PUBLISH_INSECURE}")
+        if broker.user is not None and self.nats_creds is None:
+            raise UsageError("publish", f"the password of {broker.user} requires --nats-creds")
+        if self.publish_encoding not in ENCODINGS:
+            raise UsageError("publish-encoding", f"expected {' or '.join(ENCODINGS)}")
+        if self.connect and (self.listen or len(self.connect) > 1):
+            raise UsageError("publish", "publishes one agent; give one URL with --connect")
+
+    @staticmethod
+    def is_safe_broker(broker: Broker) -> bool:
+        """Return whether the connection to a broker is encrypted, or does not leave the machine."""
+        hosts = (ListenAddress(host, 0) for host in broker.hosts)
+        return broker.is_encrypted or all(host.is_local for host in hosts)
+
     def _check_role(self) -> None:
         """Check that each setting belongs to the role of this agent, server or client."""
         for name, setting in Network.__dataclass_fields__.items():
-            if getattr(self, name) == setting.default or name in ("listen", "connect"):
+            if getattr(self, name) == setting.default or name in ("listen", "connect", "publish"):
                 continue
+            if self.publish is not None and name in _BROKER_SETTINGS:
+                continue
+            if name in _PUBLISH_SETTINGS:
+                raise UsageError(_option(name), "requires --publish")
             if name in _CONNECT_SETTINGS:
                 if not self.connect:
                     raise UsageError(_option(name), "requires --connect")
@@ -239,6 +285,7 @@ class Config:
     source: str = "auto"
     # Whether trace events are read: on, off, or auto: where they can be read.
     events: str = "auto"
+    checkpoint: float | None = None  # Seconds from one snapshot in the stream to the next.
     events_udp: bool = False  # Whether to read the events that show who sends datagrams, too.
     # What one user other than root may have before the rest is read late.
     max_user_descriptors: int = _USER_LIMITS.descriptors
@@ -256,7 +303,14 @@ class Config:
     @property
     def is_continuous(self) -> bool:
         """Whether the agent keeps running after the first snapshot."""
-        return self.follow or bool(self.network.listen or self.network.connect)
+        network = self.network
+        return self.follow or bool(network.listen or network.connect or network.publish)
+
+    @property
+    def prints_stream(self) -> bool:
+        """Whether the stream is printed, of this machine or of remote agents."""
+        network = self.network
+        return self.follow or bool(network.connect and not (network.listen or network.publish))
 
     def __post_init__(self) -> None:
         _check_seconds("interval", self.interval, MIN_INTERVAL_SECONDS)
@@ -282,6 +336,9 @@ class Config:
         if self.view.read is not None:
             self._check_recording()
         self._check_view()
+        self._check_checkpoint()
+        if self.network.publish:
+            self._check_publish()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
@@ -290,8 +347,25 @@ class Config:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
                 raise UsageError(_option(name), f"cannot be combined with {option}")
 
+    def _check_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        _check_seconds("checkpoint", self.checkpoint, MIN_CHECKPOINT_SECONDS)
+        if not (self.prints_stream or self.network.publish):
+            raise UsageError("checkpoint", "requires --follow, --connect or --publish")
+        if "snapshot" not in self.filter.events:
+            raise UsageError("checkpoint", "repeats the snapshot, which --event excludes")
+        if self.view.output not in (None, "ndjson") or self.view.quiet:
+            raise UsageError("checkpoint", "requires -o ndjson")
+
+    def _check_publish(self) -> None:
+        if "snapshot" not in self.filter.events:
+            raise UsageError("event", "--publish requires snapshot: readers begin with one")
+        if self.network.connect and self.follow:
+            raise UsageError("follow", "--publish with --connect prints nothing; remove --follow")
+
     def _check_recording(self) -> None:
-        for name in ("listen", "connect"):
+        for name in ("listen", "connect", "publish"):
             if getattr(self.network, name) and self.network.local_page is None:
                 raise UsageError("read", f"cannot be combined with --{name}")
         if self.follow:
@@ -303,18 +377,17 @@ class Config:
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""
         view = self.view
-        is_relay = bool(self.network.connect and self.network.listen)
-        is_stream = self.follow or (bool(self.network.connect) and not is_relay)
-        if view.timeout is not None and not is_stream:
+        if view.timeout is not None and not self.prints_stream:
             raise UsageError("timeout", "ends --follow; add --follow")
         if not self.is_continuous:
             if view.output == "log" and view.read is None:
                 raise UsageError("output", "log shows changes; add --follow, or use -o table")
             return
-        if not is_stream:
+        if not self.prints_stream:
             for name in ("output", "quiet"):
                 if getattr(view, name):
-                    raise UsageError(name, "--listen prints nothing; add --follow")
+                    option = "publish" if self.network.publish else "listen"
+                    raise UsageError(name, f"--{option} prints nothing; add --follow")
         if view.output is not None and view.output not in ENDLESS_FORMATS:
             other = "ndjson" if view.output in ("json", "csv", "tsv") else "log"
             raise UsageError(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .config import COLORS, FORMATS
+from .config import COLORS, ENCODINGS, FORMATS
 from .errors import SEE_HELP, CommandError, with_advice
 from .text import nearest
 
@@ -266,6 +266,10 @@ def _add_output(group: _ArgumentGroup) -> None:
     add("--timeout", type=float, metavar="SECONDS",
         help="End after so many seconds; requires --follow. With -q, end at the first match.",
     )  # fmt: skip
+    add("--checkpoint", type=float, metavar="SECONDS",
+        help="Repeat the snapshot in the stream after SECONDS if anything has changed; requires "
+        "--follow or --connect.",
+    )  # fmt: skip
     add("--read", metavar="FILE",
         help="Show a recording, such as the output of --follow; - is standard input.")  # fmt: skip
     add("--at", metavar="TIME",
@@ -281,6 +285,15 @@ def _add_network(group: _ArgumentGroup) -> None:
         help="Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, "
         "serve those of all URLs as one stream.",
     )  # fmt: skip
+    add("--publish", metavar="URL",
+        help="Publish the records at a NATS broker with JetStream, nats://HOST:PORT/PREFIX or "
+        "tls://HOST:PORT/PREFIX; with --connect, those of the agent there.",
+    )  # fmt: skip
+    add("--publish-encoding", choices=ENCODINGS,
+        help="How messages are compressed (default deflate).")  # fmt: skip
+    add("--nats-creds", metavar="FILE",
+        help="Credentials for the broker: a file that nsc wrote, or the password of the user in "
+        "the URL, or a token.")  # fmt: skip
     add("--token-file", metavar="PATH",
         help="File of tokens, one on each line; a client must send one of them.")  # fmt: skip
     add("--connect-token-file", metavar="PATH",

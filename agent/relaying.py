@@ -46,7 +46,7 @@ async def relay(config: Config, output: str, stop: asyncio.Event) -> bool:
     publishers: list[Publisher] = [server.server]
     printed = None
     if config.follow:
-        records = merged.subscribe(config.filter)
+        records = merged.subscribe(config.filter, checkpoint=config.checkpoint)
         if output != "ndjson" or config.view.answers:
             options = view_options(config, output, os.environ)
             printed = RemoteOutput(aiter(records), config, output, options)

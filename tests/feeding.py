@@ -41,7 +41,8 @@ class Source:
     """A feed with a tracker before it. Without a wait for heartbeats, an idle feed sends one."""
 
     def __init__(self, **bounds: Any) -> None:
-        self.feed = Feed(AGENT, clock=lambda: 0.0, heartbeat_seconds=0.0, **bounds)
+        agent = bounds.pop("agent", AGENT)
+        self.feed = Feed(agent, clock=lambda: 0.0, heartbeat_seconds=0.0, **bounds)
         self._tracker = DeltaTracker()
 
     def poll(self, *holdings: Holding, coverage: Coverage = FULL_COVERAGE) -> None:

@@ -50,6 +50,30 @@ def test_all_requires_a_one_shot_snapshot() -> None:
     assert caught.value.argument == "all"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"follow": True}, {"network": Network(connect=("ws://h",))}],
+)
+def test_checkpoints_are_of_a_stream(settings: dict[str, Any]) -> None:
+    assert Config(checkpoint=1.0, **settings).checkpoint == 1.0
+    for more in (
+        {"checkpoint": 0.9},
+        {"checkpoint": math.nan},
+        {"filter": Filter({"event": ["open"]})},
+        {"view": View(output="log")},
+    ):
+        with pytest.raises(UsageError) as caught:
+            Config(**({"checkpoint": 5.0} | settings | more))
+        assert caught.value.argument == "checkpoint"
+
+
+@pytest.mark.parametrize("network", [Network(), Network(listen=(parse_address("localhost:1"),))])
+def test_checkpoints_require_that_a_stream_is_printed(network: Network) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config(checkpoint=5.0, network=network)
+    assert caught.value.argument == "checkpoint"
+
+
 def test_udp_events_require_that_events_are_read() -> None:
     assert Config(follow=True, events_udp=True).events_udp
     for settings in ({}, {"follow": True, "events": "off"}):

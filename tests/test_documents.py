@@ -103,7 +103,8 @@ def test_every_option_is_described_and_no_other() -> None:
 
 def test_every_query_parameter_is_described_and_no_other() -> None:
     parameters = first_column(section(FEED, "Query parameters"))
-    assert set(parameters) == {*FILTERS, "target", "epoch", "since", "snapshot"}
+    expected = {*FILTERS, "target", "epoch", "since", "snapshot", "checkpoint"}
+    assert set(parameters) == expected
 
 
 def test_no_document_uses_an_option_that_does_not_exist() -> None:

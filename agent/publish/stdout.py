@@ -62,8 +62,15 @@ class ChunkPublisher:
 class StdoutPublisher(ChunkPublisher):
     """Publishes the records of a feed that pass a filter on a descriptor."""
 
-    def __init__(self, feed: Feed, chosen: Filter, descriptor: int = STDOUT) -> None:
-        super().__init__(feed.subscribe(chosen), descriptor)
+    def __init__(
+        self,
+        feed: Feed,
+        chosen: Filter,
+        descriptor: int = STDOUT,
+        *,
+        checkpoint: float | None = None,
+    ) -> None:
+        super().__init__(feed.subscribe(chosen, checkpoint=checkpoint), descriptor)
 
 
 async def publish(chunks: AsyncIterable[bytes], descriptor: int) -> None:

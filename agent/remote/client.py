@@ -91,6 +91,10 @@ def remote_agents(
     return [RemoteAgent(url, query, token, tls, has_snapshots) for url in urls]
 
 
+class BeginAgain(Exception):
+    """Raised by a receiver: connect to the agent again, at once."""
+
+
 class Receiver(Protocol):
     """Takes the messages of a remote agent, over all connections to it."""
 
@@ -99,7 +103,8 @@ class Receiver(Protocol):
         """Where the next connection is to resume."""
 
     async def receive(self, message: bytes, *, is_first: bool) -> None:
-        """Take a message. ``is_first``: it is the first one of a connection. Raises InvalidFeed."""
+        """Take a message. ``is_first``: it is the first one of a connection. Raises InvalidFeed and
+        BeginAgain."""
 
     def disconnect(self, reason: str) -> None:
         """Note that the connection has ended, or could not be made."""
@@ -171,6 +176,8 @@ async def follow(remote: RemoteAgent, receiver: Receiver) -> NoReturn:
                 async for message in messages(connection):
                     await receiver.receive(message, is_first=is_first)
                     backoff, failing, is_first = MIN_BACKOFF_SECONDS, False, False
+        except BeginAgain:
+            continue
         except (OSError, WebSocketException, ValueError) as error:
             reason, is_final = explain(error)
             receiver.disconnect(reason)

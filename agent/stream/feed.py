@@ -22,6 +22,8 @@ HISTORY_BYTES = 24 * 1024 * 1024
 # The deltas of so many seconds are held in a storm of connections: a reader may be late.
 HISTORY_BURST_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
+# Subscribers that asked for checkpoints get one after this time even if nothing has changed.
+IDLE_CHECKPOINT_SECONDS = 3600.0
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class Feed(Publication):
         stats: PollStats | None = None,
         figures: Callable[[], PollSummary | None] | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         history_records: int = HISTORY_RECORDS,
         history_bytes: int = HISTORY_BYTES,
         history_burst: float = 0.0,
@@ -53,6 +56,7 @@ class Feed(Publication):
         self.stats = stats or PollStats()
         self.figures = figures or self.stats.figures
         self.clock = clock
+        self.monotonic = monotonic
         self.heartbeat_seconds = heartbeat_seconds
         self.history = History(history_records, history_bytes, history_burst)
         self.views = Views(Encoder(agent))
@@ -62,7 +66,7 @@ class Feed(Publication):
         self.lost = 0  # ``lost`` records that subscribers got.
         self._polls = 0
         self._holdings: tuple[Holding, ...] | None = None  # Of the snapshot, once asked for.
-        self._published = time.monotonic()
+        self._published = monotonic()
 
     def restore(self, seq: int, batches: Sequence[Batch], oldest: int | None = None) -> None:
         """Continue after ``seq``, with the history of an earlier run of the same epoch: see
@@ -72,7 +76,7 @@ class Feed(Publication):
 
     def age(self) -> float:
         """Return the seconds since the last poll was published, or since the start."""
-        return time.monotonic() - self._published
+        return self.monotonic() - self._published
 
     def publish(
         self, snapshot: Snapshot, deltas: Sequence[Delta], first: int | None = None
@@ -87,7 +91,7 @@ class Feed(Publication):
             for kind, count in Counter(map(type, deltas)).items():
                 self.records[_EVENTS[kind]] += count
         self._polls += 1
-        self._published = time.monotonic()
+        self._published = self.monotonic()
         self.snapshot, self._holdings = snapshot, None
         if deltas or self._polls == 1:
             self.wake()
@@ -114,19 +118,21 @@ class Feed(Publication):
         *,
         resume: Positions = (),
         snapshot: bool = True,
+        checkpoint: float | None = None,
         wrap: Wrap = unchanged,
         page_bytes: int = MAX_CHUNK_BYTES,
     ) -> NdjsonSubscription:
         """Return a new subscription that gives NDJSON; for one that gives values, see
         ``Subscription``.
 
-        ``resume`` is where to continue; ``snapshot``: whether one is wanted where that cannot be.
+        ``resume`` is where to continue; ``snapshot``: whether one is wanted where that cannot be;
+        ``checkpoint``: see ``Subscription``.
         ``wrap`` makes of a chunk what a transport sends; a snapshot comes in pages of at most
         ``page_bytes``. Subscriptions equal in all these share what is encoded.
         """
         view = self.views.get(chosen, wrap, page_bytes)
         position = next((one for one in resume if one[0] == self.epoch), None)
-        return NdjsonSubscription(self, view, position, snapshot=snapshot)
+        return NdjsonSubscription(self, view, position, snapshot=snapshot, checkpoint=checkpoint)
 
     def holdings(self) -> tuple[Holding, ...]:
         """Return the holdings of the newest snapshot."""
@@ -149,14 +155,33 @@ class Subscription:
     """One subscriber's cursor. ``take`` returns messages; asynchronous iteration waits for them.
     ``seq`` is the newest delta that the messages taken include."""
 
-    __slots__ = ("_feed", "_following", "_greeted", "_resume", "_snapshot", "seq")
+    __slots__ = (
+        "_checkpoint",
+        "_feed",
+        "_following",
+        "_greeted",
+        "_resume",
+        "_snapshot",
+        "_whole_at",
+        "_whole_seq",
+        "seq",
+    )
 
     def __init__(
-        self, feed: Feed, *, resume: tuple[str, int] | None = None, snapshot: bool = True
+        self,
+        feed: Feed,
+        *,
+        resume: tuple[str, int] | None = None,
+        snapshot: bool = True,
+        checkpoint: float | None = None,
     ) -> None:
         """``resume`` is the (epoch, seq) to continue after. ``snapshot``: whether a snapshot is
-        wanted at the beginning where the stream cannot be resumed."""
+        wanted at the beginning where the stream cannot be resumed. ``checkpoint``: repeat ``hello``
+        and the snapshot after so many seconds, once all deltas are taken, if there were any."""
         self.seq = 0
+        self._checkpoint = checkpoint if snapshot else None
+        self._whole_at = 0.0  # When the newest snapshot was taken, or the stream was resumed,
+        self._whole_seq = -1  # and the number of that snapshot, -1 where it was resumed.
         self._feed = feed
         self._resume = resume
         self._snapshot = snapshot
@@ -172,7 +197,7 @@ class Subscription:
         if not self._greeted:
             return self._hello()
         if self.seq == feed.seq:
-            return None
+            return self._hello() if self._is_checkpoint_due() else None
         if not feed.history.holds(self.seq):
             return self._lost()
         batch = feed.history.after(self.seq)
@@ -195,21 +220,31 @@ class Subscription:
         snapshot = feed.snapshot
         if snapshot is None:
             return None
-        self._greeted = True
         self.seq, time, resumed = feed.seq, snapshot.time, False
-        if self._resume is not None:
+        if self._resume is not None and not self._greeted:
             epoch, seq = self._resume
             if epoch == feed.epoch and seq <= feed.seq and feed.history.holds(seq):
                 self.seq, time, resumed = seq, feed.clock(), True
+        self._greeted = True
+        self._whole_at, self._whole_seq = feed.monotonic(), -1 if resumed else feed.seq
         if not resumed and self._snapshot:
             # Taken together with the number: a newer one may be published before the next call.
             self._following = feed.full_snapshot()
         return Hello(self.seq, time, snapshot.coverage, resumed, feed.history.oldest)
 
+    def _is_checkpoint_due(self) -> bool:
+        if self._checkpoint is None:
+            return False
+        seconds = self._checkpoint
+        if self._whole_seq == self.seq:
+            seconds = max(seconds, IDLE_CHECKPOINT_SECONDS)
+        return self._feed.monotonic() - self._whole_at >= seconds
+
     def _lost(self) -> Lost:
         self._feed.count_loss()
         self._following = snapshot = self._feed.full_snapshot()
         first, self.seq = self.seq + 1, snapshot.seq
+        self._whole_at, self._whole_seq = self._feed.monotonic(), snapshot.seq
         return Lost(self.seq, snapshot.time, first)
 
 
@@ -217,21 +252,43 @@ class NdjsonSubscription:
     """One subscriber of a view. ``take`` returns chunk after chunk; asynchronous iteration waits
     for them. What they contain is encoded once for all subscribers of the view."""
 
-    __slots__ = ("_begin", "_closed", "_feed", "_paged", "_snapshot", "_subscription", "view")
+    __slots__ = (
+        "_begin",
+        "_checkpoint",
+        "_closed",
+        "_feed",
+        "_paged",
+        "_snapshot",
+        "_subscription",
+        "view",
+    )
 
     def __init__(
-        self, feed: Feed, view: View, resume: tuple[str, int] | None, *, snapshot: bool
+        self,
+        feed: Feed,
+        view: View,
+        resume: tuple[str, int] | None,
+        *,
+        snapshot: bool,
+        checkpoint: float | None,
     ) -> None:
-        self.view = view
         self._feed = feed
         self._snapshot = snapshot
-        self._subscription = Subscription(
-            feed, resume=resume, snapshot=snapshot and view.has_snapshots
-        )
+        self._checkpoint = checkpoint
+        self._subscription = self._subscribe(view, resume)
         self._paged: DeltaBatch | FullSnapshot | None = None  # What is being taken in pages,
         self._begin: Position = (0, 0)  # and where the next page begins.
         self._closed = False
+
+    def _subscribe(self, view: View, resume: tuple[str, int] | None = None) -> Subscription:
+        self.view = view
         view.add_reader()
+        return Subscription(
+            self._feed,
+            resume=resume,
+            snapshot=self._snapshot and view.has_snapshots,
+            checkpoint=self._checkpoint,
+        )
 
     @property
     def seq(self) -> int:
@@ -275,12 +332,7 @@ class NdjsonSubscription:
     def change_filter(self, chosen: Filter) -> None:
         """Begin anew with another filter: with ``hello`` and, where one is wanted, a snapshot."""
         self.close()
-        view = self.view.of_filter(chosen)
-        view.add_reader()
-        self.view = view
-        self._subscription = Subscription(
-            self._feed, snapshot=self._snapshot and view.has_snapshots
-        )
+        self._subscription = self._subscribe(self.view.of_filter(chosen))
         self._closed = False
 
     def idle(self, since: float, sent_at: float) -> Iterable[NdjsonSubscription]:

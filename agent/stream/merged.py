@@ -60,13 +60,16 @@ class MergedFeed(Publication):
         *,
         resume: Positions = (),
         snapshot: bool = True,
+        checkpoint: float | None = None,
         wrap: Wrap = unchanged,
         page_bytes: int = MAX_CHUNK_BYTES,
     ) -> MergedSubscription:
         """Return a new subscription: see ``Feed.subscribe``. ``resume`` has a position for each
         host."""
         view = MergedView(chosen, wrap, page_bytes)
-        subscription = MergedSubscription(self, view, resume, snapshot=snapshot)
+        subscription = MergedSubscription(
+            self, view, resume, snapshot=snapshot, checkpoint=checkpoint
+        )
         self._subscriptions.add(subscription)
         return subscription
 
@@ -84,12 +87,19 @@ class MergedSubscription:
     has records of one host only, and these are in order."""
 
     def __init__(
-        self, merged: MergedFeed, view: MergedView, resume: Positions, *, snapshot: bool
+        self,
+        merged: MergedFeed,
+        view: MergedView,
+        resume: Positions,
+        *,
+        snapshot: bool,
+        checkpoint: float | None,
     ) -> None:
         self.view = view
         self._merged = merged
         self._positions = dict(resume)  # By epoch; those that were not used yet.
         self._snapshot = snapshot
+        self._checkpoint = checkpoint
         self._closed = False
         self._parts: dict[str, _Part] = {}
         self._turns: deque[_Part] = deque()  # Whose turn is next.
@@ -108,6 +118,7 @@ class MergedSubscription:
             view.filter,
             resume=() if at is None else ((feed.epoch, at),),
             snapshot=self._snapshot,
+            checkpoint=self._checkpoint,
             wrap=view.wrap,
             page_bytes=view.page_bytes,
         )

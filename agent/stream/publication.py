@@ -92,6 +92,7 @@ class Subscribable(Protocol):
         *,
         resume: Positions,
         snapshot: bool,
+        checkpoint: float | None,
         wrap: Wrap,
         page_bytes: int,
     ) -> ChunkSubscription:

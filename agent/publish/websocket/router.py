@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -23,18 +24,22 @@ EVENTS_PATH = "/events"
 MAX_PARAMETERS = 500
 # Values of all filters together: each one costs a little time per record.
 MAX_VALUES = 100
+# More often than each poll would be of no use.
+MIN_CHECKPOINT_SECONDS, MAX_CHECKPOINT_SECONDS = 1.0, 86_400.0
 _TARGET = "target"
-_OTHER_PARAMETERS = (_TARGET, "epoch", "since", "snapshot")
+_OTHER_PARAMETERS = (_TARGET, "epoch", "since", "snapshot", "checkpoint")
+_SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,6})?", re.ASCII)
 
 
 class SubscriptionQuery(NamedTuple):
     """A requested subscription. ``positions`` are the (epoch, seq) that the client has of each
     stream that it knows; ``snapshot`` is whether a snapshot is sent where the stream cannot
-    resume."""
+    resume, ``checkpoint`` after how many seconds it is repeated, None: never."""
 
     filter: Filter
     positions: Positions = ()
     snapshot: bool = True
+    checkpoint: float | None = None
 
 
 def route(
@@ -95,6 +100,7 @@ def parse_query(query: str) -> SubscriptionQuery:
         if not is_filter(name) and name not in _OTHER_PARAMETERS:
             raise UsageError(name, "unknown parameter")
         values.setdefault(name, []).append(value)
+    repeated = values.pop("checkpoint", [])
     snapshot, *others = values.pop("snapshot", ["1"])
     if others:
         raise UsageError("snapshot", "given more than once")
@@ -105,7 +111,24 @@ def parse_query(query: str) -> SubscriptionQuery:
         raise UsageError("query", f"too many filter values; the limit is {MAX_VALUES}")
     for name, given in parse_targets(values.pop(_TARGET, [])).items():
         values.setdefault(name, []).extend(given)
-    return SubscriptionQuery(Filter(values), positions, snapshot == "1")
+    chosen = Filter(values)
+    checkpoint = _parse_checkpoint(repeated)
+    if checkpoint is not None and (snapshot == "0" or "snapshot" not in chosen.events):
+        raise UsageError("checkpoint", "repeats the snapshot, which snapshot or event excludes")
+    return SubscriptionQuery(chosen, positions, snapshot == "1", checkpoint)
+
+
+def _parse_checkpoint(given: list[str]) -> float | None:
+    """Return the seconds from one snapshot to the next, None: there is only one."""
+    if not given:
+        return None
+    seconds, *more = given
+    if more:
+        raise UsageError("checkpoint", "given more than once")
+    limits = MIN_CHECKPOINT_SECONDS, MAX_CHECKPOINT_SECONDS
+    if not _SECONDS.fullmatch(seconds) or not limits[0] <= float(seconds) <= limits[1]:
+        raise UsageError("checkpoint", "expected seconds from {:g} to {:g}".format(*limits))
+    return float(seconds)
 
 
 def _parse_positions(epochs: list[str], seqs: list[str]) -> Positions:

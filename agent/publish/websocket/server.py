@@ -156,6 +156,7 @@ class Server:
                     heartbeat = heartbeats[position] = silent.heartbeat()
                 if not connection.send(heartbeat):
                     break
+                self.schedule(connection)  # A checkpoint may be due.
             if number % _SWEPT_PER_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -178,6 +179,7 @@ class Server:
             query.filter & self.rules.limit_filter,
             resume=query.positions,
             snapshot=query.snapshot,
+            checkpoint=query.checkpoint,
             wrap=frame,
             page_bytes=PAGE_BYTES,
         )

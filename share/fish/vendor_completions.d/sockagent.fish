@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --netns --output --path --pid --port --proc --proto --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --nats-creds --netns --output --path --pid --port --proc --proto --publish --publish-encoding --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -101,10 +101,14 @@ complete -c sockagent -n _shtab_sockagent_using -l resolve -d 'Print host names 
 complete -c sockagent -n _shtab_sockagent_using -l services -d 'Print the names of ports.'
 complete -c sockagent -n _shtab_sockagent_using -s q -l quiet -d 'Print no records; the exit status says whether a socket matched.'
 complete -c sockagent -n _shtab_sockagent_using -l timeout -x -d 'End after so many seconds; requires --follow. With -q, end at the first match.'
+complete -c sockagent -n _shtab_sockagent_using -l checkpoint -x -d 'Repeat the snapshot in the stream after SECONDS if anything has changed; requires --follow or --connect.'
 complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow; - is standard input.'
 complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or -5m before its end.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'
 complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, serve those of all URLs as one stream.'
+complete -c sockagent -n _shtab_sockagent_using -l publish -x -d 'Publish the records at a NATS broker with JetStream, nats://HOST:PORT/PREFIX or tls://HOST:PORT/PREFIX; with --connect, those of the agent there.'
+complete -c sockagent -n _shtab_sockagent_using -l publish-encoding -xka "deflate none" -d 'How messages are compressed (default deflate).'
+complete -c sockagent -n _shtab_sockagent_using -l nats-creds -xka "(_sockagent_files)" -d 'Credentials for the broker: a file that nsc wrote, or the password of the user in the URL, or a token.'
 complete -c sockagent -n _shtab_sockagent_using -l token-file -xka "(_sockagent_files)" -d 'File of tokens, one on each line; a client must send one of them.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-token-file -xka "(_sockagent_files)" -d 'Send the first token in this file to the agents of --connect; with --listen, where --token-file is for clients.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-tls-cert -xka "(_sockagent_files)" -d 'Certificate to present to the agents of --connect (PEM).'

@@ -51,6 +51,8 @@ from agent.stream.targets import parse_targets
         ("target=10.0.0.0/8", SubscriptionQuery(Filter({"addr": ["10.0.0.0/8"]}))),
         ("snapshot=0", SubscriptionQuery(Filter(), snapshot=False)),
         ("snapshot=1", SubscriptionQuery(Filter())),
+        ("checkpoint=300", SubscriptionQuery(Filter(), checkpoint=300.0)),
+        ("checkpoint=1.5&snapshot=1", SubscriptionQuery(Filter(), checkpoint=1.5)),
     ],
 )
 def test_parse(query: str, expected: SubscriptionQuery) -> None:
@@ -90,6 +92,14 @@ def test_parse(query: str, expected: SubscriptionQuery) -> None:
         ("target=" + ",".join([":1"] * 60) + "&pid=" + ",".join(["1"] * 60), "query"),
         ("snapshot=no", "snapshot"),
         ("snapshot=0&snapshot=1", "snapshot"),
+        ("checkpoint=", "checkpoint"),
+        ("checkpoint=0.9", "checkpoint"),
+        ("checkpoint=86401", "checkpoint"),
+        ("checkpoint=nan", "checkpoint"),
+        ("checkpoint=1e3", "checkpoint"),
+        ("checkpoint=1&checkpoint=2", "checkpoint"),
+        ("checkpoint=10&snapshot=0", "checkpoint"),
+        ("checkpoint=10&event=open", "checkpoint"),
         ("&".join(["pid=1"] * 101), "query"),
         ("port=" + ",".join(["0-65535"] * 101), "query"),
         ("addr=" + ",".join(["10.0.0.1"] * 60) + "&pid=" + ",".join(["1"] * 60), "query"),

@@ -201,3 +201,21 @@ async def test_stop_sends_close_frames_and_waits_a_limited_time() -> None:
             running.raw()
         for one in (*stuck, midway):
             one.close()
+
+
+async def test_a_quiet_subscriber_gets_the_repeated_snapshot_after_a_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.01)
+    now = 0.0
+    async with serving(heartbeat_seconds=0.05, monotonic=lambda: now) as running:
+        running.poll(ONE)
+        async with running.client("?checkpoint=10") as connection:
+            await read_until(connection, "snapshot_end")
+            running.poll(ONE, TWO)
+            assert events(await message(connection)) == ["open"]
+            now = 10.0
+            got = await read_until(connection, "snapshot_end")
+            assert [one for one in events(got) if one != "heartbeat"] == [
+                "hello", "snapshot", "snapshot", "snapshot_end"
+            ]  # fmt: skip

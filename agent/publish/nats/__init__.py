@@ -1,0 +1,1 @@
+"""Publish the stream of an agent at NATS JetStream."""

@@ -1,0 +1,313 @@
+"""A connection to a NATS broker with JetStream: store a message, read the newest one of a subject.
+
+The library's own reconnecting is switched off: it would keep messages that were given up, and
+deliver them late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ...errors import ConfigFailure, RuntimeFailure
+from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
+from .position import Message
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
+OPEN_SECONDS = 5.0
+ACK_SECONDS = 5.0
+# How long the end of a connection may take.
+_CLOSE_SECONDS = 0.5
+# A connection of which nothing is heard is given up after twice this time.
+_PING_SECONDS = 10
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_SEQUENCE, _STATUS = "Nats-Sequence", "Status"
+_WRONG_SEQUENCE, _NO_RESPONDERS, _NOT_FOUND = 10071, "503", "404"
+# Content of the file where the service has no credentials: see the unit.
+_NO_CREDENTIALS = "(none)"
+_CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+
+
+class BrokerTrouble(Exception):
+    """The broker cannot be reached, or refuses. ``is_lasting``: only an administrator ends it, so
+    that attempts may be rare. ``is_lost``: the connection is of no more use."""
+
+    def __init__(self, reason: str, *, is_lasting: bool = False, is_lost: bool = False) -> None:
+        super().__init__(reason)
+        self.is_lasting = is_lasting
+        self.is_lost = is_lost
+
+
+class WrongSequence(Exception):
+    """A message was refused because the newest one of its subject is not the expected one.
+    ``sequence`` is that of the newest one, 0: there is none."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"the newest message has the sequence {sequence}")
+        self.sequence = sequence
+
+
+class Access(NamedTuple):
+    """Where the broker is and how to get in. ``url`` is what was configured, for messages;
+    ``credentials`` is the path of a file: see ``--nats-creds``."""
+
+    url: str
+    broker: Broker
+    tls: ssl.SSLContext | None = None
+    credentials: str | None = None
+
+
+class Connection(Protocol):
+    """A connection to a broker."""
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message that the broker takes, with its headers."""
+
+    async def publish(self, subject: str, message: Message) -> int:
+        """Store a message; return its sequence. Raises WrongSequence and BrokerTrouble."""
+
+    async def last(self, subject: str) -> tuple[int, Link | None]:
+        """Return the sequence of the newest message of a subject, 0: there is none, and its header,
+        None: it has none of ours. Raises BrokerTrouble."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+def require_library() -> None:
+    """Check that the library is installed. Raises RuntimeFailure."""
+    try:
+        import nats.aio.client  # noqa: F401
+    except ImportError as error:
+        raise RuntimeFailure(EXTRA) from error
+
+
+async def connect(access: Access, inbox: str, name: str) -> Connection:
+    """Connect. ``inbox`` is the subject below which answers arrive, ``name`` is shown by tools of
+    the broker. Raises BrokerTrouble and ConfigFailure."""
+    from nats.aio.client import Client
+    from nats.errors import Error, SecureConnWantedError
+
+    class EncryptedClient(Client):  # type: ignore[misc]
+        """Sends nothing before the connection is encrypted: the library encrypts it only where the
+        other side says so, which may be an attacker."""
+
+        def _connect_command(self) -> bytes:
+            if not self._server_info.get("tls_required"):
+                raise SecureConnWantedError
+            return bytes(super()._connect_command())
+
+    client = EncryptedClient() if access.broker.is_encrypted else Client()
+    connection = NatsConnection(access, client)
+    try:
+        await connection.open(inbox, name)
+    except (Error, OSError, TimeoutError) as error:
+        await connection.close()
+        raise connection.trouble(error) from error
+    except ValueError as error:  # A file that has no credentials.
+        await connection.close()
+        raise ConfigFailure(f"{access.credentials}: {error}") from error
+    return connection
+
+
+class NatsConnection:
+    """A connection made by nats-py."""
+
+    def __init__(self, access: Access, client: Client) -> None:
+        self._access = access
+        self._client = client
+        self._lost = asyncio.get_running_loop().create_future()
+        self._error: Exception | None = None  # The newest one that the library reported.
+        self._denied = asyncio.Event()
+
+    async def open(self, inbox: str, name: str) -> None:
+        """Connect. Raises exceptions of the library, OSError and ValueError."""
+        access = self._access
+        await self._client.connect(
+            list(access.broker.servers),
+            name=name,
+            error_cb=self._report,
+            closed_cb=self._close,
+            disconnected_cb=self._close,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=OPEN_SECONDS,
+            ping_interval=_PING_SECONDS,
+            max_outstanding_pings=1,
+            inbox_prefix=inbox,
+            tls=access.tls,
+            **_login(access),
+        )
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message that the broker takes, with its headers."""
+        return int(self._client.max_payload)
+
+    async def publish(self, subject: str, message: Message) -> int:
+        """Store a message; return its sequence. Raises WrongSequence and BrokerTrouble."""
+        headers = {HEADER: format_link(message.link), _EXPECTED: str(message.expected)}
+        data, _ = await self._request(subject, message.body, headers, subject)
+        try:
+            answer = json.loads(data)
+            error = answer.get("error")
+            if error is None:
+                return int(answer["seq"])
+            text, code = str(error["description"]), int(error.get("err_code", 0))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BrokerTrouble("the broker's answer is not of JetStream") from error
+        if code == _WRONG_SEQUENCE:
+            number = text.rpartition(":")[2].strip()
+            if number.isdigit():
+                raise WrongSequence(int(number))
+        raise BrokerTrouble(f"the stream refuses messages: {text}", is_lasting=True)
+
+    async def last(self, subject: str) -> tuple[int, Link | None]:
+        """Return the sequence of the newest message of a subject, 0: there is none, and its header,
+        None: it has none of ours. Raises BrokerTrouble."""
+        stream = self._access.broker.stream
+        name = f"$JS.API.DIRECT.GET.{stream}.{subject}"
+        try:
+            _, headers = await self._request(name, b"", {}, subject)
+        except BrokerTrouble as trouble:
+            # Where there is no such stream, a broker may send no answer.
+            if trouble.is_lost and await self._is_alive():
+                raise self._no_stream(subject) from trouble
+            raise
+        if headers.get(_STATUS) == _NOT_FOUND:
+            return 0, None
+        number = headers.get(_SEQUENCE, "")
+        if not number.isdigit():
+            reason = headers.get("Description") or "no sequence"
+            raise BrokerTrouble(f"the broker's answer to {name} is not understood: {reason}")
+        try:
+            return int(number), parse_link(headers.get(HEADER, ""))
+        except InvalidFleetMessage:
+            return int(number), None
+
+    async def _request(
+        self, subject: str, body: bytes, headers: dict[str, str], of: str
+    ) -> tuple[bytes, dict[str, str]]:
+        """Send a request; return the answer. ``of`` is the subject of the host."""
+        from nats.errors import Error, NoRespondersError
+
+        self._denied.clear()
+        asking = asyncio.ensure_future(
+            self._client.request(subject, body, timeout=ACK_SECONDS, headers=headers or None)
+        )
+        denied = asyncio.ensure_future(self._denied.wait())
+        try:
+            await asyncio.wait((asking, denied, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise self.trouble(self._error)
+            answer = asking.result()
+        except NoRespondersError as error:
+            raise self._no_stream(of) from error
+        except (Error, OSError) as error:
+            raise self.trouble(error) from error
+        finally:
+            for task in (asking, denied):
+                task.cancel()
+        return answer.data, dict(answer.headers or {})
+
+    def _no_stream(self, subject: str) -> BrokerTrouble:
+        stream, prefix = self._access.broker.stream, self._access.broker.prefix
+        return BrokerTrouble(
+            f"no stream takes {subject}: there must be a stream {stream} with the subjects "
+            f"{prefix}.> and allow_direct",
+            is_lasting=True,
+        )
+
+    async def _is_alive(self) -> bool:
+        from nats.errors import Error
+
+        if self._lost.done():
+            return False
+        try:
+            await self._client.flush(timeout=ACK_SECONDS)
+        except (Error, OSError, TimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End the connection."""
+        with suppress(Exception):  # Whatever the library raises, the connection is given up.
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._client.close()
+
+    async def _report(self, error: Exception) -> None:
+        self._error = error
+        if "permissions violation" in str(error).lower():
+            self._denied.set()
+
+    async def _close(self) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def trouble(self, error: Exception | None) -> BrokerTrouble:
+        """Return what an exception of the library means."""
+        from nats.errors import NoServersError, SecureConnWantedError
+        from nats.errors import TimeoutError as NoAnswer
+
+        if isinstance(error, NoServersError) and self._error is not None:
+            error = self._error
+        text = str(error).removeprefix("nats: ").strip("'\" ")
+        lowered = text.lower()
+        if "permissions violation" in lowered:
+            return BrokerTrouble(f"the broker does not permit it: {text}", is_lasting=True)
+        if "authorization" in lowered or "authentication" in lowered or "user jwt" in lowered:
+            access = self._access
+            missing = access.credentials is None and access.broker.user is None
+            return BrokerTrouble(
+                "the broker requires credentials; give a file with --nats-creds"
+                if missing
+                else f"the broker refuses the credentials: {text}",
+                is_lasting=True,
+                is_lost=True,
+            )
+        if isinstance(error, SecureConnWantedError):
+            return BrokerTrouble("the broker does not use TLS", is_lasting=True, is_lost=True)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return BrokerTrouble(error.verify_message, is_lasting=True, is_lost=True)
+        if isinstance(error, (NoAnswer, TimeoutError)):
+            return BrokerTrouble("the broker does not answer", is_lost=True)
+        if isinstance(error, OSError):
+            # asyncio replaces the texts of the system by others.
+            number = error.errno or 0
+            text = (os.strerror(number) if number > 0 else error.strerror) or text
+        return BrokerTrouble(text or "connection lost", is_lost=True)
+
+
+def _login(access: Access) -> dict[str, str]:
+    """Return the options of the library that identify the user. Raises ConfigFailure and
+    RuntimeFailure."""
+    path, user = access.credentials, access.broker.user
+    if path is None:
+        return {} if user is None else {"user": user, "password": ""}
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigFailure(f"credentials {path}: {reason}") from error
+    if _CREDENTIALS_MARK in text:
+        try:
+            import nkeys  # noqa: F401
+        except ImportError as error:
+            raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
+        return {"user_credentials": path}
+    secret = text.strip()
+    if secret == _NO_CREDENTIALS:
+        return {}
+    if not secret:
+        raise ConfigFailure(f"credentials {path}: the file is empty")
+    return {"token": secret} if user is None else {"user": user, "password": secret}
