@@ -86,8 +86,10 @@ def _health(relay: Relay) -> Reply:
 
 def _status(link: Link, now: float) -> AgentStatus:
     problem = None
+    # Without its query, which may have what is not for everyone.
+    url = link.url.partition("?")[0]
+    if link.refused:
+        problem = f"{url}: another agent has the same host name {', '.join(link.refused)}"
     if not link.connected:
-        # Without its query, which may have what is not for everyone.
-        url = link.url.partition("?")[0]
         problem = f"{url}: not connected for {now - link.since:.0f} s: {link.reason}"
     return AgentStatus(link.connected, now - link.heard_at, problem)

@@ -3,6 +3,7 @@
 import os
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,10 @@ def test_the_token_for_remote_agents(
     monkeypatch.setenv("SOCKAGENT_TOKEN", "another-token-0123")
     assert client_token(Network(connect=connect)) == "another-token-0123"
     assert client_token(Network(connect=connect, token_file=str(token_file))) == TOKEN
+    # In a relay, the token file is that of the server.
+    relay = Network(connect=connect, listen=LISTEN, token_file=str(token_file))
+    assert client_token(relay) == "another-token-0123"
+    assert client_token(replace(relay, connect_token_file=str(token_file))) == TOKEN
     assert logged == []
 
 
@@ -175,3 +180,8 @@ def test_a_client_trusts_the_given_ca_and_presents_its_certificate(pair: tuple[s
     context = client_tls(network)
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.get_ca_certs()
+    relay = Network(
+        connect=("wss://h",), listen=LISTEN, connect_tls_ca=pair[0], connect_tls_cert=pair[0],
+        connect_tls_key=pair[1],
+    )  # fmt: skip
+    assert client_tls(relay).get_ca_certs() == context.get_ca_certs()

@@ -40,14 +40,16 @@ REPEAT_SECONDS = 600.0
 
 class Link(NamedTuple):
     """The connection to a remote agent: since when (on the monotonic clock) it is, or is not
-    ``connected``, when the last message came, and why it ended. ``hosts`` came over it."""
+    ``connected``, when the last message came, and why it ended. ``hosts`` came over it; ``refused``
+    are those of them that another agent has."""
 
     url: str
     connected: bool
     since: float
     heard_at: float
     reason: str
-    hosts: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Relay:
@@ -81,7 +83,7 @@ class _MirrorReceiver:
         self._refused: set[str] = set()  # Hosts that another agent has.
         self._greeted: set[str] = set()  # Hosts of this connection.
         now = asyncio.get_running_loop().time()
-        self._link = Link(remote.url, False, now, now, "not connected yet", ())
+        self._link = Link(remote.url, False, now, now, "not connected yet")
 
     async def run(self) -> None:
         """Follow the agent until cancelled. What cannot be repaired by another attempt is logged,
@@ -100,7 +102,8 @@ class _MirrorReceiver:
 
     def link(self) -> Link:
         """Return the state of the connection."""
-        return self._link._replace(hosts=tuple(self._mirrors))
+        refused = tuple(sorted(self._refused))
+        return self._link._replace(hosts=tuple(self._mirrors), refused=refused)
 
     @property
     def resume(self) -> Positions:

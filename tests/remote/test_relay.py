@@ -208,6 +208,7 @@ async def test_of_two_agents_with_one_host_name_the_first_is_kept(
             async with asyncio.timeout(HANGS_SECONDS):
                 while not relay.relay.links()[1].connected:  # noqa: ASYNC110 (no event)
                     await asyncio.sleep(0.01)
+            assert relay.relay.links()[1].refused == ("a",)
             assert relay.folds.hosts["a"].epoch == "ea"
     await asyncio.sleep(0.1)
     lines = [line for line in capfd.readouterr().err.splitlines() if "same host name" in line]

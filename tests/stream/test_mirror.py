@@ -285,12 +285,12 @@ def test_numbers_hidden_within_a_poll_are_passed_over() -> None:
     mirrored.agent.poll()
     mirrored.read()
     mirrored.cut()
-    mirrored.agent.poll(ONE, TWO, THREE)
-    _, one, hidden, three = direct(mirrored.agent, resume=[("e1", 0)])
+    mirrored.agent.poll(ONE, TWO, THREE, holding(tcp(4, local_port=4)))
+    _, one, two, hidden, four = direct(mirrored.agent, resume=[("e1", 0)])
     mirrored.chosen = Filter({"port!": [str(hidden["inode"])]})
     mirrored.read()
     chunks = list(iter(mirrored.merged.subscribe(resume=[("e1", 0)]).take, None))
-    assert [record for chunk in chunks for record in records(chunk)][1:] == [one, three]
+    assert [record for chunk in chunks for record in records(chunk)][1:] == [one, two, four]
 
 
 @pytest.mark.parametrize(("since", "resumed"), [(1, False), (2, True), (4, True), (5, False)])
