@@ -148,6 +148,11 @@ class Broker(NamedTuple):
     hosts: tuple[str, ...]
 
     @property
+    def stream(self) -> str:
+        """The name of the stream: the first word of the prefix, in upper case."""
+        return self.prefix.partition(".")[0].upper()
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether the connection uses TLS."""
         return self.servers[0].startswith("tls:")

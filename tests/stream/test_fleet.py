@@ -226,6 +226,11 @@ def test_other_urls_are_refused_with_a_reason(url: str, reason: str) -> None:
         parse_broker(url)
 
 
+def test_the_stream_of_a_prefix() -> None:
+    assert parse_broker("nats://b").stream == "SOCKAGENT"
+    assert parse_broker("nats://b/sockagent-eu.prod").stream == "SOCKAGENT-EU"
+
+
 def test_urls_of_agents_are_not_of_brokers() -> None:
     assert not is_broker_url("ws://b")
     assert not is_broker_url("unix:nats")
