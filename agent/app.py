@@ -91,7 +91,7 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
             return await _follow(config, output, stop)
         if output == "ndjson" and not view.answers and view.read is None:
             remote = bool(config.network.connect)
-            records = _remote_feeds(config, config.checkpoint) if remote else _ndjson(config, scan)
+            records = _remote_feeds(config, output) if remote else _ndjson(config, scan)
             await _print(records, stop)
             return False
         printed = _output(config, output, scan)
@@ -141,12 +141,12 @@ async def _serve_recording(config: Config, path: str, stop: asyncio.Event) -> No
         running.cancel()
 
 
-def _remote_feeds(config: Config, checkpoint: float | None = None) -> AsyncIterator[bytes]:
-    """Return the merged records of the remote agents. Raises ConfigFailure."""
-    from .remote.client import follow_all
-    from .remotes import configured_remotes
+def _remote_feeds(config: Config, output: str) -> AsyncIterator[bytes]:
+    """Return the merged records of the remote agents. Raises ConfigFailure and UsageError."""
+    from .remotes import remote_records
 
-    return follow_all(configured_remotes(config.network, config.filter, checkpoint))
+    # In the event log, repeated snapshots have no line.
+    return remote_records(config, checkpoints=output == "ndjson")
 
 
 async def _ndjson(config: Config, scan: ForkedScan | None) -> AsyncIterator[bytes]:
@@ -184,7 +184,7 @@ def _output(config: Config, output: str, scan: ForkedScan | None) -> Output:
     if config.network.connect:
         from .outputs import RemoteOutput
 
-        return RemoteOutput(_remote_feeds(config), config, output, options)
+        return RemoteOutput(_remote_feeds(config, output), config, output, options)
     from .moments import SnapshotOutput
 
     return SnapshotOutput(_parts(config, scan), host_name(), config, output, options)

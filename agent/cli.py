@@ -152,6 +152,7 @@ def _run(options: dict[str, Any]) -> int:
 def _config(options: dict[str, Any]) -> Config:
     """Return the settings that the options make. Raises UsageError and ConfigFailure."""
     from .config import Config, Network
+    from .fleet_settings import FleetSettings, parse_keep, parse_since
     from .stream.filters import FILTERS, Filter
 
     targets = options.pop("target", ())
@@ -173,9 +174,16 @@ def _config(options: dict[str, Any]) -> Config:
         network["listen"] = map(parse_address, network["listen"])
         if "local_page" not in network:
             network.update(find_credentials(network.keys()))
+    fleet = FleetSettings(
+        since=parse_since(options.pop("since", "now")),
+        record=options.pop("record", None),
+        keep=parse_keep(options.pop("keep", [])),
+    )
     for name in ("listen", "connect", "allow_host", "allow_origin"):
         network[name] = tuple(network.get(name, ()))
-    return Config(filter=Filter(filters), network=Network(**network), view=view, **options)
+    return Config(
+        filter=Filter(filters), network=Network(**network), view=view, fleet=fleet, **options
+    )
 
 
 def _view(options: dict[str, Any], *, has_filter: bool, has_target: bool) -> View:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .address import ListenAddress
 from .errors import UsageError
+from .fleet_settings import FleetSettings
 from .snapshot.plan import SWEEP_SECONDS
 from .snapshot.quota import Limits
 from .stream.filters import Filter
@@ -210,6 +211,14 @@ def _check_seconds(option: str, seconds: float, minimum: float) -> None:
 def _check_url(url: str) -> None:
     if url.startswith("unix:") and len(url) > len("unix:"):
         return
+    from .stream.fleet import is_broker_url, parse_broker
+
+    if is_broker_url(url):
+        try:
+            parse_broker(url)
+        except ValueError as error:
+            raise UsageError("connect", str(error)) from None
+        return
     from urllib.parse import urlsplit
 
     try:
@@ -219,7 +228,9 @@ def _check_url(url: str) -> None:
         is_valid = False
     if not is_valid or parts.fragment:
         raise UsageError(
-            "connect", f"invalid URL {url!r}; expected ws://HOST:PORT, wss://HOST:PORT or unix:PATH"
+            "connect",
+            f"invalid URL {url!r}; expected ws://HOST:PORT, wss://HOST:PORT, unix:PATH "
+            "or nats://HOST:PORT",
         )
     if parts.username is not None:
         raise UsageError(
@@ -294,6 +305,7 @@ class Config:
     filter: Filter = field(default_factory=Filter)
     network: Network = field(default_factory=Network)
     view: View = field(default_factory=View)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
 
     @property
     def limits(self) -> Limits:
@@ -339,6 +351,7 @@ class Config:
         self._check_checkpoint()
         if self.network.publish:
             self._check_publish()
+        self._check_fleet()
         if self.all and self.is_continuous:
             raise UsageError("all", "cannot be combined with --follow or --listen")
 
@@ -373,6 +386,23 @@ class Config:
         # What --all adds to a summary is in the recording.
         settings = (name for name in _READ_SETTINGS if name != "all")
         self._check_nothing_is_read(settings, "--read; a recording shows what it has")
+
+    def _check_fleet(self) -> None:
+        """Check what is asked of a fleet."""
+        fleet, connect = self.fleet, self.network.connect
+        if fleet == FleetSettings():
+            return
+        from .stream.fleet import is_broker_url
+
+        if fleet.since != "now" and not any(map(is_broker_url, connect)):
+            raise UsageError("since", "requires --connect nats://HOST:PORT")
+        if fleet.record is None:
+            return
+        if len(connect) != 1 or not is_broker_url(connect[0]):
+            raise UsageError("record", "requires --connect nats://HOST:PORT, once")
+        view = self.view
+        if self.network.listen or self.follow or view.output or view.quiet:
+            raise UsageError("record", "prints and serves nothing; remove --listen, -f, -o and -q")
 
     def _check_view(self) -> None:
         """Check that what is printed can be printed of a snapshot, a stream or a recording."""

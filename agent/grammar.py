@@ -294,6 +294,18 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--nats-creds", metavar="FILE",
         help="Credentials for the broker: a file that nsc wrote, or the password of the user in "
         "the URL, or a token.")  # fmt: skip
+    add("--since", metavar="TIME",
+        help="Where to begin in a fleet of --connect nats://HOST:PORT: now, with the newest "
+        "snapshot of each host (the default), start, or a time such as 2026-11-28T03:12:04Z.",
+    )  # fmt: skip
+    add("--record", metavar="DIR",
+        help="Record a fleet in a directory, in a file for each hour, and print nothing; a "
+        "later run goes on where this one ends.",
+    )  # fmt: skip
+    add("--keep", action="append", metavar="LIMIT",
+        help="Remove files of the recording that are older than an age such as 14d or 48h, or "
+        "the oldest of them beyond a size such as 50G; may be given for both.",
+    )  # fmt: skip
     add("--token-file", metavar="PATH",
         help="File of tokens, one on each line; a client must send one of them.")  # fmt: skip
     add("--connect-token-file", metavar="PATH",

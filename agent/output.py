@@ -86,9 +86,14 @@ def view_options(config: Config, output: str, environment: Mapping[str, str]) ->
         columns=view.columns,
         sort=view.sort,
         wide=output == "wide",
-        hosts=len(config.network.connect) > 1,
+        hosts=len(config.network.connect) > 1 or _has_fleet(config),
         root_can=view.read is None and not is_privileged(),
     )
+
+
+def _has_fleet(config: Config) -> bool:
+    """Return whether a URL is one of many hosts."""
+    return any(url.startswith(("nats:", "tls:")) for url in config.network.connect)
 
 
 def _has_color(wanted: str, environment: Mapping[str, str], *, on_terminal: bool) -> bool:

@@ -15,8 +15,9 @@ from .publish.http.pages import AgentStatus, Page, Reply, relay_health
 from .publish.stdout import STDOUT, ChunkPublisher
 from .publish.websocket.registry import Registry
 from .remote.client import SILENT_SECONDS
+from .remote.nats.mirrors import FleetMirrors
 from .remote.relay import Link, Relay
-from .remotes import configured_remotes
+from .remotes import configured_fleets, configured_remotes
 from .running import run_publishers, service_of
 from .service.handover import FD_NAME
 from .service.sd_notify import listen_fds
@@ -41,7 +42,12 @@ async def relay(config: Config, output: str, stop: asyncio.Event) -> bool:
         os.close(descriptor)
     merged = MergedFeed()
     # Agents send everything: filters apply to subscribers, and the history is whole.
-    followed = Relay(configured_remotes(config.network, Filter()), merged)
+    fleets = configured_fleets(config, Filter())
+
+    def mirrors(owners: dict[str, str]) -> list[FleetMirrors]:
+        return [FleetMirrors(fleet, merged, owners) for fleet in fleets]
+
+    followed = Relay(configured_remotes(config.network, Filter()), merged, mirrors)
     server = ConfiguredServer(config, merged, passed, partial(_pages, followed))
     publishers: list[Publisher] = [server.server]
     printed = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -110,13 +110,20 @@ class Receiver(Protocol):
         """Note that the connection has ended, or could not be made."""
 
 
-async def follow_all(remotes: Sequence[RemoteAgent]) -> AsyncIterator[bytes]:
-    """Yield the records of these agents in chunks of whole lines. Raises RuntimeFailure."""
+# Puts records until it is cancelled. Raises RuntimeFailure.
+Follower = Callable[[Callable[[bytes], Awaitable[None]]], Coroutine[object, object, NoReturn]]
+
+
+async def follow_all(
+    remotes: Sequence[RemoteAgent], others: Sequence[Follower] = ()
+) -> AsyncIterator[bytes]:
+    """Yield the records of these agents, and of what else puts records, in chunks of whole lines.
+    Raises RuntimeFailure."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
     urls: dict[str, str] = {}
     following = [
         asyncio.create_task(follow(remote, _Queue(remote, chunks, urls))) for remote in remotes
-    ]
+    ] + [asyncio.create_task(other(chunks.put)) for other in others]
     try:
         while True:
             getting = asyncio.ensure_future(chunks.get())

@@ -7,10 +7,11 @@ history of the agent, so that the subscribers of the relay before it can resume.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from websockets.exceptions import WebSocketException
 
@@ -52,13 +53,48 @@ class Link(NamedTuple):
     refused: tuple[str, ...] = ()
 
 
+class Followed(Protocol):
+    """Something remote that is followed."""
+
+    async def run(self) -> None:
+        """Follow it until cancelled."""
+
+    def link(self) -> Link:
+        """Return the state of the connection."""
+
+
+async def keep_following(following: Callable[[], Awaitable[object]]) -> None:
+    """Follow something remote until cancelled. What cannot be repaired by another attempt is
+    logged, and tried again now and then: other agents are served meanwhile."""
+    loop = asyncio.get_running_loop()
+    logged: dict[str, float] = {}
+    while True:
+        try:
+            await following()
+        except RuntimeFailure as error:
+            message = str(error)
+            if loop.time() - logged.get(message, float("-inf")) >= REPEAT_SECONDS:
+                logged = {message: loop.time()}
+                log(f"{message}; trying again every {FINAL_SECONDS:.0f} s")
+        await asyncio.sleep(FINAL_SECONDS)
+
+
 class Relay:
     """Follows remote agents, and keeps a mirror of each host in ``merged``."""
 
-    def __init__(self, remotes: Sequence[RemoteAgent], merged: MergedFeed) -> None:
+    def __init__(
+        self,
+        remotes: Sequence[RemoteAgent],
+        merged: MergedFeed,
+        others: Callable[[dict[str, str]], Sequence[Followed]] = lambda _owners: (),
+    ) -> None:
+        """``others`` returns what else is followed; its argument has the URL of each host name."""
         self.merged = merged
         owners: dict[str, str] = {}
-        self._receivers = [_MirrorReceiver(remote, merged, owners) for remote in remotes]
+        self._receivers: list[Followed] = [
+            _MirrorReceiver(remote, merged, owners) for remote in remotes
+        ]
+        self._receivers += others(owners)
 
     async def run(self) -> None:
         """Follow the agents until cancelled."""
@@ -86,19 +122,8 @@ class _MirrorReceiver:
         self._link = Link(remote.url, False, now, now, "not connected yet")
 
     async def run(self) -> None:
-        """Follow the agent until cancelled. What cannot be repaired by another attempt is logged,
-        and tried again now and then: the other agents are served meanwhile."""
-        loop = asyncio.get_running_loop()
-        logged: dict[str, float] = {}
-        while True:
-            try:
-                await follow(self._remote, self)
-            except RuntimeFailure as error:
-                message = str(error)
-                if loop.time() - logged.get(message, float("-inf")) >= REPEAT_SECONDS:
-                    logged = {message: loop.time()}
-                    log(f"{message}; trying again every {FINAL_SECONDS:.0f} s")
-            await asyncio.sleep(FINAL_SECONDS)
+        """Follow the agent until cancelled."""
+        await keep_following(partial(follow, self._remote, self))
 
     def link(self) -> Link:
         """Return the state of the connection."""

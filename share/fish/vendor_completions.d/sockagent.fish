@@ -70,7 +70,7 @@ function _shtab_sockagent_using
 end
 
 set -g _shtab_sockagent_commands 
-set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --nats-creds --netns --output --path --pid --port --proc --proto --publish --publish-encoding --read --scope --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
+set -g _shtab_sockagent_opts_with_value --addr --allow-host --allow-origin --at --checkpoint --color --columns --comm --connect --connect-tls-ca --connect-tls-cert --connect-tls-key --connect-token-file --container --direction --endpoint --event --events --family --filter-file --help --host --interval --keep --listen --max-clients --max-clients-per-address --max-handshakes --max-user-descriptors --max-user-holdings --max-user-namespaces --name --nats-creds --netns --output --path --pid --port --proc --proto --publish --publish-encoding --read --record --scope --since --socket-mode --sort --source --state --stats --sweep --timeout --tls-ca --tls-cert --tls-key --token-file --unit --user -h -o
 
 complete -c sockagent -e
 complete -c sockagent -f
@@ -109,6 +109,9 @@ complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_add
 complete -c sockagent -n _shtab_sockagent_using -l publish -x -d 'Publish the records at a NATS broker with JetStream, nats://HOST:PORT/PREFIX or tls://HOST:PORT/PREFIX; with --connect, those of the agent there.'
 complete -c sockagent -n _shtab_sockagent_using -l publish-encoding -xka "deflate none" -d 'How messages are compressed (default deflate).'
 complete -c sockagent -n _shtab_sockagent_using -l nats-creds -xka "(_sockagent_files)" -d 'Credentials for the broker: a file that nsc wrote, or the password of the user in the URL, or a token.'
+complete -c sockagent -n _shtab_sockagent_using -l since -x -d 'Where to begin in a fleet of --connect nats://HOST:PORT: now, with the newest snapshot of each host (the default), start, or a time such as 2026-11-28T03:12:04Z.'
+complete -c sockagent -n _shtab_sockagent_using -l record -x -d 'Record a fleet in a directory, in a file for each hour, and print nothing; a later run goes on where this one ends.'
+complete -c sockagent -n _shtab_sockagent_using -l keep -x -d 'Remove files of the recording that are older than an age such as 14d or 48h, or the oldest of them beyond a size such as 50G; may be given for both.'
 complete -c sockagent -n _shtab_sockagent_using -l token-file -xka "(_sockagent_files)" -d 'File of tokens, one on each line; a client must send one of them.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-token-file -xka "(_sockagent_files)" -d 'Send the first token in this file to the agents of --connect; with --listen, where --token-file is for clients.'
 complete -c sockagent -n _shtab_sockagent_using -l connect-tls-cert -xka "(_sockagent_files)" -d 'Certificate to present to the agents of --connect (PEM).'

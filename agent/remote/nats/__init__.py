@@ -1,0 +1,1 @@
+"""Fleets: the streams of many agents, read from a broker."""

@@ -1,0 +1,56 @@
+"""Which hosts of a fleet are silent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# An agent sends a heartbeat every 15 seconds at least.
+SILENT_SECONDS = 45.0
+# Hosts that a sentence names.
+_MAX_NAMED = 5
+
+
+class Inventory:
+    """The hosts of a fleet, and when each was heard, in seconds on one clock."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, float] = {}
+        self._silent: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """The hosts that are silent."""
+        return frozenset(self._silent)
+
+    def hear(self, host: str, at: float) -> bool:
+        """Note a message of a host; return whether the host was silent."""
+        self._heard[host] = at
+        if host in self._silent:
+            self._silent.remove(host)
+            return True
+        return False
+
+    def excuse(self, now: float) -> None:
+        """Begin anew: what could not be heard, because there was no connection, is not silent."""
+        for host in self._heard.keys() - self._silent:
+            self._heard[host] = now
+
+    def fall_silent(self, now: float) -> list[str]:
+        """Return the hosts that are silent since the last call, sorted."""
+        found = [
+            host
+            for host, at in self._heard.items()
+            if now - at > SILENT_SECONDS and host not in self._silent
+        ]
+        self._silent.update(found)
+        return sorted(found)
+
+
+def named(hosts: Sequence[str]) -> str:
+    """Return the names of hosts, as a part of a sentence: at most a few of them."""
+    if len(hosts) <= _MAX_NAMED:
+        return ", ".join(hosts)
+    return f"{', '.join(hosts[:_MAX_NAMED])} and {len(hosts) - _MAX_NAMED} more hosts"

@@ -1,0 +1,129 @@
+"""Records of a message as a consumer passes them on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from time import monotonic
+
+from orjson import OPT_APPEND_NEWLINE, JSONDecodeError, dumps, loads
+
+from ...log import LineLimit
+from ...model import Closed, Opened, Updated
+from ...stream.decoder import Began, Dropped, Present, SnapshotEnd, decode
+from ...stream.encoder import AgentInfo, Encoder
+from ...stream.fields import DecodeError
+from ...stream.filters import EVENTS, Filter
+from ...stream.fleet import Link
+from ...stream.times import timestamp
+from .chain import Action, Verdict
+
+_LOST = b'{"event":"lost",'
+
+
+def lost_line(host: str, time: float, seq: int, first: int, last: int | None) -> bytes:
+    """Return the record of lost changes, before the one after ``seq``."""
+    return dumps(
+        {
+            "event": "lost",
+            "seq": seq,
+            "time": timestamp(time),
+            "host": host,
+            "from": first,
+            "to": last,
+        },
+        option=OPT_APPEND_NEWLINE,
+    )
+
+
+def passed_on(verdict: Verdict, link: Link, host: str, time: float, records: bytes) -> bytes:
+    """Return what a verdict makes of the records of a message, which the broker stored at
+    ``time``."""
+    lost = b""
+    if verdict.lost is not None:
+        first, last = verdict.lost
+        lost = lost_line(host, time, link.through if last is None else last, first, last)
+    match verdict.action:
+        case Action.PASS:
+            return lost + records
+        case Action.PASS_LATER:
+            return lost + _later(records, verdict.after)
+        case Action.PASS_ANEW if lost:
+            return lost + _without_lost(records)
+        case Action.PASS_ANEW:
+            # A snapshot must follow something.
+            return _without_lost(records) or records
+    return lost
+
+
+def _without_lost(records: bytes) -> bytes:
+    """Return the records without ``lost`` at their beginning."""
+    while records.startswith(_LOST):
+        records = records.partition(b"\n")[2]
+    return records
+
+
+def _later(records: bytes, seq: int) -> bytes:
+    """Return the records with a number higher than ``seq``, and those that have none."""
+    lines = records.splitlines(keepends=True)
+    return b"".join(line for line in lines if _seq(line) > seq)
+
+
+def _seq(line: bytes) -> float:
+    try:
+        seq = loads(line)["seq"]
+    except (JSONDecodeError, TypeError, LookupError):
+        return inf
+    return seq if isinstance(seq, int) else inf
+
+
+class LineFilter:
+    """The records of a fleet that pass a filter. ``counts`` has the records so far of the snapshots
+    under way, by host, and may be those of an earlier reader."""
+
+    def __init__(self, chosen: Filter, counts: Mapping[str, int] | None = None) -> None:
+        self.counts = dict(counts or {})
+        self._chosen = chosen
+        self._passes_all = chosen.passes_all and len(chosen.events) == len(EVENTS)
+        self._limit = LineLimit("about records of a fleet")
+
+    def matches_host(self, host: str) -> bool:
+        """Return whether anything of a host is wanted."""
+        return self._chosen.matches_host(host)
+
+    def apply(self, host: str, records: bytes) -> bytes:
+        """Return the records of a message that pass, as a subscriber of the agent gets them."""
+        if self._passes_all:
+            return records
+        chosen = self._chosen.of_host(host)
+        return b"".join(self._apply(chosen, host, line) for line in records.split(b"\n") if line)
+
+    def _apply(self, chosen: Filter, host: str, line: bytes) -> bytes:
+        """Return a record, another one in its place, or nothing."""
+        try:
+            record = decode(line)
+        except DecodeError as error:
+            self._limit.log(f"warning: a record of {host} is left out: {error}", monotonic())
+            return b""
+        has_snapshots = "snapshot" in chosen.events
+        match record.value:
+            case Opened() | Updated() | Closed() as delta:
+                shown = chosen.apply(delta)
+                if shown is None:
+                    return b""
+                if shown is not delta:
+                    encoder = Encoder(AgentInfo(host, None, "", 0.0))
+                    return encoder.delta(shown, record.seq, record.time)
+            case Present(holding):
+                if not has_snapshots or not chosen.matches(holding):
+                    return b""
+                self.counts[host] = self.counts.get(host, 0) + 1
+            case SnapshotEnd():
+                count = self.counts.pop(host, 0)
+                if not has_snapshots:
+                    return b""
+                encoder = Encoder(AgentInfo(host, None, "", 0.0))
+                return encoder.snapshot_end(record.seq, record.time, count)
+            case Began() | Dropped():
+                self.counts.pop(host, None)
+        return line + b"\n"

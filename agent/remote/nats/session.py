@@ -1,0 +1,324 @@
+"""A connection to a broker: requests to its JetStream, and messages of a stream, in order.
+
+The connection is not repaired: whatever goes wrong ends it, and the caller makes another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from orjson import JSONDecodeError, dumps, loads
+
+from ...errors import RuntimeFailure
+from ...stream.fleet import HEADER, Broker
+
+if TYPE_CHECKING:
+    from ...stream.fields import Json
+
+T = TypeVar("T")
+
+OPEN_SECONDS = 5.0
+REQUEST_SECONDS = 5.0
+# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB.
+BATCH = 64
+# A request for messages ends after so many seconds without one; the broker sends a sign of life in
+# between, and without several of them the connection is given up.
+_EXPIRE_SECONDS = 30
+_HEARTBEAT_SECONDS = 5
+_SILENT_SECONDS = 15.0
+# How often the reader of an idle stream gets its turn.
+TICK_SECONDS = 1.0
+# The broker forgets a consumer whose reader has left.
+_INACTIVE_SECONDS = 60
+_NANOSECONDS = 1_000_000_000
+# Codes of errors that another attempt would not change: no such stream, and no JetStream.
+_FINAL_CODES = frozenset({10059, 10076, 10039})
+# Statuses of a request for messages that has ended, so that another one is due.
+_ENDED = frozenset({"404", "408"})
+_INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
+
+
+class SessionError(Exception):
+    """A connection that failed; the message is a clause that says why. ``is_final``: another
+    attempt would fail in the same way."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
+
+
+class StreamMessage(NamedTuple):
+    """A message of a stream. ``time`` is when the broker stored it, in seconds since the Unix
+    epoch; ``pending`` messages follow. ``link`` is the value of its header."""
+
+    subject: str
+    sequence: int
+    time: float
+    pending: int
+    link: str
+    body: bytes
+
+
+class StreamInfo(NamedTuple):
+    """The state of a stream: its oldest and newest sequences, and its subjects."""
+
+    first: int
+    last: int
+    subjects: tuple[str, ...]
+
+
+class _Message(Protocol):
+    """A message of the client library."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: Mapping[str, str] | None
+
+
+class _Subscription(Protocol):
+    """A subscription of the client library."""
+
+    async def unsubscribe(self) -> None: ...
+
+
+class _Client(Protocol):
+    """What is used of the client library."""
+
+    async def request(self, subject: str, payload: bytes, timeout: float) -> _Message: ...  # noqa: ASYNC109
+
+    async def publish(self, subject: str, payload: bytes, reply: str) -> None: ...
+
+    async def subscribe(
+        self, subject: str, *, cb: Callable[[_Message], Awaitable[None]]
+    ) -> _Subscription: ...
+
+    def new_inbox(self) -> str: ...
+
+    async def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def open_session(
+    broker: Broker, creds: str | None, tls: ssl.SSLContext | None
+) -> AsyncIterator[Session]:
+    """Connect to a broker. Raises SessionError, and RuntimeFailure without the client library."""
+    try:
+        import nats.errors
+        from nats.aio.client import Client
+    except ModuleNotFoundError as error:
+        raise RuntimeFailure(_INSTALL) from error
+    client = Client()
+    closed = asyncio.Event()
+    problems: list[str] = []
+
+    async def close() -> None:
+        closed.set()
+
+    async def note(error: Exception) -> None:
+        problems.append(str(error) or type(error).__name__)
+
+    options: dict[str, Any] = {"user": broker.user} if broker.user else {}
+    if creds is not None:
+        options["user_credentials"] = creds
+    if tls is not None:
+        options["tls"] = tls
+    try:
+        async with asyncio.timeout(OPEN_SECONDS):
+            await client.connect(
+                servers=list(broker.servers),
+                name="sockagent",
+                allow_reconnect=False,
+                connect_timeout=int(OPEN_SECONDS),
+                closed_cb=close,
+                error_cb=note,
+                **options,
+            )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise _explained(error, problems) from error
+    try:
+        yield Session(client, broker.stream, closed, nats.errors.Error)
+    finally:
+        try:
+            async with asyncio.timeout(1.0):
+                await client.close()
+        except (OSError, TimeoutError, nats.errors.Error):
+            pass  # It is lost already.
+
+
+def _explained(error: Exception, problems: list[str]) -> SessionError:
+    """Return why a connection could not be made."""
+    reason = problems[-1] if problems else str(error) or type(error).__name__
+    is_final = "authorization" in reason.lower() or isinstance(error, ssl.SSLCertVerificationError)
+    if isinstance(error, TimeoutError) and not problems:
+        reason = "no response"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return SessionError(reason.removeprefix("nats: "), is_final=is_final)
+
+
+class Session:
+    """An open connection to a broker, and the stream of a fleet in it."""
+
+    def __init__(
+        self, client: _Client, stream: str, closed: asyncio.Event, errors: type[Exception]
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._closed = closed
+        self._errors = errors
+
+    async def info(self) -> StreamInfo:
+        """Return the state of the stream. Raises SessionError."""
+        found = await self._request(f"STREAM.INFO.{self._stream}", {})
+        try:
+            state = found["state"]
+            subjects = tuple(map(str, found["config"]["subjects"]))
+            return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
+        except (LookupError, TypeError, ValueError) as error:
+            raise SessionError("invalid response of the broker") from error
+
+    async def messages(
+        self, start: Mapping[str, object], subject: str | None = None
+    ) -> AsyncIterator[StreamMessage | None]:
+        """Yield the messages from a point on, in order, and None each second without one.
+        ``start`` are settings of a consumer; ``subject``: only messages with it. Raises
+        SessionError, also where a message is missing."""
+        name = f"sockagent-{os.urandom(8).hex()}"
+        config: dict[str, object] = {
+            "name": name,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _INACTIVE_SECONDS * _NANOSECONDS,
+            **start,
+        }
+        api = f"CONSUMER.CREATE.{self._stream}.{name}"
+        if subject is not None:
+            config["filter_subject"] = subject
+            api += f".{subject}"
+        queue = _Queue()
+        inbox = self._client.new_inbox()
+        subscription = await self._guarded(self._client.subscribe(inbox, cb=queue.put))
+        try:
+            await self._request(api, {"stream_name": self._stream, "config": config})
+            async for message in self._pull(name, inbox, queue):
+                yield message
+        finally:
+            if not self._closed.is_set():
+                await self._guarded(subscription.unsubscribe())
+                await self._guarded(
+                    self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"", "")
+                )
+
+    async def _pull(
+        self, name: str, inbox: str, queue: _Queue
+    ) -> AsyncIterator[StreamMessage | None]:
+        request = dumps({
+            "batch": BATCH,
+            "expires": _EXPIRE_SECONDS * _NANOSECONDS,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS,
+        })  # fmt: skip
+        api = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
+        clock = asyncio.get_running_loop().time
+        remaining = expected = 0
+        heard_at = clock()
+        while True:
+            if remaining == 0:
+                await self._guarded(self._client.publish(api, request, inbox))
+                remaining = BATCH
+            if not queue.messages:
+                await queue.wait(TICK_SECONDS)
+            if not queue.messages:
+                if self._closed.is_set():
+                    raise SessionError("connection lost")
+                if clock() - heard_at > _SILENT_SECONDS:
+                    raise SessionError("no response")
+                yield None
+                continue
+            heard_at = clock()
+            message = queue.messages.popleft()
+            status = (message.headers or {}).get("Status")
+            if status is not None:
+                if status in _ENDED:
+                    remaining = 0
+                elif status != "100":
+                    reason = (message.headers or {}).get("Description", status)
+                    raise SessionError(f"the broker ended the reading: {reason}")
+                continue
+            remaining -= 1
+            expected += 1
+            number, found = _parse(message)
+            if number != expected:
+                raise SessionError("messages are missing")
+            yield found
+
+    async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
+        """Return the response to a request. Raises SessionError."""
+        reply = await self._guarded(
+            self._client.request(f"$JS.API.{api}", dumps(payload), timeout=REQUEST_SECONDS)
+        )
+        try:
+            response = loads(reply.data)
+            error = response.get("error")
+        except (JSONDecodeError, AttributeError) as problem:
+            raise SessionError("invalid response of the broker") from problem
+        if error:
+            code, text = error.get("err_code"), error.get("description")
+            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES)
+        return dict(response)
+
+    async def _guarded(self, awaitable: Awaitable[T]) -> T:
+        """Await a call of the library. Raises SessionError."""
+        try:
+            return await awaitable
+        except (OSError, TimeoutError, self._errors) as error:
+            if self._closed.is_set():
+                raise SessionError("connection lost") from error
+            reason = str(error).removeprefix("nats: ") or "no response"
+            raise SessionError(reason) from error
+
+
+class _Queue:
+    """Messages that wait for the reader: at most as many as it asked for."""
+
+    def __init__(self) -> None:
+        self.messages: deque[_Message] = deque()
+        self._changed = asyncio.Event()
+
+    async def put(self, message: _Message) -> None:
+        """Add a message."""
+        self.messages.append(message)
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a message, at most so many seconds."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+
+def _parse(message: _Message) -> tuple[int, StreamMessage]:
+    """Return the number of a message among those of its consumer, and the message. Raises
+    SessionError."""
+    # $JS.ACK[.DOMAIN.ACCOUNT].STREAM.CONSUMER.DELIVERED.SEQUENCE.NUMBER.TIME.PENDING[.TOKEN]
+    tokens = message.reply.split(".")
+    numbers = tokens[5:9] if len(tokens) == 9 else tokens[7:11]
+    try:
+        sequence, number, time, pending = map(int, numbers)
+    except ValueError as error:
+        raise SessionError("a message without metadata") from error
+    link = (message.headers or {}).get(HEADER, "")
+    return number, StreamMessage(
+        message.subject, sequence, time / _NANOSECONDS, pending, link, message.data
+    )

@@ -1,0 +1,31 @@
+"""Which hosts are silent."""
+
+from __future__ import annotations
+
+from agent.remote.nats.inventory import SILENT_SECONDS, Inventory, named
+
+
+def test_a_host_is_silent_once_until_it_sends_again() -> None:
+    inventory = Inventory()
+    assert not inventory.hear("a", 0.0)
+    assert not inventory.hear("b", 10.0)
+    assert inventory.fall_silent(SILENT_SECONDS) == []
+    assert inventory.fall_silent(SILENT_SECONDS + 1) == ["a"]
+    assert inventory.fall_silent(SILENT_SECONDS + 2) == []
+    assert inventory.silent == {"a"}
+    assert inventory.hear("a", 60.0)
+    assert not inventory.silent
+
+
+def test_hosts_are_not_silent_where_they_could_not_be_heard() -> None:
+    inventory = Inventory()
+    inventory.hear("a", 0.0)
+    inventory.excuse(100.0)
+    assert inventory.fall_silent(100.0 + SILENT_SECONDS) == []
+    assert inventory.fall_silent(101.0 + SILENT_SECONDS) == ["a"]
+    assert len(inventory) == 1
+
+
+def test_few_hosts_are_named() -> None:
+    assert named(["a", "b"]) == "a, b"
+    assert named([str(one) for one in range(8)]) == "0, 1, 2, 3, 4 and 3 more hosts"

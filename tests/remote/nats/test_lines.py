@@ -1,0 +1,82 @@
+"""Records as a consumer passes them on."""
+
+from __future__ import annotations
+
+from agent.remote.nats.chain import Action, Missing, Verdict
+from agent.remote.nats.lines import LineFilter, lost_line, passed_on
+from agent.stream.filters import Filter
+from agent.stream.fleet import Link
+from tests.feeding import ONE, THREE, TWO, events, seqs
+from tests.make import Record, records
+from tests.relaying import Agent
+
+LINK = Link("e", 4, 6, "r.1", 1, begins=False, whole=True, id="r.2")
+
+
+def moved(agent: Agent) -> None:
+    """Publish a poll in which ONE changes its state, which filters by state show otherwise."""
+    agent.poll(ONE._replace(socket=ONE.socket._replace(state="ESTABLISHED")), TWO)
+
+
+def both(**chosen: list[str]) -> tuple[list[Record], list[Record]]:
+    """Return what a filter lets through, as an agent applies it, and as a consumer does."""
+    agent = Agent("a", "e")
+    agent.poll(ONE, TWO)
+    wanted = Filter(chosen)
+    local, whole = agent.feed.subscribe(wanted), agent.feed.subscribe()
+    filtered = LineFilter(wanted)
+    found: tuple[list[Record], list[Record]] = ([], [])
+
+    def take() -> None:
+        while (chunk := local.take()) is not None:
+            found[0].extend(records(chunk) if chunk else [])
+        while (chunk := whole.take()) is not None:
+            passed = filtered.apply("a", chunk)
+            found[1].extend(records(passed) if passed else [])
+
+    take()
+    moved(agent)
+    agent.poll(ONE, TWO, THREE)
+    take()
+    return found
+
+
+def test_the_filter_gives_what_that_of_the_agent_gives() -> None:
+    for chosen in (
+        {"port": ["1"]}, {"state": ["LISTEN"]}, {"state": ["ESTABLISHED"]},
+        {"event": ["open", "close"], "port": ["3"]}, {"event": ["snapshot"]}, {"host": ["a"]},
+    ):  # fmt: skip
+        local, passed = both(**chosen)
+        for record in (*local, *passed):  # How long it was open is not known behind a broker.
+            if record.get("reason") == "filtered":
+                record["duration_ms"] = None
+        assert passed == local, chosen
+        assert local
+
+
+def test_what_is_no_record_is_left_out_by_a_filter() -> None:
+    assert LineFilter(Filter({"port": ["1"]})).apply("a", b'{"event":"open"}\n') == b""
+    assert LineFilter(Filter()).apply("a", b'{"event":"open"}\n') == b'{"event":"open"}\n'
+
+
+def test_records_that_were_passed_on_are_left_out() -> None:
+    lines = b'{"event":"open","seq":5}\n{"event":"new"}\n{"event":"open","seq":6}\n'
+    verdict = Verdict(Action.PASS_LATER, 5)
+    assert passed_on(verdict, LINK, "a", 0.0, lines) == lines.partition(b"\n")[2]
+
+
+def test_a_loss_replaces_the_one_of_the_publisher() -> None:
+    lines = lost_line("a", 0.0, 6, 3, 6) + b'{"event":"hello","seq":6}\n'
+    verdict = Verdict(Action.PASS_ANEW, lost=Missing(1, 6))
+    found = records(passed_on(verdict, LINK, "a", 0.0, lines))
+    assert events(found) == ["lost", "hello"]
+    assert (found[0]["from"], found[0]["to"], found[0]["seq"]) == (1, 6, 6)
+    ended = Verdict(Action.DROP, lost=Missing(1, None))
+    assert seqs(records(passed_on(ended, LINK, "a", 0.0, lines))) == [6]
+    assert events(records(passed_on(Verdict(Action.PASS_ANEW), LINK, "a", 0.0, lines))) == ["hello"]
+
+
+def test_a_snapshot_follows_something() -> None:
+    lost = lost_line("a", 0.0, 6, 3, 6)
+    assert passed_on(Verdict(Action.PASS_ANEW), LINK, "a", 0.0, lost) == lost
+    assert passed_on(Verdict(Action.DROP), LINK, "a", 0.0, lost) == b""
