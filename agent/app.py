@@ -77,6 +77,11 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
         if is_local_page and view.read is not None:
             await _serve_recording(config, view.read, stop)
             return False
+        if config.fleet.record is not None:
+            from .record import record
+
+            await _until(stop, record(config))
+            return False
         output = choose_format(config, os.environ, is_terminal=is_terminal())
         if config.network.connect and config.network.listen:
             from .relaying import relay

@@ -79,7 +79,9 @@ class _Message(Protocol):
     subject: str
     reply: str
     data: bytes
-    headers: Mapping[str, str] | None
+
+    @property
+    def headers(self) -> Mapping[str, str] | None: ...
 
 
 class _Subscription(Protocol):
@@ -96,7 +98,7 @@ class _Client(Protocol):
     async def publish(self, subject: str, payload: bytes, reply: str) -> None: ...
 
     async def subscribe(
-        self, subject: str, *, cb: Callable[[_Message], Awaitable[None]]
+        self, subject: str, *, cb: Callable[[Any], Awaitable[None]]
     ) -> _Subscription: ...
 
     def new_inbox(self) -> str: ...

@@ -1,0 +1,247 @@
+"""Recordings of a fleet: files of records by the hour, each record once, whatever is killed.
+
+The position file says up to where the files belong to what was read of the fleet. What is behind it
+is cut off at the start, and read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from itertools import groupby
+from operator import itemgetter
+
+from orjson import JSONDecodeError, dumps, loads
+
+from .config import Config
+from .errors import RuntimeFailure
+from .fleet_settings import Keep
+from .remote.nats.chain import HostPosition
+from .remote.nats.consumer import FleetConsumer, FleetPosition, Part
+from .remotes import configured_fleets
+
+_POSITION, _NEW_POSITION = "position.json", "position.json.new"
+_FILE = re.compile(r"\d{4}-\d\d-\d\dT\d\dZ\.ndjson", re.ASCII)
+# Seconds between two positions on disk: what is read again after a kill.
+SAVE_SECONDS = 1.0
+# Records that wait for the disk.
+_MAX_BUFFER_BYTES = 1024 * 1024
+_GOES_ON = "the recording ends here, and goes on when it is started again"
+
+
+def file_name(at: float) -> str:
+    """Return the name of the file for records of a time, in seconds since the Unix epoch."""
+    return time.strftime("%Y-%m-%dT%HZ.ndjson", time.gmtime(at))
+
+
+class RecordingDirectory:
+    """The files of a recording. Methods raise RuntimeFailure.
+
+    ``position`` is what the files contain, None where there are none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.position: FleetPosition | None = None
+        self._path = path
+        self._name, self._offset = "", 0
+        self._file: int | None = None
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            flock(self._directory, LOCK_EX | LOCK_NB)
+            self._open()
+        except BlockingIOError as error:
+            raise RuntimeFailure(f"{path}: another process records there") from error
+        except OSError as error:
+            raise RuntimeFailure(f"{path}: {error.strerror}") from error
+
+    def _open(self) -> None:
+        """Read the position, and cut off what is behind it."""
+        names = self._names()
+        try:
+            with open(self._in_directory(_POSITION, os.O_RDONLY), "rb") as file:
+                self._load(file.read())
+        except FileNotFoundError:
+            if names:
+                raise RuntimeFailure(
+                    f"{self._path}: there are recordings without {_POSITION}; "
+                    "use an empty directory"
+                ) from None
+            self.save(None)  # So that what is written before the first position is cut off.
+        for name in names:
+            if name > self._name:
+                os.unlink(name, dir_fd=self._directory)
+        if self._name:
+            self._file = self._in_directory(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            if os.fstat(self._file).st_size < self._offset:
+                raise RuntimeFailure(f"{self._path}/{self._name}: shorter than {_POSITION} says")
+            os.ftruncate(self._file, self._offset)
+
+    def _load(self, content: bytes) -> None:
+        try:
+            saved = loads(content)
+            hosts = {}
+            for subject, (epoch, through, last, in_step, whole, ended) in saved["hosts"].items():
+                ends = tuple((str(one), int(seq)) for one, seq in ended)
+                hosts[str(subject)] = HostPosition(
+                    str(epoch), int(through), str(last), bool(in_step), bool(whole), ends
+                )
+            counts = {str(host): int(count) for host, count in saved["counts"].items()}
+            if saved["sequence"] is not None:
+                self.position = FleetPosition(int(saved["sequence"]), hosts, counts)
+            self._name, self._offset = str(saved["file"]), int(saved["offset"])
+        except (JSONDecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise RuntimeFailure(f"{self._path}/{_POSITION}: not a position") from error
+        if self._name and not _FILE.fullmatch(self._name):
+            raise RuntimeFailure(f"{self._path}/{_POSITION}: not a position")
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in os.listdir(self._directory) if _FILE.fullmatch(name))
+
+    def _in_directory(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self._directory)
+
+    def write(self, parts: list[tuple[str, bytes]]) -> None:
+        """Append records, each with the name of their file."""
+        for wanted, of_file in groupby(parts, itemgetter(0)):
+            name = max(wanted, self._name)  # The clock of the broker may be set back.
+            try:
+                if name != self._name or self._file is None:
+                    self._close_file()
+                    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                    self._file = self._in_directory(name, flags)
+                    self._name, self._offset = name, 0
+                rest = memoryview(b"".join(records for _, records in of_file))
+                while rest:
+                    written = os.write(self._file, rest)
+                    self._offset += written
+                    rest = rest[written:]
+            except OSError as error:
+                raise self._failure(name, error) from error
+
+    def save(self, position: FleetPosition | None) -> None:
+        """Store the position that the files have reached, None: they have no records."""
+        hosts = position.hosts.items() if position else ()
+        content = dumps({
+            "sequence": position.sequence if position else None,
+            "file": self._name,
+            "offset": self._offset,
+            "counts": position.counts if position else {},
+            "hosts": {subject: list(host) for subject, host in hosts},
+        })  # fmt: skip
+        try:
+            if self._file is not None:
+                os.fdatasync(self._file)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with open(self._in_directory(_NEW_POSITION, flags), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            directory = self._directory
+            os.rename(_NEW_POSITION, _POSITION, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            raise self._failure(_POSITION, error) from error
+
+    def remove_old(self, keep: Keep, now: float) -> None:
+        """Remove the files beyond the limits, but not the newest one."""
+        try:
+            names = [name for name in self._names() if name < self._name]
+            sizes = [os.stat(name, dir_fd=self._directory).st_size for name in names]
+            size = sum(sizes) + self._offset
+            oldest = "" if keep.seconds is None else file_name(now - keep.seconds)
+            for name, of_file in zip(names, sizes, strict=True):
+                if name >= oldest and (keep.size is None or size <= keep.size):
+                    break
+                os.unlink(name, dir_fd=self._directory)
+                size -= of_file
+        except OSError as error:
+            raise self._failure("", error) from error
+
+    def _failure(self, name: str, error: OSError) -> RuntimeFailure:
+        return RuntimeFailure(f"{os.path.join(self._path, name)}: {error.strerror}; {_GOES_ON}")
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            os.fdatasync(self._file)
+            os.close(self._file)
+            self._file = None
+
+    def close(self) -> None:
+        """Close the files; another process may record here."""
+        with suppress(OSError):
+            self._close_file()
+        os.close(self._directory)
+
+
+class Recorder:
+    """Records what a consumer reads."""
+
+    def __init__(self, directory: RecordingDirectory, keep: Keep) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._parts: list[tuple[str, bytes]] = []
+        self._size = 0
+        self._writing = asyncio.Lock()
+        self._consumer: FleetConsumer | None = None
+
+    async def run(self, consumer: FleetConsumer) -> None:
+        """Record until cancelled; then write what was read. Raises RuntimeFailure."""
+        self._consumer = consumer
+        reading = asyncio.create_task(consumer.run())
+        try:
+            while True:
+                done, _ = await asyncio.wait((reading,), timeout=SAVE_SECONDS)
+                await self._save()
+                if done:
+                    reading.result()
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError, RuntimeFailure):
+                await reading
+            await self._save()
+
+    async def receive(self, part: Part) -> None:
+        """Take records; wait for the disk where there are many."""
+        self._parts.append((file_name(part.time), part.records))
+        self._size += len(part.records)
+        if self._size >= _MAX_BUFFER_BYTES:
+            await self._save()
+
+    async def _save(self) -> None:
+        """Write what was read, and its position."""
+        async with self._writing:
+            position = self._consumer.position if self._consumer else None
+            if position is None:  # Files without a position could not be gone on with.
+                return
+            # Taken together with the position, so that the files have what it says.
+            parts, self._parts, self._size = self._parts, [], 0
+            await asyncio.to_thread(self._store, parts, position)
+
+    def _store(self, parts: list[tuple[str, bytes]], position: FleetPosition) -> None:
+        self._directory.write(parts)
+        self._directory.save(position)
+        self._directory.remove_old(self._keep, time.time())
+
+    def connect(self) -> None:
+        """Do nothing."""
+
+    def disconnect(self, reason: str) -> None:
+        """Do nothing: the next connection goes on."""
+
+    def set_silent(self, host: str, *, silent: bool) -> None:
+        """Do nothing: the consumer logs it."""
+
+
+async def record(config: Config) -> None:
+    """Record the configured fleet until cancelled. Raises RuntimeFailure and ConfigFailure."""
+    fleet = configured_fleets(config, config.filter)[0]
+    directory = RecordingDirectory(config.fleet.record or "")
+    try:
+        recorder = Recorder(directory, config.fleet.keep)
+        await recorder.run(FleetConsumer(fleet, recorder, directory.position))
+    finally:
+        directory.close()

@@ -1,0 +1,149 @@
+"""Recordings of a fleet: the files, and recorders that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.errors import RuntimeFailure
+from agent.fleet_settings import EVERYTHING, Keep
+from agent.record import RecordingDirectory, file_name
+from agent.remote.nats.chain import HostPosition
+from agent.remote.nats.consumer import FleetPosition
+
+from .broker import Connection, broker, needs_broker
+from .feeding import ONE, THREE, TWO
+from .fleet import Log, Publisher
+from .relaying import Agent
+
+HOST = HostPosition("e", 3, "r.1", in_step=True, whole=False, ended=(("d", 9),))
+POSITION = FleetPosition(7, {"sockagent.a": HOST}, {"a": 2})
+FIRST, SECOND = file_name(0.0), file_name(3600.0)
+
+
+def content(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(path.glob("*.ndjson")))
+
+
+def test_a_recording_goes_on_at_its_position(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n"), (FIRST, b"2\n")])
+    directory.save(POSITION)
+    directory.write([(FIRST, b"3\n"), (SECOND, b"4\n")])
+    directory.close()
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position == POSITION
+    assert content(tmp_path) == b"1\n2\n"
+    again.write([(SECOND, b"3\n"), (FIRST, b"4\n")])  # The clock was set back.
+    again.close()
+    assert (tmp_path / SECOND).read_bytes() == b"3\n4\n"
+
+
+def test_what_precedes_the_first_position_is_cut_off(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n")])
+    directory.close()
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position is None
+    assert content(tmp_path) == b""
+    again.close()
+
+
+def test_a_directory_has_one_recorder(tmp_path: Path) -> None:
+    first = RecordingDirectory(str(tmp_path))
+    with pytest.raises(RuntimeFailure, match="another process records there"):
+        RecordingDirectory(str(tmp_path))
+    first.close()
+    RecordingDirectory(str(tmp_path)).close()
+
+
+def test_files_without_a_position_are_not_touched(tmp_path: Path) -> None:
+    (tmp_path / FIRST).write_bytes(b"1\n")
+    with pytest.raises(RuntimeFailure, match="use an empty directory"):
+        RecordingDirectory(str(tmp_path))
+    assert content(tmp_path) == b"1\n"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sequence":1}', '{"sequence":1,"hosts":3}'])
+def test_a_damaged_position_is_reported(tmp_path: Path, text: str) -> None:
+    (tmp_path / "position.json").write_text(text)
+    with pytest.raises(RuntimeFailure, match="not a position"):
+        RecordingDirectory(str(tmp_path))
+
+
+def test_a_removed_directory_is_reported(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path / "new"))
+    shutil.rmtree(tmp_path / "new")
+    with pytest.raises(RuntimeFailure, match="No such file or directory; the recording ends"):
+        directory.save(POSITION)
+    directory.close()
+
+
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+
+    def write(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(RuntimeFailure, match="No space left on device; the recording ends"):
+            directory.write([(FIRST, b"1\n")])
+    directory.close()
+
+
+def test_old_files_are_removed_by_age_and_by_size(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(file_name(3600.0 * hour), b"1234\n") for hour in range(5)])
+    directory.remove_old(EVERYTHING, 1e9)
+    assert len(list(tmp_path.glob("*.ndjson"))) == 5
+    directory.remove_old(Keep(seconds=3600 * 3), 3600.0 * 4)
+    assert len(list(tmp_path.glob("*.ndjson"))) == 4
+    directory.remove_old(Keep(size=10), 0.0)
+    assert len(list(tmp_path.glob("*.ndjson"))) == 2
+    directory.remove_old(Keep(seconds=1, size=1), 1e9)  # The newest one stays.
+    assert [file.name for file in tmp_path.glob("*.ndjson")] == [file_name(3600.0 * 4)]
+    directory.close()
+
+
+@needs_broker
+async def test_recorders_that_are_killed_write_each_record_once(tmp_path: Path) -> None:
+    log, agent = Log(), Agent("a", "e")
+    agent.poll(ONE)
+    publisher = Publisher(log, 1)
+    publisher.connect(agent)
+    publisher.publish()
+    path, stored = tmp_path / "records", 0
+    with broker(tmp_path) as server:
+        command = [
+            sys.executable, "-m", "agent", "--connect", server.url, "--since", "start",
+            "--record", str(path),
+        ]  # fmt: skip
+        async with Connection(server.url) as connection:
+            await connection.make_stream()
+            for kill in range(6):
+                recorder = await asyncio.create_subprocess_exec(*command)
+                for step in range(30):
+                    agent.poll(*((TWO, THREE) if (kill + step) % 2 else (ONE,)))
+                    publisher.publish()
+                    for message in log.messages[stored:]:
+                        await connection.put(message.host, message.link, message.records)
+                    stored = len(log.messages)
+                    await asyncio.sleep(0.02 + 0.02 * (kill % 3))
+                recorder.send_signal(signal.SIGKILL)
+                await recorder.wait()
+            recorder = await asyncio.create_subprocess_exec(*command)
+            expected = b"".join(message.records for message in log.messages)
+            async with asyncio.timeout(15):
+                while len(content(path)) < len(expected):  # noqa: ASYNC110 (another process)
+                    await asyncio.sleep(0.05)
+            recorder.terminate()
+            assert await recorder.wait() == 0
+    assert content(path) == expected
