@@ -69,7 +69,7 @@ class Tab:
         self.call = self._session.call
         self.take_events = self._session.take_events
         self.close = self._session.close
-        for domain in ("Page", "Runtime", "Log", "Network", "DOM", "Accessibility"):
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self.call(f"{domain}.enable")
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
         self.call("Runtime.addBinding", name="reportViolation", executionContextName=_WORLD)
