@@ -3,7 +3,7 @@
 import { MapModel } from "./map.js";
 import { makeBox, makeLine, writeBox, writeLine } from "./mapdraw.js";
 import { layOut, neighbour } from "./maplayout.js";
-import { Graph } from "./graph.js";
+import { Graph, Unmatched } from "./graph.js";
 import { element, setText } from "./lines.js";
 import { MapList } from "./maplist.js";
 import { arrow, legend, svg } from "./mapparts.js";
@@ -27,6 +27,7 @@ export class MapView {
   element = element("section", "map-view");
   #onFilter;
   #model = new MapModel();
+  #unmatched = new Unmatched();
   #throttle = new Throttle(INTERVAL, () => this.#update());
   #scroll = element("div", "map-scroll");
   #canvas = element("div", "map-canvas");
@@ -125,11 +126,12 @@ export class MapView {
     }
     const rows = [...state.rows.values()];
     this.#size = rows.length;
-    const graph = new Graph(peers ?? new Peers(rows), this.#options.unix);
+    const now = performance.now();
+    const graph = new Graph(peers ?? new Peers(rows), this.#options.unix, this.#unmatched, now);
     await inSlices(rows, (row) => graph.take(row));
     await inSlices(graph.sockets(), (row) => graph.add(row));
     await nextTask();
-    this.#picture = this.#model.update(graph.nodes(), performance.now(), this.#options.all);
+    this.#picture = this.#model.update(graph.nodes(), now, this.#options.all);
     const { processes, edges } = this.#picture;
     const total = edges.reduce((sum, edge) => sum + edge.count, 0);
     setText(this.#summary, `${counted(total, "connection")} of ${counted(processes, "process")}`);
