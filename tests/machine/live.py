@@ -23,10 +23,14 @@ class Agent:
         listen: str = "127.0.0.1:0",
         command: Sequence[str] = COMMAND,
         stdout: int = subprocess.DEVNULL,
+        interval: float | None = 0.1,
     ) -> None:
+        """``interval``: None of a relay, which does not poll."""
         self._stdout = stdout
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed at exit)
-        self._arguments = (*command, "--listen", listen, "--interval", "0.1", *arguments)
+        self._arguments = (*command, "--listen", listen, *arguments)
+        if interval is not None:
+            self._arguments += ("--interval", str(interval))
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -194,11 +194,12 @@ class Connected:
         self.rows: State = {}
         self.events: list[str] = []
         self.problems: list[str] = []
-        self._arriving: State | None = None
+        self._arriving: dict[str, State] = {}  # Snapshots that have not ended, by host.
         self._lock = threading.Lock()
+        url = address if address.startswith("unix:") else f"ws://{address}"
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed at exit)
         self.process = subprocess.Popen(
-            (*COMMAND, "--connect", f"ws://{address}", *arguments),
+            (*COMMAND, "--connect", url, *arguments),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -235,16 +236,15 @@ class Connected:
                 self.events.append(record["event"])
 
     def _apply(self, record: Record) -> None:
-        event = record["event"]
+        event, host = record["event"], record["host"]
         if event == "lost" or (event == "hello" and not record["resumed"]):
-            self._arriving = {}
+            self._arriving[host] = {}
         elif event == "snapshot_end":
-            if self._arriving is not None:
-                self.rows = self._arriving
-            self._arriving = None
+            rest = {key: one for key, one in self.rows.items() if key[0] != host}
+            self.rows = rest | self._arriving.pop(host)
         elif event in ("snapshot", "open", "update", "close"):
-            key = record["host"], record["pid"], record["inode"]
-            rows = self._arriving if event == "snapshot" else self.rows
+            key = host, record["pid"], record["inode"]
+            rows = self._arriving.get(host) if event == "snapshot" else self.rows
             if rows is None or (key in rows) != (event in ("update", "close")):
                 self.problems.append(f"{event} of {key}")
             elif event == "close":

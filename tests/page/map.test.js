@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { arrange } from "../../agent/publish/page/arrange.js";
-import { buildGraph, networkOf } from "../../agent/publish/page/graph.js";
+import { buildGraph, networkOf, REPORT_MS, Unmatched } from "../../agent/publish/page/graph.js";
 import { edgeText, MapModel, MAX_ENDS, MAX_UNITS } from "../../agent/publish/page/map.js";
 import { Peers } from "../../agent/publish/page/peers.js";
 import { random } from "./make.js";
@@ -235,4 +235,70 @@ test("a socket of which the other end was not looked for yet is not drawn", () =
   assert.equal(drawn.find(({ side }) => side === "callees")?.nodes.length, 0);
   assert.deepEqual(edges.map((edge) => edge.count), [1]);
   assert.deepEqual(picture(rows).edges.map((edge) => edge.count), [2]);
+});
+
+/** Both ends of a connection from web to db. @param {object} [caller] @param {object} [called] */
+function acrossPair(caller = {}, called = {}) {
+  const port = 50_000 + inode;
+  return [
+    row({ host: "web", local_addr: "10.0.0.2", local_port: port, remote_addr: "10.0.0.4",
+      remote_port: 5432, direction: "outbound", unit: null, ...caller }),
+    row({ host: "db", local_addr: "10.0.0.4", local_port: 5432, remote_addr: "10.0.0.2",
+      remote_port: port, pid: 9, comm: "postgres", unit: null, ...called }),
+  ];
+}
+
+/** @param {any[]} rows @param {Unmatched} unmatched @param {number} now @returns {any} */
+const across = (rows, unmatched, now) =>
+  new MapModel().update(buildGraph(rows, new Peers(rows), false, unmatched, now), now, false,
+    new Map(rows.map((one) => [one.key, one])));
+/** @param {any} drawn */
+const lines = (drawn) => drawn.edges.map((/** @type {any} */ edge) => [
+  edge.from.replaceAll("\0", " "), edge.to.replaceAll("\0", " "), edge.count, edge.dashed]);
+
+test("a connection that one of two hosts has not reported yet is not drawn to a network", () => {
+  for (const index of [0, 1]) {
+    const [joined, half] = [acrossPair(), acrossPair()[index]];
+    const unmatched = new Unmatched();
+    const both = ["web -nginx", "db -postgres", 1, false];
+    for (const now of [0, REPORT_MS - 1]) {
+      assert.deepEqual(lines(across([...joined, half], unmatched, now)), [both]);
+    }
+    // Not reported for long: the address is named, with its host.
+    const drawn = across([...joined, half], unmatched, REPORT_MS);
+    assert.equal(drawn.edges.length, 2);
+    const ends = drawn.columns[index === 0 ? 3 : 0].nodes;
+    assert.deepEqual(ends.map((/** @type {any} */ { label, note }) => [label, note]), [
+      index === 0 ? ["10.0.0.4:5432", "db: not seen"] : ["10.0.0.2", "web: not seen"],
+    ]);
+  }
+});
+
+test("a connection that ends at one host first is not drawn to a network at once", () => {
+  const [here, there] = acrossPair();
+  const unmatched = new Unmatched();
+  const other = acrossPair();
+  across([here, there, ...other], unmatched, 0);
+  across([here, there, ...other], unmatched, 10_000);
+  assert.equal(across([here, ...other], unmatched, 11_000).edges.length, 1);
+  assert.equal(across([here, there, ...other], unmatched, 12_000).edges[0].count, 2);
+  assert.equal(across([here, ...other], unmatched, 11_000 + REPORT_MS).edges.length, 1);
+});
+
+test("ends at addresses without an agent, or of several hosts, are drawn at once", () => {
+  const rows = [...acrossPair(), row({ host: "web", remote_addr: "192.0.2.9" })];
+  assert.equal(across(rows, new Unmatched(), 0).edges.length, 2);
+  // Two hosts have the address 172.17.0.1.
+  const twice = [
+    ...["a", "b"].map((host) => row({ host, local_addr: "172.17.0.1", remote_addr: "192.0.2.9" })),
+    row({ host: "web", local_addr: "172.18.0.2", remote_addr: "172.17.0.1" }),
+  ];
+  assert.equal(across(twice, new Unmatched(), 0).edges.length, 3);
+});
+
+test("with several hosts a filter names the host", () => {
+  const drawn = across(acrossPair(), new Unmatched(), 0);
+  assert.deepEqual(drawn.columns[1].nodes[0].words, ["host=web", "comm=nginx"]);
+  assert.deepEqual(drawn.edges[0].words,
+    ["host=web", "comm=nginx", "direction=outbound", "port=5432"]);
 });

@@ -13,6 +13,9 @@ import { placeOf, words } from "./tree.js";
 const MAX_VALUES = 32;
 const IPV6_GROUPS = 8;
 const LOOPBACK = "loopback";
+// An end that another host has not reported after so long is shown without it: hosts are polled at
+// different moments, by default once a second.
+export const REPORT_MS = 3000;
 
 /** A unit, container or name of processes of a host; or a network whose hosts have no agent. */
 export class GraphNode {
@@ -38,13 +41,20 @@ export class GraphNode {
     /** The newest of the sockets here that lead to it, if it is a network. @type {Row | null} */
     this.row = null;
     this.network = "";
+    /** The host of a network that is one address of a host with an agent. */
+    this.owner = "";
     /** @type {number | null} */
     this.port = null;
   }
 
-  /** Return label, note and filter. @returns {{label: string, note: string, words: string[]}} */
-  texts() {
-    return this.side === "here" ? unitTexts(this) : networkTexts(this);
+  /** Return label, note and filter. @param {boolean} several whether there are other hosts
+   * @returns {{label: string, note: string, words: string[]}} */
+  texts(several) {
+    if (this.side !== "here") return networkTexts(this);
+    const texts = unitTexts(this);
+    if (!several || texts.words.length === 0) return texts;
+    const host = words("host", this.host);
+    return { ...texts, words: host.length ? [...host, ...texts.words] : [] };
   }
 }
 
@@ -82,13 +92,37 @@ export function networkOf(address) {
 }
 
 /**
+ * Connections to other hosts that these hosts do not report. Hosts do not report at the same time:
+ * a connection is first seen, and last seen, from one end only.
+ */
+export class Unmatched {
+  /** When a row was first without its other end. @type {WeakMap<Row, number>} */
+  #since = new WeakMap();
+
+  /** Return whether a row has been without its other end for long. @param {Row} row
+   * @param {number} now in ms */
+  isOld(row, now) {
+    const since = this.#since.get(row);
+    if (since === undefined) this.#since.set(row, now);
+    return since !== undefined && now - since >= REPORT_MS;
+  }
+
+  /** Note that the other end of a row is there. @param {Row} row */
+  match(row) {
+    this.#since.delete(row);
+  }
+}
+
+/**
  * Return the nodes of rows.
  * @param {Iterable<Row>} rows
  * @param {Peers} peers
  * @param {boolean} unix whether connections of unix sockets count too
+ * @param {Unmatched} [unmatched]
+ * @param {number} [now] in ms
  */
-export function buildGraph(rows, peers, unix) {
-  const graph = new Graph(peers, unix);
+export function buildGraph(rows, peers, unix, unmatched, now) {
+  const graph = new Graph(peers, unix, unmatched, now);
   for (const row of rows) graph.take(row);
   for (const row of graph.sockets()) graph.add(row);
   return graph.nodes();
@@ -100,10 +134,13 @@ export function buildGraph(rows, peers, unix) {
  * ends are there counts once.
  */
 export class Graph {
-  /** @param {Peers} peers @param {boolean} unix */
-  constructor(peers, unix) {
+  /** @param {Peers} peers @param {boolean} unix @param {Unmatched} [unmatched]
+   * @param {number} [now] in ms */
+  constructor(peers, unix, unmatched = new Unmatched(), now = 0) {
     this._peers = peers;
     this._unix = unix;
+    this._unmatched = unmatched;
+    this._now = now;
     /** @type {Map<string, GraphNode>} */
     this._nodes = new Map();
     /** The nodes of processes, by host and pid. @type {Map<string, Map<number, GraphNode>>} */
@@ -158,6 +195,7 @@ export class Graph {
     if (!calls && record.direction !== "inbound") return;
     const peer = this._peers.of(row);
     if (peer.row !== null) {
+      if (peer.across) this._unmatched.match(row);
       const other = peer.row.record;
       if (!this._units.has(other.host)) return;
       // Of two ends the calling one counts; of two that call, or that are called, the first one.
@@ -171,12 +209,14 @@ export class Graph {
       return;
     }
     if (!peer.ambiguous && this._peers.isNew(row)) return;
+    const owner = peer.ambiguous ? null : this._peers.hostOf(record);
+    if (owner !== null && !this._unmatched.isOld(row, this._now)) return;
     const closeWait = record.state === "CLOSE_WAIT";
     if (calls) {
-      const there = this._end("callees", row);
+      const there = this._end("callees", row, owner);
       this._connect(unit, there, record, record.remote_port, closeWait, peer.ambiguous);
     } else {
-      const there = this._end("callers", row);
+      const there = this._end("callers", row, owner);
       this._connect(there, unit, record, record.local_port, closeWait, peer.ambiguous);
     }
   }
@@ -229,16 +269,18 @@ export class Graph {
     return unit;
   }
 
-  /** @param {"callers" | "callees"} side @param {Row} row */
-  _end(side, row) {
+  /** @param {"callers" | "callees"} side @param {Row} row
+   * @param {string | null} owner the host whose address it is */
+  _end(side, row, owner) {
     const { record } = row;
     const address = record.remote_addr ?? "";
-    let network = this._networks.get(address);
+    let network = owner === null ? this._networks.get(address) : unmapped(address);
     if (network === undefined) this._networks.set(address, (network = networkOf(address)));
     const port = side === "callees" ? record.remote_port ?? null : null;
     const node = this._node(`${side}\0${network}\0${port ?? ""}`, side, "");
     node.row = row;
     node.network = network;
+    node.owner = owner ?? "";
     node.port = port;
     node.names.add(unmapped(address));
     return node;
@@ -284,7 +326,7 @@ function unitTexts(node) {
 
 /** @param {GraphNode} node */
 function networkTexts(node) {
-  const { network, port, names } = node;
+  const { network, port, names, owner } = node;
   const [only] = names;
   const address = names.size === 1 ? only : network;
   const isAddress = names.size === 1 && network !== LOOPBACK;
@@ -294,5 +336,6 @@ function networkTexts(node) {
   if (port !== null) filter.push(`port=${port}`);
   let note = names.size > 1 ? counted(names.size, "address") : "";
   if (network === LOOPBACK) note = "not seen";
+  else if (owner) note = `${safe(owner)}: not seen`;
   return { label: port === null ? label : `${label}:${port}`, note, words: filter };
 }

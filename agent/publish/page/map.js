@@ -101,7 +101,7 @@ export class MapModel {
       if (id !== CALLED || list.length) shown.push({ id, side, title: title(id, hosts), nodes: list });
     }
     const processes = graph.reduce((sum, node) => sum + node.pids.size, 0);
-    return { columns: shown, edges: edgesOf(graph, drawn), processes };
+    return { columns: shown, edges: edgesOf(graph, drawn, hosts.length > 1), processes };
   }
 
   /** Return the hosts, those that call before those that are called. @param {GraphNode[]} graph
@@ -164,7 +164,7 @@ export class MapModel {
       if (node === undefined && was !== undefined) {
         return { ...was.node, count: 0, listens: [], closeWait: 0, gone: true };
       }
-      const made = mapNode(/** @type {GraphNode} */ (node));
+      const made = mapNode(/** @type {GraphNode} */ (node), this._hosts.length > 1);
       this._seen.set(id, { node: made, column, row: nodes.get(id)?.row ?? null, seen: now });
       return made;
     });
@@ -181,10 +181,10 @@ export class MapModel {
   }
 }
 
-/** @param {GraphNode} node @returns {MapNode} */
-function mapNode(node) {
+/** @param {GraphNode} node @param {boolean} several @returns {MapNode} */
+function mapNode(node, several) {
   return {
-    id: node.id, side: node.side, ...node.texts(), count: node.connections,
+    id: node.id, side: node.side, ...node.texts(several), count: node.connections,
     listens: [...node.listens].sort((one, two) => one - two), closeWait: node.closeWait,
     folded: 0, gone: false,
   };
@@ -225,9 +225,10 @@ function title(column, hosts) {
  * Return the edges between the nodes as they are drawn.
  * @param {GraphNode[]} graph
  * @param {Map<GraphNode, string>} drawn
+ * @param {boolean} several whether there are several hosts
  * @returns {MapEdge[]}
  */
-function edgesOf(graph, drawn) {
+function edgesOf(graph, drawn, several) {
   /** @type {Map<string, MapEdge>} */
   const edges = new Map();
   for (const node of graph) {
@@ -245,7 +246,7 @@ function edgesOf(graph, drawn) {
       }
       const { count: connections, closeWait, ambiguous: dashed } = edge;
       const isWhole = from === edge.from.id && to === edge.to.id;
-      const filter = isWhole ? edgeWords(edge) : [];
+      const filter = isWhole ? edgeWords(edge, several) : [];
       edges.set(id, { id, from, to, count: connections, closeWait, dashed, words: filter });
     }
   }
@@ -253,13 +254,13 @@ function edgesOf(graph, drawn) {
 }
 
 /** Return a filter that selects the connections of an edge, at the calling end if it is here.
- * @param {GraphEdge} edge */
-function edgeWords(edge) {
+ * @param {GraphEdge} edge @param {boolean} several */
+function edgeWords(edge, several) {
   const { from, to } = edge;
   const isCaller = from.side === "here";
-  const here = (isCaller ? from : to).texts().words;
+  const here = (isCaller ? from : to).texts(several).words;
   if (here.length === 0) return [];
-  const there = isCaller && to.side === "here" ? [] : (isCaller ? to : from).texts().words;
+  const there = isCaller && to.side === "here" ? [] : (isCaller ? to : from).texts(several).words;
   const filter = [...here, ...there];
   if (edge.directed) filter.push(`direction=${isCaller ? "outbound" : "inbound"}`);
   if (to.side === "here" && edge.ports.size) {

@@ -3,7 +3,7 @@
 import { MapModel } from "./map.js";
 import { makeBox, makeLine, writeBox, writeLine } from "./mapdraw.js";
 import { layOut, neighbour } from "./maplayout.js";
-import { Graph } from "./graph.js";
+import { Graph, Unmatched } from "./graph.js";
 import { element, setText } from "./lines.js";
 import { MapList } from "./maplist.js";
 import { arrow, legend, svg } from "./mapparts.js";
@@ -23,6 +23,7 @@ export class MapView {
   element = element("section", "map-view");
   #onFilter;
   #model = new MapModel();
+  #unmatched = new Unmatched();
   #throttle = new Throttle(INTERVAL, () => this.#update());
   #scroll = element("div", "map-scroll");
   #canvas = element("div", "map-canvas");
@@ -126,12 +127,13 @@ export class MapView {
     // While a snapshot arrives, ends seem to be single because the other end is still to come.
     const isWhole = joinedHosts.size > 0 && joinedHosts.size === state.hosts.size;
     const rows = [...state.rows.values()].filter(({ record }) => joinedHosts.has(record.host));
-    const graph = new Graph(peers, this.#options.unix);
+    const now = performance.now();
+    const graph = new Graph(peers, this.#options.unix, this.#unmatched, now);
     await inSlices(rows, (row) => graph.take(row));
     await inSlices(graph.sockets(), (row) => graph.add(row));
     await nextTask();
     this.#picture = this.#model.update(
-      graph.nodes(), performance.now(), this.#options.all, state.rows,
+      graph.nodes(), now, this.#options.all, state.rows,
     );
     const { processes, edges } = this.#picture;
     const total = edges.reduce((sum, edge) => sum + edge.count, 0);
