@@ -32,7 +32,7 @@ COLORS = ("auto", "always", "never")
 # How messages for a broker are compressed.
 ENCODINGS = ("deflate", "none")
 SOCKET_MODE = 0o600
-PUBLISH_INSECURE = "publishing to a non-loopback address requires tls:// (or --insecure)"
+BROKER_INSECURE = "a broker at a non-loopback address requires tls:// (or --insecure)"
 INSECURE = (
     "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
     "(or --insecure)"
@@ -128,7 +128,9 @@ class Network:
         if not 0 <= self.socket_mode <= 0o777:
             raise UsageError("socket-mode", "must be an octal mode up to 777, for example 660")
         for url in self.connect:
-            _check_url(url)
+            broker = _check_url(url)
+            if broker is not None and not (self.is_safe_broker(broker) or self.insecure):
+                raise UsageError("connect", f"{url}: {BROKER_INSECURE}")
         if self.publish is not None:
             self._check_publish(self.publish)
         for listen in self.listen:
@@ -143,7 +145,7 @@ class Network:
         except ValueError as error:
             raise UsageError("publish", str(error)) from error
         if not (self.is_safe_broker(broker) or self.insecure):
-            raise UsageError("publish", f"{url}: {PUBLISH_INSECURE}")
+            raise UsageError("publish", f"{url}: {BROKER_INSECURE}")
         if broker.user is not None and self.nats_creds is None:
             raise UsageError("publish", f"the password of {broker.user} requires --nats-creds")
         if self.publish_encoding not in ENCODINGS:
@@ -164,8 +166,11 @@ class Network:
                 continue
             if self.publish is not None and name in _BROKER_SETTINGS:
                 continue
+            if name in ("nats_creds", "insecure") and self.has_fleet:
+                continue
             if name in _PUBLISH_SETTINGS:
-                raise UsageError(_option(name), "requires --publish")
+                other = " or --connect nats://HOST:PORT" if name == "nats_creds" else ""
+                raise UsageError(_option(name), f"requires --publish{other}")
             if name in _CONNECT_SETTINGS:
                 if not self.connect:
                     raise UsageError(_option(name), "requires --connect")
@@ -175,6 +180,11 @@ class Network:
             elif not (self.listen or (self.connect and name in _CLIENT_SETTINGS)):
                 role = "--listen or --connect" if name in _CLIENT_SETTINGS else "--listen"
                 raise UsageError(_option(name), f"requires {role}")
+
+    @property
+    def has_fleet(self) -> bool:
+        """Whether records are read from a broker."""
+        return any(url.startswith(("nats:", "tls:")) for url in self.connect)
 
     @property
     def client(self) -> ClientFiles:
@@ -208,17 +218,17 @@ def _check_seconds(option: str, seconds: float, minimum: float) -> None:
         raise UsageError(option, f"must be a number of seconds from {minimum} to {MAX_SECONDS:.0f}")
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str) -> Broker | None:
+    """Return the broker of a URL of one. Raises UsageError."""
     if url.startswith("unix:") and len(url) > len("unix:"):
-        return
+        return None
     from .stream.fleet import is_broker_url, parse_broker
 
     if is_broker_url(url):
         try:
-            parse_broker(url)
+            return parse_broker(url)
         except ValueError as error:
             raise UsageError("connect", str(error)) from None
-        return
     from urllib.parse import urlsplit
 
     try:
@@ -236,6 +246,7 @@ def _check_url(url: str) -> None:
         raise UsageError(
             "connect", "every user can see a password in a URL with ps(1); use --token-file"
         )
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def configured_fleets(config: Config, chosen: Filter) -> list[Fleet]:
     for url in filter(is_broker_url, network.connect):
         broker = parse_broker(url)
         tls = client_tls(network) if broker.is_encrypted else None
-        fleets.append(Fleet(url, broker, chosen, tls=tls, start=start))
+        fleets.append(Fleet(url, broker, chosen, network.nats_creds, tls, start))
     return fleets
 
 

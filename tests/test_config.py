@@ -286,3 +286,20 @@ def test_a_relay_has_files_of_its_own_for_the_agents(
     network: Network, expected: tuple[str | None, ...]
 ) -> None:
     assert network.client == expected
+
+
+def test_a_fleet_is_read_with_credentials() -> None:
+    network = Network(connect=("nats://127.0.0.1:4222",), nats_creds="/creds")
+    assert network.has_fleet
+    with pytest.raises(UsageError, match="requires --publish or --connect nats://HOST:PORT"):
+        Network(connect=("ws://127.0.0.1:1",), nats_creds="/creds")
+
+
+def test_a_fleet_at_another_host_is_read_over_tls_only() -> None:
+    with pytest.raises(UsageError, match="requires tls:// "):
+        Network(connect=("nats://192.0.2.1:4222",))
+    for network in (
+        Network(connect=("tls://192.0.2.1:4222",)),
+        Network(connect=("nats://192.0.2.1:4222",), insecure=True),
+    ):
+        assert network.has_fleet

@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { arrange } from "../../agent/publish/page/arrange.js";
-import { buildGraph, networkOf, REPORT_MS, Unmatched } from "../../agent/publish/page/graph.js";
+import { buildGraph } from "../../agent/publish/page/graph.js";
 import { edgeText, MapModel, MAX_ENDS, MAX_UNITS } from "../../agent/publish/page/map.js";
+import { networkOf } from "../../agent/publish/page/networks.js";
 import { Peers } from "../../agent/publish/page/peers.js";
+import { REPORT_MS, Unmatched } from "../../agent/publish/page/unmatched.js";
 import { random } from "./make.js";
 
 let inode = 0;

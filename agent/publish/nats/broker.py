@@ -13,6 +13,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ...broker_login import EXTRA, login
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -20,7 +21,6 @@ from .position import Message
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 OPEN_SECONDS = 5.0
 ACK_SECONDS = 5.0
 # How long the end of a connection may take.
@@ -30,9 +30,6 @@ _PING_SECONDS = 10
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _SEQUENCE, _STATUS = "Nats-Sequence", "Status"
 _WRONG_SEQUENCE, _NO_RESPONDERS, _NOT_FOUND = 10071, "503", "404"
-# Content of the file where the service has no credentials: see the unit.
-_NO_CREDENTIALS = "(none)"
-_CREDENTIALS_MARK = "BEGIN NATS USER JWT"
 
 
 class BrokerTrouble(Exception):
@@ -145,7 +142,7 @@ class NatsConnection:
             max_outstanding_pings=1,
             inbox_prefix=inbox,
             tls=access.tls,
-            **_login(access),
+            **login(access.credentials, access.broker.user),
         )
 
     @property
@@ -285,29 +282,3 @@ class NatsConnection:
             number = error.errno or 0
             text = (os.strerror(number) if number > 0 else error.strerror) or text
         return BrokerTrouble(text or "connection lost", is_lost=True)
-
-
-def _login(access: Access) -> dict[str, str]:
-    """Return the options of the library that identify the user. Raises ConfigFailure and
-    RuntimeFailure."""
-    path, user = access.credentials, access.broker.user
-    if path is None:
-        return {} if user is None else {"user": user, "password": ""}
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigFailure(f"credentials {path}: {reason}") from error
-    if _CREDENTIALS_MARK in text:
-        try:
-            import nkeys  # noqa: F401
-        except ImportError as error:
-            raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
-        return {"user_credentials": path}
-    secret = text.strip()
-    if secret == _NO_CREDENTIALS:
-        return {}
-    if not secret:
-        raise ConfigFailure(f"credentials {path}: the file is empty")
-    return {"token": secret} if user is None else {"user": user, "password": secret}

@@ -1,8 +1,10 @@
 // Who calls whom: units and networks, and the connections between them. Pure.
 
+import { LOOPBACK, networkOf } from "./networks.js";
 import { isOlder, unmapped } from "./peers.js";
-import { counted, isLoopback, listens, process, safe } from "./text.js";
+import { counted, listens, process, safe } from "./text.js";
 import { placeOf, words } from "./tree.js";
+import { Unmatched } from "./unmatched.js";
 
 /** @typedef {import("./records.js").SocketRecord} SocketRecord */
 /** @typedef {import("./state.js").Row} Row */
@@ -11,11 +13,6 @@ import { placeOf, words } from "./tree.js";
 
 // Pids and ports that a filter names at most: it is part of a URL.
 const MAX_VALUES = 32;
-const IPV6_GROUPS = 8;
-const LOOPBACK = "loopback";
-// An end that another host has not reported after so long is shown without it: hosts are polled at
-// different moments, by default once a second.
-export const REPORT_MS = 3000;
 
 /** A unit, container or name of processes of a host; or a network whose hosts have no agent. */
 export class GraphNode {
@@ -71,45 +68,6 @@ export class GraphEdge {
     this.ports = new Set();
     // Only the sockets of TCP and unix have a direction.
     this.directed = true;
-  }
-}
-
-/**
- * Return the network of an address: /24 of IPv4, /64 of IPv6, or loopback.
- * @param {string} address
- */
-export function networkOf(address) {
-  if (isLoopback(address)) return LOOPBACK;
-  const plain = unmapped(address);
-  if (!plain.includes(":")) return `${plain.slice(0, plain.lastIndexOf("."))}.0/24`;
-  const [head, tail] = plain.split("::");
-  const groups = head === "" ? [] : head.split(":");
-  const last = tail ? tail.split(":") : [];
-  while (tail !== undefined && groups.length + last.length < IPV6_GROUPS) groups.push("0");
-  const first = [...groups, ...last].slice(0, IPV6_GROUPS / 2);
-  while (first.length && Number.parseInt(first[first.length - 1], 16) === 0) first.pop();
-  return `${first.join(":")}::/64`;
-}
-
-/**
- * Connections to other hosts that these hosts do not report. Hosts do not report at the same time:
- * a connection is first seen, and last seen, from one end only.
- */
-export class Unmatched {
-  /** When a row was first without its other end. @type {WeakMap<Row, number>} */
-  #since = new WeakMap();
-
-  /** Return whether a row has been without its other end for long. @param {Row} row
-   * @param {number} now in ms */
-  isOld(row, now) {
-    const since = this.#since.get(row);
-    if (since === undefined) this.#since.set(row, now);
-    return since !== undefined && now - since >= REPORT_MS;
-  }
-
-  /** Note that the other end of a row is there. @param {Row} row */
-  match(row) {
-    this.#since.delete(row);
   }
 }
 

@@ -3,12 +3,13 @@
 import { MapModel } from "./map.js";
 import { makeBox, makeLine, writeBox, writeLine } from "./mapdraw.js";
 import { layOut, neighbour } from "./maplayout.js";
-import { Graph, Unmatched } from "./graph.js";
+import { Graph } from "./graph.js";
 import { element, setText } from "./lines.js";
 import { MapList } from "./maplist.js";
 import { arrow, legend, svg } from "./mapparts.js";
 import { inSlices, nextTask, Throttle } from "./slices.js";
 import { counted } from "./text.js";
+import { Unmatched } from "./unmatched.js";
 
 /** @typedef {import("./state.js").Row} Row */
 /** @typedef {import("./map.js").MapPicture} MapPicture */

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
+from ...broker_login import login
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
 
@@ -110,7 +111,8 @@ class _Client(Protocol):
 async def open_session(
     broker: Broker, creds: str | None, tls: ssl.SSLContext | None
 ) -> AsyncIterator[Session]:
-    """Connect to a broker. Raises SessionError, and RuntimeFailure without the client library."""
+    """Connect to a broker. ``creds`` is the path of a file: see ``broker_login``. Raises
+    SessionError, ConfigFailure, and RuntimeFailure without the client library."""
     try:
         import nats.errors
         from nats.aio.client import Client
@@ -126,9 +128,7 @@ async def open_session(
     async def note(error: Exception) -> None:
         problems.append(str(error) or type(error).__name__)
 
-    options: dict[str, Any] = {"user": broker.user} if broker.user else {}
-    if creds is not None:
-        options["user_credentials"] = creds
+    options: dict[str, Any] = {**login(creds, broker.user)}
     if tls is not None:
         options["tls"] = tls
     try:
