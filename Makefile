@@ -54,6 +54,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench compare $(ARGS)
 	@$(BIN)/python -m bench polls $(POLLS)
 	@$(BIN)/python -m bench feed
+	@$(BIN)/python -m bench page
 
 man: $(VENV)/.dev
 	@$(BIN)/python systemd/manual.py
