@@ -53,7 +53,9 @@ def test_the_man_page_renders_without_warnings() -> None:
 def test_the_completed_values_of_filters_are_accepted() -> None:
     script = (SHARE / "bash-completion/completions/sockagent").read_text(encoding="utf-8")
     values = dict(re.findall(r"^_shtab_sockagent___(\w+)_choices=\((.*)\)$", script, re.MULTILINE))
-    assert values.keys() - FILTERS.keys() == {"events", "source", "color", "output"}
+    assert values.keys() - FILTERS.keys() == {
+        "events", "source", "color", "output", "publish_encoding"
+    }  # fmt: skip
     for name in values.keys() & FILTERS.keys():
         Filter({name: values[name].split()})
 

@@ -314,6 +314,15 @@ def test_the_service_is_ready_and_reports_its_status(installed: Container) -> No
     assert installed.show("User") or installed.show("DynamicUser") == "yes"
 
 
+def test_the_service_serves_its_page(installed: Container) -> None:
+    code = (
+        "from urllib.request import urlopen; found = urlopen('http://127.0.0.1:8765/'); "
+        "print(found.status, found.headers['Content-Security-Policy'][:18])"
+    )
+    done = installed.run(f'{installed.bin}/python -c "{code}"')
+    assert done.stdout == "200 default-src 'none'\n"
+
+
 def test_a_client_receives_the_sockets_of_all_users(installed: Container) -> None:
     listen = f"{installed.bin}/python {SHARED}/listener.py"
     processes = [
