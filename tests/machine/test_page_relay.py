@@ -26,7 +26,8 @@ _LINES = """
     const boxes = new Map([...document.querySelectorAll(".map-box")].map((box) => {
         const x = parseFloat(box.style.transform.slice("translate(".length));
         const column = titles.find(([left]) => Math.abs(left - x) < 1)?.[1];
-        return [box.dataset.id, [column, box.querySelector(".map-label").textContent]];
+        const name = box.querySelector(".map-label").textContent.replace(/\\[\\d+\\]$/, "");
+        return [box.dataset.id, [column, name]];
     }));
     return [...document.querySelectorAll(".map-line")].map((line) => {
         const { id } = line.dataset;

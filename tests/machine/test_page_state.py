@@ -55,6 +55,7 @@ def test_the_page_shows_all_sockets_of_the_machine(tab: Tab, agent: Agent, holde
         page.live()
         holder.do("here = socket.create_server(('127.0.0.1', 0))")
         inode = holder.do("inode(here)")
+        page.wait_for_state(lambda state: inode in {key[2] for key in state["rows"]})
         rows = wait_until_equal(page, connected)
         assert holder.pid in {pid for _host, pid, _inode in rows}
         assert inode in {inode for _host, _pid, inode in rows}
