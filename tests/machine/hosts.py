@@ -87,9 +87,12 @@ class Namespaces:
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """End what was started there, which is a child of nsenter."""
-        for pid in children(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.wait(DEADLINE)
+        end = time.monotonic() + DEADLINE
+        while process.poll() is None:  # The child may not be there yet.
+            assert time.monotonic() < end
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
 
     def go(self) -> None:
         """Let the script go on."""

@@ -26,7 +26,8 @@ _LINES = """
     const boxes = new Map([...document.querySelectorAll(".map-box")].map((box) => {
         const x = parseFloat(box.style.transform.slice("translate(".length));
         const column = titles.find(([left]) => Math.abs(left - x) < 1)?.[1];
-        return [box.dataset.id, [column, box.querySelector(".map-label").textContent]];
+        const name = box.querySelector(".map-label").textContent.replace(/\\[\\d+\\]$/, "");
+        return [box.dataset.id, [column, name]];
     }));
     return [...document.querySelectorAll(".map-line")].map((line) => {
         const { id } = line.dataset;
@@ -37,6 +38,9 @@ _LINES = """
     });
 })()
 """
+EPOCH = """
+import("/assets/app.js").then(({{ app: {{ model }} }}) => model.state.hosts.get("{host}").epoch)
+""".strip()
 _TITLES = "[...document.querySelectorAll('.map-title:not([hidden])')].map((one) => one.innerText)"
 ENDS = {
     ("who calls", CALLER, "web", "nginx"), ("web", "nginx", "app", "gunicorn"),
@@ -175,8 +179,10 @@ def test_the_rows_are_right_after_each_agent_and_the_relay_were_killed(
         wait_until_all_equal(page, site, relayed)
         for host in site.hosts.values():
             ends = relayed.events.count("snapshot_end")
+            epoch = tab.evaluate(EPOCH.format(host=host.name))
             with site.churn():
                 host.kill_agent()
+                tab.wait_for(f"{EPOCH.format(host=host.name)}.then((now) => now !== '{epoch}')")
                 page.wait_for_text("#line-notice", "began anew")
                 assert page.line() == "live"
             relayed.wait_for("snapshot_end", ends + 1)

@@ -304,3 +304,24 @@ test("with several hosts a filter names the host", () => {
   assert.deepEqual(drawn.edges[0].words,
     ["host=web", "comm=nginx", "direction=outbound", "port=5432"]);
 });
+
+/** Connections between hosts, each `count` times. @param {[string, string, number][]} calls */
+function between(calls) {
+  const address = (/** @type {string} */ host) => `10.0.1.${host.charCodeAt(0)}`;
+  return calls.flatMap(([from, to, count]) => Array.from({ length: count }, () => acrossPair(
+    { host: from, local_addr: address(from), remote_addr: address(to) },
+    { host: to, local_addr: address(to), remote_addr: address(from) },
+  )).flat());
+}
+
+/** @param {[string, string, number][]} calls */
+const hostOrder = (calls) => across(between(calls), new Unmatched(), 0).columns
+  .map((/** @type {any} */ { title }) => title).slice(1, -1).join(" ");
+
+test("hosts that call stand before those that are called, however many the connections", () => {
+  assert.equal(hostOrder([["w", "a", 1], ["a", "d", 3]]), "w a d");
+  assert.equal(hostOrder([["w", "a", 3], ["a", "d", 1]]), "w a d");
+  assert.equal(hostOrder([["w", "a", 1], ["a", "d", 3], ["x", "x", 1]]), "w a d x");
+  // In a circle the fewest connections lead back.
+  assert.equal(hostOrder([["w", "a", 5], ["a", "d", 5], ["d", "w", 1]]), "w a d");
+});

@@ -119,13 +119,7 @@ export class MapModel {
         calls.set(key, (calls.get(key) ?? 0) + connections);
       }
     }
-    const left = [...names].sort();
-    this._hosts = [];
-    while (left.length) {
-      const surplus = left.map((host) => left.reduce((sum, other) => sum +
-        (calls.get(`${host}\0${other}`) ?? 0) - (calls.get(`${other}\0${host}`) ?? 0), 0));
-      this._hosts.push(...left.splice(surplus.indexOf(Math.max(...surplus)), 1));
-    }
+    this._hosts = inOrder([...names].sort(), calls);
     return this._hosts;
   }
 
@@ -179,6 +173,38 @@ export class MapModel {
     for (const node of rest) drawn.set(node, id);
     return [...list, others(id, side, rest, list)];
   }
+}
+
+/**
+ * Return hosts so that few connections lead back: those that nobody calls first, those that call
+ * nobody last, and in a circle the one first that calls more than it is called.
+ * @param {string[]} hosts
+ * @param {Map<string, number>} calls connections by the calling and the called host
+ */
+function inOrder(hosts, calls) {
+  const left = [...hosts];
+  /** @type {string[]} */
+  const first = [];
+  /** @type {string[]} */
+  const last = [];
+  /** @param {string} host @param {boolean} isCaller */
+  const sum = (host, isCaller) => left.reduce((total, other) => other === host ? total :
+    total + (calls.get(isCaller ? `${host}\0${other}` : `${other}\0${host}`) ?? 0), 0);
+  while (left.length) {
+    const source = left.findIndex((host) => sum(host, true) > 0 && sum(host, false) === 0);
+    if (source >= 0) {
+      first.push(...left.splice(source, 1));
+      continue;
+    }
+    const sinks = left.filter((host) => sum(host, true) === 0);
+    if (sinks.length) {
+      last.unshift(...left.splice(left.lastIndexOf(sinks[sinks.length - 1]), 1));
+      continue;
+    }
+    const surplus = left.map((host) => sum(host, true) - sum(host, false));
+    first.push(...left.splice(surplus.indexOf(Math.max(...surplus)), 1));
+  }
+  return [...first, ...last];
 }
 
 /** @param {GraphNode} node @param {boolean} several @returns {MapNode} */
