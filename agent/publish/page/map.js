@@ -1,12 +1,10 @@
-// The map: who calls, the processes of each host, and what they call; chosen and in an order that
-// stays. Pure.
+// The map: who calls, the processes of each host, and what they call, in an order that stays. Pure.
 
 import { arrange } from "./arrange.js";
 import { count, counted, safe } from "./text.js";
 
 /** @typedef {import("./graph.js").GraphNode} GraphNode */
-/** @typedef {import("./graph.js").GraphEdge} GraphEdge */
-/** @typedef {import("./graph.js").Side} Side */
+/** @typedef {import("./graph.js").GraphEdge} GraphEdge @typedef {import("./graph.js").Side} Side */
 /** @typedef {import("./state.js").Row} Row */
 /**
  * A box of the map. `gone`: it has ended, and its place is kept for some seconds.
