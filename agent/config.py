@@ -184,7 +184,9 @@ class Network:
     @property
     def has_fleet(self) -> bool:
         """Whether records are read from a broker."""
-        return any(url.startswith(("nats:", "tls:")) for url in self.connect)
+        from .stream.fleet import is_broker_url
+
+        return any(map(is_broker_url, self.connect))
 
     @property
     def client(self) -> ClientFiles:
@@ -405,7 +407,7 @@ class Config:
             return
         from .stream.fleet import is_broker_url
 
-        if fleet.since != "now" and not any(map(is_broker_url, connect)):
+        if fleet.since != "now" and not self.network.has_fleet:
             raise UsageError("since", "requires --connect nats://HOST:PORT")
         if fleet.record is None:
             return

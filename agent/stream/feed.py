@@ -197,7 +197,9 @@ class Subscription:
         if not self._greeted:
             return self._hello()
         if self.seq == feed.seq:
-            return self._hello() if self._is_checkpoint_due() else None
+            # Each subscriber comes here after each poll.
+            is_due = self._checkpoint is not None and self._is_checkpoint_due(self._checkpoint)
+            return self._hello() if is_due else None
         if not feed.history.holds(self.seq):
             return self._lost()
         batch = feed.history.after(self.seq)
@@ -232,10 +234,7 @@ class Subscription:
             self._following = feed.full_snapshot()
         return Hello(self.seq, time, snapshot.coverage, resumed, feed.history.oldest)
 
-    def _is_checkpoint_due(self) -> bool:
-        if self._checkpoint is None:
-            return False
-        seconds = self._checkpoint
+    def _is_checkpoint_due(self, seconds: float) -> bool:
         if self._whole_seq == self.seq:
             seconds = max(seconds, IDLE_CHECKPOINT_SECONDS)
         return self._feed.monotonic() - self._whole_at >= seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -174,11 +175,11 @@ class MergedSubscription:
             chunk = self.take()
             if chunk:
                 yield chunk
-            if chunk is not None:
-                continue
-            if merged.stopped:
+            elif chunk is not None:  # Many records were hidden: others have their turn.
+                await asyncio.sleep(0)
+            elif merged.stopped:
                 return
-            if await merged.wait(seen, _LOOK_SECONDS) == seen:
+            elif await merged.wait(seen, _LOOK_SECONDS) == seen:
                 for silent in self.idle(time.monotonic() - merged.heartbeat_seconds, 0.0):
                     yield silent.heartbeat()
 

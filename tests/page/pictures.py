@@ -71,7 +71,7 @@ def _take(url: str, folder: Path) -> None:
             tab.navigate(f"{place}{separator}{view}#{fragment}")
             tab.wait_for(f"document.body.innerText.includes({HOST!r})")
             tab.wait_for("document.body.innerText.includes('nginx')")
-            # Two frames after the last change of the text, the view is drawn.
+            # The map is drawn once a second at most, after the other ends were found.
             tab.evaluate(
                 "new Promise((done) => setTimeout(() => requestAnimationFrame(done), 1500))"
             )

@@ -10,6 +10,7 @@ import pytest
 
 from agent.stream.filters import Filter
 from agent.stream.merged import MergedFeed, MergedSubscription
+from agent.stream.view import MAX_PAGE_ITEMS
 
 from ..feeding import ONE, THREE, TWO, events
 from ..make import holding, records, tcp
@@ -178,3 +179,30 @@ async def test_iteration_waits_and_ends(merged: MergedFeed, agents: dict[str, Ag
         merged.stop()
         await reading
     assert {one["host"] for one in got if one["event"] == "heartbeat"} == {"web1"}
+
+
+async def test_other_tasks_have_their_turn_while_a_filter_hides_everything() -> None:
+    agent = Agent("web1", "e")
+    agent.poll(*[holding(tcp(inode)) for inode in range(1, 5 * MAX_PAGE_ITEMS)])
+    merged = MergedFeed()
+    merged.put("web1", agent.feed)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    at_hello = None
+    async for chunk in merged.subscribe(Filter({"port": ["9"]})):
+        last = records(chunk)[-1]["event"]
+        if last == "hello":
+            await asyncio.sleep(0)
+            at_hello = turns
+        if last == "snapshot_end":
+            break
+    counting.cancel()
+    assert at_hello is not None
+    assert turns - at_hello >= 3  # Each page of holdings that are hidden gives a turn.
