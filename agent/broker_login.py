@@ -1,13 +1,36 @@
-"""How a client of a NATS broker identifies itself: by the file of ``--nats-creds``."""
+"""How a client of a NATS broker connects: what it identifies itself with, and that nothing is sent
+before the connection is encrypted where it shall be."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .errors import ConfigFailure, RuntimeFailure
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+
+
+def new_client(*, is_encrypted: bool) -> Client:
+    """Return a client of the library that is not connected. Raises ImportError without it."""
+    from nats.aio.client import Client
+    from nats.errors import SecureConnWantedError
+
+    class EncryptedClient(Client):  # type: ignore[misc]
+        """Sends nothing before the connection is encrypted: the library encrypts it only where the
+        other side says so, which may be an attacker."""
+
+        def _connect_command(self) -> bytes:
+            if not self._server_info.get("tls_required"):
+                raise SecureConnWantedError
+            return bytes(super()._connect_command())
+
+    return EncryptedClient() if is_encrypted else Client()
 
 
 def login(path: str | None, user: str | None) -> dict[str, str]:

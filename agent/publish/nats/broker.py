@@ -13,7 +13,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...broker_login import EXTRA, login
+from ...broker_login import EXTRA, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -90,19 +90,9 @@ def require_library() -> None:
 async def connect(access: Access, inbox: str, name: str) -> Connection:
     """Connect. ``inbox`` is the subject below which answers arrive, ``name`` is shown by tools of
     the broker. Raises BrokerTrouble and ConfigFailure."""
-    from nats.aio.client import Client
-    from nats.errors import Error, SecureConnWantedError
+    from nats.errors import Error
 
-    class EncryptedClient(Client):  # type: ignore[misc]
-        """Sends nothing before the connection is encrypted: the library encrypts it only where the
-        other side says so, which may be an attacker."""
-
-        def _connect_command(self) -> bytes:
-            if not self._server_info.get("tls_required"):
-                raise SecureConnWantedError
-            return bytes(super()._connect_command())
-
-    client = EncryptedClient() if access.broker.is_encrypted else Client()
+    client = new_client(is_encrypted=access.broker.is_encrypted)
     connection = NatsConnection(access, client)
     try:
         await connection.open(inbox, name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import login
+from ...broker_login import login, new_client
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
 
@@ -115,10 +115,10 @@ async def open_session(
     SessionError, ConfigFailure, and RuntimeFailure without the client library."""
     try:
         import nats.errors
-        from nats.aio.client import Client
+
+        client = new_client(is_encrypted=broker.is_encrypted)
     except ModuleNotFoundError as error:
         raise RuntimeFailure(_INSTALL) from error
-    client = Client()
     closed = asyncio.Event()
     problems: list[str] = []
 
@@ -132,19 +132,21 @@ async def open_session(
     if tls is not None:
         options["tls"] = tls
     try:
-        async with asyncio.timeout(OPEN_SECONDS):
-            await client.connect(
-                servers=list(broker.servers),
-                name="sockagent",
-                allow_reconnect=False,
-                connect_timeout=int(OPEN_SECONDS),
-                closed_cb=close,
-                error_cb=note,
-                **options,
-            )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise _explained(error, problems) from error
-    try:
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await client.connect(
+                    servers=list(broker.servers),
+                    name="sockagent",
+                    allow_reconnect=False,
+                    connect_timeout=int(OPEN_SECONDS),
+                    closed_cb=close,
+                    error_cb=note,
+                    **options,
+                )
+        except nats.errors.SecureConnWantedError as error:
+            raise SessionError("the broker does not use TLS", is_final=True) from error
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise _explained(error, problems) from error
         yield Session(client, broker.stream, closed, nats.errors.Error)
     finally:
         try:
