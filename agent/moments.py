@@ -4,7 +4,7 @@ passed the filter."""
 # No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .config import Config
 from .log import log
@@ -13,6 +13,9 @@ from .output import errors_are_seen
 from .preflight import warn
 from .publish.terminal.options import Options
 from .show import Moment, render, shown
+
+if TYPE_CHECKING:
+    from .publish.terminal.aggregate import Summarizer
 
 _FOR_PEOPLE = ("summary", "table", "wide")
 
@@ -86,12 +89,16 @@ class SnapshotOutput:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         host, coverage = self._host, {}
         holdings: list[HostHolding] = []
+        summarizer = self._summarizer()
         async for part in self._parts:
             if isinstance(part, Coverage):
                 coverage[host] = part
-            else:
-                holdings += [HostHolding(host, one, None) for one in part]
-        moment = Moment(holdings, coverage, time.time())
+                continue
+            added = [HostHolding(host, one, None) for one in part]
+            holdings += added
+            if summarizer is not None:
+                summarizer.add(added)
+        moment = Moment(holdings, coverage, time.time(), summarizer if holdings else None)
         view = view_of(moment, self._config, self._output, self._options)
         self.matched = view.matched
         if not (view.is_shown and self._says_gaps()):
@@ -101,6 +108,17 @@ class SnapshotOutput:
             log(view.notice)
         for chunk in view.chunks:
             yield chunk
+
+    def _summarizer(self) -> "Summarizer | None":
+        """Return what summarizes all holdings as they come: while this waits for the next part, it
+        costs no time (``python -m bench polls --only single``). None if not all are summarized."""
+        if self._output != "summary" or self._config.view.quiet:
+            return None
+        if not self._config.filter.passes_all:
+            return None
+        from .publish.terminal.aggregate import Summarizer
+
+        return Summarizer(self._host, all_families=self._config.all)
 
     def _says_gaps(self) -> bool:
         """Return whether the last line of the view says what could not be read, so that a warning

@@ -18,6 +18,7 @@ from .stream.encoder import AgentInfo, Encoder, snapshot_chunks
 from .stream.filters import Filter
 
 if TYPE_CHECKING:
+    from .publish.terminal.aggregate import Summarizer
     from .publish.terminal.rows import Row
 
 # How long names of addresses are waited for, in seconds.
@@ -28,11 +29,15 @@ _CRLF = "\r\n"  # RFC 4180.
 
 class Moment(NamedTuple):
     """All holdings of some hosts at one moment, and the coverage of each host where it is known.
-    ``time`` is in seconds since the Unix epoch."""
+
+    ``time`` is in seconds since the Unix epoch. ``summarizer`` has all holdings of the only host
+    where the summary was begun while they came, and all of them are shown; otherwise None.
+    """
 
     holdings: Sequence[HostHolding]
     coverage: Mapping[str, Coverage]
     time: float
+    summarizer: Summarizer | None = None
 
 
 def shown(moment: Moment, chosen: Filter) -> Sequence[HostHolding]:
@@ -67,8 +72,10 @@ def _lines(
         return pids(holdings, listening_only=bool(names & {"port", "endpoint"}))
     options = _completed(options, moment, holdings, config)
     if output == "summary":
-        from .publish.terminal.summary import summary
+        from .publish.terminal.summary import summary, summary_lines
 
+        if moment.summarizer is not None:
+            return summary_lines([moment.summarizer.summary()], moment.coverage, options)
         return summary(holdings, moment.coverage, options, all_families=config.all)
     from .publish.terminal.rows import make_rows
     from .publish.terminal.table import table

@@ -140,6 +140,14 @@ def test_a_snapshot_without_a_match(logged: list[str]) -> None:
     assert logged == ["no sockets match"]
 
 
+def test_a_summary_counts_all_parts(logged: list[str]) -> None:
+    _matched, parted = snapshot_of("summary", config(), [ONE], FULL_COVERAGE, [TWO, THREE])
+    _matched, whole = snapshot_of("summary", config(), [ONE, TWO, THREE], FULL_COVERAGE)
+    assert parted == whole
+    assert b"3 sockets" in parted
+    assert logged == []
+
+
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[Coverage]:
     """The coverages that are warned of on stderr."""

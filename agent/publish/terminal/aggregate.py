@@ -2,14 +2,14 @@
 
 # No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...model import INET_FAMILIES, Holding, HostHolding, Process, Socket
 from ...stream.filter_values import is_bound
 from .endpoints import ANY_ADDRESSES, unmapped
 from .peers import Holder, Peers
-from .rows import by_host, group
+from .rows import Grouping, by_host
 
 LISTEN, IN, OUT, OTHER = "listen", "in", "out", "-"
 _ROLES = {"listen": LISTEN, "inbound": IN, "outbound": OUT}
@@ -57,86 +57,137 @@ _Key = tuple[int | None, str, str, int | None, str | None, int | None]
 _Wild = set[tuple[str | None, int | None, int | None]]
 
 
-class _Group(NamedTuple):
-    """The sockets of one row, and who holds the other end of each, as far as it is known."""
+# The sockets of each row.
+_Groups = dict[_Key, list[Holding]]
 
-    holdings: list[Holding]
-    peers: list[Holder | None]
 
-    def end(self, key: _Key, several: Mapping[int, Sequence[HostHolding]]) -> End:
-        """Return the row of these sockets; ``several`` is from ``rows.group``."""
-        _pid, role, proto, _netns, address, port = key
-        shown = _fullest(self.holdings)
-        sockets = [one.socket for one in self.holdings]
-        held = (len(several[one.inode]) for one in sockets if one.inode in several)
-        others = max(held, default=1) - 1
-        sources = {
-            unmapped(one.remote_addr)
-            for one, peer in zip(sockets, self.peers, strict=True)
-            if peer is None and one.remote_addr is not None
-        }
-        known = [peer for peer in self.peers if peer is not None]
-        named = {peer.pid: peer for peer in known}
-        peers = {named[pid]: count for pid, count in Counter([one.pid for one in known]).items()}
-        states = Counter([one.state for one in sockets])
-        socket = shown.socket if role == LISTEN else None
-        return End(
-            role, proto, address, port, shown, others, len(sockets), socket,
-            frozenset(sources), peers, states,
-        )  # fmt: skip
+def _end(
+    key: _Key, holdings: Sequence[Holding], peers: Peers, several: Mapping[int, Sequence[object]]
+) -> End:
+    """Return the row of sockets; ``several`` is that of a Grouping."""
+    _pid, role, proto, _netns, address, port = key
+    ends = peers.of(holdings)
+    shown = _fullest(holdings) if role == LISTEN else holdings[0]
+    others = 0
+    if several:
+        inodes = [one.socket.inode for one in holdings if one.socket.inode in several]
+        others = max((len(several[inode]) for inode in inodes), default=1) - 1
+    unknown = (
+        [
+            one.socket.remote_addr
+            for one, end in zip(holdings, ends, strict=True)
+            if end is None and one.socket.remote_addr is not None
+        ]
+        if None in ends
+        else ()
+    )
+    known = [end for end in ends if end is not None]
+    named = {end.pid: end for end in known}
+    counts = Counter([end.pid for end in known])
+    return End(
+        role, proto, address, port, shown, others, len(holdings),
+        shown.socket if role == LISTEN else None,
+        frozenset(map(unmapped, unknown)),
+        {named[pid]: count for pid, count in counts.items()},
+        Counter([one.socket.state for one in holdings]),
+    )  # fmt: skip
 
 
 def _fullest(holdings: Sequence[Holding]) -> Holding:
-    """Return the listener with the fullest queue; of connections the first one."""
+    """Return the listener with the fullest queue."""
     fullest = holdings[0]
-    for one in holdings if len(holdings) > 1 else ():
+    for one in holdings[1:]:
         if one.socket.state == "LISTEN" and (one.socket.recv_q or 0) > (fullest.socket.recv_q or 0):
             fullest = one
     return fullest
 
 
+class Summarizer:
+    """Makes the summary of one host of holdings that come in parts."""
+
+    def __init__(self, host: str, *, all_families: bool = False) -> None:
+        """``all_families``: sockets of unix, netlink and others have rows, too."""
+        self._host = host
+        self._all_families = all_families
+        self._pids: set[int] = set()
+        self._shown, self._others = Grouping(), Grouping()
+        self._omitted: Counter[str] = Counter()
+        self._peers = Peers(self._shown.several)
+        self._wild: _Wild = set()
+        self._groups: _Groups = {}
+        self._rest: list[Holding] = []  # Their rows depend on which sockets listen.
+
+    def add(self, holdings: Sequence[HostHolding]) -> None:
+        """Add holdings of the host."""
+        self._pids.update(
+            [one.holding.process.pid for one in holdings if one.holding.process is not None]
+        )
+        if not self._all_families:
+            omitted = [one for one in holdings if one.holding.socket.proto not in _OVERVIEW_PROTOS]
+            if omitted:
+                added = self._others.add(omitted)
+                self._omitted.update([one.holding.socket.proto or "?" for one in added])
+                holdings = [one for one in holdings if one.holding.socket.proto in _OVERVIEW_PROTOS]
+        added = self._shown.add(holdings)
+        self._peers.add(added)
+        self._wild.update(_wildcards(added))
+        self._assign(added)
+
+    def _assign(self, sockets: Iterable[HostHolding]) -> None:
+        """Add sockets to their rows."""
+        groups, rest = self._groups, self._rest
+        key: _Key
+        for _host, holding, _since in sockets:
+            socket, process = holding.socket, holding.process
+            if process is None or socket.proto != "tcp":
+                rest.append(holding)
+                continue
+            if socket.direction == "outbound":
+                there = socket.remote_addr, socket.remote_port
+                key = (process.pid, OUT, "tcp", socket.netns, *there)
+            elif socket.direction == "inbound":
+                key = (process.pid, IN, "tcp", socket.netns, socket.local_addr, socket.local_port)
+            else:
+                rest.append(holding)
+                continue
+            members = groups.get(key)
+            if members is None:
+                groups[key] = [holding]
+            else:
+                members.append(holding)
+
+    def summary(self) -> HostSummary:
+        """Return the summary of all that was added."""
+        several, wild = self._shown.several, self._wild
+        has_moved = self._shown.has_older_holders()
+        sockets = self._shown.sockets()
+        if has_moved:  # To the rows of the older holders.
+            self._groups, self._rest = {}, []
+            self._assign(sockets)
+            self._peers.add([holders[0] for holders in several.values()])
+        groups = {key: list(members) for key, members in self._groups.items()}
+        for holding in self._rest:
+            groups.setdefault(_key(holding, wild), []).append(holding)
+        ends = [
+            _end(key, members, self._peers, several)
+            for key, members in _folded(groups, wild).items()
+        ]
+        ends.sort(key=_order)
+        count = len(sockets) + self._omitted.total()
+        return HostSummary(self._host, len(self._pids), count, ends, self._omitted)
+
+
 def summarize(holdings: Sequence[HostHolding], *, all_families: bool = False) -> list[HostSummary]:
     """Return the summary of each host. ``all_families``: of unix, netlink and other sockets too."""
-    return [
-        _summarize(host, held, all_families) for host, held in sorted(by_host(holdings).items())
-    ]
+    summaries = []
+    for host, held in sorted(by_host(holdings).items()):
+        summarizer = Summarizer(host, all_families=all_families)
+        summarizer.add(held)
+        summaries.append(summarizer.summary())
+    return summaries
 
 
-def _summarize(host: str, holdings: Sequence[HostHolding], all_families: bool) -> HostSummary:
-    sockets, several = group(holdings)
-    pids = {one.holding.process.pid for one in holdings if one.holding.process is not None}
-    protos = Counter([one.holding.socket.proto for one in sockets])
-    omitted = {} if all_families else {
-        proto or "?": count for proto, count in protos.items() if proto not in _OVERVIEW_PROTOS
-    }  # fmt: skip
-    shown = sockets
-    if omitted:
-        shown = [one for one in sockets if one.holding.socket.proto in _OVERVIEW_PROTOS]
-    wild = _wildcards(shown)
-    groups: dict[_Key, _Group] = {}
-    key: _Key
-    peers = Peers(shown, several).of([one.holding for one in shown])
-    for (_host, holding, _since), peer in zip(shown, peers, strict=True):
-        socket, process = holding.socket, holding.process
-        direction, proto = socket.direction, socket.proto
-        if proto == "tcp" and direction == "outbound" and process is not None:
-            key = (process.pid, OUT, proto, socket.netns, socket.remote_addr, socket.remote_port)
-        elif proto == "tcp" and direction == "inbound" and process is not None:
-            key = (process.pid, IN, proto, socket.netns, socket.local_addr, socket.local_port)
-        else:
-            key = _key(holding, wild)
-        members = groups.get(key)
-        if members is None:
-            groups[key] = _Group([holding], [peer])
-        else:
-            members.holdings.append(holding)
-            members.peers.append(peer)
-    ends = [members.end(key, several) for key, members in _folded(groups, wild).items()]
-    ends.sort(key=_order)
-    return HostSummary(host, len(pids), len(sockets), ends, omitted)
-
-
-def _wildcards(sockets: Sequence[HostHolding]) -> _Wild:
+def _wildcards(sockets: Iterable[HostHolding]) -> _Wild:
     listening = [
         one.holding.socket for one in sockets if one.holding.socket.local_addr in ANY_ADDRESSES
     ]
@@ -148,7 +199,7 @@ def _wildcards(sockets: Sequence[HostHolding]) -> _Wild:
 
 
 def _key(holding: Holding, wild: _Wild) -> _Key:
-    """Return the row of a socket: the slow way, for any socket."""
+    """Return the row of any socket."""
     socket, process = holding.socket, holding.process
     pid = None if process is None else process.pid
     proto, netns = socket.proto or "?", socket.netns
@@ -169,19 +220,18 @@ def _key(holding: Holding, wild: _Wild) -> _Key:
     return (pid, role, proto, netns, socket.remote_addr, socket.remote_port)
 
 
-def _folded(groups: dict[_Key, _Group], wild: _Wild) -> dict[_Key, _Group]:
+def _folded(groups: _Groups, wild: _Wild) -> _Groups:
     """Return groups in which the address is None where a service listens on all addresses, and
     where a process calls one port at many addresses."""
     addresses = Counter((*key[:4], key[5]) for key in groups if key[1] == OUT)
-    folded: dict[_Key, _Group] = {}
+    folded: _Groups = {}
     for key, members in groups.items():
         pid, role, proto, netns, _address, port = key
         is_any = role == IN and (proto, netns, port) in wild
         is_any |= role == OUT and addresses[pid, role, proto, netns, port] > MAX_ADDRESSES
         target = (pid, role, proto, netns, None, port) if is_any else key
         if target in folded:
-            folded[target].holdings.extend(members.holdings)
-            folded[target].peers.extend(members.peers)
+            folded[target].extend(members)
         else:
             folded[target] = members
     return folded

@@ -18,12 +18,6 @@ def unmapped(address: str) -> str:
     return address
 
 
-def with_or_without_map(address: str) -> str:
-    """Return the other way to write an address of IPv4: mapped into IPv6, or plain."""
-    plain = unmapped(address)
-    return f"{_MAPPED}{address}" if plain == address else plain
-
-
 def is_loopback(address: str | None) -> bool:
     """Return whether an address is of the machine itself."""
     return address is not None and (address.startswith(("127.", "::ffff:127.")) or address == "::1")

@@ -5,7 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...model import Holding, HostHolding
-from .endpoints import unmapped, with_or_without_map
+from .endpoints import unmapped
+
+# Local and remote port, local and remote address, network namespace. Addresses of IPv4 that are
+# mapped into IPv6 are plain.
+_Ends = tuple[int | None, int | None, str | None, str | None, int | None]
 
 
 class Holder(NamedTuple):
@@ -31,62 +35,58 @@ class Peers:
     socket ``peer_inode``, or else the process ``peer_pid``.
     """
 
-    def __init__(
-        self, sockets: Sequence[HostHolding], several: Mapping[int, Sequence[HostHolding]]
-    ) -> None:
-        """``sockets`` and ``several`` are from ``rows.group``."""
+    def __init__(self, several: Mapping[int, Sequence[HostHolding]]) -> None:
+        """``several`` has by inode the holders of sockets that have more than one, the oldest
+        first; it may grow until ``of`` is called."""
         self._several = several
+        self._tcp: dict[_Ends, Holding] = {}
         self._unix: dict[int, Holding] = {}
         self._comms: dict[int, str] = {}
         self._known: dict[int, Holder] = {}
         # Only a connection to an address of this machine can have its other end here.
-        addresses = {one.holding.socket.local_addr for one in sockets} - {None}
-        self._local = addresses | {with_or_without_map(address or "") for address in addresses}
-        sockets_of_inet6 = []
-        self._tcp: dict[tuple[object, ...], Holding] = {
-            (socket.local_port, socket.remote_port, socket.local_addr, socket.remote_addr,
-             socket.netns): one.holding
-            for one in sockets
-            if (socket := one.holding.socket).remote_addr in self._local and socket.proto == "tcp"
-        }  # fmt: skip
-        for _host, holding, _since in sockets:
-            family = holding.socket.family
-            if family == "unix":
-                self._unix[holding.socket.inode] = holding
+        self._local: set[str | None] = set()
+
+    def add(self, holdings: Iterable[HostHolding]) -> None:
+        """Add sockets; a further holding of a socket replaces the one before."""
+        tcp, local = self._tcp, self._local
+        for _host, holding, _since in holdings:
+            socket = holding.socket
+            family = socket.family
+            if family == "inet":
+                local.add(socket.local_addr)
+                if socket.proto == "tcp":
+                    tcp[
+                        socket.local_port, socket.remote_port, socket.local_addr,
+                        socket.remote_addr, socket.netns,
+                    ] = holding  # fmt: skip
+            elif family == "inet6":
+                here, there = unmapped(socket.local_addr or ""), unmapped(socket.remote_addr or "")
+                local.add(here)
+                if socket.proto == "tcp":
+                    ports = socket.local_port, socket.remote_port
+                    tcp[*ports, here, there, socket.netns] = holding
+            elif family == "unix":
+                self._unix[socket.inode] = holding
                 if holding.process is not None:
                     self._comms[holding.process.pid] = holding.process.comm
-            elif family == "inet6":
-                sockets_of_inet6.append(holding)
-        for holding in sockets_of_inet6:
-            socket = holding.socket
-            if socket.proto == "tcp" and socket.remote_addr is not None:
-                ends = unmapped(socket.local_addr or ""), unmapped(socket.remote_addr)
-                ports = socket.local_port, socket.remote_port
-                self._tcp.setdefault((*ports, *ends, socket.netns), holding)
 
     def of(self, holdings: Iterable[Holding]) -> list[Holder | None]:
         """Return who holds the other end of each socket."""
         holders: list[Holder | None] = []
-        tcp, several, known = self._tcp, self._several, self._known
+        tcp, several, known, local = self._tcp, self._several, self._known, self._local
         for holding in holdings:
             socket = holding.socket
-            if socket.remote_addr is None:
+            there = socket.remote_addr
+            if there is None:
                 holders.append(None if socket.state == "LISTEN" else self._of_unix(holding))
                 continue
-            if (
-                socket.remote_addr not in self._local
-                or socket.proto != "tcp"
-                or socket.netns is None
-            ):
+            here = socket.local_addr
+            if socket.family == "inet6":
+                here, there = unmapped(here or ""), unmapped(there)
+            if there not in local or socket.proto != "tcp" or socket.netns is None:
                 holders.append(None)
                 continue
-            end = tcp.get(
-                (socket.remote_port, socket.local_port, socket.remote_addr, socket.local_addr,
-                 socket.netns)
-            )  # fmt: skip
-            if end is None and socket.family == "inet6":
-                ends = unmapped(socket.remote_addr), unmapped(socket.local_addr or "")
-                end = tcp.get((socket.remote_port, socket.local_port, *ends, socket.netns))
+            end = tcp.get((socket.remote_port, socket.local_port, there, here, socket.netns))
             if end is None:
                 holders.append(None)
             elif end.process is None or end.socket.inode in several:

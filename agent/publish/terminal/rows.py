@@ -1,7 +1,7 @@
 """Holdings to rows: one for each socket, with its holders and its other end on this machine."""
 
 # No deferred annotations, as in model.py: typing.NamedTuple would compile them at import.
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ...model import Holding, HostHolding, Process, Socket
@@ -39,28 +39,55 @@ def _age(one: HostHolding) -> tuple[float, int]:
     return (float("inf"), 0) if process is None else (process.start_ticks, process.pid)
 
 
+class Grouping:
+    """The sockets of one host and their holders, of holdings that come in parts.
+
+    ``several`` has by inode all holders of the sockets that have more than one.
+    """
+
+    def __init__(self) -> None:
+        self.several: dict[int, list[HostHolding]] = {}
+        self._first: dict[int, HostHolding] = {}
+        self._without_inode: list[HostHolding] = []  # No process holds them.
+
+    def add(self, holdings: Iterable[HostHolding]) -> list[HostHolding]:
+        """Add holdings; return those of sockets that had none so far."""
+        first, several, added = self._first, self.several, []
+        for one in holdings:
+            inode = one.holding.socket.inode
+            if not inode:
+                self._without_inode.append(one)
+                added.append(one)
+            elif inode not in first:
+                first[inode] = one
+                added.append(one)
+            elif inode in several:
+                several[inode].append(one)
+            else:
+                several[inode] = [first[inode], one]
+        return added
+
+    def has_older_holders(self) -> bool:
+        """Return whether the first holder of a socket is not its oldest one."""
+        first = self._first
+        return any(min(held, key=_age) is not first[inode] for inode, held in self.several.items())
+
+    def sockets(self) -> list[HostHolding]:
+        """Return each socket with its oldest holder, and sort ``several`` from the oldest on."""
+        for inode, holders in self.several.items():
+            holders.sort(key=_age)
+            self._first[inode] = holders[0]
+        return [*self._first.values(), *self._without_inode]
+
+
 def group(
-    holdings: Sequence[HostHolding],
+    holdings: Iterable[HostHolding],
 ) -> tuple[list[HostHolding], dict[int, list[HostHolding]]]:
     """Return the oldest holder of each socket of one host, and by inode all holders, the oldest
-    first, of those that have several. Sockets without an inode are held by no process."""
-    first: dict[int, HostHolding] = {}
-    several: dict[int, list[HostHolding]] = {}
-    without = []
-    for one in holdings:
-        inode = one.holding.socket.inode
-        if not inode:
-            without.append(one)
-        elif inode not in first:
-            first[inode] = one
-        elif inode in several:
-            several[inode].append(one)
-        else:
-            several[inode] = [first[inode], one]
-    for inode, holders in several.items():
-        holders.sort(key=_age)
-        first[inode] = holders[0]
-    return [*first.values(), *without], several
+    first, of those that have several."""
+    grouping = Grouping()
+    grouping.add(holdings)
+    return grouping.sockets(), grouping.several
 
 
 def make_rows(
@@ -80,7 +107,9 @@ def make_rows(
         sockets, several = group(holdings)
         others = holdings if known is None else known.get(host, holdings)
         same = len(others) == len(holdings)
-        peers = Peers(sockets, several) if same else Peers(*group(others))
+        indexed = (sockets, several) if same else group(others)
+        peers = Peers(indexed[1])
+        peers.add(indexed[0])
         found = peers.of([one.holding for one in sockets])
         for (_host, holding, since), peer in zip(sockets, found, strict=True):
             holders = several.get(holding.socket.inode) if several else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...model import INET_FAMILIES, Coverage, HostHolding
 from .aggregate import IN, LISTEN, OUT, End, HostSummary, summarize
@@ -34,7 +34,14 @@ def summary(
     ``coverage`` is that of the hosts, as far as known; a host without holdings has a section too.
     ``all_families``: unix, netlink and other sockets have rows.
     """
-    found = {one.host: one for one in summarize(holdings, all_families=all_families)}
+    yield from summary_lines(summarize(holdings, all_families=all_families), coverage, options)
+
+
+def summary_lines(
+    summaries: Iterable[HostSummary], coverage: Mapping[str, Coverage], options: Options
+) -> Iterator[str]:
+    """Yield the lines of the summaries of hosts, as ``summary`` does."""
+    found = {one.host: one for one in summaries}
     for host in sorted(coverage.keys() - found.keys()):
         found[host] = HostSummary(host, 0, 0, (), {})
     for number, host in enumerate(sorted(found)):

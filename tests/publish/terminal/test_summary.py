@@ -2,14 +2,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import Coverage, Holding, HostHolding, Process, Socket
-from agent.publish.terminal.aggregate import IN, LISTEN, OTHER, OUT, End, summarize
+from agent.publish.terminal.aggregate import (
+    IN,
+    LISTEN,
+    OTHER,
+    OUT,
+    End,
+    HostSummary,
+    Summarizer,
+    summarize,
+)
 from agent.publish.terminal.options import Options
+from agent.publish.terminal.peers import Holder
 from agent.publish.terminal.safe import width
 from agent.publish.terminal.summary import summary
 
@@ -17,6 +28,7 @@ from ... import strategies
 from ...make import process, tcp
 from .machine import COVERAGE, HOST, web_server
 
+EMPTY = HostSummary("h", 0, 0, [], {})
 SERVER, CLIENT = process(7, comm="server"), process(8, comm="client")
 
 
@@ -281,6 +293,34 @@ def test_every_socket_is_counted_once(held: list[Holding]) -> None:
             total = sum(end.connections for end in one.ends) + sum(one.omitted.values())
             assert total == one.sockets == len(unique)
             assert not (every and one.omitted)
+
+
+@given(st.lists(strategies.held, max_size=12), st.lists(st.integers(0, 12)), st.booleans())
+def test_parts_make_the_summary_of_the_whole(
+    held: list[Holding], cuts: list[int], every: bool
+) -> None:
+    # Two processes hold each second socket.
+    others = [one._replace(process=SERVER) for one in held[::2]]
+    holdings = [HostHolding("h", one, None) for one in (*held, *others)]
+    summarizer = Summarizer("h", all_families=every)
+    for start, end in pairwise((0, *sorted(cuts), len(holdings))):
+        summarizer.add(holdings[start:end])
+    assert [summarizer.summary()] == (summarize(holdings, all_families=every) or [EMPTY])
+    assert summarizer.summary() == summarizer.summary()
+
+
+def test_a_row_is_of_the_oldest_holder_whichever_comes_last() -> None:
+    """A child that inherited both ends came before its parent."""
+    parent, child = process(9, start_ticks=1), process(5, start_ticks=7)
+    call = connection(2, "outbound", ("127.0.0.1", 5000), ("127.0.0.1", 80))
+    answer = connection(3, "inbound", ("127.0.0.1", 80), ("127.0.0.1", 5000))
+    for order in ((child, parent), (parent, child)):
+        summarizer = Summarizer("h")
+        for each in order:
+            summarizer.add([held(call, each), held(answer, each)])
+        for end in summarizer.summary().ends:
+            assert (end.holding.process, end.others) == (parent, 1)
+            assert list(end.peers) == [Holder(parent.comm, parent.pid, 1)]
 
 
 @given(st.lists(strategies.held, max_size=12))
