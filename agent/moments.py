@@ -111,7 +111,7 @@ class SnapshotOutput:
 
     def _summarizer(self) -> "Summarizer | None":
         """Return what summarizes all holdings as they come: while this waits for the next part, it
-        costs no time (``python -m bench polls --only single``). None if not all are summarized."""
+        costs no time (``python -m bench views``). None if not all are summarized."""
         if self._output != "summary" or self._config.view.quiet:
             return None
         if not self._config.filter.passes_all:
