@@ -69,8 +69,8 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
     loop.set_exception_handler(LoopErrorReporter())
     capture_libraries()
     is_local_page = config.network.local_page is not None
-    handle_stop(loop, stop.set, hangup=is_local_page)
     view = config.view
+    handle_stop(loop, stop.set, hangup=is_local_page or view.top)
     if view.timeout is not None:
         loop.call_later(view.timeout, stop.set)
     try:
@@ -81,6 +81,11 @@ async def _run(config: Config, scan: ForkedScan | None) -> bool:
             from .record import record
 
             await _until(stop, record(config))
+            return False
+        if view.top and not config.follow:
+            from .topping import screen
+
+            await _until(stop, screen(config).run())
             return False
         output = choose_format(config, os.environ, is_terminal=is_terminal())
         if config.network.connect and config.network.listen:
@@ -242,7 +247,7 @@ async def _publish(
     match = _match(config, feed)
     if match is not None:
         publishers.append(match)
-    if config.follow and not config.view.quiet:
+    if config.follow and not (config.view.quiet or config.view.top):
         publishers.append(_printer(config, output, feed))
     service = service_of(partial(describe_agent, feed, subscribers_of(server)), config, server)
     report = service.report_progress
@@ -255,6 +260,10 @@ async def _publish(
         on_progress=report,
         trace=trace,
     )
+    if config.view.top:
+        from .topping import feed_screen
+
+        publishers.append(feed_screen(config, feed, poller))
     follower = Follower(poller, feed, saved=saved, on_progress=report, on_poll=service.report_poll)
     work = [follower.run(config.interval)]
     if config.stats is not None:

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run_events(arguments[1:])
         if arguments[:1] == ["page"]:
             return _run_page(arguments[1:])
+        if arguments[:1] == ["top"]:
+            return _run_top(arguments[1:])
         options = _parse(arguments)
         if options.keys() & {"target", "quiet"}:
             failed = CANNOT_WORK
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asking_for_help(words: Sequence[str]) -> list[str]:
     """Return the arguments that ``help`` and the words after it mean."""
-    return ["events", "--help"] if words[:1] == ["events"] else ["--help", *words]
+    is_command = words[:1] in (["events"], ["top"])
+    return [words[0], "--help"] if is_command else ["--help", *words]
 
 
 def _outcome(error: Exception) -> tuple[str, int] | None:
@@ -123,6 +126,23 @@ def _run_page(words: Sequence[str]) -> int:
     return DONE
 
 
+def _run_top(words: Sequence[str]) -> int:
+    """Run ``sockagent top``: a screen of this machine, of remote agents or of a recording."""
+    from .page_command import is_help
+    from .top_command import HELP, parse_top, require_screen
+
+    if is_help(words):
+        _print(HELP)
+        return DONE
+    _require_linux()
+    config = _config(parse_top(words))
+    require_screen()
+    from .app import run
+
+    run(config)
+    return DONE
+
+
 def _require_linux() -> None:
     if not sys.platform.startswith("linux"):
         raise RuntimeFailure(f"requires Linux; this is {sys.platform}")
@@ -165,7 +185,7 @@ def _config(options: dict[str, Any]) -> Config:
             filters[name] = [*filters.get(name, ()), *values]
     names = [name for name in Network.__dataclass_fields__ if name in options]
     network = {name: options.pop(name) for name in names}
-    has_answer = bool(targets) and "local_page" not in network
+    has_answer = bool(targets) and "local_page" not in network and "top" not in options
     view = _view(options, has_filter=bool(filters), has_target=has_answer)
     if "listen" in network:
         from .address import parse_address

@@ -257,7 +257,8 @@ class View:
 
     ``output`` is one of FORMATS, None: whatever suits standard output. ``targets``: a target or
     filter is given. ``answers``: the exit status says whether something matched. ``read`` is the
-    path of a recording, ``at`` the time at which it is shown, as text.
+    path of a recording, ``at`` the time at which it is shown, as text. ``top``: nothing is printed,
+    a screen shows it; ``read_only``: the screen sends no signals.
     """
 
     output: str | None = None
@@ -274,6 +275,8 @@ class View:
     answers: bool = False
     read: str | None = None
     at: str | None = None
+    top: bool = False
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         if self.timeout is not None:

@@ -32,7 +32,7 @@ TARGET: :PORT ADDR ADDR/BITS ADDR:PORT PID /PATH UNIT.service NAME FILTER=VALUE
 -f follow  -q quiet  -o ndjson|json|summary|table|wide|log|csv|tsv|pid
 Exit status with a TARGET or -q: 0 something matched, 1 nothing did,
 2 wrong usage, 3 it cannot work here.
-All options: sockagent --help all, man sockagent. In a browser: sockagent page
+All options: sockagent --help all. Live: sockagent top, sockagent page
 """
 _USER_LIMITS = {
     "descriptors": "Delay reading the largest processes of a user who has more than N descriptors "
@@ -189,8 +189,8 @@ def build_parser() -> ArgumentParser:
         "may be shell globs, for example 'nginx*'. Exit status: 0 done, 1 failure, 2 wrong usage, "
         "78 unusable file; with a TARGET or -q: 0 something matched, 1 nothing did, 2 wrong usage, "
         "3 it cannot work here. "
-        "Other commands: sockagent page shows the sockets in a browser, sockagent events sets up "
-        "kernel events; see their --help.",
+        "Other commands: sockagent page shows the sockets in a browser, sockagent top on a live "
+        "screen, sockagent events sets up kernel events; see their --help.",
         allow_abbrev=False,
         add_help=False,
     )

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,11 +96,26 @@ class StderrWriter:
 
 
 _stderr = StderrWriter(_STDERR)
+# What shows messages instead of stderr: at most one.
+_shown: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def shown_by(show: Callable[[str], None]) -> Iterator[None]:
+    """Pass messages to ``show`` instead of stderr, which may be the terminal of a screen. It is
+    called in any thread, and must not block."""
+    _shown.append(show)
+    try:
+        yield
+    finally:
+        _shown.remove(show)
 
 
 def log(message: str) -> None:
     """Write a message to stderr, on one line, if it is open. Never blocks."""
-    if sys.stderr is not None:  # If closed at the start, descriptor 2 is another file by now.
+    if _shown:
+        _shown[-1](printable(message))
+    elif sys.stderr is not None:  # If closed at the start, descriptor 2 is another file by now.
         _stderr.write(f"sockagent: {printable(message)}\n")
 
 

@@ -73,7 +73,7 @@ def main() -> None:
     here = Path(__file__).parent
     project = tomllib.loads((here.parent / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    runtime = [*project["project"]["dependencies"], *extras["metrics"]]
+    runtime = [*project["project"]["dependencies"], *extras["metrics"], *extras["top"]]
     files = {
         "requirements.txt": lock(runtime),
         "build-requirements.txt": lock(project["build-system"]["requires"]),

@@ -85,7 +85,7 @@ BASH_WRAPPER = """
 _sockagent() {
   local -a words=("${COMP_WORDS[@]:0:COMP_CWORD+1}")
   if ((COMP_CWORD == 1)) && [[ ${words[1]} == [!-]* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "events page" -- "${words[1]}")
+    mapfile -t COMPREPLY < <(compgen -W "events page top" -- "${words[1]}")
     return
   fi
   if ((COMP_CWORD > 1)) && [[ ${words[1]} == events ]]; then
@@ -97,6 +97,10 @@ _sockagent() {
   fi
   if ((COMP_CWORD > 1)) && [[ ${words[1]} == page && ${words[-1]} == --no* ]]; then
     mapfile -t COMPREPLY < <(compgen -W --no-open -- "${words[-1]}")
+    return
+  fi
+  if ((COMP_CWORD > 1)) && [[ ${words[1]} == top && ${words[-1]} == --read-* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W --read-only -- "${words[-1]}")
     return
   fi
   [[ ${words[-1]} == [=:] ]] && words+=("")
@@ -120,11 +124,11 @@ complete -F _sockagent sockagent
 """
 
 
-# The parser of the options does not have the commands sockagent events and sockagent page.
+# The parser of the options does not have the commands sockagent events, page and top.
 ZSH_EVENTS = """\
 _shtab_sockagent() {
   if (( CURRENT == 2 )) && [[ $words[2] == [^-]* ]]; then
-    compadd events page
+    compadd events page top
     return
   fi
   if (( CURRENT > 2 )) && [[ $words[2] == events ]]; then
@@ -139,6 +143,10 @@ _shtab_sockagent() {
     compadd -- --no-open
     return
   fi
+  if (( CURRENT > 2 )) && [[ $words[2] == top && $words[CURRENT] == --read-* ]]; then
+    compadd -- --read-only
+    return
+  fi
 """
 FISH_EVENTS = """
 function _sockagent_events
@@ -151,6 +159,9 @@ complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events \
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page \
   -d 'Show the sockets in a browser.'
 complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a top \
+  -d 'Show a live screen of the sockets.'
+complete -c sockagent -n '__fish_seen_subcommand_from top' -l read-only -d 'Send no signals.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
 complete -c sockagent -f -n '_sockagent_events events enable' -l udp \
   -d 'Also record which process sends UDP datagrams.'

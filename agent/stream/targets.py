@@ -16,7 +16,7 @@ from .filter_values import is_glob, is_word, names_of, place
 from .filters import FILTERS, STATE_ALIASES, STATES, Filter, is_filter, split_filter
 
 # First words of the command line that are not targets.
-COMMANDS = ("events", "help", "page")
+COMMANDS = ("events", "help", "page", "top")
 _FILTER = re.compile(r"[A-Za-z_-]+\s*!?=")
 # The kinds of targets: the filter, and how its values begin or look. The first one that matches
 # counts; everything else is a name. IPv6 comes before ports: ``::1`` is an address.

@@ -77,6 +77,7 @@ def test_all_dependencies_are_pinned_with_hashes() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = pyproject["project"]
     runtime = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    runtime += project["optional-dependencies"]["top"]
     for name, requirements in (
         ("requirements.txt", runtime),
         ("build-requirements.txt", pyproject["build-system"]["requires"]),

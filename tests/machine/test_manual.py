@@ -127,6 +127,7 @@ def complete(shell: str, line: str) -> list[str]:
         ("ev", "events"),
         ("pa", "page"),
         ("page --no-o", "page --no-open"),
+        ("top --read-o", "top --read-only"),
         ("page --source n", "page --source netlink"),
         ("events en", "events enable"),
         ("events st", "events status"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from ...model import Closed, Coverage, Delta, Opened, Updated
+from ...model import Closed, Coverage, Delta, HostHolding, Opened, Updated
 from ...stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
 from ...stream.filters import Filter
 from ...stream.history import DeltaBatch, FullSnapshot, Lost, Message
@@ -238,6 +238,10 @@ class Watch:
             if len(events) == MAX_EVENTS:
                 break
         return events[::-1]
+
+    def holdings(self) -> Iterator[HostHolding]:
+        """Yield all holdings, host by host."""
+        return self._state.holdings()
 
     def header(self, now: float) -> Header:
         """Return the first line, of all hosts and holdings."""

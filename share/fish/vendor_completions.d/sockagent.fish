@@ -166,5 +166,7 @@ end
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page   -d 'Show the sockets in a browser.'
 complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a top   -d 'Show a live screen of the sockets.'
+complete -c sockagent -n '__fish_seen_subcommand_from top' -l read-only -d 'Send no signals.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
 complete -c sockagent -f -n '_sockagent_events events enable' -l udp   -d 'Also record which process sends UDP datagrams.'

@@ -1,0 +1,300 @@
+"""What the grid shows at a place: rows in their order as lines, and what the cursor leads to.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from ...model import Closed, Holding, Opened, Process, Updated
+from ...stream.filters import Filter
+from ..terminal.options import Options
+from .columns import Column, Layout, lay_out
+from .group_columns import group_columns
+from .lines import event_line, peer_line, row_line, socket_lines, titles_line
+from .model import (
+    Event,
+    Grouping,
+    GroupKey,
+    GroupRow,
+    Line,
+    PeerRow,
+    Segment,
+    SocketKey,
+    SocketRow,
+    Style,
+)
+from .order import Order
+from .places import Place, View
+from .socket_columns import socket_columns
+from .watch import Watch
+
+Row = TypeVar("Row", GroupRow, SocketRow)
+# The line of an index; with the mark of the cursor, or without.
+LineOf = Callable[[int, bool], Line]
+
+# Of the newest events of its group, so many of a socket are shown below its fields.
+MAX_SOCKET_EVENTS = 50
+_NO_MARK = "  "
+_PEER_TITLES = "    CONNS DIR SERVICE      PEER                     ADDRESS"
+# By which columns rows are sorted first.
+_FIRST_SORT = {View.GROUPS: "opens", View.SOCKETS: "state"}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the grid shows: the identities of the rows, and what makes their lines.
+
+    ``follows_end``: new rows come at the end, where the cursor begins. ``holdings`` are those of
+    the rows, by index, where names of addresses are shown.
+    """
+
+    titles: Line
+    keys: Sequence[Hashable]
+    line: LineOf
+    follows_end: bool = False
+    holdings: Sequence[Holding] = ()
+
+
+class _Sorting(NamedTuple):
+    """By which column the rows of a view are sorted, and their order."""
+
+    name: str
+    descending: bool
+    order: Order
+
+
+class Moment(NamedTuple):
+    """What is shown when: a watch at the time ``now``, as far as it passes a filter, in the width
+    of the options. ``tick`` is the time of a clock that always goes on, in seconds, by which the
+    order is held: in a recording the time of the records does not."""
+
+    watch: Watch
+    now: float
+    tick: float
+    chosen: Filter
+    options: Options
+
+
+class Contents:
+    """Makes what the grid shows."""
+
+    def __init__(self) -> None:
+        self._sortings: dict[View, _Sorting] = {}
+        self._layout = Layout((), 1, ())
+        self._groups: Mapping[Hashable, GroupRow] = {}
+        self._sockets: Mapping[Hashable, SocketRow] = {}
+        self._place: Place | None = None
+
+    def make(self, place: Place, moment: Moment) -> Content:
+        """Return what the grid shows at a place."""
+        watch, now, _, chosen, options = moment
+        if place != self._place:
+            self._place = place
+            self._sorting(place.view).order.renew()
+        group = place.group
+        if place.view is View.GROUPS:
+            return self._of_groups(place, moment)
+        if group is None or place.view is View.EVENTS:
+            return _of_events(watch.events(group, chosen), options)
+        if place.view is View.PEERS:
+            return _of_peers(watch.peers(group, now, chosen), options)
+        if place.view is View.SOCKET and place.socket is not None:
+            self._sockets = {row.key: row for row in watch.sockets(group, now)} or self._sockets
+            return self._of_socket(place.socket, watch.events(group), options)
+        return self._of_sockets(place, group, moment)
+
+    # Lists with columns.
+
+    def _of_groups(self, place: Place, moment: Moment) -> Content:
+        watch, now, _, chosen, options = moment
+        rows = watch.groups(place.grouping, now, chosen)
+        columns = group_columns(place.grouping, hosts=options.hosts)
+        self._layout = lay_out(columns, options.width or 0)
+        value = self._value(
+            place.view, columns, lambda row: row.listen + row.inbound + row.outbound
+        )
+        arranged = self._arrange(place.view, rows, value, moment.tick)
+        self._groups = {row.key: row for row in arranged}
+        titles = self._titles(place.view, options)
+        return Content(titles, list(self._groups), _lines(self._layout, arranged, options))
+
+    def _of_sockets(self, place: Place, group: GroupKey, moment: Moment) -> Content:
+        watch, now, _, chosen, options = moment
+        rows = watch.sockets(group, now, chosen)
+        columns = socket_columns(hosts=False)
+        self._layout = lay_out(columns, options.width or 0)
+        value = self._value(place.view, columns, lambda row: row.key.inode)
+        arranged = self._arrange(place.view, rows, value, moment.tick)
+        self._sockets = {row.key: row for row in arranged}
+        titles = self._titles(place.view, options)
+        line = _lines(self._layout, arranged, options)
+        holdings = [row.holding for row in arranged]
+        return Content(titles, list(self._sockets), line, holdings=holdings)
+
+    def _value(
+        self, view: View, columns: Mapping[str, Column[Row]], more: Callable[[Row], int]
+    ) -> Callable[[Row], object]:
+        """Return what rows are sorted by; ``more`` decides among equal ones."""
+        name = self._sorting(view).name
+        value = columns[name if name in columns else next(iter(columns))].value
+
+        def found(row: Row) -> object:
+            main = value(row)
+            return None if main is None else (main, more(row))
+
+        return found
+
+    def _arrange(
+        self, view: View, rows: list[Row], value: Callable[[Row], object], tick: float
+    ) -> list[Row]:
+        sorting = self._sorting(view)
+        return sorting.order.arrange(rows, value, tick, descending=sorting.descending)
+
+    def _titles(self, view: View, options: Options) -> Line:
+        sorting = self._sorting(view)
+        return titles_line(self._layout, sorting.name, options, descending=sorting.descending)
+
+    # One socket.
+
+    def _of_socket(self, key: SocketKey, events: Sequence[Event], options: Options) -> Content:
+        row = self._sockets.get(key)
+        if row is None:
+            gone = (Segment("  this socket is gone", Style.DIM),)
+            return Content((), range(1), _marking(lambda _index: gone, options))
+        newest = [event for event in events if _is_of(event, key)][-MAX_SOCKET_EVENTS:]
+        lines: list[Line] = [
+            *socket_lines(row, options),
+            (),
+            (Segment("  newest events", Style.TITLE),),
+        ]
+        lines += [_indented(event_line(event, options)) for event in reversed(newest)]
+        if not newest:
+            lines.append((Segment("  none since the screen began", Style.DIM),))
+        return Content((), range(len(lines)), _marking(lines.__getitem__, options))
+
+    # What the cursor leads to.
+
+    def opened(self, place: Place, key: Hashable | None) -> Place | None:
+        """Return the place that a row leads to; None if it leads to none."""
+        if isinstance(key, GroupKey) and place.view is View.GROUPS:
+            return Place(View.SOCKETS, place.grouping, key, None, self._label(key))
+        if isinstance(key, SocketKey) and place.view is View.SOCKETS:
+            return place._replace(view=View.SOCKET, socket=key)
+        return None
+
+    def look(self, place: Place, key: Hashable | None, view: View) -> Place | None:
+        """Return the place with the events or peers of a row, or of the group that is shown; None
+        if there are none."""
+        if place.group is not None:
+            return place._replace(view=view, socket=None)
+        if isinstance(key, GroupKey):
+            return Place(view, place.grouping, key, None, self._label(key))
+        return Place(view, place.grouping, title="all") if view is View.EVENTS else None
+
+    def process(
+        self, place: Place, key: Hashable | None, watch: Watch, now: float
+    ) -> Process | None:
+        """Return the process of a row; None if it is none, or of several."""
+        if place.view is View.SOCKET:
+            key = place.socket
+        if isinstance(key, SocketKey) and key in self._sockets:
+            return self._sockets[key].holding.process
+        if not isinstance(key, GroupKey) or key.grouping is not Grouping.PROCESS:
+            return None
+        held = (row.holding.process for row in watch.sockets(key, now))
+        return next((one for one in held if one is not None), None)
+
+    def _label(self, key: GroupKey) -> str:
+        row = self._groups.get(key)
+        title = "?" if row is None or row.title is None else row.title
+        return title if row is None or row.pid is None else f"{title}[{row.pid}]"
+
+    # The order.
+
+    def touch(self, tick: float) -> None:
+        """Note that a key was pressed: the order is held."""
+        if self._place is not None:
+            self._sorting(self._place.view).order.touch(tick)
+
+    def sort(self, view: View, *, reverse: bool) -> None:
+        """Sort by the next of the columns that are shown, or in the other direction."""
+        if view not in _FIRST_SORT:
+            return
+        sorting = self._sorting(view)
+        sorting.order.renew()
+        if reverse:
+            self._sortings[view] = sorting._replace(descending=not sorting.descending)
+            return
+        names = [placed.name for placed in self._layout.columns]
+        at = names.index(sorting.name) if sorting.name in names else -1
+        name, column, _ = self._layout.columns[(at + 1) % len(names)]
+        self._sortings[view] = sorting._replace(name=name, descending=column.descending)
+
+    def order_text(self, place: Place) -> str:
+        """Return what is shown, and what it is sorted by."""
+        what = {
+            View.GROUPS: f"by {place.grouping.value}",
+            View.SOCKETS: f"sockets of {place.title}",
+            View.SOCKET: f"a socket of {place.title}",
+            View.EVENTS: f"events of {place.title}",
+            View.PEERS: f"peers of {place.title}",
+        }[place.view]
+        if place.view not in _FIRST_SORT:
+            return what
+        sorting = self._sorting(place.view)
+        shown = (one.column.title for one in self._layout.columns if one.name == sorting.name)
+        return f"{what}, sorted by {next(shown, sorting.name)}"
+
+    def _sorting(self, view: View) -> _Sorting:
+        if view not in self._sortings:
+            name = _FIRST_SORT.get(view, "")
+            self._sortings[view] = _Sorting(name, view is View.GROUPS, Order())
+        return self._sortings[view]
+
+
+def _lines(layout: Layout, rows: Sequence[GroupRow | SocketRow], options: Options) -> LineOf:
+    return lambda index, marked: row_line(layout, rows[index], options, marked=marked)
+
+
+def _of_events(events: Sequence[Event], options: Options) -> Content:
+    return Content(
+        (),
+        # The values of a ring of events are the same objects as long as they are in it.
+        [(event.time, id(event.value)) for event in events],
+        _marking(lambda index: _indented(event_line(events[index], options)), options),
+        follows_end=True,
+    )
+
+
+def _of_peers(peers: Sequence[PeerRow], options: Options) -> Content:
+    return Content(
+        (Segment(_PEER_TITLES, Style.TITLE),),
+        [(one.direction, one.service, one.peer, one.address) for one in peers],
+        _marking(lambda index: peer_line(peers[index], options), options),
+    )
+
+
+def _is_of(event: Event, key: SocketKey) -> bool:
+    """Return whether an event is of this socket, of whichever holder."""
+    value = event.value
+    if event.host != key.host or not isinstance(value, (Opened, Updated, Closed)):
+        return False
+    return value.holding.socket.inode == key.inode
+
+
+def _indented(line: Line) -> Line:
+    return (Segment(_NO_MARK), *line)
+
+
+def _marked(line: Line, mark: str) -> Line:
+    """Return a line, which begins with two spaces or is empty, with a mark in their place."""
+    first, *rest = line or (Segment(_NO_MARK),)
+    return (Segment(mark + first.text[len(_NO_MARK) :], first.style), *rest)
+
+
+def _marking(lines: Callable[[int], Line], options: Options) -> LineOf:
+    """Return what makes the line of an index of lines that have no mark of their own."""
+    mark = "> " if options.ascii else "\u203a "
+    return lambda index, is_cursor: _marked(lines(index), mark if is_cursor else _NO_MARK)

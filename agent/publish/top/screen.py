@@ -1,0 +1,401 @@
+"""The screen of ``sockagent top``, with Textual: the lines at the edges, the grid, and the keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.drivers.linux_driver import LinuxDriver
+from textual.widgets import Input
+
+from ...errors import UsageError
+from ...stream.filters import Filter
+from ..terminal.names import Resolver
+from ..terminal.options import Options
+from .contents import Contents, Moment
+from .dialogs import Help, SignalDialog
+from .edges import alarms_line, filter_line, keys_line, message_line, top_line
+from .grid import Bar, FilterInput, Grid
+from .places import Place, View, Way
+from .saving import save
+from .signal import target_of
+from .sources import Source
+
+# At most four repaints a second.
+TICK_SECONDS = 0.25
+# How long a message stays in the last line.
+MESSAGE_SECONDS = 8.0
+# Messages that wait to be shown, such as warnings at the start.
+_MAX_MESSAGES = 20
+_SCROLL_BAR = 1  # Columns.
+# What the arrow keys move in a recording, alone and with Shift.
+STEP_SECONDS, LONG_STEP_SECONDS = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for. ``may_signal``: processes may get signals. ``names``: names are
+    shown from the start. ``parse`` makes a filter of a line; it raises UsageError."""
+
+    options: Options
+    may_signal: bool
+    names: bool
+    services: Mapping[tuple[str, int], str]
+    parse: Callable[[str], Filter]
+
+
+class _Driver(LinuxDriver):
+    """Draws on standard output: standard error may be a file."""
+
+    def __init__(
+        self,
+        app: App[object],
+        *,
+        debug: bool = False,
+        mouse: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(app, debug=debug, mouse=mouse, size=size)
+        if sys.__stdout__ is not None:
+            self._file = sys.__stdout__
+
+
+class TopApp(App[None]):
+    """The screen. ``failure`` is the error of the code that ended it, if one did."""
+
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    Bar { height: 1; width: 100%; }
+    #titles { text-style: bold; }
+    #grid { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    #input { height: 1; width: 100%; display: none; padding: 0; border: none; }
+    ModalScreen { align: center middle; }
+    #dialog {
+        width: auto; max-width: 96%; height: auto; max-height: 96%; padding: 0 1;
+        border: round ansi_default; background: ansi_default;
+    }
+    #dialog Static { width: auto; max-width: 100%; }
+    #problem { color: ansi_red; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding("q", "quit", show=False),
+        Binding("ctrl+z", "suspend_process", show=False),
+        Binding("enter", "open", show=False),
+        Binding("escape", "leave", show=False),
+        Binding("slash", "filter", show=False),
+        Binding("g", "group", show=False),
+        Binding("s", "sort(False)", show=False),
+        Binding("S", "sort(True)", show=False),
+        Binding("space", "pause", show=False),
+        Binding("e", "look('events')", show=False),
+        Binding("p", "look('peers')", show=False),
+        Binding("d", "names", show=False),
+        Binding("k", "signal", show=False),
+        Binding("w", "save", show=False),
+        Binding("question_mark", "help", show=False),
+        Binding("up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("home", "edge(False)", show=False),
+        Binding("end", "edge(True)", show=False),
+        Binding("left", f"time(-{STEP_SECONDS})", show=False),
+        Binding("right", f"time({STEP_SECONDS})", show=False),
+        Binding("shift+left", f"time(-{LONG_STEP_SECONDS})", show=False),
+        Binding("shift+right", f"time({LONG_STEP_SECONDS})", show=False),
+    ]
+
+    def __init__(self, source: Source, filter_text: str, settings: Settings) -> None:
+        super().__init__(driver_class=_Driver, ansi_color=True)
+        self.failure: Exception | None = None
+        self._source = source
+        self._settings = settings
+        self._names = settings.names
+        self._resolver = Resolver()
+        self._way = Way()
+        self._contents = Contents()
+        self._filter_text = filter_text
+        self._filter = settings.parse(filter_text)
+        self._edited: str | None = None  # The filter before it was edited; None: it is not.
+        self._paused_at: int | None = None  # Changes before the pause.
+        self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
+        self._message_until = 0.0
+        self._is_stale = True
+        self._seen: object = None
+
+    # The lines.
+
+    def compose(self) -> ComposeResult:
+        """Make the widgets."""
+        for name in ("header", "alarms", "filter"):
+            yield Bar(name)
+        yield FilterInput()
+        yield Bar("titles")
+        yield Grid()
+        yield Bar("footer")
+
+    def on_mount(self) -> None:
+        """Begin to show."""
+        self.theme = "ansi-dark"
+        self.animation_level = "none"
+        self._grid.focus()
+        self.set_interval(TICK_SECONDS, self._tick)
+        self.call_after_refresh(self._tick)
+
+    @property
+    def _ascii(self) -> bool:
+        return self._settings.options.ascii
+
+    @property
+    def _grid(self) -> Grid:
+        return self.screen_stack[0].query_one(Grid)
+
+    def _bar(self, name: str) -> Bar:
+        return self.screen_stack[0].query_one(f"#{name}", Bar)
+
+    def on_resize(self) -> None:
+        """Make the lines for another width."""
+        self._is_stale = True
+        self.call_after_refresh(self._tick)
+
+    def _tick(self) -> None:
+        """Show what has changed."""
+        source = self._source
+        seen = (id(source.watch), source.watch.changes, int(source.now()), source.notice())
+        if not self._is_stale and (self._paused_at is not None or seen == self._seen):
+            self._show_edges()
+            return
+        self._seen, self._is_stale = seen, False
+        self._show()
+
+    def _show(self) -> None:
+        source, options = self._source, self._options()
+        now, watch = source.now(), source.watch
+        self._bar("header").show([top_line(watch.header(now), source.notice(), options)])
+        self._bar("alarms").show([alarms_line(watch.alarms(now), options)])
+        # Without the column of the scroll bar, whether it is there or not: columns hold still.
+        narrower = replace(options, width=max(1, self.size.width - _SCROLL_BAR))
+        moment = Moment(watch, now, time.monotonic(), self._filter, narrower)
+        content = self._contents.make(self._way.place, moment)
+        self._bar("titles").show([content.titles] if content.titles else [])
+        self._grid.show(content.keys, content.line, follows_end=content.follows_end)
+        if self._names:
+            rows = self._grid.visible_rows
+            self._resolver.request(content.holdings[rows.start : rows.stop])
+        self._show_edges()
+
+    def _show_edges(self) -> None:
+        options, source = self._options(), self._source
+        behind = None
+        if self._paused_at is not None:
+            behind = source.watch.changes - self._paused_at
+        line = filter_line(
+            self._filter_text, self._contents.order_text(self._way.place), behind, options,
+            at_record_time=not source.is_local,
+        )  # fmt: skip
+        self._bar("filter").show([line])
+        if time.monotonic() < self._message_until:
+            return
+        if self._messages:
+            self._show_message(self._messages.popleft())
+            return
+        signals, moves = self._settings.may_signal, not source.is_live
+        line = keys_line(self._way.place.view, options, signals=signals, moves=moves)
+        self._bar("footer").show([line])
+
+    def _options(self) -> Options:
+        options = replace(self._settings.options, width=self.size.width)
+        if not self._names:
+            return options
+        return replace(options, names=self._resolver.names, services=self._settings.services)
+
+    def _refresh_soon(self) -> None:
+        """Show the answer to a key at once."""
+        self._is_stale = True
+        self._tick()
+
+    # Messages.
+
+    def add_message(self, text: str) -> None:
+        """Show a message in the last line when those before it were shown. May be called in any
+        thread."""
+        self._messages.append(text)
+
+    def _show_message(self, text: str, seconds: float = MESSAGE_SECONDS) -> None:
+        """Show a message in the last line now."""
+        self._message_until = time.monotonic() + seconds
+        self._bar("footer").show([message_line(text, self._options())])
+
+    def _end_message(self) -> None:
+        self._message_until = 0.0
+
+    # Where the user is.
+
+    def action_open(self) -> None:
+        """Open the group or the socket that the cursor is on."""
+        place, key = self._way.place, self._grid.cursor_key
+        following = self._contents.opened(place, key)
+        if following is not None:
+            self._go(following)
+
+    def action_look(self, name: str) -> None:
+        """Show the events, or the peers, of what the cursor is on."""
+        view, place = View(name), self._way.place
+        if place.view == view:
+            return
+        following = self._contents.look(place, self._grid.cursor_key, view)
+        if following is not None:
+            self._go(following)
+
+    def _go(self, place: Place) -> None:
+        self._way.go(place, self._grid.cursor_key)
+        self._grid.reset()
+        self._refresh_soon()
+
+    def action_leave(self) -> None:
+        """Go back; while the filter is edited, restore it."""
+        if self._edited is not None:
+            self._end_filter(self._edited)
+            return
+        cursor = self._way.back()
+        self._grid.reset(cursor)
+        self._refresh_soon()
+
+    def action_group(self) -> None:
+        """Group by the next kind."""
+        self._way.regroup()
+        self._grid.reset()
+        self._refresh_soon()
+
+    def action_sort(self, reverse: bool) -> None:
+        """Sort by the next column, or in the other direction."""
+        self._contents.sort(self._way.place.view, reverse=reverse)
+        self._refresh_soon()
+
+    def action_move(self, lines: int) -> None:
+        """Move the cursor by lines."""
+        self._touch()
+        self._grid.move(lines)
+
+    def action_page(self, pages: int) -> None:
+        """Move the cursor by pages."""
+        self._touch()
+        self._grid.move_page(pages)
+
+    def action_edge(self, last: bool) -> None:
+        """Move the cursor to the first or the last line."""
+        self._touch()
+        self._grid.move_to_edge(last=last)
+
+    def _touch(self) -> None:
+        """Hold the order for a while."""
+        self._contents.touch(time.monotonic())
+
+    def on_grid_chosen(self) -> None:
+        """Open the line that was clicked."""
+        self.action_open()
+
+    def action_time(self, seconds: float) -> None:
+        """Show another moment of a recording."""
+        self._source.move(seconds)
+        self._is_stale = True
+
+    def action_names(self) -> None:
+        """Show names, or numbers."""
+        self._names = not self._names
+        self._refresh_soon()
+
+    def action_pause(self) -> None:
+        """Hold the screen still, or go on."""
+        is_paused = self._paused_at is not None
+        self._paused_at = None if is_paused else self._source.watch.changes
+        if is_paused:
+            self._is_stale = True
+        self._tick()
+
+    # The filter.
+
+    def action_filter(self) -> None:
+        """Edit the filter."""
+        self._edited = self._filter_text
+        self._bar("filter").set_visible(visible=False)
+        self.query_one(FilterInput).begin(self._filter_text)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Apply the filter while it is typed, if it is one."""
+        if self._edited is not None and self._apply_filter(event.value):
+            self._end_message()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter, if it is one."""
+        if self._apply_filter(event.value):
+            self._end_filter(event.value)
+
+    def _apply_filter(self, text: str) -> bool:
+        try:
+            chosen = self._settings.parse(text)
+        except UsageError as error:
+            self._show_message(f"{error.argument}: {error}")
+            return False
+        if chosen != self._filter:
+            self._filter = chosen
+            self._is_stale = True
+        self._filter_text = text
+        return True
+
+    def _end_filter(self, text: str) -> None:
+        self._edited = None
+        self._apply_filter(text)
+        self.query_one(FilterInput).end()
+        self._bar("filter").set_visible(visible=True)
+        self._grid.focus()
+        self._end_message()
+        self._refresh_soon()
+
+    # The rest.
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        self.push_screen(Help(ascii=self._ascii))
+
+    def action_signal(self) -> None:
+        """Ask for a signal to the process that the cursor is on."""
+        if not self._settings.may_signal:
+            why = "--read-only" if self._source.is_local else "only for processes of this machine"
+            self._show_message(f"signals are off: {why}")
+            return
+        source, key = self._source, self._grid.cursor_key
+        process = self._contents.process(self._way.place, key, source.watch, source.now())
+        if process is None:
+            self._show_message("the cursor is on no single process")
+            return
+        dialog = SignalDialog(target_of(process), utc=self._settings.options.utc, ascii=self._ascii)
+        self.push_screen(dialog, self._report)
+
+    def _report(self, outcome: str | None) -> None:
+        if outcome is not None:
+            self._show_message(outcome)
+
+    def action_save(self) -> None:
+        """Write the sockets that pass the filter into a new file of the working directory."""
+        source = self._source
+        try:
+            path, count = save(source.watch.holdings(), self._filter, source.now(), os.getcwd())
+        except OSError as error:
+            self._show_message(f"nothing was written: {error.strerror}")
+        else:
+            self._show_message(f"{count:,} sockets written to {path}")
+
+    def _handle_exception(self, error: Exception) -> None:
+        # Textual would print a traceback with the values of all variables.
+        self.failure = self.failure or error
+        super()._handle_exception(error)
+        self._exit_renderables.clear()

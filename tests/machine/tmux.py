@@ -1,0 +1,118 @@
+"""A terminal with a shell, which tests type into and read: tmux(1)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from .helpers import DEADLINE, need_tool
+from .terminal import environment
+
+PROMPT = "ready$ "
+
+
+class Tmux:
+    """A tmux server of its own with one window, in which a shell runs."""
+
+    def __init__(self, columns: int = 80, rows: int = 24) -> None:
+        need_tool("tmux")
+        self._directory = tempfile.TemporaryDirectory(prefix="sockagent-")
+        self.path = Path(self._directory.name)
+        variables = environment(PS1=PROMPT, LC_ALL="C.UTF-8")
+        subprocess.run(
+            (*self._command, "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y",
+             str(rows), "sh"),
+            check=True, env=variables, cwd=self.path, timeout=DEADLINE,
+        )  # fmt: skip
+        self.wait(PROMPT.strip())
+
+    @property
+    def _command(self) -> tuple[str, ...]:
+        return ("tmux", "-S", f"{self._directory.name}/tmux")
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            (*self._command, *arguments), check=True, capture_output=True, text=True,
+            timeout=DEADLINE,
+        )  # fmt: skip
+        return done.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        subprocess.run((*self._command, "kill-server"), check=False, timeout=DEADLINE)
+        self._directory.cleanup()
+
+    # What is typed.
+
+    def press(self, *keys: str) -> None:
+        """Press keys, by tmux's names of them."""
+        self._run("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        """Type text, without Enter."""
+        self._run("send-keys", "-l", text)
+
+    def start(self, arguments: str) -> None:
+        """Start the command of this directory in the shell."""
+        root = Path(__file__).parents[2]
+        self.type(f"PYTHONPATH={root} {sys.executable} -m agent {arguments}")
+        self.press("Enter")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Resize the window."""
+        self._run("resize-window", "-x", str(columns), "-y", str(rows))
+
+    # What is shown.
+
+    def text(self) -> str:
+        """Return what the screen shows."""
+        return self._run("capture-pane", "-p")
+
+    def lines(self) -> list[str]:
+        """Return the lines of the screen."""
+        return self.text().splitlines()
+
+    def wait(self, text: str, seconds: float = DEADLINE) -> str:
+        """Wait until the screen shows a text; return the screen."""
+        return self.until(lambda shown: text in shown, seconds, text)
+
+    def until(self, holds: Callable[[str], object], seconds: float = DEADLINE,
+              what: str = "") -> str:  # fmt: skip
+        """Wait until a condition holds for the screen; return the screen."""
+        end = time.monotonic() + seconds
+        while True:
+            shown = self.text()
+            if holds(shown):
+                return shown
+            assert time.monotonic() < end, f"{what!r} never came:\n{shown}"
+            time.sleep(0.05)
+
+    def mode(self, name: str) -> str:
+        """Return a mode of the terminal, by the name of tmux's format."""
+        return self._run("display-message", "-p", f"#{{{name}}}").strip()
+
+    def pid(self) -> int:
+        """Return the process that the shell runs."""
+        shell = self.mode("pane_pid")
+        children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        return int(children[0])
+
+    def check_restored(self) -> None:
+        """Check that the terminal is as it was before: the shell reads lines and echoes."""
+        self.until(lambda _shown: self.mode("alternate_on") == "0", what="the shell's screen")
+        assert self.mode("cursor_flag") == "1"
+        assert self.mode("mouse_any_flag") == "0"
+        self.press("C-u")
+        self.type("stty -a; echo restored-$((6 * 7))")
+        self.press("Enter")
+        shown = self.wait("restored-42")
+        settings = shown.replace(";", " ").split()
+        for name in ("icanon", "echo", "isig", "icrnl", "opost"):
+            assert name in settings, shown
