@@ -72,9 +72,9 @@ def close_wait_alarm(
     parts = [f"{row.close_wait:,} CLOSE_WAIT in {_process(row)}"]
     if is_growing:
         parts.append(f"growing for {age_text(now - growth.since)}")
-    if row.close_wait_age is not None:
-        mark = "≥ " if row.close_wait_since_before else ""
-        parts.append(f"oldest {mark}{age_text(row.close_wait_age)}")
+    if oldest:
+        mark = "≥ " if oldest[0].before else ""
+        parts.append(f"oldest {mark}{age_text(host_now - oldest[0].time)}")
     return Alarm(AlarmKind.CLOSE_WAIT, ", ".join(parts), Severity.ALARM, row.key)
 
 
@@ -117,9 +117,9 @@ class Churn:
         return median(counts.get(slot, 0) for slot in range(first, current)) / SLOT_SECONDS
 
 
-def is_storm(opens_per_s: float, usual: float | None) -> bool:
+def is_storm(opens_per_s: float, usual: float) -> bool:
     """Return whether far more connections open than usually."""
-    return usual is not None and opens_per_s >= CHURN_FACTOR * max(usual, MIN_USUAL)
+    return opens_per_s >= CHURN_FACTOR * max(usual, MIN_USUAL)
 
 
 def churn_alarm(opens_per_s: float, usual: float, busiest: GroupRow | None) -> Alarm:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...model import Closed, Coverage, Opened, Updated
+from ...stream.filters import Filter
 from ...stream.history import Batch
 from ..terminal.eventlog import LogValue
+from .keys import KEYS
+from .model import GroupKey
 
 # A minute of 300 changes per second. The bytes are those of values that the feed of this machine
 # keeps too; texts of a hostile agent may be long.
@@ -57,8 +60,22 @@ class Recent:
     def __iter__(self) -> Iterator[Change]:
         return iter(self._changes)
 
-    def __reversed__(self) -> Iterator[Change]:
-        return reversed(self._changes)
+    def newest(self, key: GroupKey | None, chosen: Filter) -> Iterator[Change]:
+        """Yield the changes of a group that a filter lets through, the newest first; None: of all
+        groups. Those that are of no socket are of each group of their host."""
+        for change in reversed(self._changes):
+            value = change.value
+            if key is not None and change.host != key.host:
+                continue
+            if not isinstance(value, (Opened, Updated, Closed)):
+                if chosen.matches_host(change.host):
+                    yield change
+                continue
+            shown = chosen.of_host(change.host).apply(value)
+            if not isinstance(shown, (Opened, Updated, Closed)):
+                continue
+            if key is None or KEYS[key.grouping](change.host, shown.holding) == key:
+                yield change if shown is value else change._replace(value=shown)
 
 
 def is_short(closed: Closed) -> bool:

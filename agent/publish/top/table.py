@@ -48,13 +48,10 @@ class Table:
         self._listening: set[GroupKey] = set()  # They have accept queues.
         self._second = 0
 
-    def change(
-        self, key: SocketKey, before: Held | None, after: Held | None, *, hide: bool, time: float
-    ) -> None:
-        """Replace a holding at a time; None where there is none. ``hide``: a group that has no
-        other one does not linger."""
+    def change(self, key: SocketKey, before: Held | None, after: Held | None, time: float) -> None:
+        """Replace a holding at a time; None where there is none."""
         if before is not None and self._matches(before.one.host, before.one.holding):
-            self._remove(key, before, time - LINGER_SECONDS if hide else time)
+            self._remove(key, before, time)
         if after is not None and self._matches(after.one.host, after.one.holding):
             self._add(key, after)
 
@@ -99,7 +96,11 @@ class Table:
         counts = change.counts
         if self.grouping is Grouping.PROCESS:
             counts = isinstance(value, Opened) or value.reason not in NO_ENDS
-        if not counts or not self._matches(change.host, value.holding):
+        if not self._matches(change.host, value.holding):
+            return
+        if not counts:
+            if isinstance(value, Closed) and value.reason in NO_ENDS:
+                self._hide(self._key(change.host, value.holding), change.time)
             return
         group = self._group(change.host, value.holding)
         if isinstance(value, Opened):
@@ -117,6 +118,13 @@ class Table:
         self._idle[group.key] = None
         if len(self._idle) > MAX_IDLE:
             self._forget(next(iter(self._idle)))
+
+    def _hide(self, at: GroupKey, time: float) -> None:
+        """Let a group without a socket linger no longer."""
+        group = self._groups.get(at)
+        if group is not None and not group.members:
+            self._stale.add(at)
+            self._rest(group, time - LINGER_SECONDS)
 
     def _forget(self, at: GroupKey) -> None:
         del self._groups[at]

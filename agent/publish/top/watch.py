@@ -6,8 +6,7 @@ of their hosts, whose clocks may differ.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from ...model import Closed, Coverage, Delta, HostHolding, Opened, Updated
 from ...stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
@@ -17,11 +16,9 @@ from ...stream.state import State
 from ..terminal import eventlog
 from ..terminal.peers import Peers
 from ..terminal.summary import counted
-from . import alarms
-from .alarms import Churn, Growth, LostChanges
+from .alarms import LostChanges
 from .details import ended_row, index_peers, peer_rows, socket_rows
 from .groups import Since
-from .keys import KEYS
 from .model import (
     Alarm,
     AlarmKind,
@@ -34,8 +31,9 @@ from .model import (
     SocketKey,
     SocketRow,
 )
+from .monitor import AlarmMonitor
 from .rates import SILENT_SECONDS, WINDOW, Clocks
-from .recent import NO_ENDS, Change, Recent
+from .recent import NO_ENDS, Recent
 from .table import LINGER_SECONDS, Held, Table
 
 MAX_EVENTS = 2_000
@@ -66,12 +64,11 @@ class Watch:
         self._replaced = self._arriving = False
         self._rebuilt = float("-inf")
         self._whole: set[str] = set()  # Hosts of which a snapshot ended.
+        self._snapshots: dict[str, float] = {}  # The times of the newest snapshots.
         self._times: dict[str, float] = {}  # Of their newest records,
         self._since: dict[str, float] = {}  # and of their first ones.
         self._close_wait: dict[SocketKey, Since] = {}
-        self._growth: dict[GroupKey, Growth] = {}
-        self._churn: dict[str, Churn] = {}
-        self._lost: deque[LostChanges] = deque(maxlen=100)
+        self._monitor = AlarmMonitor()
         self._moved: set[tuple[str, int]] = set()
         self._queues: Mapping[tuple[str, int], tuple[int, int]] = {}
         self._peers: dict[str, tuple[float, int, Peers]] = {}
@@ -93,10 +90,11 @@ class Watch:
                 self._drop(host, time, first, last)
             case Present():
                 self._state.apply(record)
+                self._snapshots[host] = time
                 self._arriving |= host not in self._whole
             case SnapshotEnd():
                 self._state.apply(record)
-                self._end_snapshot(host)
+                self._end_snapshot(host, time)
             case Began() | Alive() | Other():
                 self._state.apply(record)
         self.changes += not isinstance(value, (Alive, Other))
@@ -111,7 +109,7 @@ class Watch:
                 self._hear(host, batch.time)
                 return
             case FullSnapshot(_, _, time, holdings):
-                self._end_snapshot(host)
+                self._end_snapshot(host, time)
                 self.changes += len(holdings)
             case Lost(seq, time, first):
                 self._drop(host, time, first, seq)
@@ -126,14 +124,15 @@ class Watch:
         self._times[host] = time
         if host not in self._since:
             self._since[host] = time
-            self._churn[host] = Churn(time)
+            self._monitor.begin(host, time)
 
-    def _end_snapshot(self, host: str) -> None:
+    def _end_snapshot(self, host: str, time: float) -> None:
         self._replaced = True
+        self._snapshots[host] = time
         self._whole.add(host)
 
     def _drop(self, host: str, time: float, first: int, last: int | None) -> None:
-        self._lost.append(LostChanges(host, first, last, time))
+        self._monitor.drop(LostChanges(host, first, last, time))
         self._recent.append(host, time, eventlog.Dropped(first, last))
 
     def _change(self, record: Decoded, delta: Opened | Updated | Closed) -> None:
@@ -146,13 +145,12 @@ class Watch:
         self._note_close_wait(key, time)
         if not self._replaced and not self._arriving:
             after = self._held(key)
-            hide = isinstance(delta, Closed) and delta.reason in NO_ENDS
             for table in self._tables():
-                table.change(key, before, after, hide=hide, time=time)
+                table.change(key, before, after, time)
         counts = self._counts(delta, (host, inode), was_held=was_held)
         change = self._recent.append(host, time, delta, counts=counts)
         if counts and isinstance(delta, Opened):
-            self._churn[host].open(time)
+            self._monitor.open(host, time)
         if not self._replaced and not self._arriving:
             for table in self._tables():
                 table.count(change)
@@ -170,7 +168,8 @@ class Watch:
 
     def _counts(self, delta: Delta, socket: tuple[str, int], *, was_held: bool) -> bool:
         """Return whether a delta opens or closes a connection: its socket had no holder before, or
-        has none now. A socket that is attributed goes from no known holder to one."""
+        has none now, as far as the snapshot is counted. A socket that is attributed goes from no
+        known holder to one."""
         match delta:
             case Opened():
                 is_moved = socket in self._moved
@@ -212,7 +211,7 @@ class Watch:
         peers = self._peers_of(key.host, now)
         rows = list(socket_rows(members, peers, self._close_wait, self._queues, host_now))
         known = {row.key for row in rows}
-        for change in self._newest(key, chosen):
+        for change in self._recent.newest(key, chosen):
             if host_now - change.time >= LINGER_SECONDS:
                 break
             if isinstance(change.value, Closed) and change.value.reason not in NO_ENDS:
@@ -233,7 +232,7 @@ class Watch:
         """Return the newest events of a group, None: of all groups, the newest last; 2,000 at
         most. Coverage and lost records of its host are among them."""
         events: list[Event] = []
-        for change in self._newest(key, chosen):
+        for change in self._recent.newest(key, chosen):
             events.append(Event(change.host, change.time, change.value))
             if len(events) == MAX_EVENTS:
                 break
@@ -274,16 +273,13 @@ class Watch:
         self._advance(now)
         self._rows(self._processes, now)
         self._rows(self._hosts, now)
-        found = [*self._close_wait_alarms(now)]
-        found += alarms.queue_alarms(self._processes.full_queues(self._queues))
+        found = self._monitor.process_alarms(self._processes, self._clocks, self._queues, now)
         hosts = {one.host: one for one in self._state.hosts()}
-        is_several = len(self._times) > 1
-        if is_several:
-            found = [alarms.of_host(one, one.group.host) if one.group else one for one in found]
         for host in self._times:
             coverage = hosts[host].coverage if host in hosts else None
-            of_host = [*self._host_alarms(host, coverage)]
-            found += [alarms.of_host(one, host) for one in of_host] if is_several else of_host
+            found += self._monitor.host_alarms(
+                host, coverage, self._hosts, self._processes, self._clocks
+            )
         return sorted(found, key=lambda one: _ALARMS.index(one.kind))
 
     # How it comes about.
@@ -308,9 +304,9 @@ class Watch:
             key = SocketKey(one.host, pid, inode)
             since = None
             if one.holding.socket.state == "CLOSE_WAIT":
-                since = self._close_wait.get(key) or Since(self._times[one.host], before=True)
+                since = self._close_wait.get(key) or Since(self._snapshots[one.host], before=True)
                 close_wait[key] = since
-            table.change(key, None, Held(one, since), hide=False, time=0.0)
+            table.change(key, None, Held(one, since), 0.0)
         self._close_wait = close_wait
         for change in self._recent:
             table.count(change)
@@ -329,23 +325,6 @@ class Watch:
     def _rows(self, table: Table, now: float) -> list[GroupRow]:
         return table.rows(now, self._clocks, self._since, self._queues)
 
-    def _newest(self, key: GroupKey | None, chosen: Filter) -> Iterator[Change]:
-        """Yield the changes of a group, the newest first."""
-        key_of = None if key is None else KEYS[key.grouping]
-        for change in reversed(self._recent):
-            value = change.value
-            if key is not None and change.host != key.host:
-                continue
-            if not isinstance(value, (Opened, Updated, Closed)):
-                if chosen.matches_host(change.host):
-                    yield change
-                continue
-            shown = chosen.of_host(change.host).apply(value)
-            if not isinstance(shown, (Opened, Updated, Closed)):
-                continue
-            if key_of is None or key_of(change.host, shown.holding) == key:
-                yield change if shown is value else change._replace(value=shown)
-
     def _peers_of(self, host: str, now: float) -> Peers:
         known = self._peers.get(host)
         if known is not None:
@@ -356,41 +335,6 @@ class Watch:
         peers = index_peers(self._hosts.members(at).values())
         self._peers[host] = (now, self.changes, peers)
         return peers
-
-    def _close_wait_alarms(self, now: float) -> Iterator[Alarm]:
-        waiting = list(self._processes.close_waiting())
-        self._growth = {
-            row.key: alarms.grown(self._growth.get(row.key), row.close_wait, now)
-            for row, _oldest in waiting
-        }
-        for row, oldest in waiting:
-            host_now = self._clocks.of(row.key.host)
-            growth = self._growth[row.key]
-            alarm = alarms.close_wait_alarm(row, oldest, growth, host_now, now)
-            if alarm is not None:
-                yield alarm
-
-    def _host_alarms(self, host: str, coverage: Coverage | None) -> Iterator[Alarm]:
-        now = self._clocks.of(host)
-        rates = self._hosts.rates(GroupKey(Grouping.HOST, host))
-        if rates is not None:
-            usual = self._churn[host].usual(now)
-            opens = rates.opens_within(int(now), alarms.CHURN_SECONDS) / alarms.CHURN_SECONDS
-            if usual is not None and alarms.is_storm(opens, usual):
-                yield alarms.churn_alarm(opens, usual, self._busiest(host))
-        yield from alarms.lost_alarms([
-            one for one in self._lost
-            if one.host == host and abs(now - one.time) < alarms.LOST_SECONDS
-        ])  # fmt: skip
-        silence = self._clocks.silence(host)
-        if silence > SILENT_SECONDS:
-            yield alarms.silent_alarm(silence)
-        if coverage is not None:
-            yield from alarms.coverage_alarms(coverage)
-
-    def _busiest(self, host: str) -> GroupRow | None:
-        rows = [row for row in self._processes.known_rows() if row.key.host == host]
-        return max(rows, key=lambda row: row.opens_per_s, default=None)
 
     def _text_of_state(self) -> str:
         hosts = self._state.hosts()
