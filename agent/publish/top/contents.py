@@ -34,8 +34,8 @@ Row = TypeVar("Row", GroupRow, SocketRow)
 # The line of an index; with the mark of the cursor, or without.
 LineOf = Callable[[int, bool], Line]
 
-# Of the newest events of its group, so many of a socket are shown below its fields.
-MAX_SOCKET_EVENTS = 50
+# So many of the newest events of a socket are shown above its fields.
+MAX_SOCKET_EVENTS = 6
 _NO_MARK = "  "
 _PEER_TITLES = "    CONNS DIR SERVICE      PEER                     ADDRESS"
 # By which columns rows are sorted first.
@@ -164,14 +164,11 @@ class Contents:
             gone = (Segment("  this socket is gone", Style.DIM),)
             return Content((), range(1), _marking(lambda _index: gone, options))
         newest = [event for event in events if _is_of(event, key)][-MAX_SOCKET_EVENTS:]
-        lines: list[Line] = [
-            *socket_lines(row, options),
-            (),
-            (Segment("  newest events", Style.TITLE),),
-        ]
+        lines: list[Line] = [(Segment("  newest events", Style.TITLE),)]
         lines += [_indented(event_line(event, options)) for event in reversed(newest)]
         if not newest:
             lines.append((Segment("  none since the screen began", Style.DIM),))
+        lines += [(), *socket_lines(row, options)]
         return Content((), range(len(lines)), _marking(lines.__getitem__, options))
 
     # What the cursor leads to.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
-from textual.binding import Binding, BindingType
-from textual.drivers.linux_driver import LinuxDriver
+from textual.binding import BindingType
 from textual.widgets import Input
 
 from ...errors import UsageError
@@ -25,18 +23,17 @@ from .edges import alarms_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
 from .places import Place, View, Way
 from .saving import save
+from .setup import BINDINGS, CSS, Driver
 from .signal import target_of
 from .sources import Source
 
 # At most four repaints a second.
 TICK_SECONDS = 0.25
 # How long a message stays in the last line.
-MESSAGE_SECONDS = 8.0
+MESSAGE_SECONDS = 6.0
 # Messages that wait to be shown, such as warnings at the start.
 _MAX_MESSAGES = 20
 _SCROLL_BAR = 1  # Columns.
-# What the arrow keys move in a recording, alone and with Shift.
-STEP_SECONDS, LONG_STEP_SECONDS = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,70 +48,15 @@ class Settings:
     parse: Callable[[str], Filter]
 
 
-class _Driver(LinuxDriver):
-    """Draws on standard output: standard error may be a file."""
-
-    def __init__(
-        self,
-        app: App[object],
-        *,
-        debug: bool = False,
-        mouse: bool = True,
-        size: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__(app, debug=debug, mouse=mouse, size=size)
-        if sys.__stdout__ is not None:
-            self._file = sys.__stdout__
-
-
 class TopApp(App[None]):
     """The screen. ``failure`` is the error of the code that ended it, if one did."""
 
     ENABLE_COMMAND_PALETTE = False
-    CSS = """
-    Bar { height: 1; width: 100%; }
-    #titles { text-style: bold; }
-    #grid { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
-    #input { height: 1; width: 100%; display: none; padding: 0; border: none; }
-    ModalScreen { align: center middle; }
-    #dialog {
-        width: auto; max-width: 96%; height: auto; max-height: 96%; padding: 0 1;
-        border: round ansi_default; background: ansi_default;
-    }
-    #dialog Static { width: auto; max-width: 100%; }
-    #problem { color: ansi_red; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+c", "quit", show=False, priority=True),
-        Binding("q", "quit", show=False),
-        Binding("ctrl+z", "suspend_process", show=False),
-        Binding("enter", "open", show=False),
-        Binding("escape", "leave", show=False),
-        Binding("slash", "filter", show=False),
-        Binding("g", "group", show=False),
-        Binding("s", "sort(False)", show=False),
-        Binding("S", "sort(True)", show=False),
-        Binding("space", "pause", show=False),
-        Binding("e", "look('events')", show=False),
-        Binding("p", "look('peers')", show=False),
-        Binding("d", "names", show=False),
-        Binding("k", "signal", show=False),
-        Binding("w", "save", show=False),
-        Binding("question_mark", "help", show=False),
-        Binding("up", "move(-1)", show=False),
-        Binding("down", "move(1)", show=False),
-        Binding("pageup", "page(-1)", show=False),
-        Binding("pagedown", "page(1)", show=False),
-        Binding("home", "edge(False)", show=False),
-        Binding("end", "edge(True)", show=False),
-        Binding("left", f"time(-{STEP_SECONDS})", show=False),
-        Binding("right", f"time({STEP_SECONDS})", show=False),
-        Binding("shift+left", f"time(-{LONG_STEP_SECONDS})", show=False),
-        Binding("shift+right", f"time({LONG_STEP_SECONDS})", show=False),
-    ]
+    CSS = CSS
+    BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
     def __init__(self, source: Source, filter_text: str, settings: Settings) -> None:
-        super().__init__(driver_class=_Driver, ansi_color=True)
+        super().__init__(driver_class=Driver, ansi_color=True)
         self.failure: Exception | None = None
         self._source = source
         self._settings = settings
@@ -219,6 +161,7 @@ class TopApp(App[None]):
 
     def _refresh_soon(self) -> None:
         """Show the answer to a key at once."""
+        self._end_message()
         self._is_stale = True
         self._tick()
 
@@ -296,7 +239,8 @@ class TopApp(App[None]):
         self._grid.move_to_edge(last=last)
 
     def _touch(self) -> None:
-        """Hold the order for a while."""
+        """Hold the order for a while: the user moves in the rows."""
+        self._end_message()
         self._contents.touch(time.monotonic())
 
     def on_grid_chosen(self) -> None:

@@ -6,7 +6,7 @@ of their hosts, whose clocks may differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ...model import Closed, Coverage, Delta, HostHolding, Opened, Updated
 from ...stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
