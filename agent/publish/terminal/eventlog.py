@@ -47,12 +47,12 @@ def log_line(host: str, time: float, value: LogValue, options: Options) -> str:
     """Return the line of a change of ``host`` at ``time``, in seconds since the Unix epoch."""
     match value:
         case Opened(holding):
-            text = _change("open", GREEN, holding, _opened(holding), options)
-        case Updated(holding, before):
+            text = _change("open", GREEN, holding, detail_text(value, options), options)
+        case Updated(holding):
             code = RED if holding.socket.state == "CLOSE_WAIT" else ""
-            text = _change("update", code, holding, _updated(holding, before, options), options)
+            text = _change("update", code, holding, detail_text(value, options), options)
         case Closed(holding):
-            text = _change("close", DIM, holding, _closed(value), options)
+            text = _change("close", DIM, holding, detail_text(value, options), options)
         case Coverage():
             text = _notice("coverage", YELLOW, _coverage(value), options)
         case Started(sockets, processes, hint):
@@ -65,6 +65,17 @@ def log_line(host: str, time: float, value: LogValue, options: Options) -> str:
     if options.hosts:
         where = pad(safe(host, ascii=options.ascii), _HOST) + _GAP
     return f"{clock_text(time, utc=options.utc)}{_GAP}{where}{text}".rstrip()
+
+
+def detail_text(change: Opened | Updated | Closed, options: Options) -> str:
+    """Return what there is to say of a change besides whose it is; it is not yet safe."""
+    match change:
+        case Opened(holding):
+            return _opened(holding)
+        case Updated(holding, before):
+            return _updated(holding, before, options)
+        case Closed():
+            return _closed(change)
 
 
 def clock_text(time: float, *, utc: bool) -> str:

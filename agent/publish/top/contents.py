@@ -11,8 +11,9 @@ from ...model import Closed, Holding, Opened, Process, Updated
 from ...stream.filters import Filter
 from ..terminal.options import Options
 from .columns import Column, Layout, lay_out
+from .eventlines import MARGIN, narrow_line
 from .group_columns import group_columns
-from .lines import event_line, peer_line, row_line, socket_lines, titles_line
+from .lines import peer_line, row_line, socket_lines, titles_line
 from .model import (
     Event,
     Grouping,
@@ -36,7 +37,6 @@ LineOf = Callable[[int, bool], Line]
 
 # So many of the newest events of a socket are shown above its fields.
 MAX_SOCKET_EVENTS = 6
-_NO_MARK = "  "
 _PEER_TITLES = "    CONNS DIR SERVICE      PEER                     ADDRESS"
 # By which columns rows are sorted first.
 _FIRST_SORT = {View.GROUPS: "opens", View.SOCKETS: "state"}
@@ -97,7 +97,7 @@ class Contents:
         if place.view is View.GROUPS:
             return self._of_groups(place, moment)
         if group is None or place.view is View.EVENTS:
-            return _of_events(watch.events(group, chosen), options)
+            return _of_events(place, watch.events(group, chosen), options)
         if place.view is View.PEERS:
             return _of_peers(watch.peers(group, now, chosen), options)
         if place.view is View.SOCKET and place.socket is not None:
@@ -160,15 +160,16 @@ class Contents:
 
     def _of_socket(self, key: SocketKey, events: Sequence[Event], options: Options) -> Content:
         row = self._sockets.get(key)
-        if row is None:
-            gone = (Segment("  this socket is gone", Style.DIM),)
-            return Content((), range(1), _marking(lambda _index: gone, options))
         newest = [event for event in events if _is_of(event, key)][-MAX_SOCKET_EVENTS:]
         lines: list[Line] = [(Segment("  newest events", Style.TITLE),)]
-        lines += [_indented(event_line(event, options)) for event in reversed(newest)]
+        lines += [
+            narrow_line(event, options, has_process=False, has_ends=False)
+            for event in reversed(newest)
+        ]
         if not newest:
             lines.append((Segment("  none since the screen began", Style.DIM),))
-        lines += [(), *socket_lines(row, options)]
+        gone: Line = (Segment("  this socket is gone", Style.DIM),)
+        lines += [(), *([gone] if row is None else socket_lines(row, options))]
         return Content((), range(len(lines)), _marking(lines.__getitem__, options))
 
     # What the cursor leads to.
@@ -255,12 +256,17 @@ def _lines(layout: Layout, rows: Sequence[GroupRow | SocketRow], options: Option
     return lambda index, marked: row_line(layout, rows[index], options, marked=marked)
 
 
-def _of_events(events: Sequence[Event], options: Options) -> Content:
+def _of_events(place: Place, events: Sequence[Event], options: Options) -> Content:
+    is_process = place.group is not None and place.grouping is Grouping.PROCESS
+
+    def line(index: int) -> Line:
+        return narrow_line(events[index], options, has_process=not is_process, has_ends=True)
+
     return Content(
         (),
         # The values of a ring of events are the same objects as long as they are in it.
         [(event.time, id(event.value)) for event in events],
-        _marking(lambda index: _indented(event_line(events[index], options)), options),
+        _marking(line, options),
         follows_end=True,
     )
 
@@ -281,17 +287,13 @@ def _is_of(event: Event, key: SocketKey) -> bool:
     return value.holding.socket.inode == key.inode
 
 
-def _indented(line: Line) -> Line:
-    return (Segment(_NO_MARK), *line)
-
-
 def _marked(line: Line, mark: str) -> Line:
     """Return a line, which begins with two spaces or is empty, with a mark in their place."""
-    first, *rest = line or (Segment(_NO_MARK),)
-    return (Segment(mark + first.text[len(_NO_MARK) :], first.style), *rest)
+    first, *rest = line or (Segment(MARGIN),)
+    return (Segment(mark + first.text[len(MARGIN) :], first.style), *rest)
 
 
 def _marking(lines: Callable[[int], Line], options: Options) -> LineOf:
     """Return what makes the line of an index of lines that have no mark of their own."""
     mark = "> " if options.ascii else "\u203a "
-    return lambda index, is_cursor: _marked(lines(index), mark if is_cursor else _NO_MARK)
+    return lambda index, is_cursor: _marked(lines(index), mark if is_cursor else MARGIN)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -30,6 +30,8 @@ KEYS = (
     ("\u2190 \u2192", "in a recording: 1 s back, forward; with Shift: 1 minute"),
     ("q  ^C", "quit"),
 )
+# Of the keys in the list, and of the frame with its margins and the scroll bar.
+_KEY_COLUMNS, _FRAME_COLUMNS = 12, 10
 _ASCII = {"\u2190 \u2192": "left, right"}
 
 
@@ -47,11 +49,26 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Make the list."""
-        names = _ASCII if self._ascii else {}
-        lines = [f"{names.get(key, key):<12}{text}" for key, text in KEYS]
         with VerticalScroll(id="dialog"):
-            yield Static("\n".join(lines), markup=False)
-            yield Static("\nsockagent(1) has the options. Esc closes this.", markup=False)
+            yield Static(self._text(self.app.size.width - _FRAME_COLUMNS), markup=False)
+
+    def on_mount(self) -> None:
+        """Let the arrow keys scroll the list."""
+        self.query_one(VerticalScroll).focus()
+
+    def on_resize(self) -> None:
+        """Make the lines for another width."""
+        self.query_one(Static).update(self._text(self.app.size.width - _FRAME_COLUMNS))
+
+    def _text(self, width: int) -> str:
+        names = _ASCII if self._ascii else {}
+        lines = []
+        for key, text in KEYS:
+            start = f"{names.get(key, key):<{_KEY_COLUMNS}}"
+            indent = " " * _KEY_COLUMNS
+            lines += wrap(text, max(width, 2 * _KEY_COLUMNS), initial_indent=start,
+                          subsequent_indent=indent)  # fmt: skip
+        return "\n".join([*lines, "", "Esc closes this. man sockagent has the options."])
 
 
 class _SignalInput(Input):
@@ -71,14 +88,11 @@ class SignalDialog(ModalScreen[str | None]):
         Binding("ctrl+c", "app.quit", show=False, priority=True),
     ]
 
-    def __init__(
-        self, target: Target, *, utc: bool, ascii: bool, sender: Callable[..., None] = send
-    ) -> None:
+    def __init__(self, target: Target, *, utc: bool, ascii: bool) -> None:
         super().__init__()
         self._target = target
         self._utc = utc
         self._ascii = ascii
-        self._send = sender
 
     def compose(self) -> ComposeResult:
         """Make the question."""
@@ -118,7 +132,7 @@ class SignalDialog(ModalScreen[str | None]):
             self.query_one("#problem", Static).update(f"expected {words}, in capitals")
             return
         try:
-            self._send(self._target, number)
+            send(self._target, number)
         except NotSent as error:
             self.dismiss(f"nothing was sent: {self._safe(str(error))}")
         else:

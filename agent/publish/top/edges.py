@@ -64,9 +64,9 @@ def keys_line(view: View, options: Options, *, signals: bool, moves: bool) -> Li
     keys = [(enter, _OPENS[view])] if view in _OPENS else []
     keys += [] if view is View.GROUPS else [("Esc", "back")]
     keys += [(arrows, "time")] if moves else []
-    keys += [("/", "filter"), *_KEYS[view]]
+    keys += [("/", "filter"), ("?", "help"), *_KEYS[view]]
     keys += [("k", "signal")] if signals else []
-    keys += [("w", "save"), ("?", "help"), ("q", "quit")]
+    keys += [("w", "save"), ("q", "quit")]
     return footer_line(keys, options.width or 0, options)
 
 

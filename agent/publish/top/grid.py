@@ -89,7 +89,7 @@ class FilterInput(Input):
         self.display = False
 
 
-class Grid(ScrollView, can_focus=True):
+class Grid(ScrollView, can_focus=True, inherit_bindings=False):
     """Many lines, each with an identity. The cursor is on an identity, not on a line."""
 
     class Chosen(Message):
@@ -118,6 +118,7 @@ class Grid(ScrollView, can_focus=True):
         before, top, old_index = self._lines, self.scroll_offset.y, self._index
         is_end = follows_end and (not self._keys or old_index >= len(self._keys) - 1)
         wanted = self.cursor_key if self._wanted is None else self._wanted
+        longest = max(len(keys), len(self._keys))
         is_resized = len(keys) != len(self._keys)
         self._keys, self._line, self._lines, self._wanted = keys, line, {}, None
         last = max(0, len(keys) - 1)
@@ -127,7 +128,7 @@ class Grid(ScrollView, can_focus=True):
             self.call_after_refresh(self._scroll_to_cursor)
         if self._index != old_index:
             self._scroll_to_cursor()
-        for index in range(top, top + self.size.height):
+        for index in range(top, min(top + self.size.height, longest)):
             if index not in before or before[index] != self._made(index):
                 self.refresh_line(index)
 

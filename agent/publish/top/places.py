@@ -41,6 +41,11 @@ class Way:
         self._before.append((self.place, cursor))
         self.place = place
 
+    @property
+    def is_first(self) -> bool:
+        """Whether there is no way back."""
+        return not self._before
+
     def back(self) -> Hashable | None:
         """Go back; return the row of the cursor there. At the first place, stay."""
         if not self._before:

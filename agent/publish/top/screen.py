@@ -17,6 +17,7 @@ from ...errors import UsageError
 from ...stream.filters import Filter
 from ..terminal.names import Resolver
 from ..terminal.options import Options
+from ..terminal.summary import counted
 from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
 from .edges import alarms_line, filter_line, keys_line, message_line, top_line
@@ -33,6 +34,7 @@ TICK_SECONDS = 0.25
 MESSAGE_SECONDS = 6.0
 # Messages that wait to be shown, such as warnings at the start.
 _MAX_MESSAGES = 20
+_BARS = ("header", "alarms", "filter", "titles", "footer")
 _SCROLL_BAR = 1  # Columns.
 
 
@@ -58,6 +60,9 @@ class TopApp(App[None]):
     def __init__(self, source: Source, filter_text: str, settings: Settings) -> None:
         super().__init__(driver_class=Driver, ansi_color=True)
         self.failure: Exception | None = None
+        self._bars = {name: Bar(name) for name in _BARS}
+        self._input = FilterInput()
+        self._grid = Grid()
         self._source = source
         self._settings = settings
         self._names = settings.names
@@ -77,17 +82,16 @@ class TopApp(App[None]):
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""
-        for name in ("header", "alarms", "filter"):
-            yield Bar(name)
-        yield FilterInput()
-        yield Bar("titles")
-        yield Grid()
-        yield Bar("footer")
+        bars = self._bars
+        yield from (bars["header"], bars["alarms"], bars["filter"])
+        yield self._input
+        yield from (bars["titles"], self._grid, bars["footer"])
 
     def on_mount(self) -> None:
         """Begin to show."""
         self.theme = "ansi-dark"
         self.animation_level = "none"
+        self.set_class(self._ascii, "-ascii")
         self._grid.focus()
         self.set_interval(TICK_SECONDS, self._tick)
         self.call_after_refresh(self._tick)
@@ -95,13 +99,6 @@ class TopApp(App[None]):
     @property
     def _ascii(self) -> bool:
         return self._settings.options.ascii
-
-    @property
-    def _grid(self) -> Grid:
-        return self.screen_stack[0].query_one(Grid)
-
-    def _bar(self, name: str) -> Bar:
-        return self.screen_stack[0].query_one(f"#{name}", Bar)
 
     def on_resize(self) -> None:
         """Make the lines for another width."""
@@ -121,13 +118,13 @@ class TopApp(App[None]):
     def _show(self) -> None:
         source, options = self._source, self._options()
         now, watch = source.now(), source.watch
-        self._bar("header").show([top_line(watch.header(now), source.notice(), options)])
-        self._bar("alarms").show([alarms_line(watch.alarms(now), options)])
+        self._bars["header"].show([top_line(watch.header(now), source.notice(), options)])
+        self._bars["alarms"].show([alarms_line(watch.alarms(now), options)])
         # Without the column of the scroll bar, whether it is there or not: columns hold still.
         narrower = replace(options, width=max(1, self.size.width - _SCROLL_BAR))
         moment = Moment(watch, now, time.monotonic(), self._filter, narrower)
         content = self._contents.make(self._way.place, moment)
-        self._bar("titles").show([content.titles] if content.titles else [])
+        self._bars["titles"].show([content.titles] if content.titles else [])
         self._grid.show(content.keys, content.line, follows_end=content.follows_end)
         if self._names:
             rows = self._grid.visible_rows
@@ -143,7 +140,7 @@ class TopApp(App[None]):
             self._filter_text, self._contents.order_text(self._way.place), behind, options,
             at_record_time=not source.is_local,
         )  # fmt: skip
-        self._bar("filter").show([line])
+        self._bars["filter"].show([line])
         if time.monotonic() < self._message_until:
             return
         if self._messages:
@@ -151,7 +148,7 @@ class TopApp(App[None]):
             return
         signals, moves = self._settings.may_signal, not source.is_live
         line = keys_line(self._way.place.view, options, signals=signals, moves=moves)
-        self._bar("footer").show([line])
+        self._bars["footer"].show([line])
 
     def _options(self) -> Options:
         options = replace(self._settings.options, width=self.size.width)
@@ -175,7 +172,7 @@ class TopApp(App[None]):
     def _show_message(self, text: str, seconds: float = MESSAGE_SECONDS) -> None:
         """Show a message in the last line now."""
         self._message_until = time.monotonic() + seconds
-        self._bar("footer").show([message_line(text, self._options())])
+        self._bars["footer"].show([message_line(text, self._options())])
 
     def _end_message(self) -> None:
         self._message_until = 0.0
@@ -208,8 +205,8 @@ class TopApp(App[None]):
         if self._edited is not None:
             self._end_filter(self._edited)
             return
-        cursor = self._way.back()
-        self._grid.reset(cursor)
+        if not self._way.is_first:
+            self._grid.reset(self._way.back())
         self._refresh_soon()
 
     def action_group(self) -> None:
@@ -270,8 +267,8 @@ class TopApp(App[None]):
     def action_filter(self) -> None:
         """Edit the filter."""
         self._edited = self._filter_text
-        self._bar("filter").set_visible(visible=False)
-        self.query_one(FilterInput).begin(self._filter_text)
+        self._bars["filter"].set_visible(visible=False)
+        self._input.begin(self._filter_text)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Apply the filter while it is typed, if it is one."""
@@ -298,8 +295,8 @@ class TopApp(App[None]):
     def _end_filter(self, text: str) -> None:
         self._edited = None
         self._apply_filter(text)
-        self.query_one(FilterInput).end()
-        self._bar("filter").set_visible(visible=True)
+        self._input.end()
+        self._bars["filter"].set_visible(visible=True)
         self._grid.focus()
         self._end_message()
         self._refresh_soon()
@@ -336,7 +333,7 @@ class TopApp(App[None]):
         except OSError as error:
             self._show_message(f"nothing was written: {error.strerror}")
         else:
-            self._show_message(f"{count:,} sockets written to {path}")
+            self._show_message(f"{counted(count, 'socket')} written to {path}")
 
     def _handle_exception(self, error: Exception) -> None:
         # Textual would print a traceback with the values of all variables.

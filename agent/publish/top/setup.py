@@ -22,6 +22,8 @@ ModalScreen { align: center middle; }
     border: round ansi_default; background: ansi_default;
 }
 #dialog Static { width: auto; max-width: 100%; }
+.-ascii #grid { scrollbar-size-vertical: 0; }
+.-ascii #dialog { border: ascii ansi_default; scrollbar-size-vertical: 0; }
 #problem { color: ansi_red; }
 """
 BINDINGS: list[BindingType] = [
