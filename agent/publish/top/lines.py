@@ -28,8 +28,9 @@ from .model import (
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=*#"
 # Numbers of bars, of which the sixty seconds are multiples.
 _SPARKS = (60, 30, 20, 12, 10, 6, 5)
-# No address with its port and interface is longer; other text of a peer may be.
-MAX_WHOLE = 64
+# No address is longer with its port and the name of an interface, which may be escaped; other text
+# of a remote agent may be.
+MAX_WHOLE = 256
 _NAME_WIDTH = 13  # Of the fields of a socket.
 
 
@@ -136,10 +137,10 @@ def alarm_line(alarms: Sequence[Alarm], limit: int, options: Options) -> Line:
     if not parts:
         style = Style.ALARM if alarms[0].severity is Severity.ALARM else Style.WARNING
         more_text = f" +{left - 1} more" if left > 1 else ""
-        text = _alarm_text(alarms[0], options)
-        room = max(len(options.ellipsis), limit - len(more_text))
-        line = (Segment(shorten(text, room, options.ellipsis), style), Segment(more_text, style))
-        return fitted(line, limit, options)
+        first = fitted(
+            (Segment(_alarm_text(alarms[0], options), style),), limit - len(more_text), options
+        )
+        return fitted((*first, Segment(more_text, style)), limit, options)
     if left:
         parts.append((Segment(f"+{left} more", Style.ALARM),))
     return _joined(parts, 3)

@@ -157,7 +157,7 @@ class Table:
         if group.members or group.is_lingering(now, LINGER_SECONDS):
             begin = since.get(at.host, now)
             if self._since is not None:
-                begin = max(begin, self._since)
+                begin = max(begin, int(self._since) + 1)
             self._rows[at] = group.row(now, begin, queues)
             moves = moves or not group.members
         else:
