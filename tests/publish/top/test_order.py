@@ -1,4 +1,4 @@
-"""The order that is held still, and the cursor."""
+"""The order that is held still."""
 
 from __future__ import annotations
 
@@ -19,10 +19,6 @@ def arranged(order: Order, now: float, *, descending: bool = True, **rates: floa
     rows = [Item(key, rate) for key, rate in rates.items()]
     found = order.arrange(rows, lambda row: row.rate, now, descending=descending)
     return "".join(row.key for row in found)
-
-
-def cursor(order: Order) -> tuple[object, int]:
-    return order.cursor, order.index
 
 
 def test_rows_are_sorted_and_unknown_values_come_last() -> None:
@@ -72,44 +68,17 @@ def test_a_clock_that_is_set_back_holds_nothing() -> None:
     assert arranged(order, 10.0, a=3, b=2) == "ab"
 
 
-def test_the_cursor_stays_on_its_row() -> None:
-    order = Order()
-    rows = [Item("a", 1), Item("b", 2)]
-    found = order.arrange(rows, lambda row: row.rate, 10.0, descending=True)
-    assert cursor(order) == ("b", 0)
-    assert arranged(order, 20.0, a=3, b=2) == "ab"
-    assert cursor(order) == ("b", 1)
-    order.move(found, -9)
-    assert cursor(order) == ("b", 0)
-    order.select(found, 9)
-    assert cursor(order) == ("a", 1)
-
-
-def test_the_cursor_goes_to_the_row_that_takes_the_place() -> None:
-    order = Order()
-    rows = [Item("a", 3), Item("b", 2), Item("c", 1)]
-    order.select(order.arrange(rows, lambda row: row.rate, 10.0, descending=True), 1)
-    assert arranged(order, 11.0, a=3, c=1) == "ac"
-    assert cursor(order) == ("c", 1)
-    assert arranged(order, 12.0, a=3) == "a"
-    assert cursor(order) == ("a", 0)
-    assert arranged(order, 13.0) == ""
-    assert cursor(order) == (None, 0)
-    assert arranged(order, 14.0, z=1) == "z"
-    assert cursor(order) == ("z", 0)
-
-
 rates = st.dictionaries(st.sampled_from("abcdef"), st.none() | st.integers(0, 3), max_size=6)
-steps = st.tuples(rates, st.floats(0, 3), st.booleans(), st.integers(-3, 3))
+steps = st.tuples(rates, st.floats(0, 3), st.booleans())
 
 
 @given(st.lists(steps, max_size=12), st.booleans())
 def test_rows_are_neither_lost_nor_repeated_and_held_ones_stand_still(
-    steps: list[tuple[dict[str, int | None], float, bool, int]], descending: bool
+    steps: list[tuple[dict[str, int | None], float, bool]], descending: bool
 ) -> None:
     order, now, before = Order(), 0.0, ""
     since = float("-inf")
-    for values, seconds, is_key, by in steps:
+    for values, seconds, is_key in steps:
         now += seconds
         if is_key:
             order.touch(now)
@@ -122,8 +91,4 @@ def test_rows_are_neither_lost_nor_repeated_and_held_ones_stand_still(
             assert after.startswith("".join(stay))
         else:
             assert now - since >= HOLD_SECONDS
-        assert (order.cursor is None) == (not values)
-        rows = [Item(key, None) for key in after]
-        order.move(rows, by)
-        assert not rows or after[order.index] == order.cursor
         before = after
