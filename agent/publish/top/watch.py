@@ -4,9 +4,9 @@
 of their hosts, whose clocks may differ.
 """
 
-# No deferred annotations, as in agent/model.py: typing.NamedTuple would compile them at import.
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ...model import Closed, Coverage, Delta, Opened, Updated
 from ...stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
@@ -16,7 +16,7 @@ from ...stream.state import State
 from ..terminal import eventlog
 from ..terminal.peers import Peers
 from .alarms import LostChanges
-from .details import ended_row, index_peers, peer_rows, socket_rows
+from .details import Shown, ended_row, index_peers, peer_rows, socket_rows
 from .groups import Since
 from .heading import make_header
 from .model import (
@@ -48,16 +48,6 @@ _ALARMS = tuple(AlarmKind)
 _EVERYTHING = Filter()
 
 
-class _Shown(NamedTuple):
-    """The sockets that were returned last, and when."""
-
-    key: GroupKey
-    chosen: Filter
-    made: float
-    changes: int
-    rows: list[SocketRow]
-
-
 class Watch:
     """Takes records and returns what the screen shows. ``changes`` counts the records taken, but
     for heartbeats."""
@@ -84,7 +74,7 @@ class Watch:
         self._moved: set[tuple[str, int]] = set()
         self._queues: Mapping[tuple[str, int], tuple[int, int]] = {}
         self._peers: dict[str, tuple[float, int, Peers]] = {}
-        self._shown: _Shown | None = None
+        self._shown: Shown | None = None
 
     # Records.
 
@@ -225,7 +215,7 @@ class Watch:
             if is_fresh and (shown.changes == self.changes or len(shown.rows) > _MANY):
                 return shown.rows
         rows = self._socket_rows(key, now, chosen)
-        self._shown = _Shown(key, chosen, now, self.changes, rows)
+        self._shown = Shown(key, chosen, now, self.changes, rows)
         return rows
 
     def _socket_rows(self, key: GroupKey, now: float, chosen: Filter) -> list[SocketRow]:
