@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ...model import Closed, Opened, Updated
 from ..terminal.cells import age_text, as_text
@@ -249,8 +250,9 @@ def peer_line(row: PeerRow, options: Options) -> Line:
 
 
 def event_line(event: Event, options: Options) -> Line:
-    """Return the line of a change, as in the event log."""
-    return (Segment(log_line(event.host, event.time, event.value, options), _event_style(event)),)
+    """Return the line of a change, as in the event log, but that its colour is a style."""
+    plain = replace(options, color=False)
+    return (Segment(log_line(event.host, event.time, event.value, plain), _event_style(event)),)
 
 
 def _event_style(event: Event) -> Style:
@@ -269,13 +271,11 @@ def _event_style(event: Event) -> Style:
 def socket_lines(row: SocketRow, options: Options) -> list[Line]:
     """Return all fields of a socket that are known, a line for each."""
     holding = row.holding
-    since = None
     shown = TerminalRow(
-        row.key.host, holding, since, row.others, row.peer, holding.socket, holding.process
+        row.key.host, holding, None, row.others, row.peer, holding.socket, holding.process
     )
     texts = {name: as_text(one.value(shown), options) for name, one in COLUMNS.items()}
-    texts["process"] = COLUMNS["process"].cells([shown], options)[0]
-    for name in ("local", "remote", "peer", "user"):
+    for name in ("process", "local", "remote", "peer", "user"):
         texts[name] = COLUMNS[name].cells([shown], options)[0]
     texts["age"] = "-" if row.age is None else age_text(row.age)
     texts["recv_q"] = "-" if row.recv_q is None else str(row.recv_q)

@@ -117,6 +117,7 @@ def test_a_row_that_ended() -> None:
     layout = lay_out(socket_columns(hosts=False), 80)
     gone = socket_row(connection(1), ended_ago=2.0, ending="closed after 1.0 s")
     line = lines.row_line(layout, gone, options(120))
+    assert text(line).split()[3] == "closed"
     assert text(line).endswith("closed after 1.0 s, 2s ago")
 
 
@@ -259,7 +260,7 @@ def test_no_line_has_a_control_character_and_all_fit(
     watch.apply(Decoded(host, 9, T, Closed(hostile[0], other, 1.0)))
     watch.apply(Decoded(host, 9, T, Updated(hostile[1], hostile[0])))
     watch.apply(Decoded(host, 9, T, Coverage(1, 0, 1, (one, other))))
-    shown = Options(width=width, ascii=ascii, hosts=True, names={one: other})
+    shown = Options(width=width, color=True, ascii=ascii, hosts=True, names={one: other})
     found = [
         lines.header_line(watch.header(T + 1), width, shown),
         lines.alarm_line(watch.alarms(T + 1), width, shown),
