@@ -1,23 +1,34 @@
 """The sockets of one group, and their other ends. Pure."""
 
-from __future__ import annotations
-
+# No deferred annotations, as in agent/model.py: typing.NamedTuple would compile them at import.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ...model import INET_FAMILIES, Closed, Holding, HostHolding
+from ...stream.filters import Filter
 from ..terminal.endpoints import listens, unmapped
 from ..terminal.eventlog import seconds_text
 from ..terminal.peers import Holder, Peers
 from ..terminal.rows import group
 from .groups import Queues, Since, queue_of
-from .model import PeerRow, SocketKey, SocketRow
+from .model import GroupKey, PeerRow, SocketKey, SocketRow
 from .recent import Change
 
 # Sockets without an inode that are over have numbers of their own, below those that a snapshot
 # gives to sockets without one.
 _UNSEEN = -(1 << 40)
 _DIRECTIONS = {"inbound": "in", "outbound": "out"}
+
+
+class Shown(NamedTuple):
+    """The sockets of a group that were returned last, and when."""
+
+    key: GroupKey
+    chosen: Filter
+    made: float
+    changes: int
+    rows: list[SocketRow]
 
 
 def index_peers(holdings: Iterable[HostHolding]) -> Peers:

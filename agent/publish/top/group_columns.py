@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..terminal.columns import address_key
 from ..terminal.eventlog import bytes_text
 from ..terminal.options import Options
+from ..terminal.safe import safe, shorten
 from .columns import NONE, Column, waited
 from .model import Grouping, GroupRow, Style
 
@@ -77,7 +78,10 @@ def _first(grouping: Grouping) -> Column[GroupRow]:
         if row.title is None:
             return unknown
         if grouping is Grouping.REMOTE:
-            return options.names.get(row.title, row.title)
+            name = options.names.get(row.title)
+            if name is None:
+                return row.title
+            return shorten(safe(name, ascii=options.ascii), _V6_ADDRESS, options.ellipsis)
         return row.title
 
     def value(row: GroupRow) -> object:
@@ -88,7 +92,15 @@ def _first(grouping: Grouping) -> Column[GroupRow]:
         return row.title
 
     if grouping is Grouping.REMOTE:
-        return Column(title, value, text, width=_V4_ADDRESS, most=_V6_ADDRESS)
+        return Column(
+            title,
+            value,
+            text,
+            width=_V4_ADDRESS,
+            floor=12,
+            most=_V6_ADDRESS,
+            whole=lambda _row: True,
+        )
     most = 24 if grouping is Grouping.PROCESS else 40
     return Column(title, value, text, width=16, floor=12, most=most)
 

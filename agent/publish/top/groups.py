@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from typing import NamedTuple
 
-from ...model import Holding, HostHolding
+from ...model import Holding, HostHolding, Owner, Process
 from ..terminal.cells import place_of, user_name
 from ..terminal.endpoints import listens, local_end
 from ..terminal.options import Options
@@ -40,11 +40,12 @@ class Group:
     """The sockets of one group, and its rates."""
 
     __slots__ = (
-        "_counts", "_ended", "_holders", "_title", "_unit", "_user", "close_wait", "key",
-        "listeners", "members", "rates",
+        "_counts", "_ended", "_holders", "_owner", "_process", "_title", "_unit", "_user",
+        "close_wait", "key", "listeners", "members", "rates",
     )  # fmt: skip
 
-    def __init__(self, key: GroupKey) -> None:
+    def __init__(self, key: GroupKey, holding: Holding) -> None:
+        """``holding`` is one of the group."""
         self.key = key
         self.members: dict[SocketKey, HostHolding] = {}
         self.rates = Rates()
@@ -55,18 +56,26 @@ class Group:
         # How many holders a socket has of one kind, and how many sockets there are of it.
         self._holders: dict[tuple[str, int], int] = {}
         self._counts = dict.fromkeys((_LISTEN, _IN, _OUT, _OTHER, _CLOSE_WAIT), 0)
-        self._title: str | None = None
+        self._title = title_of(key, holding)
+        self._process: Process | None = None
+        self._owner: Owner | None = None
         self._user: str | None = None
         self._unit: str | None = None
 
     def describe(self, holding: Holding) -> None:
-        """Take the names from a holding. The user is that of connections: a listener may be of
-        root, and its process no longer."""
-        self._title = title_of(self.key, holding)
-        if self.key.grouping is Grouping.PROCESS:
+        """Take the names from a holding; only those of a process change. The user is that of
+        connections: a listener may be of root, and its process no longer."""
+        if self.key.grouping is not Grouping.PROCESS:
+            return
+        if holding.process is not self._process:
+            self._process = holding.process
+            self._title = title_of(self.key, holding)
             self._unit = place_of(holding, "unit")
-            if self._user is None or not listens(holding.socket):
-                self._user = user_name(holding)
+        if holding.owner is not self._owner and (
+            self._owner is None or not listens(holding.socket)
+        ):
+            self._owner = holding.owner
+            self._user = user_name(holding)
 
     def add(self, key: SocketKey, one: HostHolding, since: Since | None) -> None:
         """Add a holding; ``since`` is of one in CLOSE_WAIT."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ...model import Closed, Opened, Updated
 from ..terminal.cells import age_text, as_text
@@ -28,8 +29,9 @@ from .model import (
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=*#"
 # Numbers of bars, of which the sixty seconds are multiples.
 _SPARKS = (60, 30, 20, 12, 10, 6, 5)
-# No address with its port and interface is longer; other text of a peer may be.
-MAX_WHOLE = 64
+# No address is longer with its port and the name of an interface, which may be escaped; other text
+# of a remote agent may be.
+MAX_WHOLE = 256
 _NAME_WIDTH = 13  # Of the fields of a socket.
 
 
@@ -136,10 +138,10 @@ def alarm_line(alarms: Sequence[Alarm], limit: int, options: Options) -> Line:
     if not parts:
         style = Style.ALARM if alarms[0].severity is Severity.ALARM else Style.WARNING
         more_text = f" +{left - 1} more" if left > 1 else ""
-        text = _alarm_text(alarms[0], options)
-        room = max(len(options.ellipsis), limit - len(more_text))
-        line = (Segment(shorten(text, room, options.ellipsis), style), Segment(more_text, style))
-        return fitted(line, limit, options)
+        first = fitted(
+            (Segment(_alarm_text(alarms[0], options), style),), limit - len(more_text), options
+        )
+        return fitted((*first, Segment(more_text, style)), limit, options)
     if left:
         parts.append((Segment(f"+{left} more", Style.ALARM),))
     return _joined(parts, 3)
@@ -248,8 +250,9 @@ def peer_line(row: PeerRow, options: Options) -> Line:
 
 
 def event_line(event: Event, options: Options) -> Line:
-    """Return the line of a change, as in the event log."""
-    return (Segment(log_line(event.host, event.time, event.value, options), _event_style(event)),)
+    """Return the line of a change, as in the event log, but that its colour is a style."""
+    plain = replace(options, color=False)
+    return (Segment(log_line(event.host, event.time, event.value, plain), _event_style(event)),)
 
 
 def _event_style(event: Event) -> Style:
@@ -268,13 +271,11 @@ def _event_style(event: Event) -> Style:
 def socket_lines(row: SocketRow, options: Options) -> list[Line]:
     """Return all fields of a socket that are known, a line for each."""
     holding = row.holding
-    since = None
     shown = TerminalRow(
-        row.key.host, holding, since, row.others, row.peer, holding.socket, holding.process
+        row.key.host, holding, None, row.others, row.peer, holding.socket, holding.process
     )
     texts = {name: as_text(one.value(shown), options) for name, one in COLUMNS.items()}
-    texts["process"] = COLUMNS["process"].cells([shown], options)[0]
-    for name in ("local", "remote", "peer", "user"):
+    for name in ("process", "local", "remote", "peer", "user"):
         texts[name] = COLUMNS[name].cells([shown], options)[0]
     texts["age"] = "-" if row.age is None else age_text(row.age)
     texts["recv_q"] = "-" if row.recv_q is None else str(row.recv_q)

@@ -134,11 +134,13 @@ class PeerRow(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A line of the event log: see ``agent.publish.terminal.eventlog.log_line``."""
+    """A line of the event log: see ``agent.publish.terminal.eventlog.log_line``. ``number`` is its
+    identity."""
 
     host: str
     time: float
     value: LogValue
+    number: int = 0
 
 
 class Header(NamedTuple):

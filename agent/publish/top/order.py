@@ -1,12 +1,12 @@
-"""The order of rows on the screen, which is held still, and the cursor. Pure.
+"""The order of rows on the screen, which is held still. Pure.
 
-The order changes at most every HOLD_SECONDS, and not within HOLD_SECONDS of a key. The cursor is on
-the identity of a row, not on a line.
+It changes at most every HOLD_SECONDS, and not within HOLD_SECONDS of a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 HOLD_SECONDS = 2.0
@@ -24,12 +24,9 @@ Row = TypeVar("Row", bound=Keyed)
 
 
 class Order:
-    """The order and the cursor of one list of rows. ``cursor`` is the key of its row, None without
-    rows."""
+    """The order of one list of rows, of which each has another key."""
 
     def __init__(self) -> None:
-        self.cursor: Hashable | None = None
-        self._index = 0  # Of the row with the cursor.
         self._positions: dict[Hashable, int] = {}
         self._sorted = self._touched = float("-inf")
 
@@ -57,36 +54,34 @@ class Order:
     ) -> list[Row]:
         """Return rows in their order. ``value`` is what they are sorted by; rows for which it is
         None come last. While the order is held, new rows are at the end."""
-        last = len(self._positions)
-        positions = self._positions
-        arranged = sorted(rows, key=lambda row: positions.get(row.key, last))
+        standing: list[Row | None] = [None] * len(self._positions)
+        arranged: list[Row] = []
+        for row in rows:
+            at = self._positions.get(row.key)
+            if at is None:
+                arranged.append(row)
+            else:
+                standing[at] = row
+        is_same = not arranged and len(rows) == len(standing)
+        arranged[:0] = [row for row in standing if row is not None]
         if not self.held(now):
-            known = [row for row in arranged if value(row) is not None]
-            unknown = [row for row in arranged if value(row) is None]
-            # Equal rows keep their places.
-            known.sort(key=value, reverse=descending)
-            arranged = known + unknown
+            is_same = False
             self._sorted = now
-        self._positions = {row.key: index for index, row in enumerate(arranged)}
-        self._follow(arranged)
+            arranged = _sorted(arranged, value, descending=descending)
+        if not is_same:
+            self._positions = {row.key: index for index, row in enumerate(arranged)}
         return arranged
 
-    def _follow(self, rows: Sequence[Row]) -> None:
-        """Keep the cursor on its row; where that is gone, on the one that takes its place."""
-        index = None if self.cursor is None else self._positions.get(self.cursor)
-        self._index = min(self._index, max(0, len(rows) - 1)) if index is None else index
-        self.cursor = rows[self._index].key if rows else None
 
-    @property
-    def index(self) -> int:
-        """The line of the cursor, from 0 on."""
-        return self._index
-
-    def move(self, rows: Sequence[Row], by: int) -> None:
-        """Move the cursor by lines in rows that were arranged."""
-        self.select(rows, self._index + by)
-
-    def select(self, rows: Sequence[Row], index: int) -> None:
-        """Put the cursor on a line, or on the nearest one that there is."""
-        self._index = max(0, min(index, len(rows) - 1))
-        self.cursor = rows[self._index].key if rows else None
+def _sorted(rows: Sequence[Row], value: Callable[[Row], Any], *, descending: bool) -> list[Row]:
+    """Return rows sorted by a value, those without one at the end; equal ones keep their places."""
+    known: list[tuple[Any, Row]] = []
+    unknown: list[Row] = []
+    for row in rows:
+        sorted_by = value(row)
+        if sorted_by is None:
+            unknown.append(row)
+        else:
+            known.append((sorted_by, row))
+    known.sort(key=itemgetter(0), reverse=descending)
+    return [row for _, row in known] + unknown

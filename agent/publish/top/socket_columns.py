@@ -54,6 +54,8 @@ def _remote_text(row: SocketRow, options: Options) -> str:
 
 
 def _state_text(row: SocketRow, options: Options) -> str:
+    if row.ended_ago is not None and row.ending:
+        return row.ending.partition(" ")[0]
     state = row.holding.socket.state or UNKNOWN
     if row.close_wait_age is None:
         return state

@@ -15,10 +15,10 @@ from ...stream.history import DeltaBatch, FullSnapshot, Lost, Message
 from ...stream.state import State
 from ..terminal import eventlog
 from ..terminal.peers import Peers
-from ..terminal.summary import counted
 from .alarms import LostChanges
-from .details import ended_row, index_peers, peer_rows, socket_rows
+from .details import Shown, ended_row, index_peers, peer_rows, socket_rows
 from .groups import Since
+from .heading import make_header
 from .model import (
     Alarm,
     AlarmKind,
@@ -32,7 +32,7 @@ from .model import (
     SocketRow,
 )
 from .monitor import AlarmMonitor
-from .rates import SILENT_SECONDS, WINDOW, Clocks
+from .rates import Clocks
 from .recent import NO_ENDS, Recent
 from .table import LINGER_SECONDS, Held, Table
 
@@ -42,6 +42,8 @@ MAX_EVENTS = 2_000
 _PEERS_SECONDS, _ARRIVING_SECONDS = 2.0, 1.0
 # Sockets that were attributed and of which the open of the holder is still to come.
 _MAX_MOVED = 10_000
+# The rows of a group of more sockets are made once a second only, in 5 µs each.
+_MANY, _MANY_SECONDS = 1_000, 1.0
 _ALARMS = tuple(AlarmKind)
 _EVERYTHING = Filter()
 
@@ -72,6 +74,7 @@ class Watch:
         self._moved: set[tuple[str, int]] = set()
         self._queues: Mapping[tuple[str, int], tuple[int, int]] = {}
         self._peers: dict[str, tuple[float, int, Peers]] = {}
+        self._shown: Shown | None = None
 
     # Records.
 
@@ -206,6 +209,16 @@ class Watch:
     def sockets(self, key: GroupKey, now: float, chosen: Filter = _EVERYTHING) -> list[SocketRow]:
         """Return the sockets of a group, in no order, those that ended less than 5 s ago too."""
         self._advance(now)
+        shown = self._shown
+        if shown is not None and (shown.key, shown.chosen) == (key, chosen):
+            is_fresh = 0 <= now - shown.made < _MANY_SECONDS
+            if is_fresh and (shown.changes == self.changes or len(shown.rows) > _MANY):
+                return shown.rows
+        rows = self._socket_rows(key, now, chosen)
+        self._shown = Shown(key, chosen, now, self.changes, rows)
+        return rows
+
+    def _socket_rows(self, key: GroupKey, now: float, chosen: Filter) -> list[SocketRow]:
         members = self._table(key.grouping, chosen).members(key)
         host_now = self._clocks.of(key.host)
         peers = self._peers_of(key.host, now)
@@ -233,7 +246,7 @@ class Watch:
         most. Coverage and lost records of its host are among them."""
         events: list[Event] = []
         for change in self._recent.newest(key, chosen):
-            events.append(Event(change.host, change.time, change.value))
+            events.append(Event(change.host, change.time, change.value, change.number))
             if len(events) == MAX_EVENTS:
                 break
         return events[::-1]
@@ -246,27 +259,7 @@ class Watch:
         """Return the first line, of all hosts and holdings."""
         self._advance(now)
         rows = self._rows(self._hosts, now)
-        opens, closes = [0] * WINDOW, [0] * WINDOW
-        for row in rows:
-            rates = self._hosts.rates(row.key)
-            if rates is not None:
-                more = rates.sparks(self._clocks.of(row.key.host))
-                opens = list(map(sum, zip(opens, more[0], strict=True)))
-                closes = list(map(sum, zip(closes, more[1], strict=True)))
-        names = list(self._times)
-        return Header(
-            names[0] if len(names) == 1 else f"{len(names)} hosts",
-            self._clocks.newest(),
-            sum(row.opens_per_s for row in rows),
-            sum(row.closes_per_s for row in rows),
-            tuple(opens),
-            tuple(closes),
-            sum(row.sockets for row in rows),
-            sum(row.inbound for row in rows),
-            sum(row.outbound for row in rows),
-            sum(row.listen for row in rows),
-            self._text_of_state(),
-        )
+        return make_header(self._hosts, rows, self._state.hosts(), self._clocks)
 
     def alarms(self, now: float) -> list[Alarm]:
         """Return what is wrong now, the most important first, of all hosts and holdings."""
@@ -335,16 +328,3 @@ class Watch:
         peers = index_peers(self._hosts.members(at).values())
         self._peers[host] = (now, self.changes, peers)
         return peers
-
-    def _text_of_state(self) -> str:
-        hosts = self._state.hosts()
-        silent = [one.host for one in hosts if self._clocks.silence(one.host) > SILENT_SECONDS]
-        if not hosts:
-            return "waiting for records"
-        if silent:
-            if len(hosts) == 1:
-                return f"silent for {int(self._clocks.silence(silent[0]))} s"
-            return f"{counted(len(silent), 'host')} silent"
-        if not all(one.complete for one in hosts):
-            return "waiting for a snapshot"
-        return "live"

@@ -165,7 +165,7 @@ def test_one_silent_host_of_two() -> None:
         web.beat()
         web.poll()
         texts = [one.text for one in watch.alarms(web.now)]
-    assert texts == ["db1: no record for 39s"]
+    assert texts == ["db1: no record for 40s"]
     assert watch.header(web.now).state == "1 host silent"
     db.beat()
     assert not watch.alarms(web.now)

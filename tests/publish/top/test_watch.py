@@ -294,6 +294,22 @@ def test_sockets_with_their_holders_and_other_ends() -> None:
     assert sorted(row.others for row in host.watch.sockets(unit, host.now)) == [0, 1]
 
 
+def test_the_rows_of_many_sockets_are_made_once_a_second() -> None:
+    many = [connection(inode) for inode in range(1, 1102)]
+    host = Host(Watch(one_clock=True), *many, connection(5000, GUNICORN))
+    assert len(host.watch.sockets(NGINX_KEY, host.now)) == 1101
+    host.close(many[0])
+    assert all(row.ended_ago is None for row in host.watch.sockets(NGINX_KEY, host.now + 0.5))
+    chosen = Filter({"port": ["1025"]})
+    assert len(host.watch.sockets(NGINX_KEY, host.now + 0.5, chosen)) == 1
+    rows = host.watch.sockets(NGINX_KEY, host.now + 1)
+    assert [row.key.inode for row in rows if row.ended_ago is not None] == [1]
+    key = GroupKey(Grouping.PROCESS, "web1", None, 1201, 1201)
+    assert [row.ended_ago for row in host.watch.sockets(key, host.now)] == [None]
+    host.close(connection(5000, GUNICORN))
+    assert [row.ended_ago for row in host.watch.sockets(key, host.now + 0.25)] == [0.25]
+
+
 def test_events_of_a_group_and_of_all() -> None:
     host = Host(Watch(), connection(1), connection(2, GUNICORN))
     opened, updated = (
