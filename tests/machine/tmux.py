@@ -23,13 +23,11 @@ class Tmux:
         need_tool("tmux")
         self._directory = tempfile.TemporaryDirectory(prefix="sockagent-")
         self.path = Path(self._directory.name)
-        variables = environment(PS1=PROMPT, LC_ALL="C.UTF-8")
         subprocess.run(
             (*self._command, "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y",
-             str(rows), "sh"),
-            check=True, env=variables, cwd=self.path, timeout=DEADLINE,
+             str(rows), "bash --norc --noprofile"),
+            check=True, env=environment(), cwd=self.path, timeout=DEADLINE,
         )  # fmt: skip
-        self.wait(PROMPT.strip())
 
     @property
     def _command(self) -> tuple[str, ...]:
@@ -43,9 +41,20 @@ class Tmux:
         return done.stdout
 
     def __enter__(self) -> Self:
+        try:
+            self.type(f"PS1='{PROMPT}'; clear")
+            self.press("Enter")
+            self.until(lambda shown: shown.strip() == PROMPT.strip(), what=PROMPT)
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, *_raised: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End everything that runs in the terminal."""
         subprocess.run((*self._command, "kill-server"), check=False, timeout=DEADLINE)
         self._directory.cleanup()
 

@@ -82,7 +82,8 @@ class FilterInput(Input):
         self.value = text
         self.cursor_position = len(text)
         self.display = True
-        self.focus()
+        # At once, unlike focus(): the next keys may have been pressed already.
+        self.screen.set_focus(self)
 
     def end(self) -> None:
         """Go away."""
