@@ -177,6 +177,22 @@ def test_a_new_snapshot_keeps_ages_of_close_wait() -> None:
     assert (row.close_wait, row.close_wait_age, row.close_wait_since_before) == (1, 10.0, True)
 
 
+def test_close_wait_of_a_shared_socket_is_as_old_as_its_oldest() -> None:
+    host = Host(Watch(one_clock=True))
+    one, other = connection(1, state="CLOSE_WAIT"), connection(
+        1, NGINX._replace(pid=813), "CLOSE_WAIT"
+    )  # fmt: skip
+    host.open(one)
+    host.poll(10)
+    host.open(other)
+    unit = rows(host, Grouping.UNIT)["web.service"]
+    assert (unit.close_wait, unit.close_wait_age) == (1, 10.0)
+    host.close(one)
+    assert rows(host, Grouping.UNIT)["web.service"].close_wait == 1
+    host.close(other)
+    assert rows(host, Grouping.UNIT)["web.service"].close_wait == 0
+
+
 def test_the_fullest_queue_and_one_that_was_read() -> None:
     host = Host(Watch(), listener(1, backlog=128, recv_q=3), listener(2, backlog=511, port=80))
     assert rows(host)["nginx"].queue == Queue(3, 128, "*:443")
