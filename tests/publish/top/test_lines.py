@@ -152,6 +152,8 @@ def test_a_wide_cell_takes_the_spaces_after_it() -> None:
     found = text(lines.row_line(layout, socket_row(wide), options(80)))
     assert "[2001:db8::1]:443" in found
     assert "[2001:db8:85a3:8d3:1319:8a2e:1:2]:1025" in found
+    # Also those between columns, but for one.
+    assert "  OPEN/s▼ CLOSE/s  SHORT  " in group_lines(ROW, 120)[0]
 
 
 def test_the_header_by_width() -> None:

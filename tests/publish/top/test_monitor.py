@@ -92,6 +92,18 @@ def test_fewer_is_no_growth() -> None:
     assert alarm_of(host, AlarmKind.CLOSE_WAIT, 20) is None
 
 
+def test_growth_begins_anew_where_there_were_fewer() -> None:
+    host = Host(Watch())
+    waiting(host, 1)
+    assert alarm_of(host, AlarmKind.CLOSE_WAIT, 5) is None
+    waiting(host, 1, 200)
+    assert alarm_of(host, AlarmKind.CLOSE_WAIT, 45) is None
+    host.close(connection(200, GUNICORN, "CLOSE_WAIT"))
+    assert alarm_of(host, AlarmKind.CLOSE_WAIT, 5) is None
+    waiting(host, 1, 300)
+    assert alarm_of(host, AlarmKind.CLOSE_WAIT, 10) is None
+
+
 def test_a_full_accept_queue_of_the_records() -> None:
     host = Host(Watch())
     workers = [NGINX._replace(pid=pid) for pid in (812, 813)]
@@ -183,6 +195,13 @@ def test_lost_records() -> None:
     host.poll(60)
     host.beat()
     assert not host.watch.alarms(host.now)
+
+
+def test_lost_records_of_one_host_of_two() -> None:
+    watch = Watch()
+    web = Host(watch)
+    Host(watch, name="db1").lose(3, 4)
+    assert [one.text for one in watch.alarms(web.now)] == ["db1: lost 3–4: the reader was too slow"]  # noqa: RUF001
 
 
 def test_a_restarted_agent() -> None:

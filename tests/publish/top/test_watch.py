@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.model import Closed, Coverage, Opened, Snapshot, TcpFigures, Updated
+from agent.publish.terminal import eventlog
 from agent.publish.terminal.endpoints import listens
 from agent.publish.terminal.peers import Holder
 from agent.publish.top.keys import KEYS
@@ -18,6 +19,7 @@ from agent.publish.top.watch import MAX_EVENTS, Watch
 from agent.stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd, Value
 from agent.stream.feed import Subscription
 from agent.stream.filters import Filter
+from agent.stream.history import Lost
 from agent.stream.state import State
 
 from ... import strategies
@@ -173,6 +175,22 @@ def test_a_new_snapshot_keeps_ages_of_close_wait() -> None:
     host.close(in_state(connection(1), "CLOSE_WAIT"))
     row = rows(host)["nginx"]
     assert (row.close_wait, row.close_wait_age, row.close_wait_since_before) == (1, 10.0, True)
+
+
+def test_close_wait_of_a_shared_socket_is_as_old_as_its_oldest() -> None:
+    host = Host(Watch(one_clock=True))
+    one, other = connection(1, state="CLOSE_WAIT"), connection(
+        1, NGINX._replace(pid=813), "CLOSE_WAIT"
+    )  # fmt: skip
+    host.open(one)
+    host.poll(10)
+    host.open(other)
+    unit = rows(host, Grouping.UNIT)["web.service"]
+    assert (unit.close_wait, unit.close_wait_age) == (1, 10.0)
+    host.close(one)
+    assert rows(host, Grouping.UNIT)["web.service"].close_wait == 1
+    host.close(other)
+    assert rows(host, Grouping.UNIT)["web.service"].close_wait == 0
 
 
 def test_the_fullest_queue_and_one_that_was_read() -> None:
@@ -487,20 +505,31 @@ def check(watch: Watch, state: State, grouping: Grouping, chosen: Filter, now: f
     watch.alarms(now)
 
 
-@given(polls=runs(), grouping=st.sampled_from(Grouping))
-def test_messages_of_a_feed_lead_to_the_same_rows(
-    polls: list[Snapshot], grouping: Grouping
+@given(
+    polls=runs(most=8),
+    reads=st.lists(st.booleans(), min_size=8, max_size=8),
+    records_kept=st.sampled_from([1, 4, 1000]),
+    grouping=st.sampled_from(Grouping),
+)
+def test_messages_of_a_feed_lead_to_the_same_rows_whatever_is_lost(
+    polls: list[Snapshot], reads: list[bool], records_kept: int, grouping: Grouping
 ) -> None:
-    source, watch = Source(), Watch()
+    source, watch = Source(history_records=records_kept), Watch()
     source.publish(polls[0])
     subscription = Subscription(source.feed)
-    for poll in polls:
+    lost = 0
+    for poll, is_read in zip(polls, [*reads[: len(polls) - 1], True], strict=True):
         if poll is not polls[0]:
             source.publish(poll)
+        if not is_read:
+            continue
         while (message := subscription.take()) is not None:
             watch.apply_message("web1", message)
+            lost += isinstance(message, Lost)
         state = State()
         for one in poll.holdings.values():
             state.apply(Decoded("web1", 1, 0.0, Present(one)))
         found = counted(watch.groups(grouping, poll.time))
         assert found == recount(state, grouping, Filter())
+    events = [event.value for event in watch.events(None)]
+    assert sum(isinstance(value, eventlog.Dropped) for value in events) == lost
