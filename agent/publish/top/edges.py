@@ -28,7 +28,7 @@ _OPENS = {View.GROUPS: "sockets", View.SOCKETS: "details"}
 def top_line(header: Header, notice: str | None, options: Options) -> Line:
     """Return the first line; ``notice`` is what is to be known of the source, None: nothing."""
     if notice is not None:
-        header = header._replace(state=notice)
+        header = header._replace(state=notice, host=header.host if header.time else "-")
     return header_line(header, options.width or 0, options)
 
 

@@ -151,7 +151,8 @@ class TopApp(App[None]):
         self._bars["footer"].show([line])
 
     def _options(self) -> Options:
-        options = replace(self._settings.options, width=self.size.width)
+        has_hosts = self._source.watch.host_count > 1
+        options = replace(self._settings.options, width=self.size.width, hosts=has_hosts)
         if not self._names:
             return options
         return replace(options, names=self._resolver.names, services=self._settings.services)

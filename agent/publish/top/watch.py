@@ -255,6 +255,11 @@ class Watch:
         """Yield all holdings, host by host."""
         return self._state.holdings()
 
+    @property
+    def host_count(self) -> int:
+        """How many hosts records came of."""
+        return len(self._times)
+
     def header(self, now: float) -> Header:
         """Return the first line, of all hosts and holdings."""
         self._advance(now)

@@ -140,7 +140,7 @@ async def shown(
 ) -> AsyncIterator[Shown]:
     """Show a source on a screen of a size."""
     ascii = settings.pop("ascii", False)
-    options = Options(utc=True, ascii=ascii, hosts=settings.pop("hosts", False))
+    options = Options(utc=True, ascii=ascii)
     usual = {"may_signal": True, "names": False, "services": {}, "parse": parse_filter}
     app = TopApp(source, chosen, Settings(options, **{**usual, **settings}))
     async with app.run_test(size=size) as pilot:

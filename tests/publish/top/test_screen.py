@@ -360,7 +360,7 @@ async def test_several_hosts_have_a_column() -> None:
     source = Script(is_local=False)
     source.begin(CALLED, host="web1")
     source.begin(CALLS, host="web2")
-    async with shown(source, (120, 24), hosts=True) as screen:
+    async with shown(source, (120, 24)) as screen:
         assert "HOST" in screen.lines()[3]
         assert "web1" in screen.text()
         assert "web2" in screen.text()
