@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.timer import Timer
 from textual.widgets import Input
 
 from ...errors import UsageError
@@ -30,6 +31,8 @@ from .sources import Source
 
 # At most four repaints a second.
 TICK_SECONDS = 0.25
+# How often the screen looks for the first records.
+FIRST_SECONDS = 0.02
 # How long a message stays in the last line.
 MESSAGE_SECONDS = 6.0
 # Messages that wait to be shown, such as warnings at the start.
@@ -77,6 +80,7 @@ class TopApp(App[None]):
         self._message_until = 0.0
         self._is_stale = True
         self._seen: object = None
+        self._first: Timer | None = None
 
     # The lines.
 
@@ -94,7 +98,15 @@ class TopApp(App[None]):
         self.set_class(self._ascii, "-ascii")
         self._grid.focus()
         self.set_interval(TICK_SECONDS, self._tick)
+        self._first = self.set_interval(FIRST_SECONDS, self._show_first)
         self.call_after_refresh(self._tick)
+
+    def _show_first(self) -> None:
+        """Show the first records as soon as they are there."""
+        if self._source.watch.changes:
+            self._tick()
+            if self._first is not None:
+                self._first.stop()
 
     @property
     def _ascii(self) -> bool:
