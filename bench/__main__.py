@@ -8,6 +8,7 @@ import sys
 SUBJECTS = {
     "compare": "a snapshot against ss, netstat, lsof and psutil, or against another checkout",
     "views": "the views for people against NDJSON",
+    "top": "the live screen: first paint; CPU against --follow",
     "polls": "the CPU time of a poll against ss, or against another checkout; growth; soak",
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
     "page": "the page in a browser: first rows, frames, memory; CPU of the agent",

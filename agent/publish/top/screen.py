@@ -57,6 +57,7 @@ class TopApp(App[None]):
     """The screen. ``failure`` is the error of the code that ended it, if one did."""
 
     ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False  # A drag would select text instead of rows.
     CSS = CSS
     BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
