@@ -103,9 +103,11 @@ class Group:
         return any((kind, inode) in self._holders for kind in (_IN, _OUT, _OTHER, _LISTEN))
 
     def _count(self, kind: str, inode: int) -> None:
-        holders = self._holders.get((kind, inode), 0)
-        self._holders[kind, inode] = holders + 1
-        self._counts[kind] += not holders
+        key = (kind, inode)
+        holders = self._holders.get(key, 0)
+        self._holders[key] = holders + 1
+        if not holders:
+            self._counts[kind] += 1
 
     def _discount(self, kind: str, inode: int) -> bool:
         """Remove a holder; return whether it was the last one."""

@@ -6,7 +6,7 @@ of their hosts, whose clocks may differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ...model import Closed, Coverage, Delta, HostHolding, Opened, Updated
 from ...stream.decoder import Alive, Began, Decoded, Dropped, Other, Present, SnapshotEnd
@@ -34,7 +34,7 @@ from .model import (
 from .monitor import AlarmMonitor
 from .rates import Clocks
 from .recent import NO_ENDS, Recent
-from .table import LINGER_SECONDS, Held, Table
+from .table import LINGER_SECONDS, Entry, Held, Table
 
 MAX_EVENTS = 2_000
 # Seconds for which the other ends that were looked up are used again, and between two counts of
@@ -289,14 +289,16 @@ class Watch:
         if self._replaced or is_due:
             self._rebuilt = now
             self._replaced = self._arriving = False
-            self._hosts = self._built(Grouping.HOST, _EVERYTHING)
-            self._processes = self._built(Grouping.PROCESS, _EVERYTHING)
+            entries = self._entries()
+            self._hosts = self._built(Grouping.HOST, _EVERYTHING, entries)
+            self._processes = self._built(Grouping.PROCESS, _EVERYTHING, entries)
             if self._chosen is not None:
-                self._chosen = self._built(self._chosen.grouping, self._chosen.chosen)
+                grouping, chosen = self._chosen.grouping, self._chosen.chosen
+                self._chosen = self._built(grouping, chosen, entries)
 
-    def _built(self, grouping: Grouping, chosen: Filter) -> Table:
-        """Return a table of the present holdings and the newest changes."""
-        table = Table(grouping, chosen, self._recent.since)
+    def _entries(self) -> list[Entry]:
+        """Return the present holdings with their keys, and since when they are in CLOSE_WAIT."""
+        entries: list[Entry] = []
         close_wait: dict[SocketKey, Since] = {}
         for (pid, inode), one in self._state.keyed():
             key = SocketKey(one.host, pid, inode)
@@ -304,8 +306,14 @@ class Watch:
             if one.holding.socket.state == "CLOSE_WAIT":
                 since = self._close_wait.get(key) or Since(self._snapshots[one.host], before=True)
                 close_wait[key] = since
-            table.change(key, None, Held(one, since), 0.0)
+            entries.append((key, one, since))
         self._close_wait = close_wait
+        return entries
+
+    def _built(self, grouping: Grouping, chosen: Filter, entries: Iterable[Entry]) -> Table:
+        """Return a table of holdings and the newest changes."""
+        table = Table(grouping, chosen, self._recent.since)
+        table.fill(entries)
         for change in self._recent:
             table.count(change)
         return table
@@ -314,7 +322,7 @@ class Watch:
         for table in self._tables():
             if table.grouping is grouping and table.chosen == chosen:
                 return table
-        self._chosen = self._built(grouping, chosen)
+        self._chosen = self._built(grouping, chosen, self._entries())
         return self._chosen
 
     def _tables(self) -> list[Table]:
