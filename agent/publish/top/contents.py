@@ -85,13 +85,16 @@ class Contents:
         self._layout = Layout((), 1, ())
         self._groups: Mapping[Hashable, GroupRow] = {}
         self._sockets: Mapping[Hashable, SocketRow] = {}
+        # What was shown last, and whether there were rows.
         self._place: Place | None = None
+        self._chosen: Filter | None = None
+        self._has_rows = False
 
     def make(self, place: Place, moment: Moment) -> Content:
         """Return what the grid shows at a place."""
         watch, now, _, chosen, options = moment
-        if place != self._place:
-            self._place = place
+        if (place, chosen) != (self._place, self._chosen) or not self._has_rows:
+            self._place, self._chosen = place, chosen
             self._sorting(place.view).order.renew()
         group = place.group
         if place.view is View.GROUPS:
@@ -150,6 +153,7 @@ class Contents:
         self, view: View, rows: list[Row], value: Callable[[Row], object], tick: float
     ) -> list[Row]:
         sorting = self._sorting(view)
+        self._has_rows = bool(rows)
         return sorting.order.arrange(rows, value, tick, descending=sorting.descending)
 
     def _titles(self, view: View, options: Options) -> Line:

@@ -182,6 +182,17 @@ async def test_s_sorts_by_the_next_column_and_capital_s_turns_it() -> None:
         assert turned.index("nginx") < turned.index("gunicorn")
 
 
+async def test_the_first_rows_and_those_of_another_filter_are_sorted_at_once() -> None:
+    source = Script()
+    async with shown(source) as screen:
+        source.begin(CALLS, LISTENER, CALLED)  # gunicorn has more sockets.
+        text = await screen.settle()
+        assert text.index("gunicorn") < text.index("nginx")
+        await screen.press("slash", *"nginx", "enter")
+        text = await screen.press("slash", "ctrl+u", "enter")
+        assert text.index("gunicorn") < text.index("nginx")
+
+
 async def test_the_cursor_stays_on_its_row() -> None:
     source = web()
     async with shown(source) as screen:
