@@ -67,8 +67,7 @@ class _Sorting(NamedTuple):
 
 class Moment(NamedTuple):
     """What is shown when: a watch at the time ``now``, as far as it passes a filter, in the width
-    of the options. ``tick`` is the time of a clock that always goes on, in seconds, by which the
-    order is held: in a recording the time of the records does not."""
+    of the options. ``tick`` is the time by which the order is held, in seconds."""
 
     watch: Watch
     now: float

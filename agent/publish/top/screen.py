@@ -23,6 +23,7 @@ from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
 from .edges import alarms_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
+from .order import HOLD_SECONDS
 from .places import Place, View, Way
 from .saving import save
 from .setup import BINDINGS, CSS, Driver
@@ -135,7 +136,7 @@ class TopApp(App[None]):
         self._bars["alarms"].show([alarms_line(watch.alarms(now), options)])
         # Without the column of the scroll bar, whether it is there or not: columns hold still.
         narrower = replace(options, width=max(1, self.size.width - _SCROLL_BAR))
-        moment = Moment(watch, now, time.monotonic(), self._filter, narrower)
+        moment = Moment(watch, now, self._order_time(), self._filter, narrower)
         content = self._contents.make(self._way.place, moment)
         self._bars["titles"].show([content.titles] if content.titles else [])
         self._grid.show(content.keys, content.line, follows_end=content.follows_end)
@@ -252,7 +253,12 @@ class TopApp(App[None]):
     def _touch(self) -> None:
         """Hold the order for a while: the user moves in the rows."""
         self._end_message()
-        self._contents.touch(time.monotonic())
+        self._contents.touch(self._order_time())
+
+    def _order_time(self) -> float:
+        """Return the time by which the order is held. In a recording each moment has its own order:
+        the next one, a second later, is beyond the hold."""
+        return time.monotonic() if self._source.is_live else self._source.now() * 2 * HOLD_SECONDS
 
     def on_grid_chosen(self) -> None:
         """Open the line that was clicked."""

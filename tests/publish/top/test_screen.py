@@ -367,6 +367,18 @@ async def test_the_arrow_keys_move_in_a_recording() -> None:
         assert source.moves == [-1.0, -60.0, 1.0, 60.0]
 
 
+async def test_each_moment_of_a_recording_is_sorted() -> None:
+    source = web()
+    source.is_live = source.is_local = False
+    async with shown(source, (120, 24)) as screen:
+        assert screen.text().index("gunicorn") < screen.text().index("nginx")
+        source.time += 1
+        for number in range(20):
+            source.open(hold(NGINX, tcp(100 + number, "ESTABLISHED", number, 9, "outbound")))
+        text = await screen.settle()
+        assert text.index("nginx") < text.index("gunicorn")
+
+
 async def test_several_hosts_have_a_column() -> None:
     source = Script(is_local=False)
     source.begin(CALLED, host="web1")
