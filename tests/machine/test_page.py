@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from .helpers import COMMAND, DEADLINE, Holder
+from .helpers import COMMAND, DEADLINE, Holder, need_root
+from .live import Agent
 
 _URL = re.compile(r"http://(127\.0\.0\.1:\d+)/(\S*)#token=(\S+)\n")
 ENVIRONMENT = {
@@ -107,6 +108,34 @@ def test_the_page_and_its_feed() -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(url, origin=Origin("http://evil.example"), subprotocols=offered)
         assert refused.value.response.status_code == 403
+
+
+def test_the_page_of_other_agents(tmp_path: Path) -> None:
+    need_root()  # For two host names.
+    names = ("one", "two")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{'t' * 32}\n")
+    with ExitStack() as stack:
+        words = ["--token-file", str(tokens)]
+        for name in names:
+            command = ("unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$@"', "-", *COMMAND)
+            options = ("--token-file", str(tokens))
+            agent = stack.enter_context(Agent(*options, command=command))
+            words += ("--connect", agent.url.removesuffix("/events"))
+        holder = stack.enter_context(Holder())
+        running = stack.enter_context(page(*words, str(holder.pid)))
+        assert running.get("/")[0] == 200
+        assert running.get("/events")[0] == 401
+        assert running.get("/healthz")[1] == b"ok\n"
+        offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{running.token}")]
+        with connect(f"ws://{running.address}/events", subprotocols=offered) as feed:
+            inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
+            seen: set[str] = set()
+            while seen != set(names):
+                for record in map(json.loads, feed.recv(DEADLINE).splitlines()):
+                    if record["event"] in ("open", "snapshot"):
+                        assert (record["pid"], record["inode"]) == (holder.pid, inode)
+                        seen.add(record["host"])
 
 
 def test_the_browser_is_led_to_the_page_by_a_file(tmp_path: Path) -> None:
