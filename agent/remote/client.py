@@ -177,11 +177,11 @@ async def follow(remote: RemoteAgent, receiver: Receiver) -> NoReturn:
     while True:
         try:
             async with connection_to(remote, receiver.resume) as connection:
-                if failing:
-                    log(f"{remote.url}: connected again")
                 is_first = True
                 async for message in messages(connection):
                     await receiver.receive(message, is_first=is_first)
+                    if failing:
+                        log(f"{remote.url}: connected again")
                     backoff, failing, is_first = MIN_BACKOFF_SECONDS, False, False
         except BeginAgain:
             continue
