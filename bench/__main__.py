@@ -9,6 +9,7 @@ SUBJECTS = {
     "compare": "a snapshot against ss, netstat, lsof and psutil, or against another checkout",
     "polls": "the CPU time of a poll against ss, or against another checkout; growth; soak",
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
+    "relay": "CPU per record of a relay, and delays through it and without it",
     "page": "the page in a browser: first rows, frames, memory; CPU of the agent",
     "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",
