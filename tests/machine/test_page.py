@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
+from ..broker import Connection, broker, needs_broker
 from .helpers import COMMAND, DEADLINE, Holder, need_root
 from .live import Agent
 
@@ -126,16 +128,44 @@ def test_the_page_of_other_agents(tmp_path: Path) -> None:
         running = stack.enter_context(page(*words, str(holder.pid)))
         assert running.get("/")[0] == 200
         assert running.get("/events")[0] == 401
+        inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
+        assert holdings(running, len(names)) == {(name, holder.pid, inode) for name in names}
         assert running.get("/healthz")[1] == b"ok\n"
-        offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{running.token}")]
-        with connect(f"ws://{running.address}/events", subprotocols=offered) as feed:
-            inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
-            seen: set[str] = set()
-            while seen != set(names):
-                for record in map(json.loads, feed.recv(DEADLINE).splitlines()):
-                    if record["event"] in ("open", "snapshot"):
-                        assert (record["pid"], record["inode"]) == (holder.pid, inode)
-                        seen.add(record["host"])
+
+
+def holdings(running: PageCommand, count: int) -> set[tuple[str, int, int]]:
+    """Return so many holdings, by host, pid and inode, that the feed of the page reports."""
+    offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{running.token}")]
+    seen: set[tuple[str, int, int]] = set()
+    with connect(f"ws://{running.address}/events", subprotocols=offered) as feed:
+        while len(seen) < count:
+            for record in map(json.loads, feed.recv(DEADLINE).splitlines()):
+                if record["event"] in ("open", "snapshot"):
+                    seen.add((record["host"], record["pid"], record["inode"]))
+    return seen
+
+
+@needs_broker
+def test_the_page_of_a_fleet(tmp_path: Path) -> None:
+    credentials = tmp_path / "token"
+    credentials.write_text("secret")  # Which this broker does not require.
+    with ExitStack() as stack:
+        started = stack.enter_context(broker(tmp_path))
+        asyncio.run(make_stream(started.url))
+        holder = stack.enter_context(Holder())
+        words = ("--publish", started.url, "--interval", "0.1", str(holder.pid))
+        publisher = subprocess.Popen((*COMMAND, *words), stdout=subprocess.DEVNULL)
+        stack.callback(publisher.wait)
+        stack.callback(publisher.terminate)
+        options = ("--since", "start", "--nats-creds", str(credentials))
+        running = stack.enter_context(page("--connect", started.url, *options))
+        inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
+        assert holdings(running, 1) == {(os.uname().nodename, holder.pid, inode)}
+
+
+async def make_stream(url: str) -> None:
+    async with Connection(url) as connection:
+        await connection.make_stream()
 
 
 def test_the_browser_is_led_to_the_page_by_a_file(tmp_path: Path) -> None:
