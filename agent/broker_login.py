@@ -1,19 +1,131 @@
-"""How a client of a NATS broker connects: what it identifies itself with, and that nothing is sent
-before the connection is encrypted where it shall be."""
+"""How a client of a NATS broker connects: what it identifies itself with, that nothing is sent
+before the connection is encrypted where it shall be, and what it means if it fails."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigFailure, RuntimeFailure
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+OPEN_SECONDS = 5.0
+# A connection of which nothing is heard is given up after twice this time.
+_PING_SECONDS = 10
 EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+
+
+class Refusal(NamedTuple):
+    """Why the broker cannot be used: a clause. ``is_lasting``: only an administrator ends it.
+    ``is_lost``: the connection is of no more use."""
+
+    reason: str
+    is_lasting: bool = False
+    is_lost: bool = True
+
+
+class Entry(NamedTuple):
+    """How to get into a broker: its servers, the user that its URL names, and the path of a file
+    that nsc wrote, or that has the password of the user, or a token."""
+
+    servers: Sequence[str]
+    user: str | None = None
+    credentials: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    async def connect(
+        self,
+        client: Client,
+        on_error: Callable[[Exception], Awaitable[None]],
+        on_close: Callable[[], Awaitable[None]],
+        **options: str,
+    ) -> None:
+        """Connect, once: the library's own reconnecting would keep messages that were given up, and
+        deliver them late. ``options`` are further ones of the library. Raises ConfigFailure,
+        RuntimeFailure, OSError and exceptions of the library."""
+        login = self._login()
+        try:
+            await client.connect(
+                list(self.servers),
+                error_cb=on_error,
+                closed_cb=on_close,
+                disconnected_cb=on_close,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=OPEN_SECONDS,
+                ping_interval=_PING_SECONDS,
+                max_outstanding_pings=1,
+                tls=self.tls,
+                **login,
+                **options,
+            )
+        except ValueError as error:  # A file that has no credentials.
+            raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
+
+    def _login(self) -> dict[str, str]:
+        """Return the options of the library that identify the user. Raises ConfigFailure and
+        RuntimeFailure."""
+        path, user = self.credentials, self.user
+        if path is None:
+            return {} if user is None else {"user": user, "password": ""}
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise ConfigFailure(f"credentials {path}: {reason}") from error
+        if _CREDENTIALS_MARK in text:
+            try:
+                import nkeys  # noqa: F401
+            except ImportError as error:
+                raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
+            return {"user_credentials": path}
+        secret = text.strip()
+        if secret == _NO_CREDENTIALS:
+            return {}
+        if not secret:
+            raise ConfigFailure(f"credentials {path}: the file is empty")
+        return {"token": secret} if user is None else {"user": user, "password": secret}
+
+    def explain(self, error: Exception | None, reported: Exception | None) -> Refusal:
+        """Return what an exception of the library means. ``reported`` is the newest one that the
+        library did not raise."""
+        from nats.errors import NoServersError, SecureConnWantedError
+        from nats.errors import TimeoutError as NoAnswer
+
+        if isinstance(error, NoServersError) and reported is not None:
+            error = reported
+        text = str(error or "").removeprefix("nats: ").strip("'\" ")
+        lowered = text.lower()
+        if "permissions violation" in lowered:
+            return Refusal(f"the broker does not permit it: {text}", is_lasting=True, is_lost=False)
+        is_entry = any(word in lowered for word in ("authorization", "authentication", "user jwt"))
+        if is_entry and "timeout" not in lowered:
+            if self.user is None and self.credentials is None:
+                reason = "the broker requires credentials; give a file with --nats-creds"
+            else:
+                reason = f"the broker refuses the credentials: {text}"
+            return Refusal(reason, is_lasting=True)
+        match error:
+            case SecureConnWantedError():
+                return Refusal("the broker does not use TLS", is_lasting=True)
+            case ssl.SSLCertVerificationError():
+                return Refusal(error.verify_message, is_lasting=True)
+            case NoAnswer() | TimeoutError():
+                return Refusal("the broker does not answer")
+            case OSError():
+                # asyncio replaces the texts of the system by others.
+                number = error.errno or 0
+                text = (os.strerror(number) if number > 0 else error.strerror) or text
+        return Refusal(text or "connection lost")
 
 
 def new_client(*, is_encrypted: bool) -> Client:
@@ -31,29 +143,3 @@ def new_client(*, is_encrypted: bool) -> Client:
             return bytes(super()._connect_command())
 
     return EncryptedClient() if is_encrypted else Client()
-
-
-def login(path: str | None, user: str | None) -> dict[str, str]:
-    """Return the options of the library that identify the user. ``path`` is that of a file which
-    nsc wrote, or of one with the password of ``user`` or a token. Raises ConfigFailure and
-    RuntimeFailure."""
-    if path is None:
-        return {} if user is None else {"user": user, "password": ""}
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigFailure(f"credentials {path}: {reason}") from error
-    if _CREDENTIALS_MARK in text:
-        try:
-            import nkeys  # noqa: F401
-        except ImportError as error:
-            raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
-        return {"user_credentials": path}
-    secret = text.strip()
-    if secret == _NO_CREDENTIALS:
-        return {}
-    if not secret:
-        raise ConfigFailure(f"credentials {path}: the file is empty")
-    return {"token": secret} if user is None else {"user": user, "password": secret}

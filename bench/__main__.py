@@ -10,6 +10,7 @@ SUBJECTS = {
     "views": "the views for people against NDJSON",
     "polls": "the CPU time of a poll against ss, or against another checkout; growth; soak",
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
+    "relay": "CPU per record of a relay, and delays through it and without it",
     "page": "the page in a browser: first rows, frames, memory; CPU of the agent",
     "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",

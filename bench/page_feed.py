@@ -1,8 +1,9 @@
-"""A feed of synthetic sockets: ``python -m bench.page_feed PORT ROWS RATE``.
+"""A feed of synthetic sockets: ``python -m bench.page_feed PORT ROWS RATE [HOST]``.
 
 It serves ROWS connections at 127.0.0.1:PORT, with the page, and changes RATE of them a second, in
-one burst a second: a third opens, a third closes, a third goes on to CLOSE_WAIT. A line on
-standard input starts the changes; the end of standard input ends it.
+one burst a second: a third opens, a third closes, a third goes on to CLOSE_WAIT. The records name
+HOST, by default this machine. A line on standard input starts the changes; the end of standard
+input ends it.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ class Sockets:
             )  # fmt: skip
 
 
-async def serve(port: int, rows: int, rate: int) -> None:
+async def serve(port: int, rows: int, rate: int, host: str) -> None:
     """Serve until standard input ends."""
     feed = Feed(
-        AgentInfo(socket.gethostname(), None, os.urandom(8).hex(), _SECOND),
+        AgentInfo(host, None, os.urandom(8).hex(), _SECOND),
         history_burst=HISTORY_BURST_SECONDS,
     )
     network = Network(listen=(parse_address(f"127.0.0.1:{port}"),))
@@ -130,4 +131,6 @@ async def change_forever(feed: Feed, sockets: Sockets, tracker: DeltaTracker, ra
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*map(int, sys.argv[1:4])))
+    listen_port, row_count, changes = map(int, sys.argv[1:4])
+    name = sys.argv[4] if len(sys.argv) > 4 else socket.gethostname()
+    asyncio.run(serve(listen_port, row_count, changes, name))

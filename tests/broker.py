@@ -137,6 +137,7 @@ class Connection:
             "discard": "old",
             "num_replicas": 1,
             "duplicate_window": 2_000_000_000,
+            "allow_direct": True,  # A publisher reads its newest message.
         }
         await self.request(f"STREAM.CREATE.{STREAM}", config)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import login, new_client
+from ...broker_login import OPEN_SECONDS, Entry, new_client
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPEN_SECONDS = 5.0
 REQUEST_SECONDS = 5.0
 # Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB.
 BATCH = 64
@@ -120,33 +119,23 @@ async def open_session(
     except ModuleNotFoundError as error:
         raise RuntimeFailure(_INSTALL) from error
     closed = asyncio.Event()
-    problems: list[str] = []
+    reported: Exception | None = None
+    entry = Entry(broker.servers, broker.user, creds, tls)
 
     async def close() -> None:
         closed.set()
 
     async def note(error: Exception) -> None:
-        problems.append(str(error) or type(error).__name__)
+        nonlocal reported
+        reported = error
 
-    options: dict[str, Any] = {**login(creds, broker.user)}
-    if tls is not None:
-        options["tls"] = tls
     try:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await client.connect(
-                    servers=list(broker.servers),
-                    name="sockagent",
-                    allow_reconnect=False,
-                    connect_timeout=int(OPEN_SECONDS),
-                    closed_cb=close,
-                    error_cb=note,
-                    **options,
-                )
-        except nats.errors.SecureConnWantedError as error:
-            raise SessionError("the broker does not use TLS", is_final=True) from error
+                await entry.connect(client, note, close, name="sockagent")
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise _explained(error, problems) from error
+            reason, is_lasting, _is_lost = entry.explain(error, reported)
+            raise SessionError(reason, is_final=is_lasting) from error
         yield Session(client, broker.stream, closed, nats.errors.Error)
     finally:
         try:
@@ -154,17 +143,6 @@ async def open_session(
                 await client.close()
         except (OSError, TimeoutError, nats.errors.Error):
             pass  # It is lost already.
-
-
-def _explained(error: Exception, problems: list[str]) -> SessionError:
-    """Return why a connection could not be made."""
-    reason = problems[-1] if problems else str(error) or type(error).__name__
-    is_final = "authorization" in reason.lower() or isinstance(error, ssl.SSLCertVerificationError)
-    if isinstance(error, TimeoutError) and not problems:
-        reason = "no response"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    return SessionError(reason.removeprefix("nats: "), is_final=is_final)
 
 
 class Session:
