@@ -118,6 +118,7 @@ class App {
   tick() {
     const line = this.line.state(Date.now());
     this.model.tick(this.now(), line.kind === "cut off");
+    this.model.findSilent(this.line, Date.now());
     this.connection.check(Date.now());
     this.status.announce(this.model.state, line, Date.now());
     this.schedule();
@@ -139,7 +140,8 @@ class App {
     const live = /** @type {HTMLAnchorElement} */ (byId("live"));
     live.hidden = !this.model.isReplay || this.view.recording;
     live.href = this.address();
-    this.status.render(this.model.state, line, this.model.rates.series(this.now()));
+    this.status.renderLine(this.model, line);
+    this.status.renderFigures(this.model.state, this.model.rates.series(this.now()));
     if (!line.paused) this.renderView();
   }
 

@@ -5,6 +5,7 @@ import { EventLog } from "./eventlog.js";
 import { Peers } from "./peers.js";
 import { Rates } from "./rates.js";
 import { timeOf } from "./records.js";
+import { Silence } from "./silence.js";
 import { State } from "./state.js";
 
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
@@ -20,6 +21,10 @@ export class Model {
   log = new EventLog();
   rates = new Rates();
   peers = new Peers();
+  /** Hosts of which nothing comes, and when something of each came last.
+   * @type {ReadonlyMap<string, number>} */
+  silent = new Map();
+  _silence = new Silence();
   /** How many lines were no records. */
   bad = 0;
   /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
@@ -50,7 +55,9 @@ export class Model {
    */
   take(records, line, wall) {
     let changes = 0;
+    let host = null;
     for (const record of records) {
+      if (record.host !== host) this._silence.hear((host = record.host), wall);
       if (record.event === "hello") line.hello(record, this.state.hosts.get(record.host), wall);
       this.state.apply(record);
       this.log.push(record);
@@ -65,6 +72,12 @@ export class Model {
     const last = records.at(-1);
     if (last !== undefined) this._lag = Math.min(this._lag, wall - timeOf(last));
     line.received(changes, wall);
+    if (this.silent.size) this.findSilent(line, wall);
+  }
+
+  /** Find which hosts are silent now. @param {Line} line @param {number} wall */
+  findSilent(line, wall) {
+    this.silent = this._silence.silent(wall, line.steadySince(wall));
   }
 
   /**

@@ -2,9 +2,11 @@
 
 import { setText } from "./lines.js";
 import { average } from "./rates.js";
+import { silenceText } from "./silence.js";
 import { Sparkline } from "./sparkline.js";
 import { count, counted, safe } from "./text.js";
 
+/** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./line.js").LineState} LineState */
 /** @typedef {import("./rates.js").Series} Series */
@@ -73,16 +75,20 @@ export class Status {
     this._kind = "";
   }
 
-  /**
-   * @param {State} state
-   * @param {LineState} line
-   * @param {Series} series
-   */
-  render(state, line, series) {
+  /** Show the state of the line, also while the page is paused. @param {Model} model
+   * @param {LineState} line */
+  renderLine({ state, silent }, line) {
     this._line.dataset.kind = line.kind;
-    setText(byId("line-text"), line.text + seqText(state, line));
-    setText(byId("line-notice"), line.notice);
+    const texts = {
+      "line-text": line.text + seqText(state, line), "line-silent": silenceText(silent),
+      "line-notice": line.notice,
+    };
+    for (const [id, text] of Object.entries(texts)) setText(byId(id), text);
     document.body.classList.toggle("cut-off", line.kind === "cut off" || line.kind === "refused");
+  }
+
+  /** Show counts, rates, hosts and coverage. @param {State} state @param {Series} series */
+  renderFigures(state, series) {
     const { counts } = state;
     this._total.set(counts.total);
     this._listen.set(counts.listen);

@@ -204,11 +204,12 @@ export class TableView {
     if (isNew) this.#table.setRows(this.#order.entries);
   }
 
-  /** @returns {import("./columns.js").Context} */
+  /** @returns {import("./tablerow.js").Context} */
   #context() {
     const peers = this.#last?.model.peers ?? null;
     const peerOf = (/** @type {Row} */ row) => peers?.of(row).row ?? null;
-    return { now: this.#last?.now ?? 0, peerOf };
+    const silent = this.#last?.model.silent ?? new Map();
+    return { now: this.#last?.now ?? 0, peerOf, silent };
   }
 
   /** @param {string} key @returns {Row | null} */
