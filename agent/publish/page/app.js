@@ -2,7 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { EventsView } from "./eventsview.js";
-import { listenToDrops, replay, save } from "./files.js";
+import { listenToDrops, save } from "./files.js";
 import { listenToKeys } from "./keys.js";
 import { Line } from "./line.js";
 import { MapView } from "./mapview.js";
@@ -10,6 +10,7 @@ import { Model } from "./model.js";
 import { Pump } from "./pump.js";
 import { joinWords, splitWords } from "./query.js";
 import { keyOf } from "./records.js";
+import { Replay } from "./replay.js";
 import { recording } from "./save.js";
 import { Search } from "./search.js";
 import { Status } from "./status.js";
@@ -53,6 +54,12 @@ class App {
       },
       onChange: () => this.schedule(),
     });
+    this.replay = new Replay({
+      line: this.line,
+      shown: () => this.model,
+      onShow: (model) => this.showReplay(model),
+      onChange: () => this.schedule(),
+    });
     this.table = new TableView(({ sort, descending, columns, all }) => {
       this.change({ sort, descending, columns: [...(columns ?? [])], all }, true);
     });
@@ -78,7 +85,7 @@ class App {
     byId("save").addEventListener("click", () => this.save());
     byId("help-open").addEventListener("click", () => this.help());
     themeButton(byId("theme"));
-    listenToDrops(byId("drop"), (file) => void this.replay(file.stream(), file.name));
+    listenToDrops(byId("drop"), (file) => void this.replay.file(file.stream(), file.name));
     listenToKeys({
       search: () => this.search.focus(),
       view: (view) => this.change({ view }),
@@ -101,7 +108,7 @@ class App {
   /** Connect to the agent, or read its recording. */
   start() {
     this.tokenForm.show(false);
-    if (this.view.recording) void this.replayOfAgent();
+    if (this.view.recording) void this.replay.ofAgent(this.tokenForm.token);
     else void this.connection.open(this.view.words);
   }
 
@@ -227,40 +234,13 @@ class App {
     void save(`${host || "sockagent"}-${time}Z.ndjson`, recording(state, log));
   }
 
-  /** Show a recording instead of the agent. @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream @param {string} name */
-  async replay(stream, name) {
+  /** Show a recording instead of the agent. @param {Model} model */
+  showReplay(model) {
     this.connection.stop();
     this.pump.clear();
     this.search.disable();
     this.table.closeDetails();
-    this.model = new Model(true);
-    this.line.replay(name);
-    let problem = "";
-    try {
-      await replay(stream, name, this.pump);
-    } catch {
-      problem = "; it cannot be read to its end";
-    }
-    if (this.model.bad) problem += `; ${this.model.bad} lines are no records`;
-    this.line.replay(name + problem);
-    this.schedule();
-  }
-
-  /** Show the recording that the agent serves. */
-  async replayOfAgent() {
-    const { token } = this.tokenForm;
-    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
-    try {
-      const answer = await fetch("/recording", { headers, cache: "no-store", credentials: "omit" });
-      if (answer.ok && answer.body !== null) {
-        await this.replay(answer.body, "the agent's recording");
-        return;
-      }
-      this.line.refused(answer.status, (await answer.text()).trim(), Date.now(), 0);
-    } catch {
-      this.line.refused(404, "the agent cannot be reached", Date.now(), 0);
-    }
-    this.schedule();
+    this.model = model;
   }
 }
 

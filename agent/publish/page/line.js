@@ -117,6 +117,11 @@ export class Line {
     this._retryAt = null;
   }
 
+  /** Say something for some seconds. @param {string} notice @param {number} now */
+  note(notice, now) {
+    this._say(notice, now);
+  }
+
   /** Records are read from a file. @param {string} name */
   replay(name) {
     this._phase = "replay";

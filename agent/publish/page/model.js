@@ -7,6 +7,7 @@ import { Rates } from "./rates.js";
 import { timeOf } from "./records.js";
 import { Silence } from "./silence.js";
 import { State } from "./state.js";
+import { counted, safe } from "./text.js";
 
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./line.js").Line} Line */
@@ -31,6 +32,7 @@ export class Model {
   _lag = Infinity;
   /** The hosts whose first snapshot was there when the other ends were found. @type {Set<string>} */
   joinedHosts = new Set();
+  _isEnded = false;
   _joinedVersion = -1;
   _joinedSize = 0;
   _joinedAt = -Infinity;
@@ -43,8 +45,8 @@ export class Model {
    */
   constructor(isReplay, isFiltered = false) {
     this.isReplay = isReplay;
-    /** Whether the records are all of an agent, of which an overview suffices at first. */
-    this.isEverything = !isReplay && !isFiltered;
+    /** Whether the records are all that there are, of which an overview suffices at first. */
+    this.isEverything = !isFiltered;
   }
 
   /**
@@ -96,6 +98,28 @@ export class Model {
     else this.rates.gauge(now, this.state.counts.closeWait);
   }
 
+  /** No more records come. Return what is to be said of them, if anything. */
+  end() {
+    this._isEnded = true;
+    const cut = [...this.state.hosts.values()]
+      .filter(({ hello, arriving }) => hello !== null && arriving !== null); // No single snapshot.
+    const found = [];
+    if (cut.length) {
+      const names = cut.map(({ host }) => safe(host)).join(", ");
+      found.push(`it ends within a snapshot of ${names}: the rows known so far are shown`);
+    }
+    if (this.state.hosts.size === 0) found.push("it holds no record");
+    if (this.bad) {
+      found.push(`${counted(this.bad, "line")} ${this.bad === 1 ? "is no record" : "are no records"}`);
+    }
+    return found;
+  }
+
+  /** The hosts of which all is there that is to come at first. */
+  _wholeHosts() {
+    return this._isEnded ? new Set(this.state.hosts.keys()) : this.state.wholeHosts();
+  }
+
   /**
    * Find the other ends, if rows have changed, for some milliseconds. Return whether there is more
    * to do.
@@ -105,7 +129,7 @@ export class Model {
     const begin = clock();
     if (this._joining === null) {
       const { version, rows } = this.state;
-      const hosts = this.state.wholeHosts();
+      const hosts = this._wholeHosts();
       // While a snapshot arrives, and at its end, the other ends are found at once.
       const isUrgent = hosts.size !== this.joinedHosts.size || rows.size > 2 * this._joinedSize;
       const isEarly = begin < this._joinedAt + JOIN_INTERVAL || version === this._joinedVersion;

@@ -2,6 +2,7 @@
 
 // So long after the last key.
 const DEBOUNCE = 300;
+const NO_AGENT = "off: only an agent filters; use sockagent --read FILE nginx";
 
 export class Search {
   /** @param {(words: string, isTyped: boolean) => void} onWords */
@@ -49,11 +50,11 @@ export class Search {
     this._input.setAttribute("aria-invalid", String(sentence !== ""));
   }
 
-  /** Take no more words: no agent is there to apply them. */
+  /** Take no more words: no agent is there to apply them. The field says so, and can be read. */
   disable() {
     this.set("");
-    this._input.disabled = true;
-    this._input.placeholder = "filters need an agent; use sockagent --read FILE nginx";
+    this._input.readOnly = true;
+    this._input.placeholder = this._input.title = NO_AGENT;
   }
 
   /** @param {boolean} isTyped */
