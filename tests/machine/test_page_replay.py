@@ -1,4 +1,4 @@
-"""Recordings that are dropped on the page: cut ones, ones with all kinds of sockets, none at all."""
+"""Recordings that are dropped on the page: whole ones, cut ones, and files that are none."""
 
 from __future__ import annotations
 

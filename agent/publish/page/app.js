@@ -127,7 +127,7 @@ class App {
     this.model.tick(this.now(), line.kind === "cut off");
     this.model.findSilent(this.line, Date.now());
     this.connection.check(Date.now());
-    this.status.announce(this.model.state, line, Date.now());
+    this.status.announce(Date.now());
     this.schedule();
   }
 
@@ -140,7 +140,7 @@ class App {
     });
   }
 
-  /** Show what changed. While the page is paused, only the state of the line. */
+  /** Show what changed; while the page is paused, only the state of the line. */
   render() {
     const line = this.line.state(Date.now());
     this.tokenForm.show(line.kind === "token");
@@ -148,11 +148,11 @@ class App {
     live.hidden = !this.model.isReplay || this.view.recording;
     live.href = this.address();
     this.status.renderLine(this.model, line);
-    this.status.renderFigures(this.model.state, this.model.rates.series(this.now()));
-    if (!line.paused) this.renderView();
+    if (!line.paused) this.renderScreen();
   }
 
-  renderView() {
+  renderScreen() {
+    this.status.renderFigures(this.model.state, this.model.rates.series(this.now()));
     if (this.model.join(() => performance.now())) this.schedule();
     this.views[this.view.view].render(this.model, this.now());
   }
@@ -170,7 +170,8 @@ class App {
     }
     if (!this.model.isReplay) this.search.set(words);
     this.table.setChoice({ sort, descending, columns: columns.length ? columns : null, all });
-    this.renderView();
+    this.renderScreen();
+    this.line.caughtUp();
     this.schedule();
   }
 

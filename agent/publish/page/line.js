@@ -138,6 +138,11 @@ export class Line {
     this._behind = 0;
   }
 
+  /** Everything that came is shown, as when another view is chosen while the page is paused. */
+  caughtUp() {
+    this._behind = 0;
+  }
+
   /** Return since when records have come without a break; null if they do not. @param {number} now */
   steadySince(now) {
     return this._phase === "open" && now - this._heardAt < STALE ? this._steadySince : null;

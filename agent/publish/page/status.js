@@ -15,6 +15,8 @@ import { count, counted, safe } from "./text.js";
 const ANNOUNCE = 5000;
 // In seconds: a rate is an average, so that the number can be read.
 const AVERAGE = 10;
+// The parts of the state of the line.
+const LINE = ["line-text", "line-silent", "line-notice"];
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -71,19 +73,16 @@ export class Status {
     this._closes = new Rate(rates, "close/s");
     this._closeWait = new Rate(rates, "CLOSE_WAIT");
     this._announcedAt = 0;
-    this._announced = "";
-    this._kind = "";
+    this._counts = "";
+    this._state = "";
   }
 
   /** Show the state of the line, also while the page is paused. @param {Model} model
    * @param {LineState} line */
   renderLine({ state, silent }, line) {
     this._line.dataset.kind = line.kind;
-    const texts = {
-      "line-text": line.text + seqText(state, line), "line-silent": silenceText(silent),
-      "line-notice": line.notice,
-    };
-    for (const [id, text] of Object.entries(texts)) setText(byId(id), text);
+    const texts = [line.text + seqText(state, line), silenceText(silent), line.notice];
+    LINE.forEach((id, index) => setText(byId(id), texts[index]));
     document.body.classList.toggle("cut-off", line.kind === "cut off" || line.kind === "refused");
   }
 
@@ -106,22 +105,27 @@ export class Status {
   }
 
   /**
-   * Announce what changed: the kind of the line at once, counts after some seconds.
-   * @param {State} state
-   * @param {LineState} line
-   * @param {number} now
+   * Give a screen reader the same texts as are shown. A change of the line is announced at once,
+   * one of the counts after some seconds.
+   * @param {number} now in ms
    */
-  announce(state, line, now) {
-    const { counts } = state;
-    const isSame = line.kind === this._kind;
-    if (isSame && (line.paused || now - this._announcedAt < ANNOUNCE)) return;
-    const text = `${counted(counts.total, "socket")}, ${count(counts.inbound)} in, ` +
-      `${count(counts.outbound)} out`;
-    if (isSame && text === this._announced) return;
-    setText(byId("announcements"), isSame ? text : `${line.text}; ${text}`);
+  announce(now) {
+    const [text, silent, notice] = LINE.map((id) => byId(id).textContent);
+    const counts = [...byId("counts").children].map((one) => one.textContent).join(", ");
+    const state = [this._line.dataset.kind, silent, notice].join();
+    const isDue = counts !== this._counts && now - this._announcedAt >= ANNOUNCE;
+    const isAnnounced = state !== this._state || isDue;
+    const element = byId("announcements");
+    const shown = [text, silent, notice, counts].filter((part) => part !== "").join("; ");
+    element.setAttribute("aria-live", isAnnounced ? "polite" : "off");
+    if (!isAnnounced) {
+      setText(element, shown);
+      return;
+    }
+    element.replaceChildren(shown); // It is read even where the text has been there for a while.
     this._announcedAt = now;
-    this._announced = text;
-    this._kind = line.kind;
+    this._counts = counts;
+    this._state = state;
   }
 }
 
