@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { EventsView } from "./eventsview.js";
 import { listenToDrops, save } from "./files.js";
-import { listenToKeys } from "./keys.js";
+import { focusOn, listenToKeys, pressIn } from "./keys.js";
 import { Line } from "./line.js";
 import { MapView } from "./mapview.js";
 import { Model } from "./model.js";
@@ -33,6 +33,8 @@ class App {
   constructor() {
     this.view = parseView(location.search, location.hash);
     this.model = new Model(false);
+    /** The filter that the agent was asked for last: it is in the address once the agent takes it. */
+    this.wanted = { words: this.view.words, isTyped: true };
     this.line = new Line(Date.now());
     this.isScheduled = false;
     this.pump = new Pump((records, bad) => {
@@ -41,16 +43,20 @@ class App {
       this.schedule();
     });
     this.tokenForm = new TokenForm(this.view.token, () => this.start());
-    this.search = new Search((words, isTyped) => this.filter(words, isTyped));
+    this.search = new Search({
+      onWords: (words, isTyped) => this.filter(words, isTyped),
+      onLeave: () => focusOn(this.views[this.view.view].element),
+    });
     this.status = new Status();
     this.connection = new Connection({
       line: this.line,
       pump: this.pump,
       positions: () => this.model.state.positions(),
       token: () => this.tokenForm.token,
-      onBegin: (isNew) => this.begin(isNew),
-      onInvalid: (words, sentence) => {
-        if (words === this.view.words) this.search.fail(sentence);
+      onBegin: (words, isNew) => this.begin(words, isNew),
+      onInvalid: (words, sentence, isRefused) => {
+        if (words === this.wanted.words) this.search.fail(sentence);
+        if (words === this.view.words && isRefused) this.change({ words: "" }, true);
       },
       onChange: () => this.schedule(),
     });
@@ -62,7 +68,7 @@ class App {
     });
     this.table = new TableView(({ sort, descending, columns, all }) => {
       this.change({ sort, descending, columns: [...(columns ?? [])], all }, true);
-    });
+    }, () => this.clear());
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
     const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
     this.views = {
@@ -92,15 +98,20 @@ class App {
       pause: () => this.pause(),
       help: () => this.help(),
       escape: () => this.escape(),
+      move: (key, target) => pressIn(this.views[this.view.view].element, key, target),
     });
     addEventListener("popstate", () => {
-      const { words } = this.view;
       this.view = parseView(location.search, "");
       this.apply();
-      if (words !== this.view.words && !this.model.isReplay) this.start();
+      if (this.model.isReplay) return;
+      const { words } = this.view;
+      this.wanted = { words, isTyped: true };
+      this.search.set(words);
+      this.start();
     });
     document.addEventListener("visibilitychange", () => this.schedule());
     setInterval(() => this.tick(), TICK);
+    this.search.set(this.view.words);
     this.apply();
     this.start();
   }
@@ -109,13 +120,14 @@ class App {
   start() {
     this.tokenForm.show(false);
     if (this.view.recording) void this.replay.ofAgent(this.tokenForm.token);
-    else void this.connection.open(this.view.words);
+    else void this.connection.open(this.wanted.words);
   }
 
-  /** A stream begins. @param {boolean} isNew */
-  begin(isNew) {
+  /** A stream begins. @param {string} words @param {boolean} isNew */
+  begin(words, isNew) {
     this.search.fail("");
-    if (isNew) this.model = new Model(false, this.view.words !== "");
+    this.change({ words }, this.wanted.isTyped);
+    if (isNew) this.model = new Model(false, words, this.model);
   }
 
   now() {
@@ -159,7 +171,7 @@ class App {
 
   /** Show what the address of the page says. */
   apply() {
-    const { view, words, sort, descending, columns, all } = this.view;
+    const { view, sort, descending, columns, all } = this.view;
     for (const [name, one] of Object.entries(this.views)) {
       if (name === view) one.show();
       else one.hide();
@@ -168,7 +180,6 @@ class App {
       if (button.getAttribute("data-view") === view) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
     }
-    if (!this.model.isReplay) this.search.set(words);
     this.table.setChoice({ sort, descending, columns: columns.length ? columns : null, all });
     this.renderScreen();
     this.line.caughtUp();
@@ -192,8 +203,9 @@ class App {
 
   /** Subscribe to what matches. @param {string} words @param {boolean} isTyped */
   filter(words, isTyped) {
-    this.change({ words }, isTyped);
-    if (!this.model.isReplay) void this.connection.open(words);
+    if (this.model.isReplay) return;
+    this.wanted = { words, isTyped };
+    void this.connection.open(words);
   }
 
   /** @param {string[]} added */
@@ -211,7 +223,13 @@ class App {
   }
 
   escape() {
-    if (this.view.view !== "table" || !this.table.closeDetails()) this.search.clear();
+    if (this.view.view !== "table" || !this.table.closeDetails()) this.clear();
+  }
+
+  /** Clear the filter, and go back to the view. */
+  clear() {
+    this.search.clear();
+    focusOn(this.views[this.view.view].element);
   }
 
   pause() {

@@ -41,12 +41,16 @@ export class Model {
 
   /**
    * @param {boolean} isReplay whether the records are of the past
-   * @param {boolean} isFiltered whether the agent sends only what matches a filter
+   * @param {string} words the filter, of which the agent sends only what matches
+   * @param {Model | null} before what was shown before
    */
-  constructor(isReplay, isFiltered = false) {
+  constructor(isReplay, words = "", before = null) {
     this.isReplay = isReplay;
+    this.words = words;
     /** Whether the records are all that there are, of which an overview suffices at first. */
-    this.isEverything = !isFiltered;
+    this.isEverything = words === "";
+    /** @type {number | null} */
+    this._before = before?.allSockets() ?? null;
   }
 
   /**
@@ -113,6 +117,19 @@ export class Model {
       found.push(`${counted(this.bad, "line")} ${this.bad === 1 ? "is no record" : "are no records"}`);
     }
     return found;
+  }
+
+  /** Return how many sockets there are without the filter, or were before it; null if unknown.
+   * @returns {number | null} */
+  allSockets() {
+    if (!this.isEverything) return this._before;
+    return this.isWhole() ? this.state.counts.total : null;
+  }
+
+  /** Return whether all is there that is to come of each host at first. */
+  isWhole() {
+    const { size } = this.state.hosts;
+    return size > 0 && this._wholeHosts().size === size;
   }
 
   /** The hosts of which all is there that is to come at first. */

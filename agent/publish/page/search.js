@@ -5,8 +5,8 @@ const DEBOUNCE = 300;
 const NO_AGENT = "off: only an agent filters; use sockagent --read FILE nginx";
 
 export class Search {
-  /** @param {(words: string, isTyped: boolean) => void} onWords */
-  constructor(onWords) {
+  /** @param {{onWords: (words: string, isTyped: boolean) => void, onLeave: () => void}} options */
+  constructor({ onWords, onLeave }) {
     this._onWords = onWords;
     this._input = /** @type {HTMLInputElement} */ (document.getElementById("words"));
     this._error = /** @type {HTMLElement} */ (document.getElementById("search-error"));
@@ -20,6 +20,13 @@ export class Search {
     document.getElementById("search")?.addEventListener("submit", (event) => {
       event.preventDefault();
       this._apply(false);
+      onLeave();
+    });
+    this._input.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault();
+      if (this._input.value === "") onLeave();
+      else this._clear();
     });
   }
 
@@ -38,8 +45,12 @@ export class Search {
 
   /** Clear and leave the field. */
   clear() {
-    this._input.value = "";
     this._input.blur();
+    this._clear();
+  }
+
+  _clear() {
+    this._input.value = "";
     this._apply(false);
   }
 
@@ -61,8 +72,8 @@ export class Search {
   _apply(isTyped) {
     clearTimeout(this._timer);
     const words = this._input.value.trim();
-    this.fail("");
     if (words === this._applied) return;
+    this.fail("");
     this._applied = words;
     this._onWords(words, isTyped);
   }
