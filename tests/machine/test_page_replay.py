@@ -84,14 +84,14 @@ def test_a_file_without_a_record_does_not_replace_the_live_view(
 ) -> None:
     notes = tmp_path / "notes\u202e.txt"
     notes.write_text("no record\n" * 5)
-    empty = tmp_path / "empty.ndjson.gz"
-    empty.write_bytes(b"")
+    broken = tmp_path / "broken.ndjson.gz"
+    broken.write_bytes(b"no gzip")
     page = Page(tab, agent.address).live(f"?pid={holder.pid}")
     page.wait_for_rows(len(snapshot))
-    for path in (notes, empty):
+    for path, why in ((notes, "it holds no record"), (broken, "it cannot be read")):
         tab.drop(path)
         name = path.name.replace("\u202e", r"\x{202e}")
-        page.wait_for_text("#line-notice", f"{name} is no recording: it holds no record")
+        page.wait_for_text("#line-notice", f"{name} is no recording: {why}")
         assert page.line().startswith("live")
     holder.do("late = tcp_listener(OWN)")
     page.wait_for_rows(len(snapshot) + 1)

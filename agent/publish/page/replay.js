@@ -29,9 +29,8 @@ export class Replay {
   async file(stream, name) {
     const { line, onChange } = this._options;
     const model = new Model(true);
-    if (!(await this._read(stream, name, model, false))) {
-      line.note(`${safe(name)} is no recording: it holds no record`, Date.now());
-    }
+    const why = await this._read(stream, name, model, false);
+    if (why) line.note(`${safe(name)} is no recording: ${why}`, Date.now());
     onChange();
   }
 
@@ -53,7 +52,7 @@ export class Replay {
   }
 
   /**
-   * Read a recording to its end. Return whether it is or was shown.
+   * Read a recording to its end. Return why it is not shown; empty if it is, or was.
    * @param {Stream} stream
    * @param {string} name
    * @param {Model} model
@@ -74,15 +73,17 @@ export class Replay {
       model.take(records, line, Date.now());
       onChange();
     });
-    let problem = "";
+    let isRead = true;
     try {
       await replay(stream, name, pump);
     } catch {
-      problem = "; it cannot be read to its end";
+      isRead = false;
     }
-    if (isShown && shown() === model) {
-      line.replay([title + problem, ...model.end()].join("; "));
+    if (!isShown) return isRead ? "it holds no record" : "it cannot be read";
+    if (shown() === model) {
+      const problem = isRead ? [] : ["it cannot be read to its end"];
+      line.replay([title, ...problem, ...model.end()].join("; "));
     }
-    return isShown;
+    return "";
   }
 }

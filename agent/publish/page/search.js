@@ -20,13 +20,18 @@ export class Search {
     document.getElementById("search")?.addEventListener("submit", (event) => {
       event.preventDefault();
       this._apply(false);
+      this._input.blur();
       onLeave();
     });
     this._input.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.preventDefault();
-      if (this._input.value === "") onLeave();
-      else this._clear();
+      if (this._input.value !== "") {
+        this._clear();
+        return;
+      }
+      this._input.blur();
+      onLeave();
     });
   }
 

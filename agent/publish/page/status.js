@@ -23,17 +23,21 @@ const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 /** A number with a label before or after it. */
 class Figure {
-  /** @param {HTMLElement} parent @param {string} label */
-  constructor(parent, label) {
+  /** @param {HTMLElement} parent @param {string} label @param {string} one the label of 1 */
+  constructor(parent, label, one = label) {
     const element = document.createElement("span");
+    this._labels = [label, one];
     this._value = document.createElement("b");
-    element.append(this._value, ` ${label}`);
+    this._label = document.createTextNode("");
+    element.append(this._value, this._label);
     parent.append(element);
   }
 
   /** @param {number} value */
   set(value) {
+    const [label, one] = this._labels;
     setText(this._value, count(value));
+    this._label.data = ` ${value === 1 ? one : label}`;
   }
 }
 
@@ -64,7 +68,7 @@ export class Status {
   constructor() {
     this._line = byId("line");
     const counts = byId("counts");
-    this._total = new Figure(counts, "sockets");
+    this._total = new Figure(counts, "sockets", "socket");
     this._listen = new Figure(counts, "listen");
     this._inbound = new Figure(counts, "in");
     this._outbound = new Figure(counts, "out");

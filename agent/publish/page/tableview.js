@@ -166,7 +166,8 @@ export class TableView {
 
   /** Say why there are no rows. @param {Model} model */
   #explain(model) {
-    const found = this.#order.entries.length ? null : emptyText(model, this.#isPart);
+    const isEmpty = this.#order.size === 0 && this.#order.entries.length === 0;
+    const found = isEmpty ? emptyText(model, this.#isPart) : null;
     this.#empty.hidden = found === null;
     if (found === null) return;
     const { before, button: label, after, action } = found;
