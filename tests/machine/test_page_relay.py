@@ -222,8 +222,8 @@ def test_a_host_that_is_cut_off_is_shown_as_silent(tab: Tab, site: Site, relay: 
         sentence = page.wait_for_text("#line-silent", "web: nothing since")
         assert re.fullmatch(r"web: nothing since \d\d:\d\d:\d\d", sentence)
         assert page.line() == "live"
-        heard = "document.getElementById('announcements').textContent"
-        wait_until(lambda: sentence in tab.evaluate(heard), lambda: tab.evaluate(heard))
+        spoken = "document.getElementById('announcements').textContent"
+        wait_until(lambda: sentence in tab.evaluate(spoken), lambda: tab.evaluate(spoken))
         tab.press("Home")
         rows = tab.wait_for(f"{silent}.length > 0 && {silent}")
         assert all("web" in row.split("\n") for row in rows)
