@@ -157,7 +157,7 @@ def test_a_restarted_agent_begins_anew(tab: Tab, agent: Agent, holder: Holder, w
         page.wait_for_line("cut off since")
         assert tab.evaluate("document.body.className") == "cut-off"
         # What was open is still shown, and what is no longer open goes when the agent is back.
-        assert page.row_count() == 20
+        wait_until(lambda: page.row_count() == 20, page.row_count)
         holder.do("while len(many) > 10: many.pop().close()")
         agent.start_again()
         page.wait_for_text("#line-notice", "began anew")
