@@ -32,6 +32,7 @@ _START_SECONDS, _END_SECONDS = 20.0, 10.0
 # Where the last change of a host is looked for: behind it there may be a snapshot of each host.
 _TAIL_BYTES = 8 * 1024 * 1024
 _LOG_BYTES = 2000
+_WRITE_SECONDS, _LOOK_SECONDS = 1.5, 0.0005
 
 
 # Does something, and returns what follows after how many seconds.
@@ -198,6 +199,16 @@ class Fleet:
                 content += file.read()
         return content
 
+    def wait_for_write(self, consumer: str) -> None:
+        """Wait until a consumer begins to write, which it does once a second: a kill is to come
+        before its position is stored."""
+        end, before = time.monotonic() + _WRITE_SECONDS, self._size(consumer)
+        while self._size(consumer) == before and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+
+    def _size(self, consumer: str) -> int:
+        return sum(path.stat().st_size for path in self.files(consumer))
+
     def truth(self, host: str) -> Truth:
         """Return the truth of a host, once there are no more changes."""
         directory = self._directory / host
@@ -273,6 +284,8 @@ def _begin(fleet: Fleet, event: Event) -> tuple[float, Action]:
         fleet.broker.kill()
         return event.down, fleet.broker.start
     process = fleet.processes[event.name]
+    if event.name in fleet.recorders:
+        fleet.wait_for_write(event.name)
     if event.fault is Fault.RESTART:
         process.stop()
     else:
