@@ -73,8 +73,9 @@ def kill(options: argparse.Namespace, directory: Path) -> int:
             print(f"  {consumer}, {host}: {example}")
     for problem in found.problems:
         print(f"  {problem}")
-    print("pass" if found.is_right else "miss")
-    return 0 if found.is_right else 1
+    passes = found.is_exact and found.is_in_time
+    print("pass" if passes else "miss")
+    return 0 if passes else 1
 
 
 def crowd(options: argparse.Namespace, directory: Path) -> int:

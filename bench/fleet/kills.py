@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,17 +20,17 @@ from ..agents import ROOT, agent_at
 from .check import Outcome, Truth, by_host, check, last_change, whole_lines
 from .host import final_file, truth_files
 from .plan import BROKER, Event, Fault, Wanted, plan, summary
+from .process import Process
 
 # Snapshots are repeated often, so that many of them are cut short.
 CHECKPOINT_SECONDS = 5
 # The folds are equal so many seconds after the last change.
 QUIET_SECONDS = 5.0
 # When the bench gives up waiting for them.
-_MAX_QUIET_SECONDS = 30.0
-_START_SECONDS, _END_SECONDS = 20.0, 10.0
+_MAX_QUIET_SECONDS = 60.0
+_START_SECONDS = 60.0
 # Where the last change of a host is looked for: behind it there may be a snapshot of each host.
 _TAIL_BYTES = 8 * 1024 * 1024
-_LOG_BYTES = 2000
 _WRITE_SECONDS, _LOOK_SECONDS = 1.5, 0.0005
 
 
@@ -68,62 +67,15 @@ class Report(NamedTuple):
     problems: list[str]
 
     @property
-    def is_right(self) -> bool:
-        """Whether there is nothing wrong."""
-        in_time = self.quiet is not None and self.quiet <= QUIET_SECONDS
-        return in_time and not self.problems and all(one.is_right for _, _, one in self.outcomes)
-
-
-class _Process:
-    """A process that is killed and started again."""
-
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
-        self._argv = argv
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                # It ends with the bench, whatever ends that.
-                ("setpriv", "--pdeathsig", "KILL", *self._argv),
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def send(self, number: int) -> None:
-        """Send a signal."""
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.send(signal.SIGKILL)
-        self.wait()
-
-    def stop(self) -> None:
-        """End it as a service manager does."""
-        self.send(signal.SIGTERM)
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait for its end; kill it if there is none."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def is_exact(self) -> bool:
+        """Whether the consumers had all in the end, and nothing twice."""
+        are_right = all(one.is_right for _, _, one in self.outcomes)
+        return self.quiet is not None and not self.problems and are_right
 
     @property
-    def status(self) -> int | None:
-        """Its exit status; None while it runs."""
-        return None if self._process is None else self._process.poll()
-
-    def log(self) -> str:
-        """Return the end of what it wrote to stderr."""
-        return self._log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+    def is_in_time(self) -> bool:
+        """Whether they had it within QUIET_SECONDS."""
+        return self.quiet is not None and self.quiet <= QUIET_SECONDS
 
 
 class Fleet:
@@ -152,27 +104,27 @@ class Fleet:
             BROKER: [BROKER], "consumer": list(self.recorders),
         }  # fmt: skip
 
-    def _agent(self, host: str, rate: float) -> _Process:
+    def _agent(self, host: str, rate: float) -> Process:
         directory = self._directory / host
         (directory / "truth").mkdir(parents=True)
         argv = (sys.executable, "-m", "bench.fleet.host", host, str(directory), str(rate))
-        return _Process(argv, self._directory / f"{host}.log")
+        return Process(argv, self._directory / f"{host}.log")
 
-    def _publisher(self, host: str) -> _Process:
+    def _publisher(self, host: str) -> Process:
         return self._sockagent(
             f"{host}-publisher", "--connect", f"unix:{self._directory / host / 'socket'}",
             "--publish", self.broker.url, "--checkpoint", str(CHECKPOINT_SECONDS),
         )  # fmt: skip
 
-    def _recorder(self, name: str) -> _Process:
+    def _recorder(self, name: str) -> Process:
         records = str(self._directory / name)
         return self._sockagent(
             name, "--connect", self.broker.url, "--since", "start", "--record", records
         )
 
-    def _sockagent(self, name: str, *arguments: str) -> _Process:
+    def _sockagent(self, name: str, *arguments: str) -> Process:
         argv = agent_at(ROOT, "this").command(*arguments)
-        return _Process(argv, self._directory / f"{name}.log")
+        return Process(argv, self._directory / f"{name}.log")
 
     def wait_for_start(self) -> None:
         """Wait until each consumer records each host. Raises TimeoutError."""
