@@ -28,8 +28,8 @@ _MIB = 1024
 
 
 class Seen(NamedTuple):
-    """What the consumer has printed: changes, messages that are missing or not in order, and the
-    seconds from each poll until its changes were read."""
+    """What the consumer has printed: changes, how often one was missing or not in order, ``lost``
+    records, and the seconds from each poll until its changes were read."""
 
     records: int
     gaps: int
@@ -101,11 +101,12 @@ def measure(directory: Path, nats_server: str, hosts: int, seconds: float, rate:
         argv = (sys.executable, "-m", "bench.fleet.publishers", broker.url, str(rate))
         counts = [hosts // PUBLISHERS + (n < hosts % PUBLISHERS) for n in range(PUBLISHERS)]
         publishers, empty = [], 0.0
+        log = stack.enter_context((directory / "publishers.log").open("wb"))
         for number, count in enumerate(counts):
             process = stack.enter_context(
                 subprocess.Popen(
                     (*argv, f"sim{number}", str(count)), cwd=ROOT,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 )
             )  # fmt: skip
             stack.callback(process.kill)
@@ -195,7 +196,8 @@ def lines(result: Result) -> list[str]:
         f"{seen.records / seconds:,.0f} records/s, {per_record:.0f} B stored a record; from the "
         f"poll to the consumer p50 {p50:.0f} ms, p99 {p99:.0f} ms, the longest "
         f"{delays[-1] * 1000:.0f} ms; {seen.gaps} gaps, {seen.losses} `lost` records; "
-        f"{result.kib:.0f} KiB a host in the publishing processes"
+        f"{result.kib:.0f} KiB a host in the publishing processes; load average of the machine "
+        f"{os.getloadavg()[1]:.1f}"
     )
     found = [
         figures,
