@@ -20,6 +20,7 @@ SUBJECTS = {
     "trace_capture": "record kernel trace events as fixtures for tests",
     "events": "reports and costs of trace events against the logs of real servers; torture",
     "shared": "processes with very many descriptors",
+    "fleet": "a fleet at a NATS broker: processes that are killed, a thousand hosts",
     "fuzz_tables": "mutated netlink messages and rows of text",
     "fuzz_feed": "mutated requests and WebSocket frames",
 }

@@ -35,8 +35,8 @@ _SECOND = 1.0
 class Sockets:
     """The synthetic sockets, of processes of a few programs."""
 
-    def __init__(self, rows: int) -> None:
-        self._random = random.Random(1)
+    def __init__(self, rows: int, seed: int = 1, processes: int = _PROCESSES) -> None:
+        self._random = random.Random(seed)
         now = time.time()
         self._processes = [
             Process(
@@ -45,9 +45,9 @@ class Sockets:
                 cgroup=f"/system.slice/{_NAMES[number % len(_NAMES)]}.service",
                 unit=f"{_NAMES[number % len(_NAMES)]}.service",
             )
-            for number in range(_PROCESSES)
+            for number in range(processes)
         ]  # fmt: skip
-        self._inodes = itertools.count(10_000)
+        self._inodes = itertools.count(10_000 * seed)
         self.held: dict[HoldingKey, Holding] = {}
         self._open(rows)
 
@@ -66,7 +66,7 @@ class Sockets:
     def snapshot(self) -> Snapshot:
         """Return the snapshot with all of them."""
         processes = {one.pid: one.start_ticks for one in self._processes}
-        coverage = Coverage(_PROCESSES, 1, 1, ("1 process could not be read",))
+        coverage = Coverage(len(processes), 1, 1, ("1 process could not be read",))
         return Snapshot(time.time(), dict(self.held), processes, coverage)
 
     def _open(self, count: int) -> None:

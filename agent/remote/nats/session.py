@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REQUEST_SECONDS = 5.0
-# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB.
-BATCH = 64
+# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB. The next ones are asked
+# for while half of them are on their way, so that a distant broker does not wait for the reader.
+BATCH = 256
+_LOW = BATCH // 2
 # A request for messages ends after so many seconds without one; the broker sends a sign of life in
 # between, and without several of them the connection is given up.
 _EXPIRE_SECONDS = 30
@@ -39,8 +41,9 @@ _INACTIVE_SECONDS = 60
 _NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
 _FINAL_CODES = frozenset({10059, 10076, 10039})
-# Statuses of a request for messages that has ended, so that another one is due.
+# Statuses of a request for messages that has ended; how many of them it did not get.
 _ENDED = frozenset({"404", "408"})
+_UNSENT = "Nats-Pending-Messages"
 _INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
 
 
@@ -213,9 +216,9 @@ class Session:
         remaining = expected = 0
         heard_at = clock()
         while True:
-            if remaining == 0:
+            if remaining <= _LOW:
                 await self._guarded(self._client.publish(api, request, inbox))
-                remaining = BATCH
+                remaining += BATCH
             if not queue.messages:
                 await queue.wait(TICK_SECONDS)
             if not queue.messages:
@@ -227,12 +230,14 @@ class Session:
                 continue
             heard_at = clock()
             message = queue.messages.popleft()
-            status = (message.headers or {}).get("Status")
+            headers = message.headers or {}
+            status = headers.get("Status")
             if status is not None:
                 if status in _ENDED:
-                    remaining = 0
+                    unsent = headers.get(_UNSENT, "")
+                    remaining = max(0, remaining - int(unsent)) if unsent.isdecimal() else 0
                 elif status != "100":
-                    reason = (message.headers or {}).get("Description", status)
+                    reason = headers.get("Description", status)
                     raise SessionError(f"the broker ended the reading: {reason}")
                 continue
             remaining -= 1
