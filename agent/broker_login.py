@@ -1,9 +1,12 @@
-"""How a client of a NATS broker connects: what it identifies itself with, and that nothing is sent
-before the connection is encrypted where it shall be."""
+"""How a client of a NATS broker connects: what it identifies itself with, that nothing is sent
+before the connection is encrypted where it shall be, and what its errors mean."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import os
+import ssl
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigFailure, RuntimeFailure
 
@@ -14,6 +17,59 @@ EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+# asyncio warns of the library's way to encrypt a connection whenever the broker ends one.
+_EOF_WARNING = "returning true from eof_received() has no effect when using ssl"
+_DENIED = "permissions violation"
+# Parts of what a broker says of a user that it does not know.
+_UNKNOWN_USER = ("authorization", "authentication", "user jwt")
+
+
+class Reason(NamedTuple):
+    """Why a broker cannot be used, as a clause. ``is_lasting``: only an administrator ends it;
+    ``is_lost``: the connection is of no more use."""
+
+    text: str
+    is_lasting: bool = False
+    is_lost: bool = True
+
+
+def is_denial(error: Exception) -> bool:
+    """Return whether the broker does not permit something."""
+    return _DENIED in str(error).lower()
+
+
+def explain(error: Exception | None, *, is_identified: bool) -> Reason:
+    """Return what an exception of the library means. ``is_identified``: the client has a user,
+    or credentials."""
+    from nats.errors import SecureConnWantedError
+    from nats.errors import TimeoutError as NoAnswer
+
+    text = str(error or "").removeprefix("nats: ").strip("' ")
+    lowered = text.lower()
+    if _DENIED in lowered:
+        # The library subscribes once, and a broker says once that it does not permit that.
+        is_lost = "for subscription" in lowered
+        return Reason(f"the broker does not permit it: {text}", is_lasting=True, is_lost=is_lost)
+    if any(part in lowered for part in _UNKNOWN_USER):
+        if not is_identified:
+            text = "the broker requires credentials; give a file with --nats-creds"
+            return Reason(text, is_lasting=True)
+        return Reason(f"the broker refuses the credentials: {text}", is_lasting=True)
+    if isinstance(error, SecureConnWantedError):
+        return Reason("the broker does not use TLS", is_lasting=True)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Reason(error.verify_message, is_lasting=True)
+    if isinstance(error, (NoAnswer, TimeoutError)):
+        return Reason("the broker does not answer")
+    if isinstance(error, OSError):
+        # asyncio replaces the texts of the system by others.
+        number = error.errno or 0
+        text = (os.strerror(number) if number > 0 else error.strerror) or text
+    return Reason(text or "connection lost")
+
+
+def _is_no_eof_warning(record: logging.LogRecord) -> bool:
+    return record.msg != _EOF_WARNING
 
 
 def new_client(*, is_encrypted: bool) -> Client:
@@ -30,6 +86,7 @@ def new_client(*, is_encrypted: bool) -> Client:
                 raise SecureConnWantedError
             return bytes(super()._connect_command())
 
+    logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
     return EncryptedClient() if is_encrypted else Client()
 
 

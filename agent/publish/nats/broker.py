@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...broker_login import EXTRA, login, new_client
+from ...broker_login import EXTRA, explain, is_denial, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -167,7 +166,8 @@ class NatsConnection:
             _, headers = await self._request(name, b"", {}, subject)
         except BrokerTrouble as trouble:
             # Where there is no such stream, a broker may send no answer.
-            if trouble.is_lost and await self._is_alive():
+            no_answer = trouble.is_lost and not trouble.is_lasting
+            if no_answer and await self._is_alive():
                 raise self._no_stream(subject) from trouble
             raise
         if headers.get(_STATUS) == _NOT_FOUND:
@@ -233,7 +233,7 @@ class NatsConnection:
 
     async def _report(self, error: Exception) -> None:
         self._error = error
-        if "permissions violation" in str(error).lower():
+        if is_denial(error):
             self._denied.set()
 
     async def _close(self) -> None:
@@ -242,33 +242,11 @@ class NatsConnection:
 
     def trouble(self, error: Exception | None) -> BrokerTrouble:
         """Return what an exception of the library means."""
-        from nats.errors import NoServersError, SecureConnWantedError
-        from nats.errors import TimeoutError as NoAnswer
+        from nats.errors import NoServersError
 
         if isinstance(error, NoServersError) and self._error is not None:
             error = self._error
-        text = str(error).removeprefix("nats: ").strip("'\" ")
-        lowered = text.lower()
-        if "permissions violation" in lowered:
-            return BrokerTrouble(f"the broker does not permit it: {text}", is_lasting=True)
-        if "authorization" in lowered or "authentication" in lowered or "user jwt" in lowered:
-            access = self._access
-            missing = access.credentials is None and access.broker.user is None
-            return BrokerTrouble(
-                "the broker requires credentials; give a file with --nats-creds"
-                if missing
-                else f"the broker refuses the credentials: {text}",
-                is_lasting=True,
-                is_lost=True,
-            )
-        if isinstance(error, SecureConnWantedError):
-            return BrokerTrouble("the broker does not use TLS", is_lasting=True, is_lost=True)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return BrokerTrouble(error.verify_message, is_lasting=True, is_lost=True)
-        if isinstance(error, (NoAnswer, TimeoutError)):
-            return BrokerTrouble("the broker does not answer", is_lost=True)
-        if isinstance(error, OSError):
-            # asyncio replaces the texts of the system by others.
-            number = error.errno or 0
-            text = (os.strerror(number) if number > 0 else error.strerror) or text
-        return BrokerTrouble(text or "connection lost", is_lost=True)
+        access = self._access
+        is_identified = access.credentials is not None or access.broker.user is not None
+        reason = explain(error, is_identified=is_identified)
+        return BrokerTrouble(reason.text, is_lasting=reason.is_lasting, is_lost=reason.is_lost)

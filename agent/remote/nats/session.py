@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import login, new_client
+from ...broker_login import EXTRA, login, new_client
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
+from .reports import Reports, SessionError
 
 if TYPE_CHECKING:
     from ...stream.fields import Json
@@ -42,16 +43,6 @@ _NANOSECONDS = 1_000_000_000
 _FINAL_CODES = frozenset({10059, 10076, 10039})
 # Statuses of a request for messages that has ended, so that another one is due.
 _ENDED = frozenset({"404", "408"})
-_INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
-
-
-class SessionError(Exception):
-    """A connection that failed; the message is a clause that says why. ``is_final``: another
-    attempt would fail in the same way."""
-
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
 
 
 class StreamMessage(NamedTuple):
@@ -118,16 +109,8 @@ async def open_session(
 
         client = new_client(is_encrypted=broker.is_encrypted)
     except ModuleNotFoundError as error:
-        raise RuntimeFailure(_INSTALL) from error
-    closed = asyncio.Event()
-    problems: list[str] = []
-
-    async def close() -> None:
-        closed.set()
-
-    async def note(error: Exception) -> None:
-        problems.append(str(error) or type(error).__name__)
-
+        raise RuntimeFailure(EXTRA) from error
+    reports = Reports(is_identified=creds is not None or broker.user is not None)
     options: dict[str, Any] = {**login(creds, broker.user)}
     if tls is not None:
         options["tls"] = tls
@@ -139,15 +122,17 @@ async def open_session(
                     name="sockagent",
                     allow_reconnect=False,
                     connect_timeout=int(OPEN_SECONDS),
-                    closed_cb=close,
-                    error_cb=note,
+                    closed_cb=reports.close,
+                    error_cb=reports.note,
                     **options,
                 )
-        except nats.errors.SecureConnWantedError as error:
-            raise SessionError("the broker does not use TLS", is_final=True) from error
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise _explained(error, problems) from error
-        yield Session(client, broker.stream, closed, nats.errors.Error)
+            # The library replaces the reason by the fact that no server is left.
+            reason = error
+            if isinstance(error, nats.errors.NoServersError | TimeoutError) and reports.errors:
+                reason = reports.errors[-1]
+            raise reports.explained(reason) from error
+        yield Session(client, broker.stream, reports, nats.errors.Error)
     finally:
         try:
             async with asyncio.timeout(1.0):
@@ -156,26 +141,16 @@ async def open_session(
             pass  # It is lost already.
 
 
-def _explained(error: Exception, problems: list[str]) -> SessionError:
-    """Return why a connection could not be made."""
-    reason = problems[-1] if problems else str(error) or type(error).__name__
-    is_final = "authorization" in reason.lower() or isinstance(error, ssl.SSLCertVerificationError)
-    if isinstance(error, TimeoutError) and not problems:
-        reason = "no response"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    return SessionError(reason.removeprefix("nats: "), is_final=is_final)
-
-
 class Session:
     """An open connection to a broker, and the stream of a fleet in it."""
 
     def __init__(
-        self, client: _Client, stream: str, closed: asyncio.Event, errors: type[Exception]
+        self, client: _Client, stream: str, reports: Reports, errors: type[Exception]
     ) -> None:
         self._client = client
         self._stream = stream
-        self._closed = closed
+        self._reports = reports
+        self._closed = reports.closed
         self._errors = errors
 
     async def info(self) -> StreamInfo:
@@ -243,8 +218,10 @@ class Session:
             if not queue.messages:
                 if self._closed.is_set():
                     raise SessionError("connection lost")
+                if (denial := self._reports.denial(api)) is not None:
+                    raise denial
                 if clock() - heard_at > _SILENT_SECONDS:
-                    raise SessionError("no response")
+                    raise SessionError("the broker does not answer")
                 yield None
                 continue
             heard_at = clock()
@@ -266,9 +243,20 @@ class Session:
 
     async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
         """Return the response to a request. Raises SessionError."""
-        reply = await self._guarded(
-            self._client.request(f"$JS.API.{api}", dumps(payload), timeout=REQUEST_SECONDS)
+        subject = f"$JS.API.{api}"
+        asking = asyncio.ensure_future(
+            self._client.request(subject, dumps(payload), timeout=REQUEST_SECONDS)
         )
+        # A broker does not answer what it does not permit; it says so elsewhere.
+        denied = asyncio.ensure_future(self._reports.denied(subject))
+        try:
+            await asyncio.wait((asking, denied), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise denied.result()
+            reply = await self._guarded(asking)
+        finally:
+            asking.cancel()
+            denied.cancel()
         try:
             response = loads(reply.data)
             error = response.get("error")
@@ -286,8 +274,14 @@ class Session:
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
                 raise SessionError("connection lost") from error
-            reason = str(error).removeprefix("nats: ") or "no response"
-            raise SessionError(reason) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> SessionError:
+        from nats.errors import NoRespondersError
+
+        if isinstance(error, NoRespondersError):
+            return SessionError("the broker has no JetStream, or is starting")
+        return self._reports.explained(error)
 
 
 class _Queue:

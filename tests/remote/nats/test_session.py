@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.remote.nats.session import SessionError, open_session
+from agent.remote.nats.reports import SessionError
+from agent.remote.nats.session import open_session
 from agent.stream.fleet import parse_broker
 
 pytest.importorskip("nats", reason="nats-py is not installed")

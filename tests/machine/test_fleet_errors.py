@@ -1,0 +1,199 @@
+"""What a publisher and a reader of a fleet say where the broker cannot be used: one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .fleet_ends import Ends, make_certificate
+from .helpers import need_tool
+from .live import Agent
+from .test_publish_nats import Server
+
+pytest.importorskip("nats", reason="nats-py is not installed")
+pytestmark = pytest.mark.usefixtures("nats_server")
+RETRYING = "; retrying, while the agent keeps the newest changes"
+ADMIN = {"user": "admin", "password": "secret"}
+USERS = """
+authorization { users: [
+  { user: admin, password: secret }
+  { user: mute, password: secret, permissions: { publish: ["x"], subscribe: ["_INBOX.>"] } }
+  { user: deaf, password: secret, permissions: { publish: [">"], subscribe: ["x"] } }
+] }
+"""
+
+
+@pytest.fixture(scope="module")
+def nats_server() -> None:
+    need_tool("nats-server")
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
+    path = f"unix:{tmp_path_factory.mktemp('agent')}/agent.sock"
+    with Agent("--proto", "udp", listen=path):
+        yield Ends(path)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A broker that requires passwords."""
+    server = Server(tmp_path_factory.mktemp("closed"), USERS)
+    asyncio.run(server.make_stream(ADMIN))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A broker without a stream."""
+    server = Server(tmp_path_factory.mktemp("empty"))
+    asyncio.run(stop_waiting(server))
+    yield server
+    server.kill()
+
+
+async def stop_waiting(server: Server, **login: str) -> None:
+    """Return once the broker answers."""
+    await (await server.client(**login)).close()
+
+
+def both_say(ends: Ends, url: str, reason: str, *more: str, status: int | None = 1) -> None:
+    """Check what both ends say. ``status`` is the reader's, None: it tries again."""
+    with ends.publisher(url, *more) as publisher, ends.reader(url, *more) as reader:
+        publisher.until_said(f"sockagent: {url}: {reason}{RETRYING}")
+        retrying = "; retrying" if status is None else ""
+        reader.until_said(f"sockagent: {url}: {reason}{retrying}")
+        assert status is None or reader.process.wait() == status
+        assert publisher.process.poll() is None
+        assert reader.output() == ""
+
+
+def test_no_broker(ends: Ends) -> None:
+    both_say(ends, "nats://127.0.0.1:1", "Connection refused", status=None)
+
+
+def test_no_stream(ends: Ends, empty: Server) -> None:
+    with ends.publisher(empty.url) as publisher, ends.reader(empty.url) as reader:
+        reader.until_said(f"sockagent: {empty.url}: SOCKAGENT: stream not found")
+        publisher.until_said(
+            f"sockagent: {empty.url}: no stream takes sockagent.*: there must be a stream "
+            f"SOCKAGENT with the subjects sockagent.> and allow_direct{RETRYING}"
+        )
+        assert reader.process.wait() == 1
+
+
+def test_no_jetstream(ends: Ends, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.kill()
+    (tmp_path / "nats.conf").write_text(f'listen: "127.0.0.1:{server.port}"\n')
+    server.start()
+    asyncio.run(stop_waiting(server))
+    with ends.reader(server.url) as reader:
+        reader.until_said(
+            f"sockagent: {server.url}: the broker has no JetStream, or is starting; retrying"
+        )
+    server.kill()
+
+
+def test_no_credentials(ends: Ends, closed: Server) -> None:
+    reason = "the broker requires credentials; give a file with --nats-creds"
+    both_say(ends, closed.url, reason)
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("admin", "wrong", "the broker refuses the credentials: Authorization Violation"),
+        ("mute", "secret",
+         r'the broker does not permit it: permissions violation for publish to "\$js.api.*"'),
+        ("deaf", "secret",
+         'the broker does not permit it: permissions violation for subscription to "_inbox.*"'),
+    ],
+)  # fmt: skip
+def test_wrong_credentials_and_no_permission(
+    ends: Ends, closed: Server, tmp_path: Path, user: str, password: str, reason: str
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(password)
+    secret.chmod(0o600)
+    url = closed.url.replace("//", f"//{user}@")
+    both_say(ends, url, reason, "--nats-creds", str(secret))
+
+
+def test_credentials_that_cannot_be_read(ends: Ends, closed: Server, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for start in (ends.publisher, ends.reader):
+        with start(closed.url, "--nats-creds", str(missing)) as side:
+            side.until_said(f"sockagent: credentials {missing}: No such file or directory")
+            assert side.process.wait() == 78
+
+
+def test_a_full_stream(ends: Ends, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    asyncio.run(server.make_stream(discard="new", max_bytes=100))
+    with ends.publisher(server.url) as publisher:
+        publisher.until_said(
+            f"sockagent: {server.url}: the stream refuses messages: maximum bytes exceeded"
+            f"{RETRYING}"
+        )
+    server.kill()
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "reason"),
+    [
+        ("max_payload: 600", {}, "max_payload is too small: a record has more than 600 bytes"),
+        ("", {"max_msg_size": 100},
+         "the stream refuses messages: message size exceeds maximum allowed"),
+    ],
+)  # fmt: skip
+def test_messages_that_are_too_large(
+    ends: Ends, tmp_path: Path, config: str, changes: dict[str, Any], reason: str
+) -> None:
+    server = Server(tmp_path)
+    asyncio.run(server.make_stream(**changes))
+    server.kill()
+    path = tmp_path / "nats.conf"
+    path.write_text(f"{path.read_text()}\n{config}\n")
+    server.start()
+    asyncio.run(stop_waiting(server))
+    with ends.publisher(server.url) as publisher:
+        publisher.until_said(f"sockagent: {server.url}: {reason}{RETRYING}")
+    server.kill()
+
+
+def test_the_library_is_not_installed(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "nats.py").write_text("raise ModuleNotFoundError(__name__, name=__name__)\n")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    for start in (ends.publisher, ends.reader):
+        with start("nats://127.0.0.1:1", environment=environment) as side:
+            side.until_said(
+                r"sockagent: this needs the package nats-py: pip install 'sockagent\[nats\]'"
+            )
+            assert side.process.wait() == 1
+
+
+def test_certificates(ends: Ends, tmp_path: Path) -> None:
+    need_tool("openssl")
+    ca, other = (make_certificate(tmp_path, name) for name in ("ca", "other"))
+    certificate = make_certificate(tmp_path, "broker", ca)
+    key = certificate.with_suffix(".key")
+    server = Server(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+    try:
+        url = server.url.replace("nats:", "tls:")
+        reason = "unable to get local issuer certificate"
+        with ends.publisher(url, "--tls-ca", str(ca)) as publisher:
+            publisher.until_said(f"sockagent: {url}: no stream takes .*")
+        both_say(ends, url, reason, "--tls-ca", str(other))
+        both_say(ends, url, reason)
+        with ends.reader(url, "--tls-ca", str(ca)) as reader:
+            reader.until_said(f"sockagent: {url}: SOCKAGENT: stream not found")
+    finally:
+        server.kill()
