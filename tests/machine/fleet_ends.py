@@ -59,6 +59,11 @@ class Side:
         (line,) = self.lines()
         assert re.fullmatch(pattern, line), line
 
+    def until_said_last(self, line: str) -> None:
+        """Wait until the last line is this one; what was said before is trouble with the broker."""
+        self._wait(lambda: self.lines()[-1:] == [line])
+        assert all(line.startswith("sockagent: tls://") for line in self.lines())
+
     def until_printed(self, text: str) -> None:
         """Wait until something is printed."""
         self._wait(lambda: text in self.output())
