@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .fleet_ends import Ends, make_certificate
+from .fleet_ends import SECONDS, Ends, make_certificate
 from .helpers import need_tool
 from .live import Agent
 from .test_publish_nats import Server
@@ -165,6 +169,49 @@ def test_messages_that_are_too_large(
     asyncio.run(stop_waiting(server))
     with ends.publisher(server.url) as publisher:
         publisher.until_said(f"sockagent: {server.url}: {reason}{RETRYING}")
+    server.kill()
+
+
+@contextmanager
+def changes() -> Iterator[None]:
+    """Open and close a UDP socket again and again."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            with socket.socket(type=socket.SOCK_DGRAM) as one:
+                one.bind(("127.0.0.1", 0))
+                done.wait(0.3)
+            done.wait(0.3)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_another_host_of_the_same_name(ends: Ends, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    asyncio.run(server.make_stream())
+    path = f"unix:{tmp_path}/agent.sock"
+    expected = (
+        f"sockagent: {server.url}: another agent publishes as {os.uname().nodename}: host names "
+        f"must differ{RETRYING}"
+    )
+    with (
+        Agent("--proto", "udp", listen=path),
+        changes(),
+        ends.publisher(server.url) as one,
+        Ends(path).publisher(server.url) as other,
+    ):
+        end = time.monotonic() + SECONDS
+        while not one.lines() + other.lines():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert {*one.lines(), *other.lines()} == {expected}
     server.kill()
 
 
