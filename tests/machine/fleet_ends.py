@@ -6,12 +6,13 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from .helpers import COMMAND
+from .test_publish_nats import Server
 
 # With the time that a publisher waits for an answer, on a busy machine.
 SECONDS = 40.0
@@ -91,6 +92,16 @@ class Ends:
     def reader(url: str, *more: str, environment: Mapping[str, str] | None = None) -> Side:
         """Start a reader, which prints what there is and goes on."""
         return Side("--connect", url, "--since", "start", *more, environment=environment)
+
+
+@contextmanager
+def started(directory: Path, more: str = "") -> Iterator[Server]:
+    """Start a broker, and end it. ``more`` is a part of its configuration."""
+    server = Server(directory, more)
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def make_certificate(directory: Path, name: str, issuer: Path | None = None) -> Path:

@@ -15,12 +15,13 @@ import pytest
 
 from agent.stream.fleet import subject
 
-from .fleet_ends import Ends, make_certificate
+from ..broker import needs_broker
+from .fleet_ends import Ends, make_certificate, started
 from .helpers import need_tool
 from .live import Agent
 from .test_publish_nats import Server
 
-nats = pytest.importorskip("nats", reason="nats-py is not installed")
+pytestmark = needs_broker
 SYSTEMD = Path(__file__).parents[2] / "systemd/nats"
 HOST = os.uname().nodename
 TOKEN = subject("sockagent", HOST).partition(".")[2]
@@ -31,7 +32,6 @@ ALL = [">"]
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
-    need_tool("nats-server")
     path = f"unix:{tmp_path_factory.mktemp('agent')}/agent.sock"
     with Agent("--proto", "udp", listen=path):
         yield Ends(path)
@@ -79,8 +79,7 @@ def test_credentials_of_an_operator(ends: Ends, tmp_path: Path) -> None:
             "unknown": Account([], []).host(TOKEN),
         }.items()
     )
-    server = Server(tmp_path, account.config)
-    try:
+    with started(tmp_path, account.config) as server:
         asyncio.run(make_stream(server, admin))
         url = server.url
         with (
@@ -105,8 +104,6 @@ def test_credentials_of_an_operator(ends: Ends, tmp_path: Path) -> None:
                 publishing.until_said(refused + RETRYING)
                 reading.until_said(refused)
                 assert reading.process.wait() == 1
-    finally:
-        server.kill()
 
 
 def test_passwords_over_tls(ends: Ends, tmp_path: Path) -> None:
@@ -121,16 +118,15 @@ def test_passwords_over_tls(ends: Ends, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret")
     password.chmod(0o600)
-    # The stream is made while the server has no TLS: only the ends are to be tested.
-    server = Server(tmp_path, users)
-    asyncio.run(server.make_stream({"user": "admin", "password": "secret"}))
-    server.kill()
-    config = tmp_path / "nats.conf"
-    tls = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
-    config.write_text(f"{config.read_text()}\n{tls}\n")
-    server.start()
-    options = ("--tls-ca", str(ca), "--nats-creds", str(password))
-    try:
+    with started(tmp_path, users) as server:
+        # The stream is made while the server has no TLS: only the ends are to be tested.
+        asyncio.run(server.make_stream({"user": "admin", "password": "secret"}))
+        server.kill()
+        config = tmp_path / "nats.conf"
+        tls = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+        config.write_text(f"{config.read_text()}\n{tls}\n")
+        server.start()
+        options = ("--tls-ca", str(ca), "--nats-creds", str(password))
         host, reader = (
             server.url.replace("nats://", f"tls://{user}@") for user in (TOKEN, "reader")
         )
@@ -149,5 +145,3 @@ def test_passwords_over_tls(ends: Ends, tmp_path: Path) -> None:
         ):
             publishing.until_said(f"sockagent: {reader}: {denied}{RETRYING}")
             reading.until_said(f"sockagent: {host}: {denied}")
-    finally:
-        server.kill()

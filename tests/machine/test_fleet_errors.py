@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from .fleet_ends import SECONDS, Ends, make_certificate
+from ..broker import needs_broker
+from .fleet_ends import SECONDS, Ends, make_certificate, started
 from .helpers import need_tool
 from .live import Agent
 from .test_publish_nats import Server
 
-pytest.importorskip("nats", reason="nats-py is not installed")
-pytestmark = pytest.mark.usefixtures("nats_server")
+pytestmark = needs_broker
 RETRYING = "; retrying, while the agent keeps the newest changes"
 ADMIN = {"user": "admin", "password": "secret"}
 USERS = """
@@ -33,11 +33,6 @@ authorization { users: [
 
 
 @pytest.fixture(scope="module")
-def nats_server() -> None:
-    need_tool("nats-server")
-
-
-@pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
     path = f"unix:{tmp_path_factory.mktemp('agent')}/agent.sock"
     with Agent("--proto", "udp", listen=path):
@@ -47,24 +42,22 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A broker that requires passwords."""
-    server = Server(tmp_path_factory.mktemp("closed"), USERS)
-    asyncio.run(server.make_stream(ADMIN))
-    yield server
-    server.kill()
+    with started(tmp_path_factory.mktemp("closed"), USERS) as server:
+        asyncio.run(server.make_stream(ADMIN))
+        yield server
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A broker without a stream."""
-    server = Server(tmp_path_factory.mktemp("empty"))
-    asyncio.run(stop_waiting(server))
-    yield server
-    server.kill()
+    with started(tmp_path_factory.mktemp("empty")) as server:
+        asyncio.run(until_it_answers(server))
+        yield server
 
 
-async def stop_waiting(server: Server, **login: str) -> None:
-    """Return once the broker answers."""
-    await (await server.client(**login)).close()
+async def until_it_answers(server: Server) -> None:
+    """Wait for a broker."""
+    await (await server.client()).close()
 
 
 def both_say(ends: Ends, url: str, reason: str, *more: str, status: int | None = 1) -> None:
@@ -93,16 +86,15 @@ def test_no_stream(ends: Ends, empty: Server) -> None:
 
 
 def test_no_jetstream(ends: Ends, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    server.kill()
-    (tmp_path / "nats.conf").write_text(f'listen: "127.0.0.1:{server.port}"\n')
-    server.start()
-    asyncio.run(stop_waiting(server))
-    with ends.reader(server.url) as reader:
-        reader.until_said(
-            f"sockagent: {server.url}: the broker has no JetStream, or is starting; retrying"
-        )
-    server.kill()
+    with started(tmp_path) as server:
+        server.kill()
+        (tmp_path / "nats.conf").write_text(f'listen: "127.0.0.1:{server.port}"\n')
+        server.start()
+        asyncio.run(until_it_answers(server))
+        with ends.reader(server.url) as reader:
+            reader.until_said(
+                f"sockagent: {server.url}: the broker has no JetStream, or is starting; retrying"
+            )
 
 
 def test_no_credentials(ends: Ends, closed: Server) -> None:
@@ -139,14 +131,13 @@ def test_credentials_that_cannot_be_read(ends: Ends, closed: Server, tmp_path: P
 
 
 def test_a_full_stream(ends: Ends, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    asyncio.run(server.make_stream(discard="new", max_bytes=100))
-    with ends.publisher(server.url) as publisher:
-        publisher.until_said(
-            f"sockagent: {server.url}: the stream refuses messages: maximum bytes exceeded"
-            f"{RETRYING}"
-        )
-    server.kill()
+    with started(tmp_path) as server:
+        asyncio.run(server.make_stream(discard="new", max_bytes=100))
+        with ends.publisher(server.url) as publisher:
+            publisher.until_said(
+                f"sockagent: {server.url}: the stream refuses messages: maximum bytes exceeded"
+                f"{RETRYING}"
+            )
 
 
 @pytest.mark.parametrize(
@@ -160,16 +151,15 @@ def test_a_full_stream(ends: Ends, tmp_path: Path) -> None:
 def test_messages_that_are_too_large(
     ends: Ends, tmp_path: Path, config: str, changes: dict[str, Any], reason: str
 ) -> None:
-    server = Server(tmp_path)
-    asyncio.run(server.make_stream(**changes))
-    server.kill()
-    path = tmp_path / "nats.conf"
-    path.write_text(f"{path.read_text()}\n{config}\n")
-    server.start()
-    asyncio.run(stop_waiting(server))
-    with ends.publisher(server.url) as publisher:
-        publisher.until_said(f"sockagent: {server.url}: {reason}{RETRYING}")
-    server.kill()
+    with started(tmp_path) as server:
+        asyncio.run(server.make_stream(**changes))
+        server.kill()
+        path = tmp_path / "nats.conf"
+        path.write_text(f"{path.read_text()}\n{config}\n")
+        server.start()
+        asyncio.run(until_it_answers(server))
+        with ends.publisher(server.url) as publisher:
+            publisher.until_said(f"sockagent: {server.url}: {reason}{RETRYING}")
 
 
 @contextmanager
@@ -194,25 +184,25 @@ def changes() -> Iterator[None]:
 
 
 def test_another_host_of_the_same_name(ends: Ends, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    asyncio.run(server.make_stream())
-    path = f"unix:{tmp_path}/agent.sock"
-    expected = (
-        f"sockagent: {server.url}: another agent publishes as {os.uname().nodename}: host names "
-        f"must differ{RETRYING}"
-    )
-    with (
-        Agent("--proto", "udp", listen=path),
-        changes(),
-        ends.publisher(server.url) as one,
-        Ends(path).publisher(server.url) as other,
-    ):
-        end = time.monotonic() + SECONDS
-        while not one.lines() + other.lines():
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        assert {*one.lines(), *other.lines()} == {expected}
-    server.kill()
+    with started(tmp_path) as server:
+        asyncio.run(server.make_stream())
+        path = f"unix:{tmp_path}/agent.sock"
+        name = os.uname().nodename
+        expected = (
+            f"sockagent: {server.url}: another agent publishes as {name}: host names must differ"
+            f"{RETRYING}"
+        )
+        with (
+            Agent("--proto", "udp", listen=path),
+            changes(),
+            ends.publisher(server.url) as one,
+            Ends(path).publisher(server.url) as other,
+        ):
+            end = time.monotonic() + SECONDS
+            while not one.lines() + other.lines():
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            assert {*one.lines(), *other.lines()} == {expected}
 
 
 def test_the_library_is_not_installed(ends: Ends, tmp_path: Path) -> None:
@@ -232,8 +222,7 @@ def test_certificates(ends: Ends, tmp_path: Path) -> None:
     ca, other = (make_certificate(tmp_path, name) for name in ("ca", "other"))
     certificate = make_certificate(tmp_path, "broker", ca)
     key = certificate.with_suffix(".key")
-    server = Server(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
-    try:
+    with started(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}') as server:
         url = server.url.replace("nats:", "tls:")
         reason = "unable to get local issuer certificate"
         with ends.publisher(url, "--tls-ca", str(ca)) as publisher:
@@ -242,5 +231,3 @@ def test_certificates(ends: Ends, tmp_path: Path) -> None:
         both_say(ends, url, reason)
         with ends.reader(url, "--tls-ca", str(ca)) as reader:
             reader.until_said(f"sockagent: {url}: SOCKAGENT: stream not found")
-    finally:
-        server.kill()
