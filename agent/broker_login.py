@@ -3,6 +3,7 @@ before the connection is encrypted where it shall be, and what it means if it fa
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,15 +21,60 @@ EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+# asyncio warns of the library's way to encrypt a connection whenever the broker ends one.
+_EOF_WARNING = "returning true from eof_received() has no effect when using ssl"
+_DENIED = "permissions violation"
+# Parts of what a broker says of a user that it does not know.
+_UNKNOWN_USER = ("authorization", "authentication", "user jwt")
 
 
-class Refusal(NamedTuple):
-    """Why the broker cannot be used: a clause. ``is_lasting``: only an administrator ends it.
+class Reason(NamedTuple):
+    """Why a broker cannot be used, as a clause. ``is_lasting``: only an administrator ends it;
     ``is_lost``: the connection is of no more use."""
 
-    reason: str
+    text: str
     is_lasting: bool = False
     is_lost: bool = True
+
+
+def is_denial(error: Exception) -> bool:
+    """Return whether the broker does not permit something."""
+    return _DENIED in str(error).lower()
+
+
+def explain(error: Exception | None, *, is_identified: bool) -> Reason:
+    """Return what an exception of the library means. ``is_identified``: the client has a user,
+    or credentials."""
+    from nats.errors import SecureConnWantedError
+    from nats.errors import TimeoutError as NoAnswer
+
+    text = str(error or "").removeprefix("nats: ").strip("' ")
+    lowered = text.lower()
+    if _DENIED in lowered:
+        # The library subscribes once, and a broker says once that it does not permit that.
+        is_lost = "for subscription" in lowered
+        return Reason(f"the broker does not permit it: {text}", is_lasting=True, is_lost=is_lost)
+    # A broker that is busy says so, too.
+    if any(part in lowered for part in _UNKNOWN_USER) and "timeout" not in lowered:
+        if not is_identified:
+            text = "the broker requires credentials; give a file with --nats-creds"
+            return Reason(text, is_lasting=True)
+        return Reason(f"the broker refuses the credentials: {text}", is_lasting=True)
+    if isinstance(error, SecureConnWantedError):
+        return Reason("the broker does not use TLS", is_lasting=True)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Reason(error.verify_message, is_lasting=True)
+    if isinstance(error, (NoAnswer, TimeoutError)):
+        return Reason("the broker does not answer")
+    if isinstance(error, OSError):
+        # asyncio replaces the texts of the system by others.
+        number = error.errno or 0
+        text = (os.strerror(number) if number > 0 else error.strerror) or text
+    return Reason(text or "connection lost")
+
+
+def _is_no_eof_warning(record: logging.LogRecord) -> bool:
+    return record.msg != _EOF_WARNING
 
 
 class Entry(NamedTuple):
@@ -50,7 +96,6 @@ class Entry(NamedTuple):
         """Connect, once: the library's own reconnecting would keep messages that were given up, and
         deliver them late. ``options`` are further ones of the library. Raises ConfigFailure,
         RuntimeFailure, OSError and exceptions of the library."""
-        login = self._login()
         try:
             await client.connect(
                 list(self.servers),
@@ -64,68 +109,22 @@ class Entry(NamedTuple):
                 ping_interval=_PING_SECONDS,
                 max_outstanding_pings=1,
                 tls=self.tls,
-                **login,
+                **login(self.credentials, self.user),
                 **options,
             )
         except ValueError as error:  # A file that has no credentials.
             raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
 
-    def _login(self) -> dict[str, str]:
-        """Return the options of the library that identify the user. Raises ConfigFailure and
-        RuntimeFailure."""
-        path, user = self.credentials, self.user
-        if path is None:
-            return {} if user is None else {"user": user, "password": ""}
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise ConfigFailure(f"credentials {path}: {reason}") from error
-        if _CREDENTIALS_MARK in text:
-            try:
-                import nkeys  # noqa: F401
-            except ImportError as error:
-                raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
-            return {"user_credentials": path}
-        secret = text.strip()
-        if secret == _NO_CREDENTIALS:
-            return {}
-        if not secret:
-            raise ConfigFailure(f"credentials {path}: the file is empty")
-        return {"token": secret} if user is None else {"user": user, "password": secret}
-
-    def explain(self, error: Exception | None, reported: Exception | None) -> Refusal:
+    def explain(self, error: Exception | None, reported: Exception | None) -> Reason:
         """Return what an exception of the library means. ``reported`` is the newest one that the
         library did not raise."""
-        from nats.errors import NoServersError, SecureConnWantedError
-        from nats.errors import TimeoutError as NoAnswer
+        from nats.errors import NoServersError
 
-        if isinstance(error, NoServersError) and reported is not None:
+        # The library replaces the reason by the fact that no server is left.
+        if isinstance(error, (NoServersError, TimeoutError)) and reported is not None:
             error = reported
-        text = str(error or "").removeprefix("nats: ").strip("'\" ")
-        lowered = text.lower()
-        if "permissions violation" in lowered:
-            return Refusal(f"the broker does not permit it: {text}", is_lasting=True, is_lost=False)
-        is_entry = any(word in lowered for word in ("authorization", "authentication", "user jwt"))
-        if is_entry and "timeout" not in lowered:
-            if self.user is None and self.credentials is None:
-                reason = "the broker requires credentials; give a file with --nats-creds"
-            else:
-                reason = f"the broker refuses the credentials: {text}"
-            return Refusal(reason, is_lasting=True)
-        match error:
-            case SecureConnWantedError():
-                return Refusal("the broker does not use TLS", is_lasting=True)
-            case ssl.SSLCertVerificationError():
-                return Refusal(error.verify_message, is_lasting=True)
-            case NoAnswer() | TimeoutError():
-                return Refusal("the broker does not answer")
-            case OSError():
-                # asyncio replaces the texts of the system by others.
-                number = error.errno or 0
-                text = (os.strerror(number) if number > 0 else error.strerror) or text
-        return Refusal(text or "connection lost")
+        is_identified = self.credentials is not None or self.user is not None
+        return explain(error, is_identified=is_identified)
 
 
 def new_client(*, is_encrypted: bool) -> Client:
@@ -142,4 +141,31 @@ def new_client(*, is_encrypted: bool) -> Client:
                 raise SecureConnWantedError
             return bytes(super()._connect_command())
 
+    logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
     return EncryptedClient() if is_encrypted else Client()
+
+
+def login(path: str | None, user: str | None) -> dict[str, str]:
+    """Return the options of the library that identify the user. ``path`` is that of a file which
+    nsc wrote, or of one with the password of ``user`` or a token. Raises ConfigFailure and
+    RuntimeFailure."""
+    if path is None:
+        return {} if user is None else {"user": user, "password": ""}
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigFailure(f"credentials {path}: {reason}") from error
+    if _CREDENTIALS_MARK in text:
+        try:
+            import nkeys  # noqa: F401
+        except ImportError as error:
+            raise RuntimeFailure(EXTRA.replace("nats-py", "nkeys")) from error
+        return {"user_credentials": path}
+    secret = text.strip()
+    if secret == _NO_CREDENTIALS:
+        return {}
+    if not secret:
+        raise ConfigFailure(f"credentials {path}: the file is empty")
+    return {"token": secret} if user is None else {"user": user, "password": secret}

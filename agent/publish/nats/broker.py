@@ -8,7 +8,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...broker_login import EXTRA, Entry, new_client
+from ...broker_login import EXTRA, Entry, is_denial, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -150,7 +150,8 @@ class NatsConnection:
             _, headers = await self._request(name, b"", {}, subject)
         except BrokerTrouble as trouble:
             # Where there is no such stream, a broker may send no answer.
-            if trouble.is_lost and await self._is_alive():
+            no_answer = trouble.is_lost and not trouble.is_lasting
+            if no_answer and await self._is_alive():
                 raise self._no_stream(subject) from trouble
             raise
         if headers.get(_STATUS) == _NOT_FOUND:
@@ -216,7 +217,7 @@ class NatsConnection:
 
     async def _report(self, error: Exception) -> None:
         self._error = error
-        if "permissions violation" in str(error).lower():
+        if is_denial(error):
             self._denied.set()
 
     async def _close(self) -> None:
@@ -225,5 +226,5 @@ class NatsConnection:
 
     def trouble(self, error: Exception | None) -> BrokerTrouble:
         """Return what an exception of the library means."""
-        reason, is_lasting, is_lost = self._access.entry.explain(error, self._error)
-        return BrokerTrouble(reason, is_lasting=is_lasting, is_lost=is_lost)
+        reason = self._access.entry.explain(error, self._error)
+        return BrokerTrouble(reason.text, is_lasting=reason.is_lasting, is_lost=reason.is_lost)

@@ -27,7 +27,8 @@ from ..attempts import Attempts
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
 from .lines import LineFilter, passed_on
-from .session import Session, SessionError, StreamInfo, StreamMessage, open_session
+from .reports import SessionError
+from .session import Session, StreamInfo, StreamMessage, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import OPEN_SECONDS, Entry, new_client
+from ...broker_login import EXTRA, OPEN_SECONDS, Entry, new_client
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
+from .reports import Reports, SessionError
 
 if TYPE_CHECKING:
     from ...stream.fields import Json
@@ -44,16 +45,6 @@ _FINAL_CODES = frozenset({10059, 10076, 10039})
 # Statuses of a request for messages that has ended; how many of them it did not get.
 _ENDED = frozenset({"404", "408"})
 _UNSENT = "Nats-Pending-Messages"
-_INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
-
-
-class SessionError(Exception):
-    """A connection that failed; the message is a clause that says why. ``is_final``: another
-    attempt would fail in the same way."""
-
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
 
 
 class StreamMessage(NamedTuple):
@@ -120,26 +111,16 @@ async def open_session(
 
         client = new_client(is_encrypted=broker.is_encrypted)
     except ModuleNotFoundError as error:
-        raise RuntimeFailure(_INSTALL) from error
-    closed = asyncio.Event()
-    reported: Exception | None = None
+        raise RuntimeFailure(EXTRA) from error
     entry = Entry(broker.servers, broker.user, creds, tls)
-
-    async def close() -> None:
-        closed.set()
-
-    async def note(error: Exception) -> None:
-        nonlocal reported
-        reported = error
-
+    reports = Reports(entry)
     try:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await entry.connect(client, note, close, name="sockagent")
+                await entry.connect(client, reports.note, reports.close, name="sockagent")
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            reason, is_lasting, _is_lost = entry.explain(error, reported)
-            raise SessionError(reason, is_final=is_lasting) from error
-        yield Session(client, broker.stream, closed, nats.errors.Error)
+            raise reports.explained(error) from error
+        yield Session(client, broker.stream, reports, nats.errors.Error)
     finally:
         try:
             async with asyncio.timeout(1.0):
@@ -152,11 +133,12 @@ class Session:
     """An open connection to a broker, and the stream of a fleet in it."""
 
     def __init__(
-        self, client: _Client, stream: str, closed: asyncio.Event, errors: type[Exception]
+        self, client: _Client, stream: str, reports: Reports, errors: type[Exception]
     ) -> None:
         self._client = client
         self._stream = stream
-        self._closed = closed
+        self._reports = reports
+        self._closed = reports.closed
         self._errors = errors
 
     async def info(self) -> StreamInfo:
@@ -224,8 +206,10 @@ class Session:
             if not queue.messages:
                 if self._closed.is_set():
                     raise SessionError("connection lost")
+                if (denial := self._reports.denial(api)) is not None:
+                    raise denial
                 if clock() - heard_at > _SILENT_SECONDS:
-                    raise SessionError("no response")
+                    raise SessionError("the broker does not answer")
                 yield None
                 continue
             heard_at = clock()
@@ -249,9 +233,20 @@ class Session:
 
     async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
         """Return the response to a request. Raises SessionError."""
-        reply = await self._guarded(
-            self._client.request(f"$JS.API.{api}", dumps(payload), timeout=REQUEST_SECONDS)
+        subject = f"$JS.API.{api}"
+        asking = asyncio.ensure_future(
+            self._client.request(subject, dumps(payload), timeout=REQUEST_SECONDS)
         )
+        # A broker does not answer what it does not permit; it says so elsewhere.
+        denied = asyncio.ensure_future(self._reports.denied(subject))
+        try:
+            await asyncio.wait((asking, denied), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise denied.result()
+            reply = await self._guarded(asking)
+        finally:
+            asking.cancel()
+            denied.cancel()
         try:
             response = loads(reply.data)
             error = response.get("error")
@@ -269,8 +264,14 @@ class Session:
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
                 raise SessionError("connection lost") from error
-            reason = str(error).removeprefix("nats: ") or "no response"
-            raise SessionError(reason) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> SessionError:
+        from nats.errors import NoRespondersError
+
+        if isinstance(error, NoRespondersError):
+            return SessionError("the broker has no JetStream, or is starting")
+        return self._reports.explained(error)
 
 
 class _Queue:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.broker_login import OPEN_SECONDS
+from agent.broker_login import OPEN_SECONDS, Entry
 from agent.errors import ConfigFailure
-from agent.remote.nats.session import BATCH, Session, SessionError, open_session
+from agent.remote.nats.reports import Reports, SessionError
+from agent.remote.nats.session import BATCH, Session, open_session
 from agent.stream.fleet import parse_broker
 
 from ...broker import free_port
@@ -181,7 +182,7 @@ class PullingClient:
 async def pulling() -> AsyncIterator[tuple[PullingClient, list[int]]]:
     """Read messages of a client; yield it, and the sequences that were read."""
     client, found = PullingClient(), list[int]()
-    session = Session(client, "S", asyncio.Event(), Exception)
+    session = Session(client, "S", Reports(Entry(())), Exception)
 
     async def read() -> None:
         async for message in session.messages({}):
