@@ -271,7 +271,8 @@ def _add_output(group: _ArgumentGroup) -> None:
         "--follow or --connect.",
     )  # fmt: skip
     add("--read", metavar="FILE",
-        help="Show a recording, such as the output of --follow; - is standard input.")  # fmt: skip
+        help="Show a recording, such as the output of --follow or the directory of --record; - is "
+        "standard input.")  # fmt: skip
     add("--at", metavar="TIME",
         help="Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or "
         "-5m before its end.")  # fmt: skip

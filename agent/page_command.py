@@ -25,7 +25,8 @@ serves the page until ^C; its URL, with a token that nobody else knows, is print
 opened in a browser where there is one.
 
   --no-open    Open no browser.
-  --read FILE  Show a recording, such as the output of sockagent --follow; - is standard input.
+  --read FILE  Show a recording, such as the output of sockagent --follow, or the directory of
+               --record; - is standard input.
   -h, --help   Print this help and exit.
 
 TARGETS, filters, and the options that say how to read the system (--interval, --sweep, --cmdline,
