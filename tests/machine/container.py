@@ -51,8 +51,9 @@ def prepare(directory: Path) -> Path:
     for name in ("requirements.txt", "build-requirements.txt"):
         subprocess.run(
             [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "download",
-             "--dest", str(shared / "wheels"), "--only-binary", ":all:", "--python-version", "3.11",
-             "--require-hashes", "--requirement", str(ROOT / "systemd" / name)],
+             "--dest", str(shared / "wheels"), "--no-deps", "--only-binary", ":all:", "--no-binary",
+             "nkeys", "--python-version", "3.11", "--require-hashes",
+             "--requirement", str(ROOT / "systemd" / name)],
             check=True, capture_output=True,
         )  # fmt: skip
     return root
