@@ -1,8 +1,12 @@
-"""How a client of a NATS broker connects: what it identifies itself with, and that nothing is sent
-before the connection is encrypted where it shall be."""
+"""How a client of a NATS broker connects: what it identifies itself with, where its answers arrive,
+and that nothing is sent before the connection is encrypted where it shall be."""
 
 from __future__ import annotations
 
+import binascii
+import json
+import re
+from base64 import urlsafe_b64decode
 from typing import TYPE_CHECKING
 
 from .errors import ConfigFailure, RuntimeFailure
@@ -14,6 +18,11 @@ EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+# The claims of the user in such a file: the second part of its token.
+_CLAIMS = re.compile(rf"-{_CREDENTIALS_MARK}-+\s+[\w-]+\.([\w-]+)\.", re.ASCII)
+_INBOX = "_INBOX"
+# Names that can be part of a subject.
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 
 def new_client(*, is_encrypted: bool) -> Client:
@@ -39,12 +48,7 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     RuntimeFailure."""
     if path is None:
         return {} if user is None else {"user": user, "password": ""}
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigFailure(f"credentials {path}: {reason}") from error
+    text = _text_of(path)
     if _CREDENTIALS_MARK in text:
         try:
             import nkeys  # noqa: F401
@@ -57,3 +61,33 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     if not secret:
         raise ConfigFailure(f"credentials {path}: the file is empty")
     return {"token": secret} if user is None else {"user": user, "password": secret}
+
+
+def reader_inbox(path: str | None, user: str | None) -> str:
+    """Return the subject below which a reader gets its answers: one of its user, who may be
+    permitted no other. Without a user it is that of all. The arguments are those of ``login``.
+    Raises ConfigFailure."""
+    if user is None and path is not None:
+        user = _user_of(_text_of(path))
+    return f"{_INBOX}.{user}" if user and _SUBJECT.fullmatch(user) else _INBOX
+
+
+def _user_of(credentials: str) -> str | None:
+    """Return the name in a file that nsc wrote."""
+    claims = _CLAIMS.search(credentials)
+    if claims is None:
+        return None
+    try:
+        name = json.loads(urlsafe_b64decode(claims[1] + "=="))["name"]
+    except (binascii.Error, ValueError, LookupError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigFailure(f"credentials {path}: {reason}") from error

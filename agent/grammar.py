@@ -190,7 +190,7 @@ def build_parser() -> ArgumentParser:
         "78 unusable file; with a TARGET or -q: 0 something matched, 1 nothing did, 2 wrong usage, "
         "3 it cannot work here. "
         "Other commands: sockagent page shows the sockets in a browser, sockagent events sets up "
-        "kernel events; see their --help.",
+        "kernel events, sockagent fleet sets up a broker; see their --help.",
         allow_abbrev=False,
         add_help=False,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import login, new_client
+from ...broker_login import login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
 
@@ -40,6 +40,8 @@ _INACTIVE_SECONDS = 60
 _NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
 _FINAL_CODES = frozenset({10059, 10076, 10039})
+# There is a stream of that name, with other settings.
+_IN_USE = 10058
 # Statuses of a request for messages that has ended, so that another one is due.
 _ENDED = frozenset({"404", "408"})
 _INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
@@ -47,11 +49,12 @@ _INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
 
 class SessionError(Exception):
     """A connection that failed; the message is a clause that says why. ``is_final``: another
-    attempt would fail in the same way."""
+    attempt would fail in the same way. ``code`` is that of an error of JetStream."""
 
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+    def __init__(self, reason: str, *, is_final: bool = False, code: int | None = None) -> None:
         super().__init__(reason)
         self.is_final = is_final
+        self.code = code
 
 
 class StreamMessage(NamedTuple):
@@ -129,6 +132,7 @@ async def open_session(
         problems.append(str(error) or type(error).__name__)
 
     options: dict[str, Any] = {**login(creds, broker.user)}
+    options["inbox_prefix"] = reader_inbox(creds, broker.user)
     if tls is not None:
         options["tls"] = tls
     try:
@@ -187,6 +191,18 @@ class Session:
             return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
         except (LookupError, TypeError, ValueError) as error:
             raise SessionError("invalid response of the broker") from error
+
+    async def make_stream(self, settings: Mapping[str, object]) -> bool:
+        """Make the stream, or change its settings; return whether it is new. Raises
+        SessionError."""
+        try:
+            await self._request(f"STREAM.CREATE.{self._stream}", settings)
+        except SessionError as error:
+            if error.code != _IN_USE:
+                raise
+            await self._request(f"STREAM.UPDATE.{self._stream}", settings)
+            return False
+        return True
 
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None
@@ -276,7 +292,7 @@ class Session:
             raise SessionError("invalid response of the broker") from problem
         if error:
             code, text = error.get("err_code"), error.get("description")
-            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES)
+            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES, code=code)
         return dict(response)
 
     async def _guarded(self, awaitable: Awaitable[T]) -> T:

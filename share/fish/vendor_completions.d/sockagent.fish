@@ -164,6 +164,8 @@ function _sockagent_events
 end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a fleet   -d 'Set up a NATS broker for a fleet.'
+complete -c sockagent -f -n '_sockagent_events fleet' -a 'config init'
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page   -d 'Show the sockets in a browser.'
 complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
 complete -c sockagent -f -n '_sockagent_events events' -a 'enable disable status'
