@@ -112,8 +112,9 @@ def _run_events(words: Sequence[str]) -> int:
 def _run_fleet(words: Sequence[str]) -> int:
     """Run ``sockagent fleet``."""
     from .fleet_command import run_fleet
-    from .log import finish
+    from .log import capture_libraries, finish
 
+    capture_libraries()
     _print(run_fleet(words))
     finish()
     return DONE

@@ -49,6 +49,10 @@ _OTHERS = {"header": "--no-header", "page": "--no-page", "target": "a target"}
 _DUPLICATE_WINDOW_SECONDS = 2
 _NANOSECONDS = 1_000_000_000
 _PASSWORD_BYTES = 24
+# How long a broker that was just started may take until it answers, and between two attempts.
+_START_SECONDS, _PAUSE_SECONDS = 5.0, 0.2
+# The code of the error of JetStream that the stream would be larger than the broker's storage.
+_NO_STORAGE = 10047
 # What a reader asks of the stream.
 _READER_CALLS = ("STREAM.INFO.{}", "CONSUMER.CREATE.{}.>", "CONSUMER.MSG.NEXT.{}.>",
                  "CONSUMER.DELETE.{}.>")  # fmt: skip
@@ -167,11 +171,18 @@ async def _init(given: dict[str, Any]) -> None:
     broker = parse_broker(urls[0])
     tls = client_tls(network) if broker.is_encrypted else None
     settings = stream_settings(broker, keep)
-    try:
-        async with open_session(broker, network.nats_creds, tls) as session:
-            is_new = await session.make_stream(settings)
-    except SessionError as error:
-        raise RuntimeFailure(f"{urls[0]}: {error}") from error
+    clock = asyncio.get_running_loop().time
+    end = clock() + _START_SECONDS
+    while True:
+        try:
+            async with open_session(broker, network.nats_creds, tls) as session:
+                is_new = await session.make_stream(settings)
+            break
+        except SessionError as error:
+            if error.is_final or error.code is not None or clock() > end:
+                advice = "; keep less, for example --keep 1G" if error.code == _NO_STORAGE else ""
+                raise RuntimeFailure(f"{urls[0]}: {error}{advice}") from error
+        await asyncio.sleep(_PAUSE_SECONDS)
     log(f"{urls[0]}: {'made' if is_new else 'changed'} the stream {broker.stream}")
 
 

@@ -110,7 +110,10 @@ def test_wrong_usage(line: str, error: type[SockagentError], reason: str) -> Non
 
 
 @pytest.mark.parametrize("line", ["fleet --help", "help fleet", "fleet init -h"])
-def test_help(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.log.capture_libraries", lambda: None)
     assert main(line.split()) == 0
     assert capsys.readouterr().out == HELP
 

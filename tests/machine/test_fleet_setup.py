@@ -60,13 +60,7 @@ class Fleet:
 
     def init(self, *more: str, scheme: str = "nats") -> subprocess.CompletedProcess[str]:
         """Make the stream, once the broker answers."""
-        end = time.monotonic() + DEADLINE
-        while True:
-            words = self.words("admin", scheme=scheme)
-            done = run(self.directory, "fleet", "init", *words, *more)
-            if "Connection refused" not in done.stderr or time.monotonic() > end:
-                return done
-            time.sleep(0.1)
+        return run(self.directory, "fleet", "init", *self.words("admin", scheme=scheme), *more)
 
     async def client(self, user: str) -> Any:
         """Return a client of a user, with the inbox that it may have."""
@@ -135,6 +129,12 @@ def test_the_stream_is_changed_where_there_is_one(fleet: Fleet) -> None:
     changed = fleet.init("--keep", "12h", "--keep", "1G")
     assert changed.returncode == 0
     assert changed.stderr.strip().endswith("changed the stream SOCKAGENT")
+
+
+def test_a_stream_that_is_larger_than_the_storage(fleet: Fleet) -> None:
+    done = fleet.init("--keep", "100000T")
+    assert done.returncode == 1
+    assert "insufficient storage resources available; keep less, for example" in done.stderr
 
 
 def test_a_host_may_not_make_the_stream(fleet: Fleet) -> None:
