@@ -19,6 +19,7 @@ TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "git")
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "dbus-broker", "python3-minimal", "libpython3-stdlib",
     "python3-venv", "iproute2", "libcap2-bin", "libnss-systemd", "procps", "make",
+    "nats-server", "openssl",
 )  # fmt: skip
 BOOT_SECONDS = 60.0
 # The directory in the container with the project, the wheels and the scripts of the tests.
