@@ -142,6 +142,7 @@ def test_a_host_may_not_make_the_stream(fleet: Fleet) -> None:
     done = run(fleet.directory, "fleet", "init", *fleet.words("web1"))
     assert done.returncode == 1
     assert "sockagent: nats://web1@127.0.0.1" in done.stderr
+    assert "the broker does not permit it: permissions violation for publish" in done.stderr
 
 
 async def test_the_reader_reads_with_an_inbox_of_its_own_alone(fleet: Fleet) -> None:

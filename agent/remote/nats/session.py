@@ -9,7 +9,7 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -151,7 +151,7 @@ async def open_session(
             raise SessionError("the broker does not use TLS", is_final=True) from error
         except (OSError, TimeoutError, nats.errors.Error) as error:
             raise _explained(error, problems) from error
-        yield Session(client, broker.stream, closed, nats.errors.Error)
+        yield Session(client, broker.stream, closed, nats.errors.Error, problems)
     finally:
         try:
             async with asyncio.timeout(1.0):
@@ -175,12 +175,19 @@ class Session:
     """An open connection to a broker, and the stream of a fleet in it."""
 
     def __init__(
-        self, client: _Client, stream: str, closed: asyncio.Event, errors: type[Exception]
+        self,
+        client: _Client,
+        stream: str,
+        closed: asyncio.Event,
+        errors: type[Exception],
+        problems: Sequence[str],
     ) -> None:
+        """``problems`` is what the library reports meanwhile."""
         self._client = client
         self._stream = stream
         self._closed = closed
         self._errors = errors
+        self._problems = problems
 
     async def info(self) -> StreamInfo:
         """Return the state of the stream. Raises SessionError."""
@@ -302,7 +309,12 @@ class Session:
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
                 raise SessionError("connection lost") from error
-            reason = str(error).removeprefix("nats: ") or "no response"
+            # What is not permitted is not answered.
+            newest = self._problems[-1] if self._problems else ""
+            if "permissions violation" in newest.lower():
+                reason = f"the broker does not permit it: {newest.removeprefix('nats: ').strip()}"
+            else:
+                reason = str(error).removeprefix("nats: ") or "no response"
             raise SessionError(reason) from error
 
 
