@@ -16,11 +16,12 @@ from bench.recipes import VIEW, recipes
 from ..broker import Broker, broker, needs_broker
 from .helpers import COMMAND, DEADLINE
 from .hosts import CALLED, Site
+from .roles import WORKERS
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
 pytestmark = needs_broker
 CLIENTS = 5
-SECONDS = 4.0  # The connections of the clients last longer than two seconds.
+SECONDS = 4.0  # Connections that are kept last longer than two seconds.
 
 
 @contextmanager
@@ -69,8 +70,12 @@ def test_the_map_of_three_hosts(tmp_path: Path) -> None:
     for caller, _, _, host, _, _, port, count in edges:
         counts[caller, host, port] += count
     remote = {edge: count for edge, count in counts.items() if edge[0] != edge[1]}
-    assert remote.keys() == {("web", "app", CALLED["app"]), ("app", "db", CALLED["db"])}
-    assert min(remote.values()) >= CLIENTS
+    # The proxy keeps a connection or more to the backend, each worker of that one to the database;
+    # the others are short, so that polls see some of them.
+    web, app = ("web", "app", CALLED["app"]), ("app", "db", CALLED["db"])
+    assert remote.keys() == {web, app}
+    assert remote[web] >= 1
+    assert remote[app] >= WORKERS
     shown = subprocess.run(
         [*COMMAND, "--read", str(directory), "-o", "csv", "--columns", "host", "--no-header"],
         capture_output=True, text=True, check=True, timeout=DEADLINE,
