@@ -1,11 +1,15 @@
-"""How a client of a NATS broker connects: what it identifies itself with, that nothing is sent
-before the connection is encrypted where it shall be, and what it means if it fails."""
+"""How a client of a NATS broker connects: what it identifies itself with, where its answers arrive,
+that nothing is sent before the connection is encrypted where it shall be, and what it means if it
+fails."""
 
 from __future__ import annotations
 
-import logging
+import binascii
+import json
 import os
+import re
 import ssl
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +25,11 @@ EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
-# asyncio warns of the library's way to encrypt a connection whenever the broker ends one.
-_EOF_WARNING = "returning true from eof_received() has no effect when using ssl"
+# The claims of the user in such a file: the second part of its token.
+_CLAIMS = re.compile(rf"-{_CREDENTIALS_MARK}-+\s+[\w-]+\.([\w-]+)\.", re.ASCII)
+_INBOX = "_INBOX"
+# Names that can be part of a subject.
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _DENIED = "permissions violation"
 # Parts of what a broker says of a user that it does not know.
 _UNKNOWN_USER = ("authorization", "authentication", "user jwt")
@@ -73,10 +80,6 @@ def explain(error: Exception | None, *, is_identified: bool) -> Reason:
     return Reason(text or "connection lost")
 
 
-def _is_no_eof_warning(record: logging.LogRecord) -> bool:
-    return record.msg != _EOF_WARNING
-
-
 class Entry(NamedTuple):
     """How to get into a broker: its servers, the user that its URL names, and the path of a file
     that nsc wrote, or that has the password of the user, or a token."""
@@ -94,8 +97,8 @@ class Entry(NamedTuple):
         **options: str,
     ) -> None:
         """Connect, once: the library's own reconnecting would keep messages that were given up, and
-        deliver them late. ``options`` are further ones of the library. Raises ConfigFailure,
-        RuntimeFailure, OSError and exceptions of the library."""
+        deliver them late. ``options`` are further ones of the library, with those of ``login``.
+        Raises ConfigFailure, OSError and exceptions of the library."""
         try:
             await client.connect(
                 list(self.servers),
@@ -109,7 +112,6 @@ class Entry(NamedTuple):
                 ping_interval=_PING_SECONDS,
                 max_outstanding_pings=1,
                 tls=self.tls,
-                **login(self.credentials, self.user),
                 **options,
             )
         except ValueError as error:  # A file that has no credentials.
@@ -141,7 +143,6 @@ def new_client(*, is_encrypted: bool) -> Client:
                 raise SecureConnWantedError
             return bytes(super()._connect_command())
 
-    logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
     return EncryptedClient() if is_encrypted else Client()
 
 
@@ -151,12 +152,7 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     RuntimeFailure."""
     if path is None:
         return {} if user is None else {"user": user, "password": ""}
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigFailure(f"credentials {path}: {reason}") from error
+    text = _text_of(path)
     if _CREDENTIALS_MARK in text:
         try:
             import nkeys  # noqa: F401
@@ -169,3 +165,33 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     if not secret:
         raise ConfigFailure(f"credentials {path}: the file is empty")
     return {"token": secret} if user is None else {"user": user, "password": secret}
+
+
+def reader_inbox(path: str | None, user: str | None) -> str:
+    """Return the subject below which a reader gets its answers: one of its user, who may be
+    permitted no other. Without a user it is that of all. The arguments are those of ``login``.
+    Raises ConfigFailure."""
+    if user is None and path is not None:
+        user = _user_of(_text_of(path))
+    return f"{_INBOX}.{user}" if user and _SUBJECT.fullmatch(user) else _INBOX
+
+
+def _user_of(credentials: str) -> str | None:
+    """Return the name in a file that nsc wrote."""
+    claims = _CLAIMS.search(credentials)
+    if claims is None:
+        return None
+    try:
+        name = json.loads(urlsafe_b64decode(claims[1] + "=="))["name"]
+    except (binascii.Error, ValueError, LookupError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigFailure(f"credentials {path}: {reason}") from error

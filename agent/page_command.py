@@ -28,7 +28,8 @@ opened in a browser where there is one.
   --no-open      Open no browser.
   --connect URL  Show the sockets of other agents, together: ws://HOST:PORT, wss://HOST:PORT,
                  unix:PATH, or a fleet at nats://HOST:PORT/PREFIX or tls://HOST:PORT/PREFIX.
-  --read FILE    Show a recording, such as the output of sockagent --follow; - is standard input.
+  --read FILE    Show a recording, such as the output of sockagent --follow, or the directory of
+                 --record; - is standard input.
   -h, --help     Print this help and exit.
 
 TARGETS, filters, and the options that say how to read the system (--interval, --sweep, --cmdline,

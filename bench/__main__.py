@@ -19,6 +19,7 @@ SUBJECTS = {
     "vm_unit": "the installed service in such a machine, which boots Debian's systemd",
     "trace_capture": "record kernel trace events as fixtures for tests",
     "events": "reports and costs of trace events against the logs of real servers; torture",
+    "recipes": "the SQL recipes for recordings of a fleet, over a million records",
     "shared": "processes with very many descriptors",
     "fleet": "a fleet at a NATS broker: processes that are killed, a thousand hosts",
     "fuzz_tables": "mutated netlink messages and rows of text",

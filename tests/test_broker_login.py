@@ -1,15 +1,18 @@
-"""How a client of a broker identifies itself, and what is said of errors."""
+"""How a client of a broker identifies itself, where its answers arrive, and what errors mean."""
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import ssl
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.broker_login import Reason, explain, is_denial, login, new_client
+from agent.broker_login import Reason, explain, is_denial, login, reader_inbox
 from agent.errors import ConfigFailure
 
 errors = pytest.importorskip("nats.errors", reason="nats-py is not installed")
@@ -95,11 +98,60 @@ def test_files_without_credentials(tmp_path: Path, content: bytes | None, reason
         login(os.fspath(path), "me")
 
 
-def test_asyncio_does_not_warn_of_each_encrypted_connection_that_ends(
-    caplog: pytest.LogCaptureFixture,
+def credentials(claims: object) -> str:
+    """A file as nsc writes it, with a token that is not signed."""
+    text = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return (
+        f"-----BEGIN NATS USER JWT-----\neyJ0eXAi.{text}.c2ln-_\n------END NATS USER JWT------\n\n"
+        "-----BEGIN USER NKEY SEED-----\nSUAX\n------END USER NKEY SEED------\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "inbox"),
+    [
+        (None, "_INBOX"),
+        ("reader", "_INBOX.reader"),
+        ("a%2Eexample", "_INBOX.a%2Eexample"),
+        ("team.reader", "_INBOX.team.reader"),
+        ("two words", "_INBOX"),
+        ("all.>", "_INBOX"),
+        ("*", "_INBOX"),
+        (".a", "_INBOX"),
+    ],
+)
+def test_the_inbox_of_a_user(user: str | None, inbox: str) -> None:
+    assert reader_inbox(None, user) == inbox
+
+
+@pytest.mark.parametrize(
+    ("text", "inbox"),
+    [
+        (credentials({"name": "grafana", "sub": "U"}), "_INBOX.grafana"),
+        (credentials({"name": "ü"}), "_INBOX.ü"),
+        (credentials({"name": 7}), "_INBOX"),
+        (credentials({}), "_INBOX"),
+        (credentials([]), "_INBOX"),
+        (credentials({"name": "a"}).replace(".", "!"), "_INBOX"),
+        ("a-token\n", "_INBOX"),
+    ],
+)
+def test_the_inbox_of_a_file_of_credentials(tmp_path: Path, text: str, inbox: str) -> None:
+    path = tmp_path / "reader.creds"
+    path.write_text(text)
+    assert reader_inbox(str(path), None) == inbox
+    assert reader_inbox(str(path), "named") == "_INBOX.named"
+
+
+@given(st.text(alphabet="ab=_-.0 \n", max_size=40))
+def test_any_token_in_a_file_of_credentials(
+    tmp_path_factory: pytest.TempPathFactory, token: str
 ) -> None:
-    new_client(is_encrypted=True)
-    logger = logging.getLogger("asyncio")
-    logger.warning("returning true from eof_received() has no effect when using ssl")
-    logger.warning("another warning")
-    assert caplog.messages == ["another warning"]
+    path = tmp_path_factory.getbasetemp() / "any.creds"
+    path.write_text(f"-----BEGIN NATS USER JWT-----\n{token}\n")
+    assert reader_inbox(str(path), None) == "_INBOX"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFailure, match="No such file"):
+        reader_inbox(str(tmp_path / "none"), None)

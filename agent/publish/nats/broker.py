@@ -8,7 +8,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...broker_login import EXTRA, Entry, is_denial, new_client
+from ...broker_login import EXTRA, Entry, is_denial, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -114,9 +114,9 @@ class NatsConnection:
 
     async def open(self, inbox: str, name: str) -> None:
         """Connect. Raises exceptions of the library, OSError, ConfigFailure and RuntimeFailure."""
-        await self._access.entry.connect(
-            self._client, self._report, self._close, name=name, inbox_prefix=inbox
-        )
+        entry = self._access.entry
+        options = {**login(entry.credentials, entry.user), "name": name, "inbox_prefix": inbox}
+        await entry.connect(self._client, self._report, self._close, **options)
 
     @property
     def max_payload(self) -> int:

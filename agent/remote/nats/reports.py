@@ -13,11 +13,12 @@ _MAX_ERRORS = 16
 
 class SessionError(Exception):
     """A connection that failed; the message is a clause that says why. ``is_final``: another
-    attempt would fail in the same way."""
+    attempt would fail in the same way. ``code`` is that of an error of JetStream."""
 
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+    def __init__(self, reason: str, *, is_final: bool = False, code: int | None = None) -> None:
         super().__init__(reason)
         self.is_final = is_final
+        self.code = code
 
 
 class Reports:

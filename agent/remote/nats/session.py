@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import EXTRA, OPEN_SECONDS, Entry, new_client
+from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
 from .reports import Reports, SessionError
@@ -42,6 +42,8 @@ _INACTIVE_SECONDS = 60
 _NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
 _FINAL_CODES = frozenset({10059, 10076, 10039})
+# There is a stream of that name, with other settings.
+_IN_USE = 10058
 # Statuses of a request for messages that has ended; how many of them it did not get.
 _ENDED = frozenset({"404", "408"})
 _UNSENT = "Nats-Pending-Messages"
@@ -113,11 +115,16 @@ async def open_session(
     except ModuleNotFoundError as error:
         raise RuntimeFailure(EXTRA) from error
     entry = Entry(broker.servers, broker.user, creds, tls)
+    options = login(creds, broker.user)
+    options["inbox_prefix"] = reader_inbox(creds, broker.user)
     reports = Reports(entry)
     try:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await entry.connect(client, reports.note, reports.close, name="sockagent")
+                await entry.connect(
+                    client, reports.note, reports.close, name="sockagent",
+                    **options,
+                )  # fmt: skip
         except (OSError, TimeoutError, nats.errors.Error) as error:
             raise reports.explained(error) from error
         yield Session(client, broker.stream, reports, nats.errors.Error)
@@ -150,6 +157,18 @@ class Session:
             return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
         except (LookupError, TypeError, ValueError) as error:
             raise SessionError("invalid response of the broker") from error
+
+    async def make_stream(self, settings: Mapping[str, object]) -> bool:
+        """Make the stream, or change its settings; return whether it is new. Raises
+        SessionError."""
+        try:
+            await self._request(f"STREAM.CREATE.{self._stream}", settings)
+        except SessionError as error:
+            if error.code != _IN_USE:
+                raise
+            await self._request(f"STREAM.UPDATE.{self._stream}", settings)
+            return False
+        return True
 
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None
@@ -254,7 +273,7 @@ class Session:
             raise SessionError("invalid response of the broker") from problem
         if error:
             code, text = error.get("err_code"), error.get("description")
-            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES)
+            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES, code=code)
         return dict(response)
 
     async def _guarded(self, awaitable: Awaitable[T]) -> T:
