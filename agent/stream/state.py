@@ -71,6 +71,17 @@ class State:
         for host in self._hosts.values():
             yield from host.holdings.values()
 
+    def keyed(self) -> Iterator[tuple[HoldingKey, HostHolding]]:
+        """Yield the holdings with the keys that they have on their hosts: one without an inode has
+        a negative number instead."""
+        for host in self._hosts.values():
+            yield from host.holdings.items()
+
+    def holding(self, host: str, key: HoldingKey) -> HostHolding | None:
+        """Return a holding of a host; None if there is none."""
+        known = self._hosts.get(host)
+        return None if known is None else known.holdings.get(key)
+
     def __len__(self) -> int:
         return sum(len(host.holdings) for host in self._hosts.values())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..load import Shape, running
 from ..report import log
-from . import kernel, snapshots, stream, terminal, values
+from . import kernel, snapshots, stream, terminal, top, values
 from .timing import Benchmark, Cost, measure
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *kernel.BENCHMARKS,
         *stream.BENCHMARKS,
         *terminal.BENCHMARKS,
+        *top.BENCHMARKS,
         *snapshots.BENCHMARKS,
     )
 }

@@ -68,6 +68,19 @@ def test_a_snapshot_and_changes() -> None:
     assert found.violations == 0
 
 
+def test_holdings_have_keys() -> None:
+    unowned = without_holder(tcp(0))
+    found = state(Present(ONE), Present(unowned), SnapshotEnd(2), Opened(TWO))
+    assert dict(found.keyed()) == {
+        key(ONE): HostHolding("host", ONE, None),
+        (None, -2): HostHolding("host", unowned, None),
+        key(TWO): HostHolding("host", TWO, 4.0),
+    }
+    assert found.holding("host", key(TWO)) == HostHolding("host", TWO, 4.0)
+    assert found.holding("host", key(THREE)) is None
+    assert found.holding("other", key(TWO)) is None
+
+
 def test_an_update_keeps_the_time_of_the_opening() -> None:
     found = state(Opened(ONE), Updated(ONE._replace(fds=(9,)), ONE))
     assert list(found.holdings()) == [HostHolding("host", ONE._replace(fds=(9,)), 1.0)]
