@@ -173,10 +173,12 @@ def _consumer(
             cwd=ROOT, stdout=subprocess.PIPE, stderr=log,
         )
     )  # fmt: skip
-    stack.callback(process.kill)
     reader = Reader()
     assert process.stdout
-    threading.Thread(target=_read, args=(reader, process.stdout.fileno()), daemon=True).start()
+    thread = threading.Thread(target=_read, args=(reader, process.stdout.fileno()))
+    thread.start()
+    stack.callback(thread.join)  # Before the pipe is closed, once the consumer has ended.
+    stack.callback(process.kill)
     return reader, RunningAgent(process)
 
 
