@@ -55,6 +55,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench polls $(POLLS)
 	@$(BIN)/python -m bench feed
 	@$(BIN)/python -m bench page
+	@$(BIN)/python -m bench relay
 
 man: $(VENV)/.dev
 	@$(BIN)/python systemd/manual.py

@@ -1,19 +1,132 @@
-"""How a client of a NATS broker connects: what it identifies itself with, and that nothing is sent
-before the connection is encrypted where it shall be."""
+"""How a client of a NATS broker connects: what it identifies itself with, where its answers arrive,
+that nothing is sent before the connection is encrypted where it shall be, and what it means if it
+fails."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import binascii
+import json
+import os
+import re
+import ssl
+from base64 import urlsafe_b64decode
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigFailure, RuntimeFailure
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+OPEN_SECONDS = 5.0
+# A connection of which nothing is heard is given up after twice this time.
+_PING_SECONDS = 10
 EXTRA = "this needs the package nats-py: pip install 'sockagent[nats]'"
 # Content of the file where the service has no credentials: see the unit.
 _NO_CREDENTIALS = "(none)"
 _CREDENTIALS_MARK = "BEGIN NATS USER JWT"
+# The claims of the user in such a file: the second part of its token.
+_CLAIMS = re.compile(rf"-{_CREDENTIALS_MARK}-+\s+[\w-]+\.([\w-]+)\.", re.ASCII)
+_INBOX = "_INBOX"
+# Names that can be part of a subject.
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
+_DENIED = "permissions violation"
+# Parts of what a broker says of a user that it does not know.
+_UNKNOWN_USER = ("authorization", "authentication", "user jwt")
+
+
+class Reason(NamedTuple):
+    """Why a broker cannot be used, as a clause. ``is_lasting``: only an administrator ends it;
+    ``is_lost``: the connection is of no more use."""
+
+    text: str
+    is_lasting: bool = False
+    is_lost: bool = True
+
+
+def is_denial(error: Exception) -> bool:
+    """Return whether the broker does not permit something."""
+    return _DENIED in str(error).lower()
+
+
+def explain(error: Exception | None, *, is_identified: bool) -> Reason:
+    """Return what an exception of the library means. ``is_identified``: the client has a user,
+    or credentials."""
+    from nats.errors import SecureConnWantedError
+    from nats.errors import TimeoutError as NoAnswer
+
+    text = str(error or "").removeprefix("nats: ").strip("' ")
+    lowered = text.lower()
+    if _DENIED in lowered:
+        # The library subscribes once, and a broker says once that it does not permit that.
+        is_lost = "for subscription" in lowered
+        return Reason(f"the broker does not permit it: {text}", is_lasting=True, is_lost=is_lost)
+    # A broker that is busy says so, too.
+    if any(part in lowered for part in _UNKNOWN_USER) and "timeout" not in lowered:
+        if not is_identified:
+            text = "the broker requires credentials; give a file with --nats-creds"
+            return Reason(text, is_lasting=True)
+        return Reason(f"the broker refuses the credentials: {text}", is_lasting=True)
+    if isinstance(error, SecureConnWantedError):
+        return Reason("the broker does not use TLS", is_lasting=True)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Reason(error.verify_message, is_lasting=True)
+    if isinstance(error, (NoAnswer, TimeoutError)):
+        return Reason("the broker does not answer")
+    if isinstance(error, OSError):
+        # asyncio replaces the texts of the system by others.
+        number = error.errno or 0
+        text = (os.strerror(number) if number > 0 else error.strerror) or text
+    return Reason(text or "connection lost")
+
+
+class Entry(NamedTuple):
+    """How to get into a broker: its servers, the user that its URL names, and the path of a file
+    that nsc wrote, or that has the password of the user, or a token."""
+
+    servers: Sequence[str]
+    user: str | None = None
+    credentials: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    async def connect(
+        self,
+        client: Client,
+        on_error: Callable[[Exception], Awaitable[None]],
+        on_close: Callable[[], Awaitable[None]],
+        **options: str,
+    ) -> None:
+        """Connect, once: the library's own reconnecting would keep messages that were given up, and
+        deliver them late. ``options`` are further ones of the library, with those of ``login``.
+        Raises ConfigFailure, OSError and exceptions of the library."""
+        try:
+            await client.connect(
+                list(self.servers),
+                error_cb=on_error,
+                closed_cb=on_close,
+                disconnected_cb=on_close,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=OPEN_SECONDS,
+                ping_interval=_PING_SECONDS,
+                max_outstanding_pings=1,
+                tls=self.tls,
+                **options,
+            )
+        except ValueError as error:  # A file that has no credentials.
+            raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
+
+    def explain(self, error: Exception | None, reported: Exception | None) -> Reason:
+        """Return what an exception of the library means. ``reported`` is the newest one that the
+        library did not raise."""
+        from nats.errors import NoServersError
+
+        # The library replaces the reason by the fact that no server is left.
+        if isinstance(error, (NoServersError, TimeoutError)) and reported is not None:
+            error = reported
+        is_identified = self.credentials is not None or self.user is not None
+        return explain(error, is_identified=is_identified)
 
 
 def new_client(*, is_encrypted: bool) -> Client:
@@ -39,12 +152,7 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     RuntimeFailure."""
     if path is None:
         return {} if user is None else {"user": user, "password": ""}
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigFailure(f"credentials {path}: {reason}") from error
+    text = _text_of(path)
     if _CREDENTIALS_MARK in text:
         try:
             import nkeys  # noqa: F401
@@ -57,3 +165,33 @@ def login(path: str | None, user: str | None) -> dict[str, str]:
     if not secret:
         raise ConfigFailure(f"credentials {path}: the file is empty")
     return {"token": secret} if user is None else {"user": user, "password": secret}
+
+
+def reader_inbox(path: str | None, user: str | None) -> str:
+    """Return the subject below which a reader gets its answers: one of its user, who may be
+    permitted no other. Without a user it is that of all. The arguments are those of ``login``.
+    Raises ConfigFailure."""
+    if user is None and path is not None:
+        user = _user_of(_text_of(path))
+    return f"{_INBOX}.{user}" if user and _SUBJECT.fullmatch(user) else _INBOX
+
+
+def _user_of(credentials: str) -> str | None:
+    """Return the name in a file that nsc wrote."""
+    claims = _CLAIMS.search(credentials)
+    if claims is None:
+        return None
+    try:
+        name = json.loads(urlsafe_b64decode(claims[1] + "=="))["name"]
+    except (binascii.Error, ValueError, LookupError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigFailure(f"credentials {path}: {reason}") from error

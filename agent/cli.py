@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments = _asking_for_help(arguments[1:])
         if arguments[:1] == ["events"]:
             return _run_events(arguments[1:])
+        if arguments[:1] == ["fleet"]:
+            return _run_fleet(arguments[1:])
         if arguments[:1] == ["page"]:
             return _run_page(arguments[1:])
         if arguments[:1] == ["top"]:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asking_for_help(words: Sequence[str]) -> list[str]:
     """Return the arguments that ``help`` and the words after it mean."""
-    is_command = words[:1] in (["events"], ["top"])
+    is_command = words[:1] in (["events"], ["fleet"], ["top"])
     return [words[0], "--help"] if is_command else ["--help", *words]
 
 
@@ -106,6 +108,17 @@ def _run_events(words: Sequence[str]) -> int:
     from .events_command import run_events
 
     _print(run_events(words))
+    return DONE
+
+
+def _run_fleet(words: Sequence[str]) -> int:
+    """Run ``sockagent fleet``."""
+    from .fleet_command import run_fleet
+    from .log import capture_libraries, finish
+
+    capture_libraries()
+    _print(run_fleet(words))
+    finish()
     return DONE
 
 

@@ -50,11 +50,14 @@ def parse_since(text: str) -> str | float:
     if text in ("now", "start"):
         return text
     try:
-        return datetime.fromisoformat(text).timestamp()
+        time = datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
+        time = -1.0
+    if time < 0:  # Brokers do not take the first years of the calendar.
         raise UsageError(
             "since", f"{text!r} is not now, start or a time such as 2026-11-28T03:12:04Z"
-        ) from None
+        )
+    return time
 
 
 def parse_keep(values: list[str]) -> Keep:

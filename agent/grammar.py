@@ -190,7 +190,8 @@ def build_parser() -> ArgumentParser:
         "78 unusable file; with a TARGET or -q: 0 something matched, 1 nothing did, 2 wrong usage, "
         "3 it cannot work here. "
         "Other commands: sockagent page shows the sockets in a browser, sockagent top on a live "
-        "screen, sockagent events sets up kernel events; see their --help.",
+        "screen, sockagent events sets up kernel events, sockagent fleet sets up a broker; see "
+        "their --help.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -271,7 +272,8 @@ def _add_output(group: _ArgumentGroup) -> None:
         "--follow or --connect.",
     )  # fmt: skip
     add("--read", metavar="FILE",
-        help="Show a recording, such as the output of --follow; - is standard input.")  # fmt: skip
+        help="Show a recording, such as the output of --follow or the directory of --record; - is "
+        "standard input.")  # fmt: skip
     add("--at", metavar="TIME",
         help="Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or "
         "-5m before its end.")  # fmt: skip

@@ -153,6 +153,10 @@ class LineLimit:
             log(message)
 
 
+# What asyncio warns of whenever the peer ends a connection whose TLS began after its first bytes.
+_HARMLESS = "returning true from eof_received() has no effect when using ssl"
+
+
 class LibraryHandler(logging.Handler):
     """Logs records of libraries without tracebacks, and limits their number."""
 
@@ -166,6 +170,8 @@ class LibraryHandler(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError, LookupError):  # Arguments that do not fit the format.
             message = str(record.msg)
+        if message == _HARMLESS:
+            return
         if record.exc_info is not None and record.exc_info[1] is not None:
             message += f": {record.exc_info[1]!r}"
         self._log(f"{record.name}: {message}")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from .config import Config, Network
+from .log import log
 from .remote.client import RemoteAgent, follow_all, remote_agents
 from .remote.nats.consumer import Fleet, Start
 from .remote.nats.printing import follow_fleet
@@ -37,6 +38,8 @@ def configured_fleets(config: Config, chosen: Filter) -> list[Fleet]:
     fleets = []
     for url in filter(is_broker_url, network.connect):
         broker = parse_broker(url)
+        if not network.is_safe_broker(broker):
+            log(f"warning: {url} is not encrypted; use tls://")
         tls = client_tls(network) if broker.is_encrypted else None
         fleets.append(Fleet(url, broker, chosen, network.nats_creds, tls, start))
     return fleets

@@ -21,7 +21,7 @@ from .show import Moment
 from .stream.decoder import Decoded
 from .stream.recording import (
     STDIN,
-    RecordingFile,
+    Recording,
     RecordReader,
     open_recording,
     state_at,
@@ -70,7 +70,7 @@ class RecordingOutput:
             async for part in self._records(file):
                 yield part
 
-    async def _records(self, file: RecordingFile) -> AsyncIterator[bytes]:
+    async def _records(self, file: Recording) -> AsyncIterator[bytes]:
         """Yield the records, or the event log, of those that pass the filter."""
         quiet = self._config.view.quiet
         replay = _Replay(file, self._config, self._output, self._options)
@@ -92,7 +92,7 @@ class _Replay:
     """Makes what is printed of the records of a file: their lines, or the event log. ``matched``: a
     record has passed the filter so far."""
 
-    def __init__(self, file: RecordingFile, config: Config, output: str, options: Options) -> None:
+    def __init__(self, file: Recording, config: Config, output: str, options: Options) -> None:
         self.matched = False
         self._lines = _LastLine(file)
         self.reader = RecordReader(self._lines)
@@ -138,7 +138,7 @@ class _LastLine:
             yield line
 
 
-def _moment_of(file: RecordingFile, config: Config) -> Moment:
+def _moment_of(file: Recording, config: Config) -> Moment:
     """Return the state of a recording. Raises RuntimeFailure and UsageError."""
     view, reader = config.view, RecordReader(file)
     at = None
@@ -164,7 +164,7 @@ def _span_of(reader: RecordReader) -> Span:
     return span
 
 
-def _log_problems(file: RecordingFile, reader: RecordReader) -> None:
+def _log_problems(file: Recording, reader: RecordReader) -> None:
     for problem in (*reader.problems(), file.problem):
         if problem:
             log(f"warning: {problem}")

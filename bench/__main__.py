@@ -11,6 +11,7 @@ SUBJECTS = {
     "top": "the live screen: first paint; CPU against --follow",
     "polls": "the CPU time of a poll against ss, or against another checkout; growth; soak",
     "feed": "CPU and memory per WebSocket subscriber, or against another checkout",
+    "relay": "CPU per record of a relay, and delays through it and without it",
     "page": "the page in a browser: first rows, frames, memory; CPU of the agent",
     "micro": "optimisations against their alternatives, by the names that comments cite",
     "servers": "reports against the logs of real servers",
@@ -19,7 +20,9 @@ SUBJECTS = {
     "vm_unit": "the installed service in such a machine, which boots Debian's systemd",
     "trace_capture": "record kernel trace events as fixtures for tests",
     "events": "reports and costs of trace events against the logs of real servers; torture",
+    "recipes": "the SQL recipes for recordings of a fleet, over a million records",
     "shared": "processes with very many descriptors",
+    "fleet": "a fleet at a NATS broker: processes that are killed, a thousand hosts",
     "fuzz_tables": "mutated netlink messages and rows of text",
     "fuzz_feed": "mutated requests and WebSocket frames",
 }

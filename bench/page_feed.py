@@ -1,8 +1,9 @@
-"""A feed of synthetic sockets: ``python -m bench.page_feed PORT ROWS RATE``.
+"""A feed of synthetic sockets: ``python -m bench.page_feed PORT ROWS RATE [HOST]``.
 
 It serves ROWS connections at 127.0.0.1:PORT, with the page, and changes RATE of them a second, in
-one burst a second: a third opens, a third closes, a third goes on to CLOSE_WAIT. A line on
-standard input starts the changes; the end of standard input ends it.
+one burst a second: a third opens, a third closes, a third goes on to CLOSE_WAIT. The records name
+HOST, by default this machine. A line on standard input starts the changes; the end of standard
+input ends it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _SECOND = 1.0
 class Sockets:
     """The synthetic sockets, of processes of a few programs."""
 
-    def __init__(self, rows: int) -> None:
-        self._random = random.Random(1)
+    def __init__(self, rows: int, seed: int = 1, processes: int = _PROCESSES) -> None:
+        self._random = random.Random(seed)
         now = time.time()
         self._processes = [
             Process(
@@ -44,9 +45,9 @@ class Sockets:
                 cgroup=f"/system.slice/{_NAMES[number % len(_NAMES)]}.service",
                 unit=f"{_NAMES[number % len(_NAMES)]}.service",
             )
-            for number in range(_PROCESSES)
+            for number in range(processes)
         ]  # fmt: skip
-        self._inodes = itertools.count(10_000)
+        self._inodes = itertools.count(10_000 * seed)
         self.held: dict[HoldingKey, Holding] = {}
         self._open(rows)
 
@@ -65,7 +66,7 @@ class Sockets:
     def snapshot(self) -> Snapshot:
         """Return the snapshot with all of them."""
         processes = {one.pid: one.start_ticks for one in self._processes}
-        coverage = Coverage(_PROCESSES, 1, 1, ("1 process could not be read",))
+        coverage = Coverage(len(processes), 1, 1, ("1 process could not be read",))
         return Snapshot(time.time(), dict(self.held), processes, coverage)
 
     def _open(self, count: int) -> None:
@@ -92,10 +93,10 @@ class Sockets:
             )  # fmt: skip
 
 
-async def serve(port: int, rows: int, rate: int) -> None:
+async def serve(port: int, rows: int, rate: int, host: str) -> None:
     """Serve until standard input ends."""
     feed = Feed(
-        AgentInfo(socket.gethostname(), None, os.urandom(8).hex(), _SECOND),
+        AgentInfo(host, None, os.urandom(8).hex(), _SECOND),
         history_burst=HISTORY_BURST_SECONDS,
     )
     network = Network(listen=(parse_address(f"127.0.0.1:{port}"),))
@@ -130,4 +131,6 @@ async def change_forever(feed: Feed, sockets: Sockets, tracker: DeltaTracker, ra
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*map(int, sys.argv[1:4])))
+    listen_port, row_count, changes = map(int, sys.argv[1:4])
+    name = sys.argv[4] if len(sys.argv) > 4 else socket.gethostname()
+    asyncio.run(serve(listen_port, row_count, changes, name))

@@ -85,7 +85,11 @@ BASH_WRAPPER = """
 _sockagent() {
   local -a words=("${COMP_WORDS[@]:0:COMP_CWORD+1}")
   if ((COMP_CWORD == 1)) && [[ ${words[1]} == [!-]* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "events page top" -- "${words[1]}")
+    mapfile -t COMPREPLY < <(compgen -W "events fleet page top" -- "${words[1]}")
+    return
+  fi
+  if ((COMP_CWORD == 2)) && [[ ${words[1]} == fleet ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "config init --help" -- "${words[2]}")
     return
   fi
   if ((COMP_CWORD > 1)) && [[ ${words[1]} == events ]]; then
@@ -124,11 +128,11 @@ complete -F _sockagent sockagent
 """
 
 
-# The parser of the options does not have the commands sockagent events, page and top.
+# The parser of the options does not have the commands events, fleet, page and top.
 ZSH_EVENTS = """\
 _shtab_sockagent() {
   if (( CURRENT == 2 )) && [[ $words[2] == [^-]* ]]; then
-    compadd events page top
+    compadd events fleet page top
     return
   fi
   if (( CURRENT > 2 )) && [[ $words[2] == events ]]; then
@@ -137,6 +141,10 @@ _shtab_sockagent() {
     elif (( CURRENT == 4 )) && [[ $words[3] == enable ]]; then
       compadd -- --udp
     fi
+    return
+  fi
+  if (( CURRENT == 3 )) && [[ $words[2] == fleet ]]; then
+    compadd -- config init --help
     return
   fi
   if (( CURRENT > 2 )) && [[ $words[2] == page && $words[CURRENT] == --no* ]]; then
@@ -156,6 +164,9 @@ end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events \
   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a fleet \
+  -d 'Set up a NATS broker for a fleet.'
+complete -c sockagent -f -n '_sockagent_events fleet' -a 'config init'
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page \
   -d 'Show the sockets in a browser.'
 complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'

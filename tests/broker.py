@@ -22,6 +22,7 @@ from agent.stream.fleet import HEADER, Link, encode_body, format_link, subject
 PREFIX = "sockagent"
 STREAM = "SOCKAGENT"
 _START_SECONDS = 10.0
+_SHIPPED = Path(__file__).parents[1] / "systemd/nats/stream.json"
 
 needs_broker = pytest.mark.skipif(
     not find_spec("nats") or not shutil.which("nats-server"),
@@ -37,9 +38,12 @@ def free_port() -> int:
 
 
 class Broker:
-    """A broker with a store in ``directory``."""
+    """A broker with a store in ``directory``, run by ``program``."""
 
-    def __init__(self, directory: Path, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, directory: Path, address: str = "127.0.0.1", program: str = "nats-server"
+    ) -> None:
+        self._program = program
         self.store = directory / "store"
         self.port = free_port()
         self._address = address
@@ -53,17 +57,22 @@ class Broker:
         return f"nats://{self._address}:{self.port}/{PREFIX}"
 
     @property
-    def pid(self) -> int:
+    def process(self) -> subprocess.Popen[bytes]:
         """The process."""
         assert self._process
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self.process.pid
 
     def start(self) -> None:
         """Start the broker, and wait until it can be used."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "nats-server", "-js", "-sd", str(self.store), "-a", self._address,
+                    self._program, "-js", "-sd", str(self.store), "-a", self._address,
                     "-p", str(self.port),
                 ],
                 stdout=log,
@@ -127,6 +136,10 @@ class Connection:
         assert "error" not in response, response
         return response
 
+    async def make_shipped_stream(self) -> None:
+        """Make the stream that documents recommend."""
+        await self.request(f"STREAM.CREATE.{STREAM}", json.loads(_SHIPPED.read_text()))
+
     async def make_stream(self, subjects: Sequence[str] = (f"{PREFIX}.>",)) -> None:
         """Make the stream of a fleet."""
         config = {
@@ -137,6 +150,7 @@ class Connection:
             "discard": "old",
             "num_replicas": 1,
             "duplicate_window": 2_000_000_000,
+            "allow_direct": True,  # A publisher reads its newest message.
         }
         await self.request(f"STREAM.CREATE.{STREAM}", config)
 

@@ -47,6 +47,13 @@ _REPORT_VIOLATIONS = """
     document.addEventListener("securitypolicyviolation", (event) => reportViolation(
         `${event.effectiveDirective}: ${event.blockedURI} ${event.sourceFile}`));
 """
+# On a loaded machine the browser may take a drop from the page, and open the file in a new tab.
+MAX_DROPS = 5
+_AWAIT_DROP = """
+    window.dropped = new Promise((done) => addEventListener("drop", () => done(true), true));
+    window.left = new Promise((done) => addEventListener("dragleave", () => done(false), true));
+    0
+"""
 
 
 class Tab:
@@ -187,10 +194,17 @@ class Tab:
         """Drop files on the middle of the page."""
         x, y = self.evaluate("[innerWidth / 2, innerHeight / 2]")
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        # A drop counts only where the page has answered to what is dragged over it.
-        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
-            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
-            self.evaluate("new Promise((done) => requestAnimationFrame(done))")
+        for _ in range(MAX_DROPS):
+            self.evaluate(_AWAIT_DROP)
+            # A drop counts only where the page has answered to what is dragged over it.
+            for kind in ("dragEnter", "dragOver", "dragOver"):
+                self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+                self.evaluate("new Promise((done) => requestAnimationFrame(done))")
+            self.call("Input.dispatchDragEvent", type="drop", x=x, y=y, data=data)
+            if self.evaluate("Promise.race([dropped, left])"):
+                return
+            self.call("Page.bringToFront")
+        raise BrowserError("the browser opened what was dropped on the page")
 
     def find(self, name: str, role: str | None = None) -> int | None:
         """Return the backend id of the first element with this accessible name."""

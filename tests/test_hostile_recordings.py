@@ -17,7 +17,7 @@ from agent.publish.terminal.columns import COLUMNS
 from agent.publish.terminal.options import Options
 from agent.replay import RecordingOutput
 from agent.stream.encoder import Encoder
-from agent.stream.recording import MAX_LINE_BYTES, RecordingFile, open_recording
+from agent.stream.recording import MAX_LINE_BYTES, Recording, open_recording
 
 from .feeding import AGENT, ONE
 from .make import FULL_COVERAGE, records
@@ -104,7 +104,7 @@ def test_a_file_is_opened_in_a_thread(tmp_path: Path, monkeypatch: pytest.Monkey
     """The opening of a named pipe without a writer blocks."""
     threads = []
 
-    def opened(path: str, *, rereadable: bool = False) -> RecordingFile:
+    def opened(path: str, *, rereadable: bool = False) -> Recording:
         threads.append(threading.current_thread())
         return open_recording(path, rereadable=rereadable)
 

@@ -176,6 +176,14 @@ def test_records_of_asyncio_are_limited(
     assert capfd.readouterr().err == ""
 
 
+def test_the_end_of_a_connection_with_tls_is_no_news(library_lines: list[str]) -> None:
+    # As asyncio says it, for example in asyncio.sslproto.
+    logger = logging.getLogger("asyncio")
+    logger.warning("returning true from eof_received() has no effect when using ssl")
+    logger.warning("another")
+    assert library_lines == ["asyncio: another"]
+
+
 def test_an_exception_is_logged_on_one_line(library_lines: list[str]) -> None:
     try:
         raise ValueError("x")

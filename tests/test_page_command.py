@@ -91,6 +91,24 @@ def test_it_takes_the_options_that_say_what_is_read(agent: Run) -> None:
     )  # fmt: skip
 
 
+def test_it_takes_the_options_that_say_how_to_reach_other_agents(agent: Run) -> None:
+    line = "--connect wss://a --connect nats://b/p --since start --nats-creds n --insecure :80"
+    files = ("--token-file t", "--tls-cert c", "--tls-key k", "--tls-ca a")
+    for prefix in ("", "connect-"):
+        given = [one.replace("--", f"--{prefix}") for one in files]
+        config, page = settings(agent, " ".join((line, *given)))
+        assert config.network == Network(
+            listen=(parse_address("127.0.0.1:0"),),
+            connect=("wss://a", "nats://b/p"),
+            nats_creds="n", insecure=True, local_page=page, connect_token_file="t",
+            connect_tls_cert="c", connect_tls_key="k", connect_tls_ca="a",
+        )  # fmt: skip
+        assert config.network.client == ("t", "c", "k", "a")
+        assert config.fleet.since == "start"
+        assert config.filter == Filter({"port": ["80"]})
+        assert not config.follow
+
+
 @pytest.mark.parametrize("name", FILTERS)
 def test_it_takes_every_filter(name: str) -> None:
     assert parse_page([f"--{name}", "x"]) == ({name: ["x"]}, True)
@@ -100,8 +118,18 @@ def test_it_takes_every_filter(name: str) -> None:
     ("line", "sentence"),
     [
         ("--listen unix:/s", "page: --listen does not apply"),
-        ("--connect ws://h", "page: --connect does not apply"),
-        ("--token-file t", "page: --token-file does not apply"),
+        ("--token-file t", "page: --token-file requires --connect"),
+        ("--tls-cert t", "page: --tls-cert requires --connect"),
+        ("--connect-tls-ca t", "page: --connect-tls-ca requires --connect"),
+        ("--since now", "page: --since requires --connect nats://HOST:PORT"),
+        ("--connect ws://h --since now", "page: --since requires --connect nats://HOST:PORT"),
+        ("--connect ws://h --insecure", "page: --insecure requires --connect nats://HOST:PORT"),
+        (
+            "--connect ws://h --token-file t --connect-token-file u",
+            "page: --connect-token-file cannot be combined with --token-file; give one of them",
+        ),
+        ("--connect ws://h --record d", "page: --record does not apply"),
+        ("--connect ws://h --read x", "page: --read cannot be combined with --connect"),
         ("--max-clients 5", "page: --max-clients does not apply"),
         ("--no-page", "page: --no-page does not apply"),
         ("--no-header", "page: --no-header does not apply"),
@@ -128,7 +156,20 @@ def test_other_options_are_wrong_usage(
     assert agent.configs == []
 
 
-@pytest.mark.parametrize("line", ["--interval 0", "--port x", "--events off --events-udp", ":x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--interval 0",
+        "--port x",
+        "--events off --events-udp",
+        ":x",
+        "--connect http://h",
+        "--connect ws://h --connect ws://h",
+        "--connect ws://h --interval 2",
+        "--connect ws://h --tls-cert c",
+        "--connect nats://192.0.2.1",
+    ],
+)
 def test_wrong_values_are_wrong_usage(line: str, agent: Run, logged: list[str]) -> None:
     assert main(["page", *line.split()]) == 2
     assert agent.configs == []

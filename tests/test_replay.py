@@ -20,6 +20,7 @@ from agent.config import Config, View
 from agent.errors import RuntimeFailure, UsageError
 from agent.model import Opened, Snapshot
 from agent.publish.terminal.stream_log import StreamLog, is_of_socket, is_record_match
+from agent.record import file_name
 from agent.replay import RecordingOutput
 from agent.stream.decoder import decode
 from agent.stream.encoder import Encoder
@@ -311,6 +312,30 @@ def test_several_hosts(tmp_path: Path, output: str) -> None:
         assert held == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
         return
     assert data == path.read_bytes()
+
+
+VIEWS = [
+    (output, at)
+    for output in ("ndjson", "json", "log", "summary", "table", "wide", "csv", "pid")
+    for at in (None, "2023-11-14T22:13:21Z")
+    if at is None or output != "log"
+]
+
+
+@pytest.mark.parametrize(("output", "at"), VIEWS)
+def test_the_files_of_a_fleet_are_shown_as_one(
+    tmp_path: Path, logged: list[str], output: str, at: str | None
+) -> None:
+    lines = (churn("a") + churn("b", START + 3600)).splitlines(keepends=True)
+    whole, directory = tmp_path / "whole.ndjson", tmp_path / "record"
+    whole.write_bytes(b"".join(lines))
+    directory.mkdir()
+    for hour, part in enumerate((lines[:3], lines[3:9], lines[9:])):
+        (directory / file_name(START + 3600 * hour)).write_bytes(b"".join(part))
+    shown = of_file(directory, output, at=at)
+    assert shown == of_file(whole, output, at=at)
+    assert shown[1]
+    assert logged == []
 
 
 @pytest.mark.parametrize("output", ["ndjson", "log", "json"])

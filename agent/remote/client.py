@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from ..errors import RuntimeFailure
 from ..log import log, silent_logger
 from ..stream.filters import Filter
 from ..stream.publication import Positions
+from .attempts import Attempts
 from .resume import InvalidFeed, ResumePosition
 
 # A record with a command line may be longer than the library's limit of 1 MiB.
@@ -171,18 +171,25 @@ class _Queue:
         """Do nothing: the next connection resumes."""
 
 
-async def follow(remote: RemoteAgent, receiver: Receiver) -> NoReturn:
-    """Pass the messages of an agent to a receiver until cancelled. Raises RuntimeFailure."""
-    backoff, failing = MIN_BACKOFF_SECONDS, False
+def attempts_at(remote: RemoteAgent) -> Attempts:
+    """Return the attempts to connect to an agent, of which there was none yet."""
+    return Attempts(remote.url, MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+
+
+async def follow(
+    remote: RemoteAgent, receiver: Receiver, attempts: Attempts | None = None
+) -> NoReturn:
+    """Pass the messages of an agent to a receiver until cancelled. ``attempts`` are those before,
+    if there were any. Raises RuntimeFailure."""
+    attempts = attempts or attempts_at(remote)
     while True:
         try:
             async with connection_to(remote, receiver.resume) as connection:
-                if failing:
-                    log(f"{remote.url}: connected again")
                 is_first = True
                 async for message in messages(connection):
                     await receiver.receive(message, is_first=is_first)
-                    backoff, failing, is_first = MIN_BACKOFF_SECONDS, False, False
+                    attempts.succeed()
+                    is_first = False
         except BeginAgain:
             continue
         except (OSError, WebSocketException, ValueError) as error:
@@ -190,12 +197,7 @@ async def follow(remote: RemoteAgent, receiver: Receiver) -> NoReturn:
             receiver.disconnect(reason)
             if is_final:
                 raise RuntimeFailure(f"{remote.url}: {reason}") from error
-        if not failing:
-            log(f"{remote.url}: {reason}; retrying")
-            failing = True
-        # Random, so that the clients of a restarted agent do not reconnect at the same moment.
-        await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (not a secret)
-        backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+        await attempts.wait(reason)
 
 
 def connection_to(remote: RemoteAgent, resume: Positions) -> connect:

@@ -24,7 +24,8 @@ from ..stream.history import Batch
 from ..stream.merged import MergedFeed
 from ..stream.mirror import InvalidStream, Mirror, batches_of
 from ..stream.publication import Positions
-from .client import RemoteAgent, connection_to, explain, follow, messages
+from .attempts import Attempts
+from .client import RemoteAgent, attempts_at, connection_to, explain, follow, messages
 from .resume import MAX_HOSTS, InvalidFeed
 
 # How long the history of an agent may take: meanwhile its changes wait.
@@ -63,7 +64,7 @@ class Followed(Protocol):
         """Return the state of the connection."""
 
 
-async def keep_following(following: Callable[[], Awaitable[object]]) -> None:
+async def keep_following(following: Callable[[], Awaitable[object]], attempts: Attempts) -> None:
     """Follow something remote until cancelled. What cannot be repaired by another attempt is
     logged, and tried again now and then: other agents are served meanwhile."""
     loop = asyncio.get_running_loop()
@@ -75,7 +76,7 @@ async def keep_following(following: Callable[[], Awaitable[object]]) -> None:
             message = str(error)
             if loop.time() - logged.get(message, float("-inf")) >= REPEAT_SECONDS:
                 logged = {message: loop.time()}
-                log(f"{message}; trying again every {FINAL_SECONDS:.0f} s")
+                attempts.fail(f"{message}; trying again every {FINAL_SECONDS:.0f} s")
         await asyncio.sleep(FINAL_SECONDS)
 
 
@@ -123,7 +124,8 @@ class _MirrorReceiver:
 
     async def run(self) -> None:
         """Follow the agent until cancelled."""
-        await keep_following(partial(follow, self._remote, self))
+        attempts = attempts_at(self._remote)
+        await keep_following(partial(follow, self._remote, self, attempts), attempts)
 
     def link(self) -> Link:
         """Return the state of the connection."""

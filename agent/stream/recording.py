@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
+import re
 import shutil
 import sys
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
@@ -29,12 +32,29 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
-def open_recording(path: str, *, rereadable: bool = False) -> RecordingFile:
-    """Open a recording: a path, of which the suffixes .gz and .zst are decompressed, or ``-`` for
-    stdin. Raises RuntimeFailure.
+# The files of a directory that --record writes, which may have been compressed since.
+_RECORDED = re.compile(r".+\.ndjson(\.gz|\.zst)?", re.DOTALL)
+
+
+def open_recording(path: str, *, rereadable: bool = False) -> Recording:
+    """Open a recording: a path, of which the suffixes .gz and .zst are decompressed, ``-`` for
+    stdin, or a directory whose files are read in the order of their names. Raises RuntimeFailure.
 
     ``rereadable``: it will be read more than once; what cannot, such as a pipe, is copied.
     """
+    if path != STDIN and _is_directory(path):
+        return RecordingFiles(path)
+    return _open_file(path, rereadable=rereadable)
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return os.path.isdir(path)
+    except ValueError:  # It has a NUL.
+        return False
+
+
+def _open_file(path: str, *, rereadable: bool) -> RecordingFile:
     name = "stdin" if path == STDIN else path
     decompress, errors = _decompressor(path)
     try:
@@ -73,12 +93,36 @@ def _decompressor(path: str) -> tuple[Decompress, tuple[type[Exception], ...]]:
     return lambda raw: raw, ()
 
 
-class RecordingFile:
+class Recording(ABC):
     """An open recording. Each iteration gives its lines from the beginning on.
 
     Compressed data is read as far as possible: ``problem`` then is a sentence that says why not
     further, None if all was read.
     """
+
+    problem: str | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the lines. Raises RuntimeFailure."""
+
+    def close(self) -> None:  # noqa: B027 (a directory has nothing to close)
+        """Close the file; stdin stays open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RecordingFile(Recording):
+    """One file, or stdin."""
 
     def __init__(
         self,
@@ -87,7 +131,6 @@ class RecordingFile:
         decompress: Decompress,
         errors: tuple[type[Exception], ...],
     ) -> None:
-        self.problem: str | None = None
         self._name = name
         self._raw = raw
         self._begin = raw.tell() if raw.seekable() else None
@@ -119,16 +162,30 @@ class RecordingFile:
         """Close the file; stdin stays open."""
         self._raw.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+class RecordingFiles(Recording):
+    """The files of a directory, one after the other. A recorder may go on writing them, and remove
+    old ones."""
+
+    def __init__(self, path: str) -> None:
+        """Raises RuntimeFailure."""
+        self._path = path
+        try:
+            self._names = sorted(name for name in os.listdir(path) if _RECORDED.fullmatch(name))
+        except OSError as error:
+            raise RuntimeFailure(f"{path}: {error.strerror}") from error
+        if not self._names:
+            raise RuntimeFailure(f"{path}: no recordings, which have names such as *.ndjson")
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the lines. Raises RuntimeFailure."""
+        self.problem = None
+        for name in self._names:
+            path = os.path.join(self._path, name)
+            if os.path.lexists(path):
+                with _open_file(path, rereadable=False) as file:
+                    yield from file
+                    self.problem = self.problem or file.problem
 
 
 class Damage(NamedTuple):

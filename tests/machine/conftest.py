@@ -39,7 +39,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = {item.path.name for item in session.items}
     if session.config.option.collectonly:
         return
-    if "test_service.py" in wanted and is_available():
+    if wanted & {"test_service.py", "test_fleet_service.py"} and is_available():
         session.config.stash[ROOT_OF_CONTAINER] = Background(prepare)
     session.config.stash[CHURNS] = "test_churn.py" in wanted
 

@@ -19,6 +19,7 @@ TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "git")
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "dbus-broker", "python3-minimal", "libpython3-stdlib",
     "python3-venv", "iproute2", "libcap2-bin", "libnss-systemd", "procps", "make",
+    "nats-server", "openssl",
 )  # fmt: skip
 BOOT_SECONDS = 60.0
 # The directory in the container with the project, the wheels and the scripts of the tests.
@@ -51,8 +52,9 @@ def prepare(directory: Path) -> Path:
     for name in ("requirements.txt", "build-requirements.txt"):
         subprocess.run(
             [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "download",
-             "--dest", str(shared / "wheels"), "--only-binary", ":all:", "--python-version", "3.11",
-             "--require-hashes", "--requirement", str(ROOT / "systemd" / name)],
+             "--dest", str(shared / "wheels"), "--no-deps", "--only-binary", ":all:", "--no-binary",
+             "nkeys", "--python-version", "3.11", "--require-hashes",
+             "--requirement", str(ROOT / "systemd" / name)],
             check=True, capture_output=True,
         )  # fmt: skip
     return root

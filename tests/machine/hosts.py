@@ -30,8 +30,10 @@ _NAMESPACES = ("--uts", "--net", "--ipc", "--pid", "--cgroup", "--mount")
 # The first process starts the agent again whenever that ends.
 _AGENT = """
 hostname "$1"; ip link set lo up; echo; read go
-while :; do {command} --listen unix:"$2" --interval 0.2 2>> "$2.log" || sleep 0.1; done
+while :; do {command} --listen unix:"$2" {options} 2>> "$2.log" || sleep 0.1; done
 """
+_NO_AGENT = 'hostname "$1"; ip link set lo up; echo; read go; exec sleep infinity'
+OPTIONS = "--interval 0.2"
 _NGINX = """
 daemon off; user root; worker_processes 2; pid {directory}/nginx.pid; error_log stderr crit;
 events {{}}
@@ -102,12 +104,18 @@ class Namespaces:
 
 
 class Host(Namespaces):
-    """A host with an agent, which is started again when it is killed."""
+    """A host with an agent, which is started again when it is killed. ``options`` are those of the
+    agent, None: there is none."""
 
-    def __init__(self, stack: ExitStack, name: str, directory: Path) -> None:
+    def __init__(
+        self, stack: ExitStack, name: str, directory: Path, options: str | None = OPTIONS
+    ) -> None:
         self.name = name
         self.path = f"{directory}/{name}.sock"
-        super().__init__(stack, _AGENT.format(command=" ".join(COMMAND)), name, self.path)
+        script = _NO_AGENT
+        if options is not None:
+            script = _AGENT.format(command=" ".join(COMMAND), options=options)
+        super().__init__(stack, script, name, self.path)
 
     def agent(self) -> int:
         """Return the process of the agent; wait for it."""
@@ -144,9 +152,9 @@ def children(pid: int) -> list[int]:
 
 
 class Site:
-    """The hosts, and clients that call the first of them."""
+    """The hosts, and clients that call the first of them. ``options``: see ``Host``."""
 
-    def __init__(self, stack: ExitStack, directory: Path) -> None:
+    def __init__(self, stack: ExitStack, directory: Path, options: str | None = OPTIONS) -> None:
         need_root()
         for tool in ("setpriv", "unshare", "nsenter", "ip"):
             need_tool(tool)
@@ -154,7 +162,7 @@ class Site:
         self.bridge.run("ip link add bridge type bridge")
         self.bridge.run(f"ip addr add {CALLER}/24 dev bridge")
         self.bridge.run("ip link set bridge up")
-        self.hosts = {name: Host(stack, name, directory) for name in NAMES}
+        self.hosts = {name: Host(stack, name, directory, options) for name in NAMES}
         for name, host in self.hosts.items():
             subprocess.run(
                 ("ip", "link", "add", "eth0", "netns", str(host.pid), "type", "veth",

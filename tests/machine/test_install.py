@@ -76,14 +76,15 @@ def test_a_failed_download_keeps_the_installation(tmp_path: Path) -> None:
 def test_all_dependencies_are_pinned_with_hashes() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = pyproject["project"]
-    runtime = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
-    runtime += project["optional-dependencies"]["top"]
+    extras = project["optional-dependencies"]
+    runtime = [*project["dependencies"], *extras["metrics"], *extras["nats"], "nkeys"]
+    runtime += extras["top"]
     for name, requirements in (
         ("requirements.txt", runtime),
         ("build-requirements.txt", pyproject["build-system"]["requires"]),
     ):
         assert LOCKS[name].keys() >= {
-            re.split(r"[<>=~!]", requirement)[0] for requirement in requirements
+            re.split(r"[\[<>=~!]", requirement)[0] for requirement in requirements
         }
         for line in (ROOT / "systemd" / name).read_text().splitlines()[1:]:
             assert re.fullmatch(r"[a-z0-9-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from .helpers import COMMAND, DEADLINE, Holder
+from ..broker import Connection, broker, needs_broker
+from .helpers import COMMAND, DEADLINE, Holder, need_root
+from .live import Agent
 
 _URL = re.compile(r"http://(127\.0\.0\.1:\d+)/(\S*)#token=(\S+)\n")
 ENVIRONMENT = {
@@ -107,6 +110,62 @@ def test_the_page_and_its_feed() -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(url, origin=Origin("http://evil.example"), subprotocols=offered)
         assert refused.value.response.status_code == 403
+
+
+def test_the_page_of_other_agents(tmp_path: Path) -> None:
+    need_root()  # For two host names.
+    names = ("one", "two")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{'t' * 32}\n")
+    with ExitStack() as stack:
+        words = ["--token-file", str(tokens)]
+        for name in names:
+            command = ("unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$@"', "-", *COMMAND)
+            options = ("--token-file", str(tokens))
+            agent = stack.enter_context(Agent(*options, command=command))
+            words += ("--connect", agent.url.removesuffix("/events"))
+        holder = stack.enter_context(Holder())
+        running = stack.enter_context(page(*words, str(holder.pid)))
+        assert running.get("/")[0] == 200
+        assert running.get("/events")[0] == 401
+        inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
+        assert holdings(running, len(names)) == {(name, holder.pid, inode) for name in names}
+        assert running.get("/healthz")[1] == b"ok\n"
+
+
+def holdings(running: PageCommand, count: int) -> set[tuple[str, int, int]]:
+    """Return so many holdings, by host, pid and inode, that the feed of the page reports."""
+    offered = [Subprotocol("sockagent.v1"), Subprotocol(f"sockagent.token.{running.token}")]
+    seen: set[tuple[str, int, int]] = set()
+    with connect(f"ws://{running.address}/events", subprotocols=offered) as feed:
+        while len(seen) < count:
+            for record in map(json.loads, feed.recv(DEADLINE).splitlines()):
+                if record["event"] in ("open", "snapshot"):
+                    seen.add((record["host"], record["pid"], record["inode"]))
+    return seen
+
+
+@needs_broker
+def test_the_page_of_a_fleet(tmp_path: Path) -> None:
+    credentials = tmp_path / "token"
+    credentials.write_text("secret")  # Which this broker does not require.
+    with ExitStack() as stack:
+        started = stack.enter_context(broker(tmp_path))
+        asyncio.run(make_stream(started.url))
+        holder = stack.enter_context(Holder())
+        words = ("--publish", started.url, "--interval", "0.1", str(holder.pid))
+        publisher = subprocess.Popen((*COMMAND, *words), stdout=subprocess.DEVNULL)
+        stack.callback(publisher.wait)
+        stack.callback(publisher.terminate)
+        options = ("--since", "start", "--nats-creds", str(credentials))
+        running = stack.enter_context(page("--connect", started.url, *options))
+        inode = holder.open("one = socket.create_server(('127.0.0.1', 0))")
+        assert holdings(running, 1) == {(os.uname().nodename, holder.pid, inode)}
+
+
+async def make_stream(url: str) -> None:
+    async with Connection(url) as connection:
+        await connection.make_stream()
 
 
 def test_the_browser_is_led_to_the_page_by_a_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,6 +43,10 @@ EPOCH = """
 import("/assets/app.js").then(({{ app: {{ model }} }}) => model.state.hosts.get("{host}").epoch)
 """.strip()
 _TITLES = "[...document.querySelectorAll('.map-title:not([hidden])')].map((one) => one.innerText)"
+_SILENT = """
+[...document.querySelectorAll(".map-box.is-silent .map-label")]
+    .map((label) => label.textContent.replace(/\\[\\d+\\]$/, ""))
+"""
 ENDS = {
     ("who calls", CALLER, "web", "nginx"), ("web", "nginx", "app", "gunicorn"),
     ("app", "gunicorn", "db", "postgres"),
@@ -201,6 +206,39 @@ def test_the_rows_are_right_after_each_agent_and_the_relay_were_killed(
     )
     assert positions == len(NAMES)
     assert sum("epoch=" in url and url.count("since=") == len(NAMES) for url in tab.sockets) >= 1
+    page.check()
+
+
+def test_a_host_that_is_cut_off_is_shown_as_silent(tab: Tab, site: Site, relay: Agent) -> None:
+    page = open_page(tab, relay)
+    silent = "[...document.querySelectorAll('.grid .row.silent')].map((row) => row.innerText)"
+    with site.churn(), site.hosts["web"].without_agent():
+        # The clock of the browser goes on by less than what makes the line itself stale, and the
+        # other hosts report something, twice.
+        for _ in range(2):
+            heard = changes(page)
+            tab.evaluate("{ const date = Date.now.bind(Date); Date.now = () => date() + 20000; }")
+            wait_until(lambda: changes(page) > heard + 10, page.hosts)  # noqa: B023
+        sentence = page.wait_for_text("#line-silent", "web: nothing since")
+        assert re.fullmatch(r"web: nothing since \d\d:\d\d:\d\d", sentence)
+        assert page.line() == "live"
+        spoken = "document.getElementById('announcements').textContent"
+        wait_until(lambda: sentence in tab.evaluate(spoken), lambda: tab.evaluate(spoken))
+        tab.press("Home")
+        rows = tab.wait_for(f"{silent}.length > 0 && {silent}")
+        assert all("web" in row.split("\n") for row in rows)
+        assert tab.evaluate("document.querySelectorAll('.grid .window .row').length") > len(rows)
+        tab.press("4")
+        tab.wait_for("document.querySelector('.map-box.is-silent') !== null")
+        titles = ["who calls", "web (silent)", "app", "db", "what they call"]
+        wait_until(lambda: tab.evaluate(_TITLES) == titles, lambda: tab.evaluate(_TITLES))
+        names = set(tab.evaluate(_SILENT))
+        assert "nginx" in names
+        assert not names & {"gunicorn", "postgres"}
+    wait_until(lambda: not page.text("#line-silent"), lambda: page.text("#line-silent"))
+    tab.wait_for("!document.querySelector('.is-silent')")
+    tab.press("1")
+    tab.wait_for(f"{silent}.length === 0")
     page.check()
 
 

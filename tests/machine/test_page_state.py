@@ -23,6 +23,9 @@ HISTORY_RECORDS, HISTORY_SECONDS = 10_000, 5.0
 SELECTED_INDEX = """
 Number(document.querySelector("[role=row][aria-selected=true]")?.getAttribute("aria-rowindex"))
 """
+COUNTS = ["3", "sockets", "3", "listen", "0", "in", "0", "out"]
+# The state of the line that a screen reader has.
+HEARD = "document.getElementById('announcements').textContent.split(';')[0]"
 OPEN_MANY = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -154,7 +157,7 @@ def test_a_restarted_agent_begins_anew(tab: Tab, agent: Agent, holder: Holder, w
         page.wait_for_line("cut off since")
         assert tab.evaluate("document.body.className") == "cut-off"
         # What was open is still shown, and what is no longer open goes when the agent is back.
-        assert page.row_count() == 20
+        wait_until(lambda: page.row_count() == 20, page.row_count)
         holder.do("while len(many) > 10: many.pop().close()")
         agent.start_again()
         page.wait_for_text("#line-notice", "began anew")
@@ -190,6 +193,7 @@ def test_a_pause_holds_the_screen_and_then_goes_on(tab: Tab, agent: Agent, holde
     page = Page(tab, agent.address).live(f"?pid={holder.pid}")
     page.wait_for_rows(3)
     shown = page.shown_rows()
+    assert page.text("#counts").split() == COUNTS
     tab.press(" ")
     page.wait_for_line("paused (0 behind)")
     holder.do("many += [tcp_listener(OWN) for _ in range(4)]")
@@ -199,6 +203,13 @@ def test_a_pause_holds_the_screen_and_then_goes_on(tab: Tab, agent: Agent, holde
     # The age of a row may still be written.
     assert [row[:-1] for row in page.shown_rows()] == [row[:-1] for row in shown]
     page.wait_for_state(lambda state: len(state["rows"]) == 6)
+    assert page.text("#counts").split() == COUNTS
+    wait_until(lambda: tab.evaluate(HEARD) == page.line(), lambda: tab.evaluate(HEARD))
+    # What is behind is shown when another view is.
+    tab.press("3")
+    page.wait_for_line("paused (0 behind)")
+    assert page.text("#counts").split() == ["6", *COUNTS[1:2], "6", *COUNTS[3:]]
+    tab.press("1")
     tab.click("Go on", "button")
     page.wait_for_line("live")
     wait_until(lambda: page.row_count() == len(page.shown_rows()) == 6, page.shown_rows)

@@ -161,7 +161,7 @@ BROKEN = [
 def test_a_hostile_recording_is_harmless(tab: Tab, tmp_path: Path) -> None:
     recording = save_records(tmp_path / f"{MARKUP.replace('/', '')}.ndjson", hostile_records())
     with Agent() as agent:
-        page = Page(tab, agent.address).live()
+        page = Page(tab, agent.address).live("?all=1")
         tab.drop(recording)
         page.wait_for_line("replay")
         wait_until(lambda: [host["complete"] for host in page.hosts()] == [False], page.hosts)

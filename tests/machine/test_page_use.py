@@ -117,6 +117,7 @@ def test_a_wrong_filter_is_explained_and_a_right_one_applied(
     tab.press("/")
     tab.type("port=http")
     sentence = page.wait_for_text("#search-error", "http")
+    assert tab.evaluate("location.search") == ""
     refused = run("port=http")
     assert sentence in refused.stderr.replace("argument ", "")
     # What was shown goes on.

@@ -314,6 +314,12 @@ def test_the_service_is_ready_and_reports_its_status(installed: Container) -> No
     assert installed.show("User") or installed.show("DynamicUser") == "yes"
 
 
+def test_the_publisher_has_its_libraries(installed: Container) -> None:
+    # As in its unit; cffi has ways that need memory which can be written and executed.
+    sandbox = "systemd-run --wait --quiet -p DynamicUser=yes -p MemoryDenyWriteExecute=yes"
+    installed.run(f"{sandbox} {installed.bin}/python -c 'import nats, nkeys'")
+
+
 def test_the_service_serves_its_page(installed: Container) -> None:
     code = (
         "from urllib.request import urlopen; found = urlopen('http://127.0.0.1:8765/'); "

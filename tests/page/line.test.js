@@ -29,6 +29,10 @@ test("paused counts the changes that are not shown", () => {
   line.received(400, NOW);
   line.received(812, NOW);
   assert.deepEqual([line.state(NOW).kind, line.state(NOW).text], ["paused", "paused (1,212 behind)"]);
+  line.caughtUp();
+  assert.equal(line.state(NOW).text, "paused (0 behind)");
+  line.received(3, NOW);
+  assert.equal(line.state(NOW).text, "paused (3 behind)");
   line.resume();
   assert.deepEqual([line.state(NOW).kind, line.state(NOW).behind], ["live", 0]);
 });

@@ -101,10 +101,39 @@ test("many other ends are found in slices", () => {
   assert.equal(model.peers.of(first).row, second);
 });
 
-test("only an agent without a filter sends everything", () => {
+test("only what was filtered is not everything", () => {
   assert.ok(new Model(false).isEverything);
-  assert.ok(!new Model(false, true).isEverything);
-  assert.ok(!new Model(true).isEverything);
+  assert.ok(!new Model(false, "nginx").isEverything);
+  assert.ok(new Model(true).isEverything);
+});
+
+test("a recording that ends within its snapshot is shown as far as it goes, and says so", () => {
+  const model = new Model(true);
+  model.take([hello(1), tcp("snapshot", 1, 7, 1), tcp("snapshot", 1, 7, 2)], new Line(0), 0);
+  model.join(() => 100);
+  assert.deepEqual([...model.joinedHosts], []);
+  assert.deepEqual(model.end(), ["it ends within a snapshot of web1: the rows known so far are shown"]);
+  assert.ok(!model.join(() => 101));
+  assert.deepEqual([...model.joinedHosts], ["web1"]);
+  assert.equal(model.state.rows.size, 2);
+  // Within a later snapshot, too.
+  const later = new Model(true);
+  later.take([...FIRST, lost(4, 2, 4), tcp("snapshot", 4, 7, 2)], new Line(0), 0);
+  assert.match(later.end()[0], /within a snapshot of web1/);
+});
+
+test("what is said of a recording that is whole, of one that holds nothing, and of bad lines", () => {
+  const ended = (records, bad) => {
+    const model = new Model(true);
+    model.take(records, new Line(0), 0);
+    model.bad = bad;
+    return model.end();
+  };
+  assert.deepEqual(ended(FIRST, 0), []);
+  assert.deepEqual(ended([tcp("snapshot", 1, 7, 1)], 0), []); // A single snapshot has no end.
+  assert.deepEqual(ended(FIRST, 1), ["1 line is no record"]);
+  assert.deepEqual(ended(FIRST, 1234), ["1,234 lines are no records"]);
+  assert.deepEqual(ended([], 2), ["it holds no record", "2 lines are no records"]);
 });
 
 test("the other ends are found at once when a snapshot has ended, and count from then on", () => {

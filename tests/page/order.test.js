@@ -20,6 +20,18 @@ function filled(names) {
   return { rows, order };
 }
 
+test("rows count before they are in order, and until they are gone", () => {
+  const order = new Order(COLUMNS.get("process"), false);
+  assert.equal(order.size, 0);
+  order.take({ ...NOTHING, added: [row("a", "x")] }, new Map(), 0);
+  assert.deepEqual([order.size, order.entries.length], [1, 0]);
+  order.settle(0, CONTEXT);
+  order.take({ ...NOTHING, removed: ["a"] }, new Map(), 0);
+  assert.equal(order.size, 1);
+  order.settle(LINGER, CONTEXT);
+  assert.deepEqual([order.size, order.entries.length], [0, 0]);
+});
+
 for (const id of ["process", "peer"]) {
   test(`rows that are gone are not kept in memory (${id})`, () => {
     setFlagsFromString("--expose-gc");

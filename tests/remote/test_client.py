@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.server import ServerProtocol
 
 from agent.errors import RuntimeFailure
@@ -234,6 +235,38 @@ async def test_a_silent_agent_is_reconnected(monkeypatch: pytest.MonkeyPatch) ->
         new = await stream.until("hello", times=3)
         assert [one["resumed"] for one in new if one["event"] == "hello"] == [False, True, True]
         await stream.close()
+
+
+async def test_trouble_with_an_agent_and_its_end_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client_module, "SILENT_SECONDS", 0.1)
+    accepted = 0
+
+    async def accept(connection: ServerConnection) -> None:
+        nonlocal accepted
+        accepted += 1
+        await connection.wait_closed()
+
+    async with serve(accept, "127.0.0.1", 0) as silent:
+        port = next(iter(silent.sockets)).getsockname()[1]
+        stream = Records(RemoteAgent(f"ws://127.0.0.1:{port}", ()))
+        waiting = asyncio.create_task(stream.until("snapshot_end"))
+        async with asyncio.timeout(HANGS_SECONDS):
+            while accepted < 3:  # noqa: ASYNC110 (no event to wait for)
+                await asyncio.sleep(0.01)
+    monkeypatch.setattr(client_module, "SILENT_SECONDS", HANGS_SECONDS)
+    async with serving(f"127.0.0.1:{port}") as there:
+        there.poll(ONE)
+        await waiting
+        await stream.close()
+    await asyncio.sleep(0.1)
+    url = f"ws://127.0.0.1:{port}"
+    lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
+    assert lines == [
+        f"sockagent: {url}: no response; retrying",
+        f"sockagent: {url}: connected again",
+    ]
 
 
 # TLS.

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from agent.publish.websocket.access import Access
+from agent.publish.websocket.server import Rules
 from agent.remote import client as client_module
 from agent.remote import relay as relay_module
 from agent.remote.client import RemoteAgent
@@ -265,6 +266,25 @@ async def test_a_wrong_token_of_one_agent_does_not_end_the_others() -> None:
             async with asyncio.timeout(HANGS_SECONDS):
                 while relay.relay.links()[0].reason != "401 token required":  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+
+
+async def test_a_refusal_and_its_end_are_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    access = Access(tokens=("0123456789abcdef",))
+    async with serving(agent=A, access=access) as there:
+        there.poll(ONE)
+        url = remote(there).url
+        async with relaying(remote(there)) as relay:
+            async with asyncio.timeout(HANGS_SECONDS):
+                while there.registry.rejections.refusals["401"] < 3:  # noqa: ASYNC110 (no event)
+                    await asyncio.sleep(0.01)
+            there.server.set_rules(Rules())
+            await relay.until("snapshot_end", "a")
+    await asyncio.sleep(0.1)
+    lines = [line for line in capfd.readouterr().err.splitlines() if url in line]
+    assert lines == [
+        f"sockagent: {url}: 401 token required; trying again every 0 s",
+        f"sockagent: {url}: connected again",
+    ]
 
 
 async def test_a_host_that_is_cut_off_is_not_connected() -> None:

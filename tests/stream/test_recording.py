@@ -150,7 +150,11 @@ def test_zstd_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("", "Is a directory"), ("none.ndjson", "No such file or directory")]
+    ("name", "reason"),
+    [
+        ("", "no recordings, which have names such as [*].ndjson"),
+        ("none.ndjson", "No such file or directory"),
+    ],
 )
 def test_what_cannot_be_opened(tmp_path: Path, name: str, reason: str) -> None:
     path = os.path.join(tmp_path, name)
@@ -161,6 +165,28 @@ def test_what_cannot_be_opened(tmp_path: Path, name: str, reason: str) -> None:
 def test_a_path_with_a_nul() -> None:
     with pytest.raises(RuntimeFailure, match=r"is not a path$"):
         open_recording("a\0b")
+
+
+@pytest.mark.parametrize("rereadable", [False, True])
+def test_the_files_of_a_directory_are_one_recording(tmp_path: Path, rereadable: bool) -> None:
+    (tmp_path / "2026-11-28T13Z.ndjson").write_bytes(b"".join(LINES[5:]) + b'{"cut')
+    (tmp_path / "2026-11-28T12Z.ndjson").write_bytes(b"".join(LINES[3:5]))
+    (tmp_path / "2026-11-28T11Z.ndjson.gz").write_bytes(gzip.compress(b"".join(LINES[:3])))
+    (tmp_path / "position.json").write_text("{}")
+    with open_recording(str(tmp_path), rereadable=rereadable) as opened:
+        assert list(opened) == [*LINES, b'{"cut']
+        (tmp_path / "2026-11-28T11Z.ndjson.gz").unlink()  # By a recorder with --keep.
+        assert list(opened) == [*LINES[3:], b'{"cut']
+    assert opened.problem is None
+
+
+def test_a_damaged_file_of_a_directory_is_reported(tmp_path: Path) -> None:
+    compressed = gzip.compress(DATA)
+    for name, content in (("a", compressed), ("b", compressed[:-9]), ("c", compressed)):
+        (tmp_path / f"{name}.ndjson.gz").write_bytes(content)
+    with open_recording(str(tmp_path)) as opened:
+        assert list(opened) == LINES * 3
+        assert opened.problem == f"{tmp_path}/b.ndjson.gz: the compressed data is cut off"
 
 
 @pytest.mark.parametrize("rereadable", [False, True])

@@ -1,19 +1,14 @@
-"""A connection to a NATS broker with JetStream: store a message, read the newest one of a subject.
-
-The library's own reconnecting is switched off: it would keep messages that were given up, and
-deliver them late.
-"""
+"""A connection to a NATS broker with JetStream: store a message, read the newest of a subject."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...broker_login import EXTRA, login, new_client
+from ...broker_login import EXTRA, Entry, is_denial, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
 from .position import Message
@@ -21,12 +16,9 @@ from .position import Message
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-OPEN_SECONDS = 5.0
 ACK_SECONDS = 5.0
 # How long the end of a connection may take.
 _CLOSE_SECONDS = 0.5
-# A connection of which nothing is heard is given up after twice this time.
-_PING_SECONDS = 10
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _SEQUENCE, _STATUS = "Nats-Sequence", "Status"
 _WRONG_SEQUENCE, _NO_RESPONDERS, _NOT_FOUND = 10071, "503", "404"
@@ -60,6 +52,11 @@ class Access(NamedTuple):
     tls: ssl.SSLContext | None = None
     credentials: str | None = None
 
+    @property
+    def entry(self) -> Entry:
+        """How to get into the broker."""
+        return Entry(self.broker.servers, self.broker.user, self.credentials, self.tls)
+
 
 class Connection(Protocol):
     """A connection to a broker."""
@@ -89,7 +86,7 @@ def require_library() -> None:
 
 async def connect(access: Access, inbox: str, name: str) -> Connection:
     """Connect. ``inbox`` is the subject below which answers arrive, ``name`` is shown by tools of
-    the broker. Raises BrokerTrouble and ConfigFailure."""
+    the broker. Raises BrokerTrouble, ConfigFailure and RuntimeFailure."""
     from nats.errors import Error
 
     client = new_client(is_encrypted=access.broker.is_encrypted)
@@ -99,9 +96,9 @@ async def connect(access: Access, inbox: str, name: str) -> Connection:
     except (Error, OSError, TimeoutError) as error:
         await connection.close()
         raise connection.trouble(error) from error
-    except ValueError as error:  # A file that has no credentials.
+    except (ConfigFailure, RuntimeFailure):
         await connection.close()
-        raise ConfigFailure(f"{access.credentials}: {error}") from error
+        raise
     return connection
 
 
@@ -116,24 +113,10 @@ class NatsConnection:
         self._denied = asyncio.Event()
 
     async def open(self, inbox: str, name: str) -> None:
-        """Connect. Raises exceptions of the library, OSError and ValueError."""
-        access = self._access
-        await self._client.connect(
-            list(access.broker.servers),
-            name=name,
-            error_cb=self._report,
-            closed_cb=self._close,
-            disconnected_cb=self._close,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=OPEN_SECONDS,
-            ping_interval=_PING_SECONDS,
-            max_outstanding_pings=1,
-            inbox_prefix=inbox,
-            tls=access.tls,
-            **login(access.credentials, access.broker.user),
-        )
+        """Connect. Raises exceptions of the library, OSError, ConfigFailure and RuntimeFailure."""
+        entry = self._access.entry
+        options = {**login(entry.credentials, entry.user), "name": name, "inbox_prefix": inbox}
+        await entry.connect(self._client, self._report, self._close, **options)
 
     @property
     def max_payload(self) -> int:
@@ -167,7 +150,8 @@ class NatsConnection:
             _, headers = await self._request(name, b"", {}, subject)
         except BrokerTrouble as trouble:
             # Where there is no such stream, a broker may send no answer.
-            if trouble.is_lost and await self._is_alive():
+            no_answer = trouble.is_lost and not trouble.is_lasting
+            if no_answer and await self._is_alive():
                 raise self._no_stream(subject) from trouble
             raise
         if headers.get(_STATUS) == _NOT_FOUND:
@@ -233,7 +217,7 @@ class NatsConnection:
 
     async def _report(self, error: Exception) -> None:
         self._error = error
-        if "permissions violation" in str(error).lower():
+        if is_denial(error):
             self._denied.set()
 
     async def _close(self) -> None:
@@ -242,33 +226,5 @@ class NatsConnection:
 
     def trouble(self, error: Exception | None) -> BrokerTrouble:
         """Return what an exception of the library means."""
-        from nats.errors import NoServersError, SecureConnWantedError
-        from nats.errors import TimeoutError as NoAnswer
-
-        if isinstance(error, NoServersError) and self._error is not None:
-            error = self._error
-        text = str(error).removeprefix("nats: ").strip("'\" ")
-        lowered = text.lower()
-        if "permissions violation" in lowered:
-            return BrokerTrouble(f"the broker does not permit it: {text}", is_lasting=True)
-        if "authorization" in lowered or "authentication" in lowered or "user jwt" in lowered:
-            access = self._access
-            missing = access.credentials is None and access.broker.user is None
-            return BrokerTrouble(
-                "the broker requires credentials; give a file with --nats-creds"
-                if missing
-                else f"the broker refuses the credentials: {text}",
-                is_lasting=True,
-                is_lost=True,
-            )
-        if isinstance(error, SecureConnWantedError):
-            return BrokerTrouble("the broker does not use TLS", is_lasting=True, is_lost=True)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return BrokerTrouble(error.verify_message, is_lasting=True, is_lost=True)
-        if isinstance(error, (NoAnswer, TimeoutError)):
-            return BrokerTrouble("the broker does not answer", is_lost=True)
-        if isinstance(error, OSError):
-            # asyncio replaces the texts of the system by others.
-            number = error.errno or 0
-            text = (os.strerror(number) if number > 0 else error.strerror) or text
-        return BrokerTrouble(text or "connection lost", is_lost=True)
+        reason = self._access.entry.explain(error, self._error)
+        return BrokerTrouble(reason.text, is_lasting=reason.is_lasting, is_lost=reason.is_lost)

@@ -21,6 +21,7 @@ from .broker import Access, BrokerTrouble, Connection, WrongSequence, connect
 from .position import Message, Part, Position, RecordTooLarge, Verdict, fit, host_of_chunk
 
 # Time between attempts, doubled after each one; the longest where only an administrator can help.
+# Where a stream took messages before, its servers may be electing a leader.
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS, LASTING_PAUSE_SECONDS = 0.1, 5.0, 30.0
 # Agents of one host name would take turns: each waits so long, from the second time within
 # FOREIGN_SECONDS on. Once may be the last message of an earlier run.
@@ -61,6 +62,7 @@ class HostPublisher:
         self._connection: Connection | None = None
         self._trouble = Trouble(access.url)
         self._pauses = 0  # Since the last message that was stored.
+        self._has_stored = False
         self._foreign_at: float | None = None  # When the message of another publisher was seen.
         self._has_cut = False
         self._idle = asyncio.Event()
@@ -140,7 +142,7 @@ class HostPublisher:
                 continue
             if verdict is Verdict.STORED:
                 self._trouble.end()
-                self._pauses = 0
+                self._pauses, self._has_stored = 0, True
                 return
             if verdict is Verdict.MOVED:
                 if self._position.is_foreign:
@@ -189,7 +191,8 @@ class HostPublisher:
         self._trouble.begin(trouble)
         if trouble.is_lost:
             await self._disconnect()
-        longest = LASTING_PAUSE_SECONDS if trouble.is_lasting else MAX_PAUSE_SECONDS
+        is_rare = trouble.is_lasting and not self._has_stored
+        longest = LASTING_PAUSE_SECONDS if is_rare else MAX_PAUSE_SECONDS
         seconds = min(MIN_PAUSE_SECONDS * 2**self._pauses, longest)
         self._pauses = min(self._pauses + 1, 16)
         # Random, so that the agents of a fleet do not reconnect at the same moment.

@@ -2,14 +2,15 @@
 
 import { Connection } from "./connection.js";
 import { EventsView } from "./eventsview.js";
-import { listenToDrops, replay, save } from "./files.js";
-import { listenToKeys } from "./keys.js";
+import { listenToDrops, save } from "./files.js";
+import { focusOn, listenToKeys, pressIn } from "./keys.js";
 import { Line } from "./line.js";
 import { MapView } from "./mapview.js";
 import { Model } from "./model.js";
 import { Pump } from "./pump.js";
 import { joinWords, splitWords } from "./query.js";
 import { keyOf } from "./records.js";
+import { Replay } from "./replay.js";
 import { recording } from "./save.js";
 import { Search } from "./search.js";
 import { Status } from "./status.js";
@@ -32,6 +33,8 @@ class App {
   constructor() {
     this.view = parseView(location.search, location.hash);
     this.model = new Model(false);
+    /** The filter that the agent was asked for last: it is in the address once the agent takes it. */
+    this.wanted = { words: this.view.words, isTyped: true };
     this.line = new Line(Date.now());
     this.isScheduled = false;
     this.pump = new Pump((records, bad) => {
@@ -40,22 +43,32 @@ class App {
       this.schedule();
     });
     this.tokenForm = new TokenForm(this.view.token, () => this.start());
-    this.search = new Search((words, isTyped) => this.filter(words, isTyped));
+    this.search = new Search({
+      onWords: (words, isTyped) => this.filter(words, isTyped),
+      onLeave: () => focusOn(this.views[this.view.view].element),
+    });
     this.status = new Status();
     this.connection = new Connection({
       line: this.line,
       pump: this.pump,
       positions: () => this.model.state.positions(),
       token: () => this.tokenForm.token,
-      onBegin: (isNew) => this.begin(isNew),
-      onInvalid: (words, sentence) => {
-        if (words === this.view.words) this.search.fail(sentence);
+      onBegin: (words, isNew) => this.begin(words, isNew),
+      onInvalid: (words, sentence, isRefused) => {
+        if (words === this.wanted.words) this.search.fail(sentence);
+        if (words === this.view.words && isRefused) this.change({ words: "" }, true);
       },
+      onChange: () => this.schedule(),
+    });
+    this.replay = new Replay({
+      line: this.line,
+      shown: () => this.model,
+      onShow: (model) => this.showReplay(model),
       onChange: () => this.schedule(),
     });
     this.table = new TableView(({ sort, descending, columns, all }) => {
       this.change({ sort, descending, columns: [...(columns ?? [])], all }, true);
-    });
+    }, () => this.clear());
     const onFilter = (/** @type {string[]} */ words) => this.addWords(words);
     const onSelect = (/** @type {Row} */ row) => this.openRow(row.key);
     this.views = {
@@ -78,22 +91,27 @@ class App {
     byId("save").addEventListener("click", () => this.save());
     byId("help-open").addEventListener("click", () => this.help());
     themeButton(byId("theme"));
-    listenToDrops(byId("drop"), (file) => void this.replay(file.stream(), file.name));
+    listenToDrops(byId("drop"), (file) => void this.replay.file(file.stream(), file.name));
     listenToKeys({
       search: () => this.search.focus(),
       view: (view) => this.change({ view }),
       pause: () => this.pause(),
       help: () => this.help(),
       escape: () => this.escape(),
+      move: (key, target) => pressIn(this.views[this.view.view].element, key, target),
     });
     addEventListener("popstate", () => {
-      const { words } = this.view;
       this.view = parseView(location.search, "");
       this.apply();
-      if (words !== this.view.words && !this.model.isReplay) this.start();
+      if (this.model.isReplay) return;
+      const { words } = this.view;
+      this.wanted = { words, isTyped: true };
+      this.search.set(words);
+      this.start();
     });
     document.addEventListener("visibilitychange", () => this.schedule());
     setInterval(() => this.tick(), TICK);
+    this.search.set(this.view.words);
     this.apply();
     this.start();
   }
@@ -101,14 +119,15 @@ class App {
   /** Connect to the agent, or read its recording. */
   start() {
     this.tokenForm.show(false);
-    if (this.view.recording) void this.replayOfAgent();
-    else void this.connection.open(this.view.words);
+    if (this.view.recording) void this.replay.ofAgent(this.tokenForm.token);
+    else void this.connection.open(this.wanted.words);
   }
 
-  /** A stream begins. @param {boolean} isNew */
-  begin(isNew) {
+  /** A stream begins. @param {string} words @param {boolean} isNew */
+  begin(words, isNew) {
     this.search.fail("");
-    if (isNew) this.model = new Model(false, this.view.words !== "");
+    this.change({ words }, this.wanted.isTyped);
+    if (isNew) this.model = new Model(false, words, this.model);
   }
 
   now() {
@@ -118,8 +137,9 @@ class App {
   tick() {
     const line = this.line.state(Date.now());
     this.model.tick(this.now(), line.kind === "cut off");
+    this.model.findSilent(this.line, Date.now());
     this.connection.check(Date.now());
-    this.status.announce(this.model.state, line, Date.now());
+    this.status.announce(Date.now());
     this.schedule();
   }
 
@@ -132,25 +152,26 @@ class App {
     });
   }
 
-  /** Show what changed. While the page is paused, only the state of the line. */
+  /** Show what changed; while the page is paused, only the state of the line. */
   render() {
     const line = this.line.state(Date.now());
     this.tokenForm.show(line.kind === "token");
     const live = /** @type {HTMLAnchorElement} */ (byId("live"));
     live.hidden = !this.model.isReplay || this.view.recording;
     live.href = this.address();
-    this.status.render(this.model.state, line, this.model.rates.series(this.now()));
-    if (!line.paused) this.renderView();
+    this.status.renderLine(this.model, line);
+    if (!line.paused) this.renderScreen();
   }
 
-  renderView() {
+  renderScreen() {
+    this.status.renderFigures(this.model.state, this.model.rates.series(this.now()));
     if (this.model.join(() => performance.now())) this.schedule();
     this.views[this.view.view].render(this.model, this.now());
   }
 
   /** Show what the address of the page says. */
   apply() {
-    const { view, words, sort, descending, columns, all } = this.view;
+    const { view, sort, descending, columns, all } = this.view;
     for (const [name, one] of Object.entries(this.views)) {
       if (name === view) one.show();
       else one.hide();
@@ -159,9 +180,9 @@ class App {
       if (button.getAttribute("data-view") === view) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
     }
-    if (!this.model.isReplay) this.search.set(words);
     this.table.setChoice({ sort, descending, columns: columns.length ? columns : null, all });
-    this.renderView();
+    this.renderScreen();
+    this.line.caughtUp();
     this.schedule();
   }
 
@@ -182,8 +203,9 @@ class App {
 
   /** Subscribe to what matches. @param {string} words @param {boolean} isTyped */
   filter(words, isTyped) {
-    this.change({ words }, isTyped);
-    if (!this.model.isReplay) void this.connection.open(words);
+    if (this.model.isReplay) return;
+    this.wanted = { words, isTyped };
+    void this.connection.open(words);
   }
 
   /** @param {string[]} added */
@@ -201,7 +223,13 @@ class App {
   }
 
   escape() {
-    if (this.view.view !== "table" || !this.table.closeDetails()) this.search.clear();
+    if (this.view.view !== "table" || !this.table.closeDetails()) this.clear();
+  }
+
+  /** Clear the filter, and go back to the view. */
+  clear() {
+    this.search.clear();
+    focusOn(this.views[this.view.view].element);
   }
 
   pause() {
@@ -225,40 +253,13 @@ class App {
     void save(`${host || "sockagent"}-${time}Z.ndjson`, recording(state, log));
   }
 
-  /** Show a recording instead of the agent. @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream @param {string} name */
-  async replay(stream, name) {
+  /** Show a recording instead of the agent. @param {Model} model */
+  showReplay(model) {
     this.connection.stop();
     this.pump.clear();
     this.search.disable();
     this.table.closeDetails();
-    this.model = new Model(true);
-    this.line.replay(name);
-    let problem = "";
-    try {
-      await replay(stream, name, this.pump);
-    } catch {
-      problem = "; it cannot be read to its end";
-    }
-    if (this.model.bad) problem += `; ${this.model.bad} lines are no records`;
-    this.line.replay(name + problem);
-    this.schedule();
-  }
-
-  /** Show the recording that the agent serves. */
-  async replayOfAgent() {
-    const { token } = this.tokenForm;
-    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
-    try {
-      const answer = await fetch("/recording", { headers, cache: "no-store", credentials: "omit" });
-      if (answer.ok && answer.body !== null) {
-        await this.replay(answer.body, "the agent's recording");
-        return;
-      }
-      this.line.refused(answer.status, (await answer.text()).trim(), Date.now(), 0);
-    } catch {
-      this.line.refused(404, "the agent cannot be reached", Date.now(), 0);
-    }
-    this.schedule();
+    this.model = model;
   }
 }
 

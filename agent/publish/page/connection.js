@@ -20,10 +20,10 @@ const NO_UPGRADE = "no WebSocket comes about; a proxy on the way may not pass it
  * @property {Pump} pump
  * @property {() => [string, number][]} positions after which the stream can resume
  * @property {() => string} token empty if there is none
- * @property {(isNew: boolean) => void} onBegin a stream begins; `isNew`: what was
- *   known before is not of it
- * @property {(words: string, sentence: string) => void} onInvalid the agent refuses a search; the
- *   present stream goes on
+ * @property {(words: string, isNew: boolean) => void} onBegin a stream of what matches begins;
+ *   `isNew`: what was known before is not of it
+ * @property {(words: string, sentence: string, isRefused: boolean) => void} onInvalid a search leads
+ *   to no stream, and the present one goes on; `isRefused`: the agent says that it is wrong
  * @property {() => void} onChange the state of the line has changed
  */
 
@@ -126,7 +126,7 @@ export class Connection {
     this._heardAt = Date.now();
     before?.close();
     if (isNew) this._options.pump.clear();
-    this._options.onBegin(isNew);
+    this._options.onBegin(words, isNew);
     this._options.onChange();
   }
 
@@ -169,13 +169,13 @@ export class Connection {
   /** @param {string} reason @param {string} words */
   _retryIfClosed(reason, words) {
     if (this._socket === null) this._retry(reason, words);
-    else this._options.onInvalid(words, reason || "the agent cannot be reached");
+    else this._options.onInvalid(words, reason || "the agent cannot be reached", false);
   }
 
   /** @param {string} words @param {string} sentence */
   _invalid(words, sentence) {
     if (this._socket === null) this._refuse(400, sentence);
-    this._options.onInvalid(words, sentence);
+    this._options.onInvalid(words, sentence, true);
   }
 
   /** @param {number} status @param {string} sentence */

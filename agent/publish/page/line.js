@@ -23,7 +23,7 @@ const MAX_BACKOFF = 30_000;
 // A connection that lasted so long was a good one: the next attempt is made soon.
 const GOOD_CONNECTION = 10_000;
 // The agent sends a heartbeat after 15 seconds without another record; two may be late.
-const STALE = 35_000;
+export const STALE = 35_000;
 // How long a notice is shown. What was lost is marked in the event log too.
 const NOTICE = 15_000;
 // Statuses after which another attempt may have another result.
@@ -39,6 +39,7 @@ export class Line {
     this._cutOffAt = now;
     this._openedAt = now;
     this._heardAt = now;
+    this._steadySince = now;
     this._attempts = 0;
     /** @type {number | null} */
     this._retryAt = null;
@@ -62,9 +63,9 @@ export class Line {
    */
   hello(hello, before, now) {
     if (this._phase === "replay") return;
-    if (this._phase !== "open") this._openedAt = now;
+    if (this._phase !== "open") this._openedAt = this._steadySince = now;
     this._phase = "open";
-    this._heardAt = now;
+    this._hear(now);
     if (before === undefined || before.epoch === null) return;
     if (hello.resumed) this._say("resumed, nothing missed", now);
     else if (before.epoch !== hello.epoch) this._say("began anew", now);
@@ -79,7 +80,7 @@ export class Line {
 
   /** Records came, with so many changes among them. @param {number} changes @param {number} now */
   received(changes, now) {
-    this._heardAt = now;
+    this._hear(now);
     if (this._paused) this._behind += changes;
   }
 
@@ -116,6 +117,11 @@ export class Line {
     this._retryAt = null;
   }
 
+  /** Say something for some seconds. @param {string} notice @param {number} now */
+  note(notice, now) {
+    this._say(notice, now);
+  }
+
   /** Records are read from a file. @param {string} name */
   replay(name) {
     this._phase = "replay";
@@ -130,6 +136,16 @@ export class Line {
   resume() {
     this._paused = false;
     this._behind = 0;
+  }
+
+  /** Everything that came is shown, as when another view is chosen while the page is paused. */
+  caughtUp() {
+    this._behind = 0;
+  }
+
+  /** Return since when records have come without a break; null if they do not. @param {number} now */
+  steadySince(now) {
+    return this._phase === "open" && now - this._heardAt < STALE ? this._steadySince : null;
   }
 
   get paused() {
@@ -175,6 +191,12 @@ export class Line {
       return ["stale", `stale: no record for ${seconds} s`];
     }
     return this._paused ? ["paused", this._pausedText()] : ["live", "live"];
+  }
+
+  /** @param {number} now */
+  _hear(now) {
+    if (now - this._heardAt >= STALE) this._steadySince = now;
+    this._heardAt = now;
   }
 
   _pausedText() {

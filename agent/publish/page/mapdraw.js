@@ -42,8 +42,9 @@ export function makeBox(id) {
  * @param {HTMLButtonElement} button
  * @param {Box} box
  * @param {number} width
+ * @param {boolean} isSilent whether nothing of its host comes
  */
-export function writeBox(button, { node, x, y }, width) {
+export function writeBox(button, { node, x, y }, width, isSilent) {
   button.style.width = `${width}px`;
   button.style.height = `${BOX_HEIGHT}px`;
   button.style.transform = `translate(${x}px, ${y}px)`;
@@ -59,12 +60,13 @@ export function writeBox(button, { node, x, y }, width) {
   const characters = node.label.length + count(node.count).length;
   const classes = {
     [`is-${node.side}`]: true, "is-bad": bad !== "", "is-gone": node.gone,
+    "is-silent": isSilent,
     "is-others": node.folded > 0, "is-long": characters * CHARACTER > width - BESIDE_TEXTS,
   };
   for (const [name, isOn] of Object.entries(classes)) button.classList.toggle(name, isOn);
   const parts = [
     node.label, node.note, node.gone ? "ended" : counted(node.count, "connection"),
-    listens && `listens on ${listens}`, bad,
+    listens && `listens on ${listens}`, bad, isSilent && "the host is silent",
   ];
   const text = parts.filter(Boolean).join(", ");
   setAttribute(button, "aria-label", text);

@@ -161,7 +161,9 @@ export class MapView {
     this.#titles.forEach((title, index) => {
       title.hidden = index >= layout.titles.length;
       if (title.hidden) return;
-      setText(title, layout.titles[index].title);
+      const isSilent = this.#isSilent(index);
+      setText(title, layout.titles[index].title + (isSilent ? " (silent)" : ""));
+      title.classList.toggle("is-silent", isSilent);
       title.style.left = `${layout.titles[index].x}px`;
       title.style.width = `${layout.boxWidth}px`;
     });
@@ -177,6 +179,12 @@ export class MapView {
     this.#mark();
   }
 
+  /** Return whether nothing comes of the host of a column. @param {number} index */
+  #isSilent(index) {
+    const id = this.#picture?.columns[index]?.id;
+    return id !== undefined && (this.#rendered?.silent.has(id) ?? false);
+  }
+
   /** @param {Box} box @param {number} width */
   #drawBox(box, width) {
     const { id } = box.node;
@@ -185,7 +193,7 @@ export class MapView {
       this.#boxes.set(id, (button = makeBox(id)));
       this.#canvas.append(button);
     }
-    writeBox(button, box, width);
+    writeBox(button, box, width, this.#isSilent(box.column));
     button.tabIndex = id === this.#current ? 0 : -1;
   }
 

@@ -5,7 +5,9 @@ import { EventLog } from "./eventlog.js";
 import { Peers } from "./peers.js";
 import { Rates } from "./rates.js";
 import { timeOf } from "./records.js";
+import { Silence } from "./silence.js";
 import { State } from "./state.js";
+import { counted, safe } from "./text.js";
 
 /** @typedef {import("./records.js").AnyRecord} AnyRecord */
 /** @typedef {import("./line.js").Line} Line */
@@ -20,12 +22,17 @@ export class Model {
   log = new EventLog();
   rates = new Rates();
   peers = new Peers();
+  /** Hosts of which nothing comes, and when something of each came last.
+   * @type {ReadonlyMap<string, number>} */
+  silent = new Map();
+  _silence = new Silence();
   /** How many lines were no records. */
   bad = 0;
   /** By how much the time of arrival is later than that of a record: clocks may differ. In ms. */
   _lag = Infinity;
   /** The hosts whose first snapshot was there when the other ends were found. @type {Set<string>} */
   joinedHosts = new Set();
+  _isEnded = false;
   _joinedVersion = -1;
   _joinedSize = 0;
   _joinedAt = -Infinity;
@@ -34,12 +41,16 @@ export class Model {
 
   /**
    * @param {boolean} isReplay whether the records are of the past
-   * @param {boolean} isFiltered whether the agent sends only what matches a filter
+   * @param {string} words the filter, of which the agent sends only what matches
+   * @param {Model | null} before what was shown before
    */
-  constructor(isReplay, isFiltered = false) {
+  constructor(isReplay, words = "", before = null) {
     this.isReplay = isReplay;
-    /** Whether the records are all of an agent, of which an overview suffices at first. */
-    this.isEverything = !isReplay && !isFiltered;
+    this.words = words;
+    /** Whether the records are all that there are, of which an overview suffices at first. */
+    this.isEverything = words === "";
+    /** @type {number | null} */
+    this._before = before?.allSockets() ?? null;
   }
 
   /**
@@ -50,7 +61,9 @@ export class Model {
    */
   take(records, line, wall) {
     let changes = 0;
+    let host = null;
     for (const record of records) {
+      if (record.host !== host) this._silence.hear((host = record.host), wall);
       if (record.event === "hello") line.hello(record, this.state.hosts.get(record.host), wall);
       this.state.apply(record);
       this.log.push(record);
@@ -65,6 +78,12 @@ export class Model {
     const last = records.at(-1);
     if (last !== undefined) this._lag = Math.min(this._lag, wall - timeOf(last));
     line.received(changes, wall);
+    if (this.silent.size) this.findSilent(line, wall);
+  }
+
+  /** Find which hosts are silent now. @param {Line} line @param {number} wall */
+  findSilent(line, wall) {
+    this.silent = this._silence.silent(wall, line.steadySince(wall));
   }
 
   /**
@@ -83,6 +102,41 @@ export class Model {
     else this.rates.gauge(now, this.state.counts.closeWait);
   }
 
+  /** No more records come. Return what is to be said of them, if anything. */
+  end() {
+    this._isEnded = true;
+    const cut = [...this.state.hosts.values()]
+      .filter(({ hello, arriving }) => hello !== null && arriving !== null); // No single snapshot.
+    const found = [];
+    if (cut.length) {
+      const names = cut.map(({ host }) => safe(host)).join(", ");
+      found.push(`it ends within a snapshot of ${names}: the rows known so far are shown`);
+    }
+    if (this.state.hosts.size === 0) found.push("it holds no record");
+    if (this.bad) {
+      found.push(`${counted(this.bad, "line")} ${this.bad === 1 ? "is no record" : "are no records"}`);
+    }
+    return found;
+  }
+
+  /** Return how many sockets there are without the filter, or were before it; null if unknown.
+   * @returns {number | null} */
+  allSockets() {
+    if (!this.isEverything) return this._before;
+    return this.isWhole() ? this.state.counts.total : null;
+  }
+
+  /** Return whether all is there that is to come of each host at first. */
+  isWhole() {
+    const { size } = this.state.hosts;
+    return size > 0 && this._wholeHosts().size === size;
+  }
+
+  /** The hosts of which all is there that is to come at first. */
+  _wholeHosts() {
+    return this._isEnded ? new Set(this.state.hosts.keys()) : this.state.wholeHosts();
+  }
+
   /**
    * Find the other ends, if rows have changed, for some milliseconds. Return whether there is more
    * to do.
@@ -92,7 +146,7 @@ export class Model {
     const begin = clock();
     if (this._joining === null) {
       const { version, rows } = this.state;
-      const hosts = this.state.wholeHosts();
+      const hosts = this._wholeHosts();
       // While a snapshot arrives, and at its end, the other ends are found at once.
       const isUrgent = hosts.size !== this.joinedHosts.size || rows.size > 2 * this._joinedSize;
       const isEarly = begin < this._joinedAt + JOIN_INTERVAL || version === this._joinedVersion;

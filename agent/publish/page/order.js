@@ -93,6 +93,11 @@ export class Order {
     return this.#descending;
   }
 
+  /** How many entries there are, also those that are not in order yet. */
+  get size() {
+    return this.#byKey.size;
+  }
+
   /**
    * Return the entry of a key, undefined if there is none.
    * @param {string} key

@@ -2,10 +2,11 @@
 
 // So long after the last key.
 const DEBOUNCE = 300;
+const NO_AGENT = "off: only an agent filters; use sockagent --read FILE nginx";
 
 export class Search {
-  /** @param {(words: string, isTyped: boolean) => void} onWords */
-  constructor(onWords) {
+  /** @param {{onWords: (words: string, isTyped: boolean) => void, onLeave: () => void}} options */
+  constructor({ onWords, onLeave }) {
     this._onWords = onWords;
     this._input = /** @type {HTMLInputElement} */ (document.getElementById("words"));
     this._error = /** @type {HTMLElement} */ (document.getElementById("search-error"));
@@ -19,6 +20,18 @@ export class Search {
     document.getElementById("search")?.addEventListener("submit", (event) => {
       event.preventDefault();
       this._apply(false);
+      this._input.blur();
+      onLeave();
+    });
+    this._input.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault();
+      if (this._input.value !== "") {
+        this._clear();
+        return;
+      }
+      this._input.blur();
+      onLeave();
     });
   }
 
@@ -37,8 +50,12 @@ export class Search {
 
   /** Clear and leave the field. */
   clear() {
-    this._input.value = "";
     this._input.blur();
+    this._clear();
+  }
+
+  _clear() {
+    this._input.value = "";
     this._apply(false);
   }
 
@@ -49,19 +66,19 @@ export class Search {
     this._input.setAttribute("aria-invalid", String(sentence !== ""));
   }
 
-  /** Take no more words: no agent is there to apply them. */
+  /** Take no more words: no agent is there to apply them. The field says so, and can be read. */
   disable() {
     this.set("");
-    this._input.disabled = true;
-    this._input.placeholder = "filters need an agent; use sockagent --read FILE nginx";
+    this._input.readOnly = true;
+    this._input.placeholder = this._input.title = NO_AGENT;
   }
 
   /** @param {boolean} isTyped */
   _apply(isTyped) {
     clearTimeout(this._timer);
     const words = this._input.value.trim();
-    this.fail("");
     if (words === this._applied) return;
+    this.fail("");
     this._applied = words;
     this._onWords(words, isTyped);
   }

@@ -2,9 +2,11 @@
 
 import { setText } from "./lines.js";
 import { average } from "./rates.js";
+import { silenceText } from "./silence.js";
 import { Sparkline } from "./sparkline.js";
 import { count, counted, safe } from "./text.js";
 
+/** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./line.js").LineState} LineState */
 /** @typedef {import("./rates.js").Series} Series */
@@ -13,23 +15,29 @@ import { count, counted, safe } from "./text.js";
 const ANNOUNCE = 5000;
 // In seconds: a rate is an average, so that the number can be read.
 const AVERAGE = 10;
+// The parts of the state of the line.
+const LINE = ["line-text", "line-silent", "line-notice"];
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 /** A number with a label before or after it. */
 class Figure {
-  /** @param {HTMLElement} parent @param {string} label */
-  constructor(parent, label) {
+  /** @param {HTMLElement} parent @param {string} label @param {string} one the label of 1 */
+  constructor(parent, label, one = label) {
     const element = document.createElement("span");
+    this._labels = [label, one];
     this._value = document.createElement("b");
-    element.append(this._value, ` ${label}`);
+    this._label = document.createTextNode("");
+    element.append(this._value, this._label);
     parent.append(element);
   }
 
   /** @param {number} value */
   set(value) {
+    const [label, one] = this._labels;
     setText(this._value, count(value));
+    this._label.data = ` ${value === 1 ? one : label}`;
   }
 }
 
@@ -60,7 +68,7 @@ export class Status {
   constructor() {
     this._line = byId("line");
     const counts = byId("counts");
-    this._total = new Figure(counts, "sockets");
+    this._total = new Figure(counts, "sockets", "socket");
     this._listen = new Figure(counts, "listen");
     this._inbound = new Figure(counts, "in");
     this._outbound = new Figure(counts, "out");
@@ -69,20 +77,21 @@ export class Status {
     this._closes = new Rate(rates, "close/s");
     this._closeWait = new Rate(rates, "CLOSE_WAIT");
     this._announcedAt = 0;
-    this._announced = "";
-    this._kind = "";
+    this._counts = "";
+    this._state = "";
   }
 
-  /**
-   * @param {State} state
-   * @param {LineState} line
-   * @param {Series} series
-   */
-  render(state, line, series) {
+  /** Show the state of the line, also while the page is paused. @param {Model} model
+   * @param {LineState} line */
+  renderLine({ state, silent }, line) {
     this._line.dataset.kind = line.kind;
-    setText(byId("line-text"), line.text + seqText(state, line));
-    setText(byId("line-notice"), line.notice);
+    const texts = [line.text + seqText(state, line), silenceText(silent), line.notice];
+    LINE.forEach((id, index) => setText(byId(id), texts[index]));
     document.body.classList.toggle("cut-off", line.kind === "cut off" || line.kind === "refused");
+  }
+
+  /** Show counts, rates, hosts and coverage. @param {State} state @param {Series} series */
+  renderFigures(state, series) {
     const { counts } = state;
     this._total.set(counts.total);
     this._listen.set(counts.listen);
@@ -100,22 +109,27 @@ export class Status {
   }
 
   /**
-   * Announce what changed: the kind of the line at once, counts after some seconds.
-   * @param {State} state
-   * @param {LineState} line
-   * @param {number} now
+   * Give a screen reader the same texts as are shown. A change of the line is announced at once,
+   * one of the counts after some seconds.
+   * @param {number} now in ms
    */
-  announce(state, line, now) {
-    const { counts } = state;
-    const isSame = line.kind === this._kind;
-    if (isSame && (line.paused || now - this._announcedAt < ANNOUNCE)) return;
-    const text = `${counted(counts.total, "socket")}, ${count(counts.inbound)} in, ` +
-      `${count(counts.outbound)} out`;
-    if (isSame && text === this._announced) return;
-    setText(byId("announcements"), isSame ? text : `${line.text}; ${text}`);
+  announce(now) {
+    const [text, silent, notice] = LINE.map((id) => byId(id).textContent);
+    const counts = [...byId("counts").children].map((one) => one.textContent).join(", ");
+    const state = [this._line.dataset.kind, silent, notice].join();
+    const isDue = counts !== this._counts && now - this._announcedAt >= ANNOUNCE;
+    const isAnnounced = state !== this._state || isDue;
+    const element = byId("announcements");
+    const shown = [text, silent, notice, counts].filter((part) => part !== "").join("; ");
+    element.setAttribute("aria-live", isAnnounced ? "polite" : "off");
+    if (!isAnnounced) {
+      setText(element, shown);
+      return;
+    }
+    element.replaceChildren(shown); // It is read even where the text has been there for a while.
     this._announcedAt = now;
-    this._announced = text;
-    this._kind = line.kind;
+    this._counts = counts;
+    this._state = state;
   }
 }
 

@@ -6,7 +6,7 @@ import { ROW_HEIGHT, Viewport } from "./viewport.js";
 
 /** @typedef {import("./state.js").Row} Row */
 /** @typedef {import("./columns.js").Column} Column */
-/** @typedef {import("./columns.js").Context} Context */
+/** @typedef {import("./tablerow.js").Context} Context */
 /** @typedef {import("./order.js").Entry} Entry */
 /**
  * @typedef {object} TableOptions
@@ -36,7 +36,7 @@ export class Table {
   /** The place of the first row of the pool in the order. */
   #first = 0;
   /** @type {Context} */
-  #context = { now: 0, peerOf: () => null };
+  #context = { now: 0, peerOf: () => null, silent: new Map() };
   /** @type {Widths} */
   #widths;
   /** @type {string | null} */

@@ -3,7 +3,10 @@
 import { marks, shorten } from "./columns.js";
 
 /** @typedef {import("./columns.js").Column} Column */
-/** @typedef {import("./columns.js").Context} Context */
+/**
+ * `silent`: the hosts of which nothing comes.
+ * @typedef {import("./columns.js").Context & {silent: ReadonlyMap<string, number>}} Context
+ */
 /** @typedef {import("./order.js").Entry} Entry */
 
 // A longer text of a column that is never shortened runs out of its cell.
@@ -98,15 +101,17 @@ export class RowElement {
       this.#isSelected = isSelected;
       this.element.setAttribute("aria-selected", String(isSelected));
     }
-    this.#classify(entry);
+    this.#classify(entry, context.silent);
     this.#write(entry, context);
   }
 
-  /** @param {Entry} entry */
-  #classify(entry) {
+  /** @param {Entry} entry @param {Context["silent"]} silent */
+  #classify(entry, silent) {
     const closed = entry.closedAt === null ? "" : " closed";
     const selected = this.#isSelected ? " selected" : "";
-    const className = `row ${marks(entry.row.record)}${closed}${selected}`;
+    const { record } = entry.row;
+    const quiet = silent.has(record.host) ? " silent" : "";
+    const className = `row ${marks(record)}${closed}${quiet}${selected}`;
     if (className === this.#className) return;
     this.#className = this.element.className = className;
   }

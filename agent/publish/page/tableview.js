@@ -3,6 +3,7 @@
 import { ColumnMenu } from "./columnmenu.js";
 import { chosenColumns, COLUMNS } from "./columns.js";
 import { Details } from "./details.js";
+import { emptyText } from "./empty.js";
 import { element, setText } from "./lines.js";
 import { Order } from "./order.js";
 import { keyOf, timeOf } from "./records.js";
@@ -28,6 +29,7 @@ const FIRST_SORT = "process";
 export class TableView {
   element = document.createElement("section");
   #onChoice;
+  #onClear;
   #order = new Order(columnOf(FIRST_SORT), false);
   #table;
   #details;
@@ -41,6 +43,8 @@ export class TableView {
   #allBox = element("input");
   /** Says which rows are not listed, and lists them. */
   #notShown = element("button", "not-shown");
+  /** Says why there are no rows. */
+  #empty = element("p", "table-empty");
   /** Whether only the sockets of the internet are listed. */
   #isPart = false;
   /** The rows that were counted last. */
@@ -48,9 +52,13 @@ export class TableView {
   /** What was rendered last. @type {{model: Model, now: number} | null} */
   #last = null;
 
-  /** @param {(choice: Choice) => void} onChoice is called after a user chose the order or columns */
-  constructor(onChoice) {
+  /**
+   * @param {(choice: Choice) => void} onChoice is called after a user chose the order or columns
+   * @param {() => void} onClear is called to clear the filter
+   */
+  constructor(onChoice, onClear) {
     this.#onChoice = onChoice;
+    this.#onClear = onClear;
     this.element.className = "table-view";
     this.element.setAttribute("aria-label", "Table");
     const grid = document.createElement("div");
@@ -79,12 +87,10 @@ export class TableView {
     this.#notShown.type = "button";
     this.#notShown.hidden = true;
     this.#notShown.title = "Show them";
-    this.#notShown.addEventListener("click", () => {
-      this.#choose({ all: true });
-      this.#table.focus();
-    });
+    this.#notShown.addEventListener("click", () => this.#showAll());
+    this.#empty.hidden = true;
     foot.append(this.#menu.element, this.#all, this.#notShown);
-    area.append(grid, foot);
+    area.append(grid, this.#empty, foot);
     this.element.append(area, panel);
   }
 
@@ -154,7 +160,31 @@ export class TableView {
     }
     if (time >= this.#table.heldUntil && time >= this.#settled + SETTLE_INTERVAL) this.#settle();
     this.#table.update(this.#context());
+    this.#explain(model);
     this.#details.render(model, now);
+  }
+
+  /** Say why there are no rows. @param {Model} model */
+  #explain(model) {
+    const isEmpty = this.#order.size === 0 && this.#order.entries.length === 0;
+    const found = isEmpty ? emptyText(model, this.#isPart) : null;
+    this.#empty.hidden = found === null;
+    if (found === null) return;
+    const { before, button: label, after, action } = found;
+    if (this.#empty.textContent === before + label + after) return;
+    const button = element("button", "link", label);
+    button.type = "button";
+    button.hidden = action === null;
+    button.addEventListener("click", () => {
+      if (action === "clear") this.#onClear();
+      else this.#showAll();
+    });
+    this.#empty.replaceChildren(before, button, after);
+  }
+
+  #showAll() {
+    this.#choose({ all: true });
+    this.#table.focus();
   }
 
   /** @param {Partial<Choice>} change */
@@ -204,11 +234,12 @@ export class TableView {
     if (isNew) this.#table.setRows(this.#order.entries);
   }
 
-  /** @returns {import("./columns.js").Context} */
+  /** @returns {import("./tablerow.js").Context} */
   #context() {
     const peers = this.#last?.model.peers ?? null;
     const peerOf = (/** @type {Row} */ row) => peers?.of(row).row ?? null;
-    return { now: this.#last?.now ?? 0, peerOf };
+    const silent = this.#last?.model.silent ?? new Map();
+    return { now: this.#last?.now ?? 0, peerOf, silent };
   }
 
   /** @param {string} key @returns {Row | null} */

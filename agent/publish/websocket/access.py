@@ -32,6 +32,8 @@ MAX_TOKENS = 4
 _PREFIX_BITS = 64
 # struct ucred of unix(7): pid, uid, gid.
 _UCRED = struct.Struct("=iII")
+# An address in brackets, or a name or IPv4 address; and a port, which may be empty.
+_HOST = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::\d*)?", re.ASCII | re.DOTALL)
 # An origin of the web: scheme, host, and the port unless it is the default one.
 _ORIGIN = re.compile(
     r"(https?)://([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?", re.ASCII | re.IGNORECASE
@@ -130,6 +132,8 @@ class Access:
         if len(values) != 1:
             return _refusal(400, "expected one Host header")
         host = parse_host(values[0])
+        if host is None:
+            return _refusal(400, "malformed Host header; expected HOST or HOST:PORT")
         if host in self.hosts or is_address(host):
             return None
         return _refusal(403, "unknown host name in the Host header; allow it with --allow-host")
@@ -155,12 +159,14 @@ def _unauthorized(message: str) -> Refusal:
     return Refusal(401, message, is_logged=True, headers=(("WWW-Authenticate", "Bearer"),))
 
 
-def parse_host(header: str) -> str:
-    """Return the host of a Host header, without port and brackets, in lower case."""
-    host = header.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+def parse_host(header: str) -> str | None:
+    """Return the host of a Host header, without port and brackets, in lower case; None if the
+    header is malformed."""
+    found = _HOST.fullmatch(header.strip().lower())
+    if found is None:
+        return None
+    address, name = found.groups()
+    return address if name is None else name.removesuffix(".")
 
 
 def parse_origin(text: str) -> Origin | None:

@@ -38,6 +38,8 @@ from .rejections import (
 from .router import SubscriptionQuery
 
 _TOO_LARGE = Refusal(431, f"request too large; the limit is {MAX_REQUEST_BYTES} bytes")
+_NO_REQUEST = Reply(400, PLAIN, b"malformed request; expected HTTP/1.1\n")
+_HAS_BODY = Refusal(400, "a request with a body is not accepted")
 _INT_BYTES = 4
 # Chunks that are sent in one turn: usually the changes of a poll, and no further one.
 _CHUNKS_PER_TURN = 2
@@ -171,6 +173,8 @@ class Connection(asyncio.Protocol):
         if self._protocol.handshake_exc is not None and not self._closing:
             self._closing = True  # It was not an HTTP request.
             self._host.rejections.refused(self.peer.name, MALFORMED)
+            if self._protocol.is_malformed:
+                self._write(http_response(_NO_REQUEST).serialize())
         self._flush()
 
     def pause_writing(self) -> None:
@@ -196,6 +200,8 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, request: Request) -> None:
         response = self._host.respond(request, self.peer)
+        if self._protocol.has_body and not isinstance(response, Refusal):
+            response = _HAS_BODY
         is_head = request.method == "HEAD"
         if isinstance(response, Refusal):
             self._refuse(response, is_head=is_head)

@@ -5,15 +5,17 @@ The protocol is that of the websockets library, without its tasks and queues.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidMessage
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import SEND_EOF
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
 from ...log import silent_logger
@@ -29,6 +31,8 @@ MAX_REQUEST_BYTES = 16 * 1024
 FRAME_BYTES = 64
 # Inbound bytes that are parsed before their frames are charged: 2 ms of the smallest frames.
 _SLICE_BYTES = 2048
+# Headers that announce a body.
+_LENGTH, _ENCODING = b"content-length", b"transfer-encoding"
 
 
 def frame(chunk: bytes) -> bytes:
@@ -47,8 +51,31 @@ def http_response(reply: Reply, *, is_head: bool = False) -> Response:
     return Response(status.value, status.phrase, fields, b"" if is_head else reply.body)
 
 
+class _RequestReader(StreamReader):
+    """Reads lines without the headers that announce a body, at which the library ends the
+    connection without a response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_body = False
+
+    def read_line(
+        self, m: int, too_long_exc_type: type[Exception] = RuntimeError
+    ) -> Generator[None, None, bytearray]:
+        """Return the next line that is no such header."""
+        while True:
+            line = yield from super().read_line(m, too_long_exc_type)
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if not (name == _ENCODING or (name == _LENGTH and value.strip() != b"0")):
+                return line
+            self.has_body = True
+
+
 class LimitedProtocol(ServerProtocol):
     """The protocol of one connection, with a budget of inbound bytes, opened at ``now``."""
+
+    reader: _RequestReader
 
     def __init__(self, now: float) -> None:
         super().__init__(max_size=MAX_MESSAGE_BYTES, logger=silent_logger)
@@ -60,6 +87,16 @@ class LimitedProtocol(ServerProtocol):
     def has_request(self) -> bool:
         """Whether a complete request was received."""
         return self._request_bytes is None
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body, which is discarded."""
+        return self.reader.has_body
+
+    @property
+    def is_malformed(self) -> bool:
+        """Whether something was received that is no request, and was not answered."""
+        return isinstance(self.handshake_exc, InvalidMessage) and bool(self._request_bytes)
 
     @property
     def is_request_too_large(self) -> bool:
@@ -85,14 +122,14 @@ class LimitedProtocol(ServerProtocol):
             yield self._parse(piece)
 
     def _parse(self, piece: bytes) -> Request | None:
+        if self._request_bytes is not None:
+            self._request_bytes += len(piece)
         self.receive_data(piece)
         events = self.events_received()
         self._budget -= FRAME_BYTES * len(events)
         request = next((event for event in events if isinstance(event, Request)), None)
         if request is not None:
             self._request_bytes = None
-        elif self._request_bytes is not None:
-            self._request_bytes += len(piece)
         return request
 
     def output(self) -> tuple[bytes, bool]:
@@ -106,6 +143,11 @@ class LimitedProtocol(ServerProtocol):
         """Break reference cycles of 20 KiB: the garbage collector runs rarely."""
         self.parser.close()
         self.handshake_exc = self.parser_exc = None
+
+    def parse(self) -> Generator[None]:
+        """Parse what is received: called once, by the constructor."""
+        self.reader = _RequestReader()
+        yield from super().parse()
 
     # Overridden, since a select_subprotocol argument makes a reference cycle.
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:

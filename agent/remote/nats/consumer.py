@@ -6,7 +6,6 @@ It keeps the position of each host, and trusts the chain of its messages, not th
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -24,10 +23,12 @@ from ...stream.fleet import (
     parse_link,
 )
 from ...text import escape_controls
+from ..attempts import Attempts
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
 from .lines import LineFilter, passed_on
-from .session import Session, SessionError, StreamInfo, StreamMessage, open_session
+from .reports import SessionError
+from .session import Session, StreamInfo, StreamMessage, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
@@ -110,6 +111,7 @@ class FleetConsumer:
         self._skipped: dict[str, int] = {}  # By subject: the sequence of the first wanted message.
         self._inventory = Inventory()
         self._limit = LineLimit(f"about messages of {fleet.url}")
+        self.attempts = Attempts(fleet.url, MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
     @property
     def position(self) -> FleetPosition | None:
@@ -121,25 +123,18 @@ class FleetConsumer:
 
     async def run(self) -> NoReturn:
         """Read until cancelled. Raises RuntimeFailure."""
-        fleet, backoff, failing = self._fleet, MIN_BACKOFF_SECONDS, False
+        fleet = self._fleet
         while True:
             try:
                 async with open_session(fleet.broker, fleet.creds, fleet.tls) as session:
                     async for _ in self._read(session):
-                        if failing:
-                            log(f"{fleet.url}: connected again")
-                        backoff, failing = MIN_BACKOFF_SECONDS, False
+                        self.attempts.succeed()
             except SessionError as error:
                 reason = str(error)
                 self._receiver.disconnect(reason)
                 if error.is_final:
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
-            if not failing:
-                log(f"{fleet.url}: {reason}; retrying")
-                failing = True
-            # Random, so that the readers of a restarted broker do not connect at the same moment.
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (not a secret)
-            backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+            await self.attempts.wait(reason)
 
     async def _read(self, session: Session) -> AsyncIterator[None]:
         """Read messages; yield after each, and now and then. Raises SessionError."""

@@ -38,7 +38,7 @@ class FleetMirrors:
     async def run(self) -> None:
         """Follow the fleet until cancelled."""
         consumer = FleetConsumer(self._fleet, self)
-        await keep_following(consumer.run)
+        await keep_following(consumer.run, consumer.attempts)
 
     def link(self) -> Link:
         """Return the state of the connection."""

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ...broker_login import login, new_client
+from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import HEADER, Broker
+from .reports import Reports, SessionError
 
 if TYPE_CHECKING:
     from ...stream.fields import Json
 
 T = TypeVar("T")
 
-OPEN_SECONDS = 5.0
 REQUEST_SECONDS = 5.0
-# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB.
-BATCH = 64
+# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB. The next ones are asked
+# for while half of them are on their way, so that a distant broker does not wait for the reader.
+BATCH = 256
+_LOW = BATCH // 2
 # A request for messages ends after so many seconds without one; the broker sends a sign of life in
 # between, and without several of them the connection is given up.
 _EXPIRE_SECONDS = 30
@@ -40,18 +42,11 @@ _INACTIVE_SECONDS = 60
 _NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
 _FINAL_CODES = frozenset({10059, 10076, 10039})
-# Statuses of a request for messages that has ended, so that another one is due.
+# There is a stream of that name, with other settings.
+_IN_USE = 10058
+# Statuses of a request for messages that has ended; how many of them it did not get.
 _ENDED = frozenset({"404", "408"})
-_INSTALL = "reading a fleet needs an extra; pip install 'sockagent[nats]'"
-
-
-class SessionError(Exception):
-    """A connection that failed; the message is a clause that says why. ``is_final``: another
-    attempt would fail in the same way."""
-
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
+_UNSENT = "Nats-Pending-Messages"
 
 
 class StreamMessage(NamedTuple):
@@ -118,36 +113,21 @@ async def open_session(
 
         client = new_client(is_encrypted=broker.is_encrypted)
     except ModuleNotFoundError as error:
-        raise RuntimeFailure(_INSTALL) from error
-    closed = asyncio.Event()
-    problems: list[str] = []
-
-    async def close() -> None:
-        closed.set()
-
-    async def note(error: Exception) -> None:
-        problems.append(str(error) or type(error).__name__)
-
-    options: dict[str, Any] = {**login(creds, broker.user)}
-    if tls is not None:
-        options["tls"] = tls
+        raise RuntimeFailure(EXTRA) from error
+    entry = Entry(broker.servers, broker.user, creds, tls)
+    options = login(creds, broker.user)
+    options["inbox_prefix"] = reader_inbox(creds, broker.user)
+    reports = Reports(entry)
     try:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                await client.connect(
-                    servers=list(broker.servers),
-                    name="sockagent",
-                    allow_reconnect=False,
-                    connect_timeout=int(OPEN_SECONDS),
-                    closed_cb=close,
-                    error_cb=note,
+                await entry.connect(
+                    client, reports.note, reports.close, name="sockagent",
                     **options,
-                )
-        except nats.errors.SecureConnWantedError as error:
-            raise SessionError("the broker does not use TLS", is_final=True) from error
+                )  # fmt: skip
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise _explained(error, problems) from error
-        yield Session(client, broker.stream, closed, nats.errors.Error)
+            raise reports.explained(error) from error
+        yield Session(client, broker.stream, reports, nats.errors.Error)
     finally:
         try:
             async with asyncio.timeout(1.0):
@@ -156,26 +136,16 @@ async def open_session(
             pass  # It is lost already.
 
 
-def _explained(error: Exception, problems: list[str]) -> SessionError:
-    """Return why a connection could not be made."""
-    reason = problems[-1] if problems else str(error) or type(error).__name__
-    is_final = "authorization" in reason.lower() or isinstance(error, ssl.SSLCertVerificationError)
-    if isinstance(error, TimeoutError) and not problems:
-        reason = "no response"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    return SessionError(reason.removeprefix("nats: "), is_final=is_final)
-
-
 class Session:
     """An open connection to a broker, and the stream of a fleet in it."""
 
     def __init__(
-        self, client: _Client, stream: str, closed: asyncio.Event, errors: type[Exception]
+        self, client: _Client, stream: str, reports: Reports, errors: type[Exception]
     ) -> None:
         self._client = client
         self._stream = stream
-        self._closed = closed
+        self._reports = reports
+        self._closed = reports.closed
         self._errors = errors
 
     async def info(self) -> StreamInfo:
@@ -187,6 +157,18 @@ class Session:
             return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
         except (LookupError, TypeError, ValueError) as error:
             raise SessionError("invalid response of the broker") from error
+
+    async def make_stream(self, settings: Mapping[str, object]) -> bool:
+        """Make the stream, or change its settings; return whether it is new. Raises
+        SessionError."""
+        try:
+            await self._request(f"STREAM.CREATE.{self._stream}", settings)
+        except SessionError as error:
+            if error.code != _IN_USE:
+                raise
+            await self._request(f"STREAM.UPDATE.{self._stream}", settings)
+            return False
+        return True
 
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None
@@ -235,26 +217,30 @@ class Session:
         remaining = expected = 0
         heard_at = clock()
         while True:
-            if remaining == 0:
+            if remaining <= _LOW:
                 await self._guarded(self._client.publish(api, request, inbox))
-                remaining = BATCH
+                remaining += BATCH
             if not queue.messages:
                 await queue.wait(TICK_SECONDS)
             if not queue.messages:
                 if self._closed.is_set():
                     raise SessionError("connection lost")
+                if (denial := self._reports.denial(api)) is not None:
+                    raise denial
                 if clock() - heard_at > _SILENT_SECONDS:
-                    raise SessionError("no response")
+                    raise SessionError("the broker does not answer")
                 yield None
                 continue
             heard_at = clock()
             message = queue.messages.popleft()
-            status = (message.headers or {}).get("Status")
+            headers = message.headers or {}
+            status = headers.get("Status")
             if status is not None:
                 if status in _ENDED:
-                    remaining = 0
+                    unsent = headers.get(_UNSENT, "")
+                    remaining = max(0, remaining - int(unsent)) if unsent.isdecimal() else 0
                 elif status != "100":
-                    reason = (message.headers or {}).get("Description", status)
+                    reason = headers.get("Description", status)
                     raise SessionError(f"the broker ended the reading: {reason}")
                 continue
             remaining -= 1
@@ -266,9 +252,20 @@ class Session:
 
     async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
         """Return the response to a request. Raises SessionError."""
-        reply = await self._guarded(
-            self._client.request(f"$JS.API.{api}", dumps(payload), timeout=REQUEST_SECONDS)
+        subject = f"$JS.API.{api}"
+        asking = asyncio.ensure_future(
+            self._client.request(subject, dumps(payload), timeout=REQUEST_SECONDS)
         )
+        # A broker does not answer what it does not permit; it says so elsewhere.
+        denied = asyncio.ensure_future(self._reports.denied(subject))
+        try:
+            await asyncio.wait((asking, denied), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise denied.result()
+            reply = await self._guarded(asking)
+        finally:
+            asking.cancel()
+            denied.cancel()
         try:
             response = loads(reply.data)
             error = response.get("error")
@@ -276,7 +273,7 @@ class Session:
             raise SessionError("invalid response of the broker") from problem
         if error:
             code, text = error.get("err_code"), error.get("description")
-            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES)
+            raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES, code=code)
         return dict(response)
 
     async def _guarded(self, awaitable: Awaitable[T]) -> T:
@@ -286,8 +283,14 @@ class Session:
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
                 raise SessionError("connection lost") from error
-            reason = str(error).removeprefix("nats: ") or "no response"
-            raise SessionError(reason) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> SessionError:
+        from nats.errors import NoRespondersError
+
+        if isinstance(error, NoRespondersError):
+            return SessionError("the broker has no JetStream, or is starting")
+        return self._reports.explained(error)
 
 
 class _Queue:

@@ -102,7 +102,7 @@ complete -c sockagent -n _shtab_sockagent_using -l services -d 'Print the names 
 complete -c sockagent -n _shtab_sockagent_using -s q -l quiet -d 'Print no records; the exit status says whether a socket matched.'
 complete -c sockagent -n _shtab_sockagent_using -l timeout -x -d 'End after so many seconds; requires --follow. With -q, end at the first match.'
 complete -c sockagent -n _shtab_sockagent_using -l checkpoint -x -d 'Repeat the snapshot in the stream after SECONDS if anything has changed; requires --follow or --connect.'
-complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow; - is standard input.'
+complete -c sockagent -n _shtab_sockagent_using -l read -xka "(_sockagent_files)" -d 'Show a recording, such as the output of --follow or the directory of --record; - is standard input.'
 complete -c sockagent -n _shtab_sockagent_using -l at -x -d 'Show the recording as it was at this time: 03:12:04, 2026-11-28T03:12:04, or -5m before its end.'
 complete -c sockagent -n _shtab_sockagent_using -l listen -xka "(_sockagent_address)" -d 'Serve records over WebSocket at HOST:PORT, [V6]:PORT or unix:PATH.'
 complete -c sockagent -n _shtab_sockagent_using -l connect -xka "(_sockagent_address)" -d 'Print the records of the agent at URL, for example ws://HOST:PORT; with --listen, serve those of all URLs as one stream.'
@@ -164,6 +164,8 @@ function _sockagent_events
 end
 
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a events   -d 'Set up, remove or show the trace instance of kernel events.'
+complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a fleet   -d 'Set up a NATS broker for a fleet.'
+complete -c sockagent -f -n '_sockagent_events fleet' -a 'config init'
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a page   -d 'Show the sockets in a browser.'
 complete -c sockagent -n '__fish_seen_subcommand_from page' -l no-open -d 'Open no browser.'
 complete -c sockagent -f -n 'test (count (commandline -opc)) -eq 1' -a top   -d 'Show a live screen of the sockets.'

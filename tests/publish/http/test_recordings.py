@@ -28,6 +28,14 @@ def test_the_lines_of_a_recording(suffix: str, content: bytes, tmp_path: Path) -
     assert ("Cache-Control", "no-store") in reply.headers
 
 
+def test_the_files_of_a_directory(tmp_path: Path) -> None:
+    for name in ("2026-11-28T13Z.ndjson", "2026-11-28T12Z.ndjson"):
+        (tmp_path / name).write_text(f"{name}\n")
+    (tmp_path / "position.json").write_text("{}")
+    body = recording_page(str(tmp_path)).reply().body
+    assert body == b"2026-11-28T12Z.ndjson\n2026-11-28T13Z.ndjson\n"
+
+
 def test_a_compressed_recording_that_is_cut_off_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,36 @@ async def test_while_the_broker_is_away_the_agent_is_left_in_time() -> None:
     assert len(broker.log) == 1
 
 
+@pytest.mark.parametrize("has_stored", [False, True])
+async def test_a_stream_that_took_messages_is_tried_again_soon(
+    monkeypatch: pytest.MonkeyPatch, has_stored: bool
+) -> None:
+    source, broker, pauses = Source(), ModelBroker(), []
+    publishing = Publishing(source, broker)
+    source.poll(ONE)
+    if has_stored:
+        await publishing.drain()
+        source.poll(TWO)
+    failures = 12
+
+    def fail() -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise BrokerTrouble("its servers elect a leader", is_lasting=True)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    broker.before_publish = fail
+    monkeypatch.setattr(module, "MIN_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await publishing.drain()
+    assert len(pauses) == 12
+    longest = module.MAX_PAUSE_SECONDS if has_stored else module.LASTING_PAUSE_SECONDS
+    assert longest / 2 <= max(pauses) <= longest
+
+
 async def test_a_feed_of_this_process_is_published_to_its_end() -> None:
     source, broker = Source(), ModelBroker()
     source.feed.heartbeat_seconds = 60.0

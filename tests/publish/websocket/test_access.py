@@ -56,6 +56,19 @@ def status(access: Access, *headers: tuple[str, str], **facts: bool) -> int | No
         ("127.0.0.1.evil.example", 403),
         ("", 403),
         ("[", 403),
+        ("localhost:", None),  # RFC 3986 allows an empty port.
+        ("[::1]", None),
+        ("127.0.0.1:abc", 400),
+        ("127.0.0.1:80abc", 400),
+        ("127.0.0.1:-1", 400),
+        ("127.0.0.1:80:80", 400),
+        ("127.0.0.1:\u0661", 400),  # A digit that is not ASCII.
+        ("localhost: 80", 400),
+        ("[::1]:abc", 400),
+        ("[::1]evil.example", 400),
+        ("[::1", 400),
+        ("::1", 400),
+        ("evil.example:abc", 400),
     ],
 )
 def test_unknown_host_names_are_refused(host: str, expected: int | None) -> None:
@@ -136,8 +149,8 @@ def test_origins_that_are_not_allowed_are_refused(
         ("localhost:8765", "http://localhost:8765/page", False, 403),
         ("localhost:8765", "http://user@localhost:8765", False, 403),
         ("localhost:8765", "http://evil.example http://localhost:8765", False, 403),
-        ("[::1", "http://[::1", False, 403),
-        ("localhost:port", "http://localhost:port", False, 403),
+        ("[::1", "http://[::1", False, 400),
+        ("localhost:port", "http://localhost:port", False, 400),
     ],
 )
 def test_the_pages_of_this_server_may_make_requests_and_those_of_no_other(
@@ -213,6 +226,8 @@ def test_trusted_users_and_public_paths_need_no_token(fact: str) -> None:
 
 def test_parse_host() -> None:
     assert parse_host("[2001:DB8::1]:443") == "2001:db8::1"
+    assert parse_host("name:") == "name"
+    assert parse_host("name:x") is None
     assert parse_host(" Name.Example. ") == "name.example"
 
 

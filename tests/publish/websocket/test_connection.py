@@ -23,20 +23,114 @@ def alive(kind: type) -> int:
     return sum(isinstance(one, kind) for one in gc.get_objects())
 
 
-@pytest.mark.parametrize(
-    "request_", ["\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\x02\x00", "GET / HTTP/0.9\r\n\r\n"]
-)
-async def test_a_malformed_request_is_counted(request_: str) -> None:
-    async with serving() as running:
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-        writer.write(request_.encode("latin-1"))
+async def answer_to(
+    port: int, request: bytes, *, eof: bool = False
+) -> tuple[int, dict[str, str], str]:
+    """Return the status, headers and body of the response, which must be all that is sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    if eof:
         writer.write_eof()
-        await asyncio.wait_for(reader.read(), HANGS_SECONDS)
-        writer.close()
+    answer = await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+    writer.close()
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert len(body) == int(headers["Content-Length"])
+    return int(first.split()[1]), headers, body
+
+
+@pytest.mark.parametrize("eof", [False, True])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /\r\n",
+        "GET / HTTP/0.9\r\n\r\n",
+        "GET  / HTTP/1.1\r\n\r\n",
+        "GET /\xe9 HTTP/1.1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: \x01\r\n\r\n",
+        "GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n",
+    ],
+)
+async def test_a_malformed_request_is_answered_and_counted(request_: str, eof: bool) -> None:
+    async with serving() as running:
+        status, _, body = await answer_to(running.port, request_.encode("latin-1"), eof=eof)
+        assert (status, body) == (400, "malformed request; expected HTTP/1.1\n")
         assert running.registry.rejections.refusals == {"malformed": 1}
         running.poll(ONE)
         async with running.client() as connection:
             assert events(await message(connection)) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "answered"),
+    [
+        ("", False),
+        ("\x16\x03\x01\x02\x00", True),
+        ("GET /", True),
+        ("GET / HTTP/1.1\r\nHost: x\r\n", True),
+    ],
+)
+async def test_a_request_that_ends_early_is_counted(request_: str, answered: bool) -> None:
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(request_.encode("latin-1"))
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), HANGS_SECONDS)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ") == answered
+        assert answered or not answer
+        assert running.registry.rejections.refusals == {"malformed": 1}
+
+
+BODIES = [
+    "Content-Length: 3\r\n\r\nx=1",
+    "content-LENGTH:3\r\n\r\nx=1",
+    "Transfer-Encoding: chunked\r\n\r\n3\r\nx=1\r\n0\r\n\r\n",
+    "Content-Length: 1000\r\n\r\n",  # It does not come.
+    "Content-Length: 0\r\nContent-Length: 3\r\n\r\nx=1",
+    "Content-Length: 9\r\n\r\n\x88\x80\0\0\0\0\0\0\0",  # As a frame.
+    f"Content-Length: 9000\r\n\r\n{'x' * 9000}",
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize(
+    ("request_", "status", "text", "allowed"),
+    [
+        ("POST /events", 405, "method not allowed; use GET\n", "GET"),
+        ("PUT /x", 405, "method not allowed; use GET or HEAD\n", "GET, HEAD"),
+        ("GET /events", 400, "a request with a body is not accepted\n", None),
+        ("GET /x", 404, "not found; available are /events\n", None),
+    ],
+)
+async def test_a_request_with_a_body_is_answered(
+    body: str, is_whole: bool, request_: str, status: int, text: str, allowed: str | None
+) -> None:
+    async with serving() as running:
+        sent = body if is_whole else body.partition("\r\n\r\n")[0] + "\r\n\r\n"
+        whole = f"{request_} HTTP/1.1\r\nHost: localhost\r\n{sent}"
+        answer = await answer_to(running.port, whole.encode("latin-1"))
+        assert (answer[0], answer[1].get("Allow"), answer[2]) == (status, allowed, text)
+        assert running.registry.rejections.refusals == {str(status): 1}
+
+
+async def test_a_subscription_with_a_body_is_refused() -> None:
+    async with serving() as running:
+        request = UPGRADE.format(path="/events").removesuffix("\r\n") + BODIES[0]
+        status, _, _ = await answer_to(running.port, request.encode())
+        assert status == 400
+        assert running.registry.subscriber_count == 0
+        request = UPGRADE.format(path="/events").removesuffix("\r\n") + "Content-Length: 0\r\n\r\n"
+        made = running.raw(request)
+        await running.subscribed(1)
+        made.close()
 
 
 @pytest.mark.parametrize("more", ["junk", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from agent import log
 from agent.errors import RuntimeFailure
 from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, Part, Start
 from agent.stream.filters import Filter
-from agent.stream.fleet import parse_broker
+from agent.stream.fleet import MAX_BODY_BYTES, parse_broker
 from tests.broker import Broker, Connection, broker, needs_broker
 from tests.feeding import ONE, THREE, TWO
 from tests.fleet import Log, Publisher, Truth, check
@@ -271,3 +272,33 @@ async def test_what_is_no_message_of_a_publisher_is_left_out(
         await reading.read_to(fleet.log.end)
         output = await reading.stop()
     assert states(output, fleet.truth) == {"a": ("ea", 3, True), "b": ("eb", 3, True)}
+
+
+async def test_records_that_are_too_large_are_reported_and_lost(
+    server: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log, "log", said.append)
+    async with hosts(server) as fleet:
+        await fleet.poll((ONE,))
+        reading = Reading(server)
+        await reading.read_to(fleet.log.end)
+        agent, publisher = fleet.agents[0], fleet.publishers[0]
+        agent.poll(TWO)
+        fleet.truth.note(agent)
+        publisher.publish()
+        large = fleet.log.messages[-1]
+        blanks = b" " * MAX_BODY_BYTES
+        fleet.log.messages[-1] = large._replace(records=large.records[:-1] + blanks + b"\n")
+        await fleet.poll((THREE,))
+        await fleet.checkpoint()
+        await fleet.poll((ONE,))
+        await reading.read_to(fleet.log.end)
+        output = await reading.stop()
+    found = check(output, fleet.truth)
+    assert found["a"].lost
+    assert (found["a"].seq, found["a"].is_known) == (agent.feed.seq, True)
+    assert not found["b"].lost
+    assert {line.partition(": invalid")[0] for line in said} == {
+        f"warning: {server.url}: the records of message {large.sequence} cannot be read"
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.remote.nats import mirrors
 from agent.remote.nats.consumer import Fleet, Part
 from agent.remote.nats.mirrors import FleetMirrors
 from agent.stream.filters import Filter
@@ -105,10 +106,15 @@ async def test_records_that_do_not_fit_break_a_host_until_its_next_snapshot(
     assert mirrored.state() == mirrored.agent.state()
 
 
-async def test_a_host_of_another_url_is_refused() -> None:
+async def test_a_host_of_another_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(mirrors, "log", said.append)
     mirrored = Mirrored()
     mirrored.owners["a"] = "ws://elsewhere"
     await mirrored.publish()
+    mirrored.agent.poll(TWO)
+    await mirrored.publish()
+    assert said == [f"{URL}: a is refused: ws://elsewhere has the same host name"]
     assert not mirrored.merged.feeds
     assert mirrored.mirrors.link().refused == ("a",)
 

@@ -1,0 +1,1 @@
+"""Fleets at a NATS broker: processes that are killed, and a thousand hosts."""
