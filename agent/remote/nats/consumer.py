@@ -27,8 +27,9 @@ from ..attempts import Attempts
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
 from .lines import LineFilter, passed_on
+from .pull import StreamMessage
 from .reports import SessionError
-from .session import Session, StreamInfo, StreamMessage, open_session
+from .session import Session, StreamInfo, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from agent.broker_login import OPEN_SECONDS, Entry
 from agent.errors import ConfigFailure
+from agent.remote.nats.pull import BATCH
 from agent.remote.nats.reports import Reports, SessionError
-from agent.remote.nats.session import BATCH, Session, open_session
+from agent.remote.nats.session import Session, open_session
 from agent.stream.fleet import parse_broker
 
 from ...broker import free_port
