@@ -75,7 +75,9 @@ class Requests:
         """Return what arrives as a message of the stream; None if it is a status. Raises
         SessionError, also where a message is missing."""
         headers = message.headers or {}
-        status = headers.get("Status")
+        # What is stored has a subject for its acknowledgement, and any header: its publisher may be
+        # an attacker.
+        status = None if message.reply else headers.get("Status")
         if status is None:
             self._remaining -= 1
             self._number += 1
