@@ -125,7 +125,7 @@ class Reading:
 
     async def read(self, sequence: int, records: bytes) -> None:
         self.position = POSITION._replace(sequence=sequence)
-        await self._recorder.receive(Part("a", records, False, 0.0))
+        await self._recorder.receive(Part("a", records, 0.0))
 
     async def run(self) -> NoReturn:
         await asyncio.get_running_loop().create_future()

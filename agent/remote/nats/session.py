@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -137,11 +137,11 @@ class Session:
         return True
 
     async def messages(
-        self, start: Mapping[str, object], subject: str | None = None
-    ) -> AsyncIterator[StreamMessage | None]:
+        self, start: Mapping[str, object], subject: str | None = None, *, to_end: bool = False
+    ) -> AsyncGenerator[StreamMessage | None, None]:
         """Yield the messages from a point on, in order, and None each second without one.
-        ``start`` are settings of a consumer; ``subject``: only messages with it. Raises
-        SessionError, also where a message is missing."""
+        ``start`` are settings of a consumer; ``subject``: only messages with it; ``to_end``: only
+        those that there are. Raises SessionError, also where a message is missing."""
         name = f"sockagent-{os.urandom(8).hex()}"
         config: dict[str, object] = {
             "name": name,
@@ -160,9 +160,13 @@ class Session:
         inbox = self._client.new_inbox()
         subscription = await self._guarded(self._client.subscribe(inbox, cb=queue.put))
         try:
-            await self._request(api, {"stream_name": self._stream, "config": config})
+            made = await self._request(api, {"stream_name": self._stream, "config": config})
+            if to_end and not made.get("num_pending"):
+                return
             async for message in self._pull(name, inbox, queue):
                 yield message
+                if to_end and message is not None and message.pending == 0:
+                    return
         finally:
             if not self._closed.is_set():
                 await self._guarded(subscription.unsubscribe())
