@@ -9,6 +9,8 @@ import shutil
 import signal
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -74,11 +76,25 @@ def test_files_without_a_position_are_not_touched(tmp_path: Path) -> None:
     assert content(tmp_path) == b"1\n"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"sequence":1}', '{"sequence":1,"hosts":3}'])
+OUTSIDE = '{"sequence":1,"hosts":{},"counts":{},"file":"../x.ndjson","offset":0}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sequence":1}', '{"sequence":1,"hosts":3}', OUTSIDE])
 def test_a_damaged_position_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "position.json").write_text(text)
     with pytest.raises(RuntimeFailure, match="not a position"):
         RecordingDirectory(str(tmp_path))
+
+
+def test_a_file_that_lacks_its_end_is_reported(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n2\n")])
+    directory.save(POSITION)
+    directory.close()
+    os.truncate(tmp_path / FIRST, 2)
+    with pytest.raises(RuntimeFailure, match=r"shorter than position\.json says"):
+        RecordingDirectory(str(tmp_path))
+    assert content(tmp_path) == b"1\n"
 
 
 def test_a_removed_directory_is_reported(tmp_path: Path) -> None:
@@ -120,12 +136,13 @@ class Reading:
     """A consumer that has read some records, and goes on reading."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.position = POSITION
+        self.position: FleetPosition | None = POSITION
+        self.time = 0.0  # When the broker stored what is read.
         self._recorder = recorder
 
     async def read(self, sequence: int, records: bytes) -> None:
         self.position = POSITION._replace(sequence=sequence)
-        await self._recorder.receive(Part("a", records, 0.0))
+        await self._recorder.receive(Part("a", records, self.time))
 
     async def run(self) -> NoReturn:
         await asyncio.get_running_loop().create_future()
@@ -135,12 +152,18 @@ class Reading:
 class Recording:
     """A recorder that runs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Keep = EVERYTHING) -> None:
         self.directory = RecordingDirectory(str(path))
-        self.recorder = Recorder(self.directory, EVERYTHING)
+        self.recorder = Recorder(self.directory, keep)
         self.reading = Reading(self.recorder)
         consumer = cast("FleetConsumer", self.reading)
         self.task = asyncio.create_task(self.recorder.run(consumer))
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        self.directory.close()
 
 
 async def test_after_a_failure_the_position_stays_before_what_was_not_written(
@@ -188,17 +211,46 @@ async def test_a_recorder_that_ends_while_it_writes_writes_all_in_order(
     await recording.reading.read(8, b"1\n")
     assert await asyncio.to_thread(writing.wait, 10)
     await recording.reading.read(9, b"2\n")
-    recording.task.cancel()
+    stopping = asyncio.create_task(recording.stop())
     for _ in range(5):
         await asyncio.sleep(0.01)
     may_end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await recording.task
-    recording.directory.close()
+    await stopping
     again = RecordingDirectory(str(tmp_path))
     assert again.position == POSITION._replace(sequence=9)
     assert content(tmp_path) == b"1\n2\n"
     again.close()
+
+
+async def test_many_records_are_written_at_once(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    await asyncio.sleep(0)
+    records = b"1" * 600_000 + b"\n"
+    await recording.reading.read(8, records)
+    assert content(tmp_path) == b""
+    await recording.reading.read(9, records)
+    assert content(tmp_path) == records * 2
+    await recording.stop()
+
+
+async def test_without_a_position_nothing_is_written(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.reading.position = None
+    await asyncio.sleep(0)
+    await recording.stop()
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position is None
+    again.close()
+
+
+async def test_a_recorder_removes_old_files(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, Keep(seconds=3600))
+    await recording.reading.read(8, b"1\n")
+    recording.reading.time = time.time()
+    await recording.reading.read(9, b"2\n")
+    await asyncio.sleep(0)
+    await recording.stop()
+    assert content(tmp_path) == b"2\n"
 
 
 @needs_broker
