@@ -27,7 +27,7 @@ from ...text import escape_controls
 from ..attempts import Attempts
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
-from .lines import LineFilter, passed_on
+from .lines import LineFilter, name_other, passed_on
 from .pull import StreamMessage
 from .reports import SessionError
 from .session import Session, StreamInfo, open_session
@@ -266,7 +266,7 @@ class FleetConsumer:
     def _body_of(self, message: StreamMessage) -> bytes | None:
         """Return the records of a message; None if they cannot be read."""
         try:
-            return _safe(decode_body(message.body))
+            return _safe(decode_body(message.body), host_of(message.subject))
         except ValueError as error:
             self._warn(f"the records of message {message.sequence} cannot be read: {error}")
             return None
@@ -287,11 +287,13 @@ def _heard_at(message: StreamMessage) -> float:
     return time.monotonic() - max(0.0, time.time() - message.time)
 
 
-def _safe(records: bytes) -> bytes:
+def _safe(records: bytes, host: str) -> bytes:
     """Return records without what a terminal would interpret: an agent may be of any version.
-    Raises ValueError."""
+    Raises ValueError, also where they are not of the host."""
     if not records.endswith(b"\n"):
         raise ValueError("the last line is not complete")
+    if name_other(records, host):
+        raise ValueError(f"they are of another host than {host}")
     if records.isascii() and b"\x7f" not in records:
         return records
     return escape_controls(records.decode()).encode()

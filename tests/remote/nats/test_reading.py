@@ -250,3 +250,22 @@ async def test_a_log_that_has_lost_its_end_is_read_from_there(
         assert started.lines == [
             f"{URL}: the stream has lost its messages after {end}; going back to it"
         ]
+
+
+async def test_records_that_a_host_writes_as_another_one_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, truth = Log(), Truth()
+    hosts = [Host(log, truth, name) for name in "ab"]
+    async with reading(monkeypatch, Session(log)) as started:
+        hosts[0].poll((ONE,))
+        forged = log.messages[-1]
+        log.messages[-1] = forged._replace(records=forged.records.replace(b':"a"', b':"b"'))
+        hosts[0].poll((TWO,))
+        hosts[0].checkpoint()
+        await started.catch_up()
+        found = check(started.output, truth)
+        assert found["a"].lost
+        assert (found["a"].seq, found["a"].is_known) == (hosts[0].agent.feed.seq, True)
+        assert (found["b"].seq, found["b"].is_known) == (0, True)
+    assert "cannot be read: they are of another host than a" in capfd.readouterr().err
