@@ -184,7 +184,8 @@ async def test_after_a_failure_the_position_stays_before_what_was_not_written(
         patched.setattr(os, "write", write)
         await recording.reading.read(8, b"123456\n")
         with pytest.raises(RuntimeFailure, match="No space left on device"):
-            await recording.task
+            async with asyncio.timeout(10):
+                await recording.task
     assert written == [b"123"]
     recording.directory.close()
     again = RecordingDirectory(str(tmp_path))
