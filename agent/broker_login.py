@@ -114,8 +114,12 @@ class Entry(NamedTuple):
                 tls=self.tls,
                 **options,
             )
-        except ValueError as error:  # A file that has no credentials.
-            raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
+        except OSError:  # A certificate that is not valid is a ValueError, too.
+            raise
+        except ValueError as error:  # A file without credentials, or a name that no host can have.
+            names = ", ".join(self.servers)
+            what = f"credentials {self.credentials}" if self.credentials else names
+            raise ConfigFailure(f"{what}: {error}") from error
 
     def explain(self, error: Exception | None, reported: Exception | None) -> Reason:
         """Return what an exception of the library means. ``reported`` is the newest one that the

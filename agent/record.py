@@ -186,6 +186,8 @@ class Recorder:
         self._parts: list[tuple[str, bytes]] = []
         self._size = 0
         self._writing = asyncio.Lock()
+        # Why the files lack records that precede the position of the consumer.
+        self._failure: BaseException | None = None
         self._consumer: FleetConsumer | None = None
 
     async def run(self, consumer: FleetConsumer) -> None:
@@ -215,11 +217,19 @@ class Recorder:
         """Write what was read, and its position."""
         async with self._writing:
             position = self._consumer.position if self._consumer else None
-            if position is None:  # Files without a position could not be gone on with.
+            if self._failure is not None:
+                raise self._failure
+            if position is None:  # Without a position, files could not be continued.
                 return
             # Taken together with the position, so that the files have what it says.
             parts, self._parts, self._size = self._parts, [], 0
-            await asyncio.to_thread(self._store, parts, position)
+            storing = asyncio.create_task(asyncio.to_thread(self._store, parts, position))
+            try:
+                await asyncio.shield(storing)
+            finally:
+                # The thread goes on when its caller is cancelled, and must end before the next one.
+                await asyncio.wait((storing,))
+                self._failure = storing.exception()
 
     def _store(self, parts: list[tuple[str, bytes]], position: FleetPosition) -> None:
         self._directory.write(parts)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.broker_login import Reason, explain, is_denial, login, reader_inbox
+from agent.broker_login import Entry, Reason, explain, is_denial, login, reader_inbox
 from agent.errors import ConfigFailure
 
 errors = pytest.importorskip("nats.errors", reason="nats-py is not installed")
@@ -155,3 +155,28 @@ def test_any_token_in_a_file_of_credentials(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigFailure, match="No such file"):
         reader_inbox(str(tmp_path / "none"), None)
+
+
+@pytest.mark.parametrize(
+    ("error", "credentials", "raised", "reason"),
+    [
+        (unverified(), None, ssl.SSLCertVerificationError, None),  # It is a ValueError, too.
+        (unverified(), "me.creds", ssl.SSLCertVerificationError, None),
+        (ValueError("no seed"), "me.creds", ConfigFailure, "credentials me.creds: no seed"),
+        (ValueError("label too long"), None, ConfigFailure, "tls://b, tls://c: label too long"),
+    ],
+)
+async def test_what_the_library_cannot_use_is_a_wrong_configuration(
+    error: Exception, credentials: str | None, raised: type[Exception], reason: str | None
+) -> None:
+    class Client:
+        async def connect(self, *_servers: object, **_options: object) -> None:
+            raise error
+
+    async def ignore(*_: object) -> None:
+        pass
+
+    entry = Entry(("tls://b", "tls://c"), None, credentials)
+    with pytest.raises(raised) as caught:
+        await entry.connect(Client(), ignore, ignore)
+    assert str(caught.value) == (reason or str(error))

@@ -8,15 +8,20 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from agent import record
 from agent.errors import RuntimeFailure
 from agent.fleet_settings import EVERYTHING, Keep
-from agent.record import RecordingDirectory, file_name
+from agent.record import Recorder, RecordingDirectory, file_name
 from agent.remote.nats.chain import HostPosition
-from agent.remote.nats.consumer import FleetPosition
+from agent.remote.nats.consumer import FleetConsumer, FleetPosition, Part
 
 from .broker import Connection, broker, needs_broker
 from .feeding import ONE, THREE, TWO
@@ -71,11 +76,25 @@ def test_files_without_a_position_are_not_touched(tmp_path: Path) -> None:
     assert content(tmp_path) == b"1\n"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"sequence":1}', '{"sequence":1,"hosts":3}'])
+OUTSIDE = '{"sequence":1,"hosts":{},"counts":{},"file":"../x.ndjson","offset":0}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sequence":1}', '{"sequence":1,"hosts":3}', OUTSIDE])
 def test_a_damaged_position_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "position.json").write_text(text)
     with pytest.raises(RuntimeFailure, match="not a position"):
         RecordingDirectory(str(tmp_path))
+
+
+def test_a_file_that_lacks_its_end_is_reported(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n2\n")])
+    directory.save(POSITION)
+    directory.close()
+    os.truncate(tmp_path / FIRST, 2)
+    with pytest.raises(RuntimeFailure, match=r"shorter than position\.json says"):
+        RecordingDirectory(str(tmp_path))
+    assert content(tmp_path) == b"1\n"
 
 
 def test_a_removed_directory_is_reported(tmp_path: Path) -> None:
@@ -111,6 +130,128 @@ def test_old_files_are_removed_by_age_and_by_size(tmp_path: Path) -> None:
     directory.remove_old(Keep(seconds=1, size=1), 1e9)  # The newest one stays.
     assert [file.name for file in tmp_path.glob("*.ndjson")] == [file_name(3600.0 * 4)]
     directory.close()
+
+
+class Reading:
+    """A consumer that has read some records, and goes on reading."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.position: FleetPosition | None = POSITION
+        self.time = 0.0  # When the broker stored what is read.
+        self._recorder = recorder
+
+    async def read(self, sequence: int, records: bytes) -> None:
+        self.position = POSITION._replace(sequence=sequence)
+        await self._recorder.receive(Part("a", records, self.time))
+
+    async def run(self) -> NoReturn:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+
+class Recording:
+    """A recorder that runs."""
+
+    def __init__(self, path: Path, keep: Keep = EVERYTHING) -> None:
+        self.directory = RecordingDirectory(str(path))
+        self.recorder = Recorder(self.directory, keep)
+        self.reading = Reading(self.recorder)
+        consumer = cast("FleetConsumer", self.reading)
+        self.task = asyncio.create_task(self.recorder.run(consumer))
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        self.directory.close()
+
+
+async def test_after_a_failure_the_position_stays_before_what_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SAVE_SECONDS", 0.0)
+    recording = Recording(tmp_path)
+    written: list[bytes] = []
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(bytes(data[:3]))
+        return real(descriptor, data[:3])
+
+    real = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        await recording.reading.read(8, b"123456\n")
+        with pytest.raises(RuntimeFailure, match="No space left on device"):
+            async with asyncio.timeout(10):
+                await recording.task
+    assert written == [b"123"]
+    recording.directory.close()
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position is None or again.position.sequence < 8
+    assert content(tmp_path) == b""
+    again.close()
+
+
+async def test_a_recorder_that_ends_while_it_writes_writes_all_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SAVE_SECONDS", 0.0)
+    recording = Recording(tmp_path)
+    writing, may_end = threading.Event(), threading.Event()
+    write = recording.directory.write
+
+    def write_slowly(parts: Any) -> None:
+        if parts:
+            writing.set()
+            may_end.wait(10)
+        write(parts)
+
+    recording.directory.write = write_slowly  # type: ignore[method-assign]
+    await recording.reading.read(8, b"1\n")
+    assert await asyncio.to_thread(writing.wait, 10)
+    await recording.reading.read(9, b"2\n")
+    stopping = asyncio.create_task(recording.stop())
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    may_end.set()
+    await stopping
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position == POSITION._replace(sequence=9)
+    assert content(tmp_path) == b"1\n2\n"
+    again.close()
+
+
+async def test_many_records_are_written_at_once(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    await asyncio.sleep(0)
+    records = b"1" * 600_000 + b"\n"
+    await recording.reading.read(8, records)
+    assert content(tmp_path) == b""
+    await recording.reading.read(9, records)
+    assert content(tmp_path) == records * 2
+    await recording.stop()
+
+
+async def test_without_a_position_nothing_is_written(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.reading.position = None
+    await asyncio.sleep(0)
+    await recording.stop()
+    again = RecordingDirectory(str(tmp_path))
+    assert again.position is None
+    again.close()
+
+
+async def test_a_recorder_removes_old_files(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, Keep(seconds=3600))
+    await recording.reading.read(8, b"1\n")
+    recording.reading.time = time.time()
+    await recording.reading.read(9, b"2\n")
+    await asyncio.sleep(0)
+    await recording.stop()
+    assert content(tmp_path) == b"2\n"
 
 
 @needs_broker

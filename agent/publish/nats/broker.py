@@ -21,7 +21,9 @@ ACK_SECONDS = 5.0
 _CLOSE_SECONDS = 0.5
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _SEQUENCE, _STATUS = "Nats-Sequence", "Status"
-_WRONG_SEQUENCE, _NO_RESPONDERS, _NOT_FOUND = 10071, "503", "404"
+_WRONG_SEQUENCE, _NOT_FOUND = 10071, "404"
+# Codes of a cluster in which no server leads, or that has not yet stored an earlier message.
+_BUSY = frozenset({10008, 10163, 10164})
 
 
 class BrokerTrouble(Exception):
@@ -139,6 +141,8 @@ class NatsConnection:
             number = text.rpartition(":")[2].strip()
             if number.isdigit():
                 raise WrongSequence(int(number))
+        if code in _BUSY:
+            raise BrokerTrouble(f"the broker is busy: {text}")
         raise BrokerTrouble(f"the stream refuses messages: {text}", is_lasting=True)
 
     async def last(self, subject: str) -> tuple[int, Link | None]:

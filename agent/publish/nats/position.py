@@ -79,11 +79,6 @@ class Position:
         last = self._last
         return ((last.epoch, last.through),) if last is not None and last.whole else ()
 
-    @property
-    def last(self) -> Link | None:
-        """The newest message of the host."""
-        return self._last
-
     # Messages.
 
     def message(self, part: Part, body: bytes) -> Message:

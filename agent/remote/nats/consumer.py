@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import NamedTuple, NoReturn, Protocol
 
 from ...errors import RuntimeFailure
@@ -26,14 +27,17 @@ from ...text import escape_controls
 from ..attempts import Attempts
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
-from .lines import LineFilter, passed_on
+from .lines import LineFilter, name_other, passed_on
+from .pull import StreamMessage
 from .reports import SessionError
-from .session import Session, StreamInfo, StreamMessage, open_session
+from .session import Session, StreamInfo, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
 # Messages between two turns of the event loop.
 _TURN_MESSAGES = 16
+# Seconds without a message after which none is expected to be on its way.
+_QUIET_TICKS = 5
 
 
 class Start(NamedTuple):
@@ -57,11 +61,10 @@ class Fleet(NamedTuple):
 
 class Part(NamedTuple):
     """Records of one host, of a message that the broker stored at ``time``, in seconds since the
-    Unix epoch. ``begins``: a snapshot begins."""
+    Unix epoch."""
 
     host: str
     records: bytes
-    begins: bool
     time: float
 
 
@@ -109,6 +112,7 @@ class FleetConsumer:
         self._chains = Chains(position.hosts if position else None, checkpoints=checkpoints)
         self._filter = LineFilter(fleet.chosen, position.counts if position else None)
         self._skipped: dict[str, int] = {}  # By subject: the sequence of the first wanted message.
+        self._stored = 0  # The newest message when the connection was made.
         self._inventory = Inventory()
         self._limit = LineLimit(f"about messages of {fleet.url}")
         self.attempts = Attempts(fleet.url, MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
@@ -142,21 +146,24 @@ class FleetConsumer:
         prefix = self._fleet.broker.prefix
         # A filter that all messages pass makes some versions of the broker much slower.
         subject = None if info.subjects == (f"{prefix}.>",) else f"{prefix}.>"
-        start = await self._start(session, info)
         self._inventory.excuse(time.monotonic())
+        start = await self._start(session, info)
+        self._stored = info.last
         self._receiver.connect()
-        is_current, turn = False, 0
+        # Messages of other subjects do not arrive, so that it may be none of them.
+        pending = info.last - (self._sequence or 0)
+        quiet = turn = 0
         async for message in session.messages(start, subject):
             if message is None:
-                is_current = True
+                quiet += 1
             else:
-                is_current = message.pending == 0
+                pending, quiet = message.pending, 0
                 await self._take(session, message)
                 self._sequence = message.sequence
                 turn += 1
                 if turn % _TURN_MESSAGES == 0:
                     await asyncio.sleep(0)
-            if is_current:
+            if not pending or quiet >= _QUIET_TICKS:
                 self._report_silent()
             yield
 
@@ -175,6 +182,7 @@ class FleetConsumer:
                 "going back to it"
             )
             self._sequence = info.last
+            self._skipped.clear()  # What follows has these sequences again.
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._sequence + 1}
 
     async def _newest(self, session: Session, info: StreamInfo) -> int:
@@ -183,19 +191,17 @@ class FleetConsumer:
         if not info.last:
             return first
         start = {"deliver_policy": "last_per_subject", "headers_only": True}
-        now, clock = time.time(), time.monotonic()
-        async for message in session.messages(start, f"{self._fleet.broker.prefix}.>"):
-            if message is None:
-                break  # The stream has no message.
-            link = self._link_of(message)
-            if link is not None:
+        subjects = f"{self._fleet.broker.prefix}.>"
+        async for message in session.messages(start, subjects, to_end=True):
+            link = None if message is None else self._link_of(message)
+            if message is None or link is None:
+                continue
+            host = host_of(message.subject)
+            if self._filter.matches_host(host):
                 begins = message.sequence if link.begins and not link.snapshot else link.snapshot
                 first = min(first, begins or message.sequence)
                 self._skipped[message.subject] = begins
-                age = max(0.0, now - message.time)
-                self._inventory.hear(host_of(message.subject), clock - age)
-            if message.pending == 0:
-                break
+                self._inventory.hear(host, _heard_at(message))
         return max(first, info.first)
 
     async def _take(self, session: Session, message: StreamMessage) -> None:
@@ -206,11 +212,12 @@ class FleetConsumer:
         if link is None:
             return
         host = host_of(message.subject)
-        if self._inventory.hear(host, time.monotonic()):
-            log(f"{host} sends again")
-            self._receiver.set_silent(host, silent=False)
         if not self._filter.matches_host(host):
             return
+        is_new = message.sequence > self._stored
+        if self._inventory.hear(host, time.monotonic() if is_new else _heard_at(message)):
+            log(f"{host} sends again")
+            self._receiver.set_silent(host, silent=False)
         body = self._body_of(message)
         if body is None:  # As if it were missing.
             return
@@ -226,13 +233,16 @@ class FleetConsumer:
         if link.snapshot >= until.sequence:
             return
         start = {"deliver_policy": "by_start_sequence", "opt_start_seq": max(link.snapshot, 1)}
-        async for message in session.messages(start, until.subject):
-            if message is None or message.sequence >= until.sequence:
-                return
-            earlier, body = self._link_of(message), self._body_of(message)
-            if earlier is not None and body is not None:
-                verdict = self._chains.take(message.subject, earlier, again=True)
-                await self._pass_on(verdict, message, earlier, body)
+        async with aclosing(session.messages(start, until.subject, to_end=True)) as messages:
+            async for message in messages:
+                if message is None:
+                    continue
+                if message.sequence >= until.sequence:
+                    return
+                earlier, body = self._link_of(message), self._body_of(message)
+                if earlier is not None and body is not None:
+                    verdict = self._chains.take(message.subject, earlier, again=True)
+                    await self._pass_on(verdict, message, earlier, body)
 
     async def _pass_on(
         self, verdict: Verdict, message: StreamMessage, link: Link, body: bytes
@@ -242,7 +252,7 @@ class FleetConsumer:
         if verdict.action is not Action.DROP:
             records = self._filter.apply(host, records)
         if records:
-            await self._receiver.receive(Part(host, records, link.begins, message.time))
+            await self._receiver.receive(Part(host, records, message.time))
 
     def _link_of(self, message: StreamMessage) -> Link | None:
         """Return the header of a message; None if it is not one of a publisher."""
@@ -256,7 +266,7 @@ class FleetConsumer:
     def _body_of(self, message: StreamMessage) -> bytes | None:
         """Return the records of a message; None if they cannot be read."""
         try:
-            return _safe(decode_body(message.body))
+            return _safe(decode_body(message.body), host_of(message.subject))
         except ValueError as error:
             self._warn(f"the records of message {message.sequence} cannot be read: {error}")
             return None
@@ -272,11 +282,18 @@ class FleetConsumer:
         self._limit.log(f"warning: {self._fleet.url}: {message}", time.monotonic())
 
 
-def _safe(records: bytes) -> bytes:
+def _heard_at(message: StreamMessage) -> float:
+    """Return when a message was stored, on the clock of this process."""
+    return time.monotonic() - max(0.0, time.time() - message.time)
+
+
+def _safe(records: bytes, host: str) -> bytes:
     """Return records without what a terminal would interpret: an agent may be of any version.
-    Raises ValueError."""
+    Raises ValueError, also where they are not of the host."""
     if not records.endswith(b"\n"):
         raise ValueError("the last line is not complete")
+    if name_other(records, host):
+        raise ValueError(f"they are of another host than {host}")
     if records.isascii() and b"\x7f" not in records:
         return records
     return escape_controls(records.decode()).encode()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 # An agent sends a heartbeat every 15 seconds at least.
 SILENT_SECONDS = 45.0
+# A message that is read again has the same time, but for clocks that are set.
+_CLOCK_SECONDS = 1.0
 # Hosts that a sentence names.
 _MAX_NAMED = 5
 
@@ -17,18 +19,12 @@ class Inventory:
         self._heard: dict[str, float] = {}
         self._silent: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self._heard)
-
-    @property
-    def silent(self) -> frozenset[str]:
-        """The hosts that are silent."""
-        return frozenset(self._silent)
-
     def hear(self, host: str, at: float) -> bool:
-        """Note a message of a host; return whether the host was silent."""
-        self._heard[host] = at
-        if host in self._silent:
+        """Note a message of a host, which may be read again; return whether a silent host sends
+        again."""
+        before = self._heard.get(host, at)
+        self._heard[host] = max(before, at)
+        if host in self._silent and at > before + _CLOCK_SECONDS:
             self._silent.remove(host)
             return True
         return False

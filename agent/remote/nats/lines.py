@@ -1,7 +1,9 @@
-"""Records of a message as a consumer passes them on. Pure."""
+"""Records of a message as a consumer passes them on."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from math import inf
 from time import monotonic
@@ -19,6 +21,36 @@ from ...stream.times import timestamp
 from .chain import Action, Verdict
 
 _LOST = b'{"event":"lost",'
+# Letters that are written as escapes, which may spell the name of a field.
+_ESCAPES, _LETTERS = b"\\u00", re.compile(rb"\\u00[4-7]")
+
+
+def name_other(records: bytes, host: str) -> bool:
+    """Return whether records name another host than this one: a broker permits a host to publish
+    with its own subject, but does not read its records."""
+    own = b'"host":' + dumps(host)
+    if _has_only(records, own):
+        return False
+    lines = records.split(b"\n")
+    return any(line and not _has_only(line, own) and _names_other(line, host) for line in lines)
+
+
+def _has_only(records: bytes, own: bytes) -> bool:
+    """Return whether records have the field ``own``, and the text "host" nowhere else."""
+    # In a text, quotes have a backslash before them. Most records have none.
+    is_plain = b"\\" not in records or _ESCAPES not in records or not _LETTERS.search(records)
+    return is_plain and records.count(own) == records.count(b'"host"')
+
+
+def _names_other(line: bytes, host: str) -> bool:
+    """Return whether any of the fields ``host`` of a record has another value: if there are
+    several, some readers take the first and some the last."""
+    try:
+        record = json.loads(line, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return True
+    is_object = isinstance(record, tuple)
+    return not is_object or any(value != host for name, value in record if name == "host")
 
 
 def lost_line(host: str, time: float, seq: int, first: int, last: int | None) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +16,8 @@ from orjson import JSONDecodeError, dumps, loads
 
 from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
-from ...stream.fleet import HEADER, Broker
+from ...stream.fleet import Broker
+from .pull import NANOSECONDS, REQUEST, Message, Queue, Requests, StreamMessage
 from .reports import Reports, SessionError
 
 if TYPE_CHECKING:
@@ -26,39 +26,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REQUEST_SECONDS = 5.0
-# Messages that are asked for at a time: of up to 1 MiB, mostly of some KiB. The next ones are asked
-# for while half of them are on their way, so that a distant broker does not wait for the reader.
-BATCH = 256
-_LOW = BATCH // 2
-# A request for messages ends after so many seconds without one; the broker sends a sign of life in
-# between, and without several of them the connection is given up.
-_EXPIRE_SECONDS = 30
-_HEARTBEAT_SECONDS = 5
+# A connection of which nothing is heard is given up: the broker sends signs of life.
 _SILENT_SECONDS = 15.0
 # How often the reader of an idle stream gets its turn.
 TICK_SECONDS = 1.0
 # The broker forgets a consumer whose reader has left.
 _INACTIVE_SECONDS = 60
-_NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
 _FINAL_CODES = frozenset({10059, 10076, 10039})
 # There is a stream of that name, with other settings.
 _IN_USE = 10058
-# Statuses of a request for messages that has ended; how many of them it did not get.
-_ENDED = frozenset({"404", "408"})
-_UNSENT = "Nats-Pending-Messages"
-
-
-class StreamMessage(NamedTuple):
-    """A message of a stream. ``time`` is when the broker stored it, in seconds since the Unix
-    epoch; ``pending`` messages follow. ``link`` is the value of its header."""
-
-    subject: str
-    sequence: int
-    time: float
-    pending: int
-    link: str
-    body: bytes
 
 
 class StreamInfo(NamedTuple):
@@ -67,17 +44,6 @@ class StreamInfo(NamedTuple):
     first: int
     last: int
     subjects: tuple[str, ...]
-
-
-class _Message(Protocol):
-    """A message of the client library."""
-
-    subject: str
-    reply: str
-    data: bytes
-
-    @property
-    def headers(self) -> Mapping[str, str] | None: ...
 
 
 class _Subscription(Protocol):
@@ -89,7 +55,7 @@ class _Subscription(Protocol):
 class _Client(Protocol):
     """What is used of the client library."""
 
-    async def request(self, subject: str, payload: bytes, timeout: float) -> _Message: ...  # noqa: ASYNC109
+    async def request(self, subject: str, payload: bytes, timeout: float) -> Message: ...  # noqa: ASYNC109
 
     async def publish(self, subject: str, payload: bytes, reply: str) -> None: ...
 
@@ -171,11 +137,11 @@ class Session:
         return True
 
     async def messages(
-        self, start: Mapping[str, object], subject: str | None = None
-    ) -> AsyncIterator[StreamMessage | None]:
+        self, start: Mapping[str, object], subject: str | None = None, *, to_end: bool = False
+    ) -> AsyncGenerator[StreamMessage | None, None]:
         """Yield the messages from a point on, in order, and None each second without one.
-        ``start`` are settings of a consumer; ``subject``: only messages with it. Raises
-        SessionError, also where a message is missing."""
+        ``start`` are settings of a consumer; ``subject``: only messages with it; ``to_end``: only
+        those that there are. Raises SessionError, also where a message is missing."""
         name = f"sockagent-{os.urandom(8).hex()}"
         config: dict[str, object] = {
             "name": name,
@@ -183,20 +149,24 @@ class Session:
             "replay_policy": "instant",
             "mem_storage": True,
             "num_replicas": 1,
-            "inactive_threshold": _INACTIVE_SECONDS * _NANOSECONDS,
+            "inactive_threshold": _INACTIVE_SECONDS * NANOSECONDS,
             **start,
         }
         api = f"CONSUMER.CREATE.{self._stream}.{name}"
         if subject is not None:
             config["filter_subject"] = subject
             api += f".{subject}"
-        queue = _Queue()
+        queue = Queue()
         inbox = self._client.new_inbox()
         subscription = await self._guarded(self._client.subscribe(inbox, cb=queue.put))
         try:
-            await self._request(api, {"stream_name": self._stream, "config": config})
+            made = await self._request(api, {"stream_name": self._stream, "config": config})
+            if to_end and not made.get("num_pending"):
+                return
             async for message in self._pull(name, inbox, queue):
                 yield message
+                if to_end and message is not None and message.pending == 0:
+                    return
         finally:
             if not self._closed.is_set():
                 await self._guarded(subscription.unsubscribe())
@@ -205,21 +175,16 @@ class Session:
                 )
 
     async def _pull(
-        self, name: str, inbox: str, queue: _Queue
+        self, name: str, inbox: str, queue: Queue
     ) -> AsyncIterator[StreamMessage | None]:
-        request = dumps({
-            "batch": BATCH,
-            "expires": _EXPIRE_SECONDS * _NANOSECONDS,
-            "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS,
-        })  # fmt: skip
         api = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
         clock = asyncio.get_running_loop().time
-        remaining = expected = 0
+        requests = Requests()
         heard_at = clock()
         while True:
-            if remaining <= _LOW:
-                await self._guarded(self._client.publish(api, request, inbox))
-                remaining += BATCH
+            if requests.are_low:
+                await self._guarded(self._client.publish(api, REQUEST, inbox))
+                requests.add()
             if not queue.messages:
                 await queue.wait(TICK_SECONDS)
             if not queue.messages:
@@ -232,23 +197,9 @@ class Session:
                 yield None
                 continue
             heard_at = clock()
-            message = queue.messages.popleft()
-            headers = message.headers or {}
-            status = headers.get("Status")
-            if status is not None:
-                if status in _ENDED:
-                    unsent = headers.get(_UNSENT, "")
-                    remaining = max(0, remaining - int(unsent)) if unsent.isdecimal() else 0
-                elif status != "100":
-                    reason = headers.get("Description", status)
-                    raise SessionError(f"the broker ended the reading: {reason}")
-                continue
-            remaining -= 1
-            expected += 1
-            number, found = _parse(message)
-            if number != expected:
-                raise SessionError("messages are missing")
-            yield found
+            message = requests.take(queue.messages.popleft())
+            if message is not None:
+                yield message
 
     async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
         """Return the response to a request. Raises SessionError."""
@@ -291,41 +242,3 @@ class Session:
         if isinstance(error, NoRespondersError):
             return SessionError("the broker has no JetStream, or is starting")
         return self._reports.explained(error)
-
-
-class _Queue:
-    """Messages that wait for the reader: at most as many as it asked for."""
-
-    def __init__(self) -> None:
-        self.messages: deque[_Message] = deque()
-        self._changed = asyncio.Event()
-
-    async def put(self, message: _Message) -> None:
-        """Add a message."""
-        self.messages.append(message)
-        self._changed.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Wait for a message, at most so many seconds."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
-
-def _parse(message: _Message) -> tuple[int, StreamMessage]:
-    """Return the number of a message among those of its consumer, and the message. Raises
-    SessionError."""
-    # $JS.ACK[.DOMAIN.ACCOUNT].STREAM.CONSUMER.DELIVERED.SEQUENCE.NUMBER.TIME.PENDING[.TOKEN]
-    tokens = message.reply.split(".")
-    numbers = tokens[5:9] if len(tokens) == 9 else tokens[7:11]
-    try:
-        sequence, number, time, pending = map(int, numbers)
-    except ValueError as error:
-        raise SessionError("a message without metadata") from error
-    link = (message.headers or {}).get(HEADER, "")
-    return number, StreamMessage(
-        message.subject, sequence, time / _NANOSECONDS, pending, link, message.data
-    )

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.model import Holding
-from agent.remote.nats.chain import Action, Chains, HostPosition, Missing, judge
+from agent.remote.nats.chain import (
+    MAX_ENDED,
+    Action,
+    Chains,
+    HostPosition,
+    Missing,
+    Verdict,
+    judge,
+)
 from agent.stream.fleet import Link
 from tests.feeding import ONE, THREE, TWO
 from tests.fleet import Consumer, Log, Publisher, Truth, check
@@ -56,7 +64,21 @@ def test_a_message_is_judged_by_what_precedes_it(message: Link, action: Action) 
 def test_changes_behind_a_snapshot_that_is_cut_off_are_read_again() -> None:
     cut = MINE._replace(whole=False)
     assert judge(cut, link(10, 12, "r.9"))[0].action is Action.READ_AGAIN
+    assert judge(cut, link(8, 12, "r.9"))[0].action is Action.READ_AGAIN
     assert judge(cut, link(10, 10, "r.9", "b"))[0].action is Action.PASS_ANEW
+    assert judge(cut, link(10, 10, "r.9", "b"), checkpoints=False)[0].action is Action.PASS_ANEW
+    # A part of another snapshot does not fit.
+    assert judge(cut, link(10, 10, "r.9", "-"))[0].action is Action.DROP
+
+
+@pytest.mark.parametrize(
+    ("after", "lost"), [(10, None), (11, Missing(11, 11)), (14, Missing(11, 14))]
+)
+def test_what_precedes_a_beginning_is_lost(after: int, lost: Missing | None) -> None:
+    cut = MINE._replace(whole=False)
+    verdict, position = judge(cut, link(after, after, "r.9", "b"))
+    assert verdict == (Action.PASS_ANEW, 0, lost)
+    assert position == ("e", after, "r.6", True, False, ())
 
 
 def test_a_gap_that_cannot_be_read_is_lost_once_and_the_host_is_silent() -> None:
@@ -68,6 +90,30 @@ def test_a_gap_that_cannot_be_read_is_lost_once_and_the_host_is_silent() -> None
     assert chains.take("a", link(22, 23, "r.10", id="r.11")) == (Action.DROP, 0, None)
     verdict = chains.take("a", link(30, 30, "r.20", "b", id="r.21"))
     assert (verdict.action, verdict.lost) == (Action.PASS_ANEW, Missing(23, 30))
+
+
+def test_a_silent_host_begins_anew_also_behind_the_message_that_was_not_passed_on() -> None:
+    silent = MINE._replace(in_step=False, whole=False)
+    assert judge(silent, link(12, 12, "r.5", "b"))[0] == (Action.PASS_ANEW, 0, Missing(11, 12))
+    assert judge(silent, link(12, 12, "r.5", "b", epoch="f"))[0] == (
+        Action.PASS_ANEW, 0, Missing(11, None)
+    )  # fmt: skip
+    for again in (False, True):
+        verdict, position = judge(silent, link(3, 4, "r.5", epoch="f"), again=again)
+        assert (verdict, position) == (Verdict(Action.DROP), silent)
+
+
+def test_the_ends_of_some_runs_of_the_agent_are_remembered() -> None:
+    position: HostPosition | None = MINE
+    for run in range(MAX_ENDED + 1):
+        _, position = judge(position, link(run, run, "-", "bw", epoch=f"f{run}"))
+    assert position is not None
+    assert position.ended == tuple((f"f{run}", run) for run in range(MAX_ENDED))
+    # A run that goes on has not ended.
+    _, position = judge(position, link(2, 2, "-", "bw", epoch="f2"))
+    assert position is not None
+    assert "f2" not in dict(position.ended)
+    assert dict(position.ended)[f"f{MAX_ENDED}"] == MAX_ENDED
 
 
 def test_another_run_of_the_agent_ends_the_one_before() -> None:

@@ -12,9 +12,19 @@ def test_a_host_is_silent_once_until_it_sends_again() -> None:
     assert inventory.fall_silent(SILENT_SECONDS) == []
     assert inventory.fall_silent(SILENT_SECONDS + 1) == ["a"]
     assert inventory.fall_silent(SILENT_SECONDS + 2) == []
-    assert inventory.silent == {"a"}
     assert inventory.hear("a", 60.0)
-    assert not inventory.silent
+    assert not inventory.hear("a", 61.0)
+
+
+def test_an_earlier_message_that_is_read_later_changes_nothing() -> None:
+    inventory = Inventory()
+    inventory.hear("a", 100.0)
+    inventory.hear("a", 0.0)
+    assert inventory.fall_silent(100.0 + SILENT_SECONDS) == []
+    assert inventory.fall_silent(101.0 + SILENT_SECONDS) == ["a"]
+    assert not inventory.hear("a", 100.1)
+    assert inventory.fall_silent(102.0 + SILENT_SECONDS) == []
+    assert inventory.hear("a", 102.0)
 
 
 def test_hosts_are_not_silent_where_they_could_not_be_heard() -> None:
@@ -23,7 +33,6 @@ def test_hosts_are_not_silent_where_they_could_not_be_heard() -> None:
     inventory.excuse(100.0)
     assert inventory.fall_silent(100.0 + SILENT_SECONDS) == []
     assert inventory.fall_silent(101.0 + SILENT_SECONDS) == ["a"]
-    assert len(inventory) == 1
 
 
 def test_few_hosts_are_named() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agent.remote.nats.chain import Action, Missing, Verdict
-from agent.remote.nats.lines import LineFilter, lost_line, passed_on
+from agent.remote.nats.lines import LineFilter, lost_line, name_other, passed_on
 from agent.stream.filters import Filter
 from agent.stream.fleet import Link
 from tests.feeding import ONE, THREE, TWO, events, seqs
-from tests.make import Record, records
+from tests.make import Record, holding, process, records, tcp
 from tests.relaying import Agent
 
+OWN = b'{"event":"open","seq":1,"host":"a"}\n'
 LINK = Link("e", 4, 6, "r.1", 1, begins=False, whole=True, id="r.2")
 
 
@@ -80,3 +87,44 @@ def test_a_snapshot_follows_something() -> None:
     lost = lost_line("a", 0.0, 6, 3, 6)
     assert passed_on(Verdict(Action.PASS_ANEW), LINK, "a", 0.0, lost) == lost
     assert passed_on(Verdict(Action.DROP), LINK, "a", 0.0, lost) == b""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"event":"open","host":"b"}',
+        b'{"event":"open","host":"ab"}',
+        b'{"event":"open","host":"a","host":"b"}',
+        b'{"event":"open","host":"b","host":"a"}',
+        b'{"event":"open","host":"a","ho\\u0073t":"b"}',
+        b'{"event":"open","ho\\u0073t":"b","previous":{"host":"a"}}',
+        b'{"event":"open","host" :"b","previous":{"host":"a"}}',
+        b'{"event":"open","host":"b","comm":"\\"host\\":\\"a\\""}',
+        b'{"event":"open","host":null}',
+        b'{"event":"open","host":"b"} {"host":"a"}',
+        b'[["host","a"]]',
+    ],
+)
+def test_records_that_name_another_host_are_found(line: bytes) -> None:
+    assert name_other(OWN + line + b"\n", "a")
+    assert name_other(line + b"\n" + OWN, "a")
+
+
+@pytest.mark.parametrize("more", ["", "host", '"host":"b"', "\\u0068ost", "\x1b", "\u00e9", "\x7f"])
+@pytest.mark.parametrize("host", ["a", "a.example", "we*b.1 %>\u00e9", 'quo"te', "\x7f"])
+def test_records_of_a_host_are_its_own_whatever_their_texts(host: str, more: str) -> None:
+    agent = Agent(host, "e")
+    agent.poll(holding(tcp(1), process(7, comm=more, exe=more, cmdline=(more, "host"))), TWO)
+    agent.poll(ONE)
+    subscription, found = agent.feed.subscribe(), b""
+    while chunk := subscription.take():
+        found += chunk
+    assert found
+    assert not name_other(found, host)
+    assert name_other(found, "other")
+
+
+@given(st.dictionaries(st.sampled_from(["host", "Host", "x", "event"]), st.sampled_from("ab")))
+def test_a_record_names_another_host_by_its_field_alone(record: dict[str, str]) -> None:
+    line = json.dumps(record).encode() + b"\n"
+    assert name_other(OWN + line, "a") == (record.get("host") == "b")

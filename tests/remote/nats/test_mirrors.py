@@ -41,11 +41,10 @@ class Mirrored:
             self.consumer.output = b""
             self.consumer.read(1)
             if self.consumer.output:
-                begins = b'"event":"hello"' in self.consumer.output
-                await self.receive(self.consumer.output, begins=begins)
+                await self.receive(self.consumer.output)
 
-    async def receive(self, found: bytes, *, begins: bool = False) -> None:
-        await self.mirrors.receive(Part(self.agent.info.host, found, begins, 1.7e9))
+    async def receive(self, found: bytes) -> None:
+        await self.mirrors.receive(Part(self.agent.info.host, found, 1.7e9))
 
     def state(self) -> object:
         """Return what a new subscriber of the relay gets, but for untracked fields."""

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from agent.broker_login import OPEN_SECONDS, Entry
 from agent.errors import ConfigFailure
+from agent.remote.nats.pull import BATCH
 from agent.remote.nats.reports import Reports, SessionError
-from agent.remote.nats.session import BATCH, Session, open_session
+from agent.remote.nats.session import Session, open_session
 from agent.stream.fleet import parse_broker
 
 from ...broker import free_port
@@ -135,15 +136,16 @@ class Message:
 class PullingClient:
     """A client whose broker has messages for ever, and serves requests for them in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, pending: int = 9) -> None:
         self.open: list[int] = []  # What is left of each request.
         self.sent = 0
+        self.pending = pending  # Messages that the stream has for a new consumer.
 
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Message:  # noqa: ASYNC109
-        return Message(b"{}")
+        return Message(json.dumps({"num_pending": self.pending}).encode())
 
     async def publish(self, subject: str, payload: bytes, reply: str) -> None:
         if ".MSG.NEXT." in subject:
@@ -168,7 +170,8 @@ class PullingClient:
             if left:
                 self.open.append(left)
             self.sent += 1
-            reply = f"$JS.ACK.S.C.1.{self.sent}.{self.sent}.0.9"
+            pending = max(0, self.pending - self.sent)
+            reply = f"$JS.ACK.S.C.1.{self.sent}.{self.sent}.0.{pending}"
             await self._put(Message(b"{", reply, {}))
 
     async def expire(self) -> None:
@@ -234,3 +237,20 @@ async def test_a_request_that_ends_without_a_number_is_followed_by_another() -> 
         await client._put(Message(b"", "", {"Status": "404", "Description": "No Messages"}))
         await settle()
         assert client.open == [BATCH]
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH + 1])
+async def test_messages_to_the_end_are_those_that_there_are(count: int) -> None:
+    client = PullingClient(count)
+    session = Session(client, "S", Reports(Entry(())), Exception)
+
+    async def read() -> list[int]:
+        found = [message async for message in session.messages({}, to_end=True)]
+        return [message.sequence for message in found if message is not None]
+
+    reading = asyncio.create_task(read())
+    while client.sent < count:
+        await settle()
+        await client.deliver(1)
+    async with asyncio.timeout(10):
+        assert await reading == list(range(1, count + 1))
