@@ -211,7 +211,7 @@ def test_a_remote_agent_that_is_lost_is_named(tmux: Tmux, pair: Holder) -> None:
         tmux.resize(180, 24)
         tmux.start(f"top --connect ws://{agent.address} {pair.pid}")
         tmux.wait(f" {pair.pid} ")
-        assert LIVE in tmux.lines()[0]
+        tmux.until(lambda shown: LIVE in shown.splitlines()[0])
         assert "queues at record time" in tmux.text()
         tmux.press("k")
         tmux.wait("signals are off: only for processes of this machine")

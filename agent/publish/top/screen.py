@@ -284,6 +284,13 @@ class TopApp(App[None]):
 
     # The filter.
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Return whether a key acts here: while the filter is edited, most keys are text, and a
+        dialog has keys of its own."""
+        if len(self.screen_stack) > 1:
+            return action == "quit"
+        return self._edited is None or action in ("quit", "leave")
+
     def action_filter(self) -> None:
         """Edit the filter."""
         self._edited = self._filter_text
@@ -322,6 +329,10 @@ class TopApp(App[None]):
         self._refresh_soon()
 
     # The rest.
+
+    def action_end(self) -> None:
+        """End; unlike ^C, the key is text where text is typed."""
+        self.exit()
 
     def action_help(self) -> None:
         """Show the keys."""

@@ -26,33 +26,38 @@ ModalScreen { align: center middle; }
 .-ascii #dialog { border: ascii ansi_default; scrollbar-size-vertical: 0; }
 #problem { color: ansi_red; }
 """
+# The action of each key. They take precedence, so that a key acts before the next one is read:
+# what is typed after / is the filter.
+_ACTIONS = {
+    "ctrl+c": "quit",
+    "q": "end",
+    "ctrl+z": "suspend_process",
+    "enter": "open",
+    "escape": "leave",
+    "slash": "filter",
+    "g": "group",
+    "s": "sort(False)",
+    "S": "sort(True)",
+    "space": "pause",
+    "e": "look('events')",
+    "p": "look('peers')",
+    "d": "names",
+    "k": "signal",
+    "w": "save",
+    "question_mark": "help",
+    "up": "move(-1)",
+    "down": "move(1)",
+    "pageup": "page(-1)",
+    "pagedown": "page(1)",
+    "home": "edge(False)",
+    "end": "edge(True)",
+    "left": f"time(-{STEP_SECONDS})",
+    "right": f"time({STEP_SECONDS})",
+    "shift+left": f"time(-{LONG_STEP_SECONDS})",
+    "shift+right": f"time({LONG_STEP_SECONDS})",
+}
 BINDINGS: list[BindingType] = [
-    Binding("ctrl+c", "quit", show=False, priority=True),
-    Binding("q", "quit", show=False),
-    Binding("ctrl+z", "suspend_process", show=False),
-    Binding("enter", "open", show=False),
-    Binding("escape", "leave", show=False),
-    Binding("slash", "filter", show=False),
-    Binding("g", "group", show=False),
-    Binding("s", "sort(False)", show=False),
-    Binding("S", "sort(True)", show=False),
-    Binding("space", "pause", show=False),
-    Binding("e", "look('events')", show=False),
-    Binding("p", "look('peers')", show=False),
-    Binding("d", "names", show=False),
-    Binding("k", "signal", show=False),
-    Binding("w", "save", show=False),
-    Binding("question_mark", "help", show=False),
-    Binding("up", "move(-1)", show=False),
-    Binding("down", "move(1)", show=False),
-    Binding("pageup", "page(-1)", show=False),
-    Binding("pagedown", "page(1)", show=False),
-    Binding("home", "edge(False)", show=False),
-    Binding("end", "edge(True)", show=False),
-    Binding("left", f"time(-{STEP_SECONDS})", show=False),
-    Binding("right", f"time({STEP_SECONDS})", show=False),
-    Binding("shift+left", f"time(-{LONG_STEP_SECONDS})", show=False),
-    Binding("shift+right", f"time({LONG_STEP_SECONDS})", show=False),
+    Binding(key, action, show=False, priority=True) for key, action in _ACTIONS.items()
 ]
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from textual.events import Key
 from textual.geometry import Region
 
 from agent.model import Holding
@@ -241,6 +242,16 @@ async def test_the_filter_applies_while_it_is_typed() -> None:
         assert "gunicorn" in screen.text()
 
 
+async def test_keys_that_are_pressed_at_once_are_the_filter() -> None:
+    async with shown(web()) as screen:
+        keys = [("slash", "/"), *((char, char) for char in "pgq"), ("enter", "\r")]
+        for key, char in keys:  # Without a turn of the event loop between them.
+            screen.app.post_message(Key(key, char))
+        await screen.settle()
+        assert screen.lines()[2].startswith("filter: pgq")
+        assert not screen.app._exit
+
+
 async def test_escape_restores_the_filter_before() -> None:
     async with shown(web(), chosen="port=8080") as screen:
         assert screen.lines()[2].startswith("filter: port=8080")
@@ -269,6 +280,7 @@ async def test_keys_are_text_while_the_filter_is_edited() -> None:
         await screen.press("slash", *"gskq")
         await screen.press("enter")
         assert screen.lines()[2].startswith("filter: gskq")
+        assert not screen.app._exit
 
 
 # Holding still.
