@@ -19,7 +19,8 @@ from pathlib import Path
 
 from .check import table
 from .crowd import lines, measure
-from .kills import LONG, QUIET_SECONDS, SHORT, Scenario, run
+from .kills import LONG, QUIET_SECONDS, SHORT, Fleet, Scenario, run
+from .real import REAL_LONG, REAL_SHORT, RealFleet
 
 _MAX_SEED = 2**32
 CROWD_SECONDS = 60.0
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
         "copy N times; the broker is not killed otherwise")  # fmt: skip
     add("--outage", type=float, default=0.0, metavar="SECONDS", help="stop the broker once for so "
         "long; it is not killed otherwise")  # fmt: skip
+    add("--real", action="store_true", help="real agents and sockets, in namespaces; needs root")
     add("--hosts", type=int, metavar="N", help="measure a fleet of N simulated hosts instead")
     add("--rate", type=float, default=10.0, metavar="N", help="changes a second of each of them "
         "(10)")  # fmt: skip
@@ -54,13 +56,15 @@ def arguments() -> argparse.Namespace:
 
 def kill(options: argparse.Namespace, directory: Path) -> int:
     """Run the kill test and print the outcome; return the exit status."""
-    scenario = SHORT if options.short else LONG
+    long, short = (REAL_LONG, REAL_SHORT) if options.real else (LONG, SHORT)
+    scenario = short if options.short else long
     wanted = scenario.wanted._replace(older=options.older, outage=options.outage)
     if options.kills is not None:
         wanted = wanted._replace(kills=options.kills)
-    scenario = Scenario(options.seconds or scenario.seconds, wanted)
+    scenario = Scenario(options.seconds or scenario.seconds, wanted, scenario.size)
     seed = random.SystemRandom().randrange(_MAX_SEED) if options.seed is None else options.seed
-    found = run(directory, seed, scenario, options.nats_server)
+    kind = RealFleet if options.real else Fleet
+    found = run(directory, seed, scenario, options.nats_server, kind)
     print("\n".join(table(found.outcomes)))
     truths = {host: one.truth for _, host, one in found.outcomes}
     caught_up = "never" if found.quiet is None else f"after {found.quiet:.1f} s"

@@ -62,6 +62,41 @@ class Truth:
                     self.changes[line] = len(self.epochs) - 1, record["seq"]
         self.fold, _ = fold(final)
 
+    def admit(self, lines: Iterable[bytes]) -> int:
+        """Add what consumers have of the last poll before an agent was killed, which a reader
+        beside the agent had not read; return how many changes that is.
+
+        The truth is that of the reader: of any other poll it has all changes.
+        """
+        last = dict.fromkeys(range(len(self.epochs)), (0, ""))
+        last |= {epoch: (seq, "") for epoch, seq in self.changes.values()}
+        at, added = -1, 0
+        for line in lines:
+            record = orjson.loads(line)
+            if record["event"] == "hello":
+                at = self.epochs.index(record["epoch"]) if record["epoch"] in self.epochs else -1
+            elif at in last and record["event"] not in _OTHERS and line not in self.changes:
+                (seq, time), killed = last[at], at < len(self.epochs) - 1
+                if killed and record["seq"] == seq + 1 and time in ("", record["time"]):
+                    self.changes[line] = at, record["seq"]
+                    last[at] = record["seq"], record["time"]
+                    added += 1
+        return added
+
+
+def gaps(lines: Iterable[bytes]) -> int:
+    """Return how often changes are missing between those of an epoch."""
+    found, epoch, last = 0, "", 0
+    for line in lines:
+        record = orjson.loads(line)
+        event, seq = record["event"], record["seq"]
+        if event == "hello" and record["epoch"] != epoch:
+            epoch, last = record["epoch"], seq
+        elif event not in _OTHERS:
+            found += seq != last + 1
+            last = seq
+    return found
+
 
 class Outcome(NamedTuple):
     """One host in the files of one consumer. ``silent`` changes are lost without a record,
@@ -120,6 +155,9 @@ class _Reading:
         event, seq = record["event"], record["seq"]
         if event == "lost":
             self._lose(record["from"], record["to"])
+        elif event == "hello" and record["epoch"] not in self._truth.epochs:
+            self.foreign += 1
+            self._note("unknown epoch", line)
         elif event == "hello":
             self._begin(self._truth.epochs.index(record["epoch"]), seq)
         elif event not in _OTHERS:
