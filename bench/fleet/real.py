@@ -26,7 +26,7 @@ from .plan import Wanted
 from .process import Process
 
 INTERVAL = 0.2  # Seconds between two polls.
-_SIZE = Size(hosts=3, consumers=2, rate=300.0)
+_SIZE = Size(hosts=3, consumers=2, rate=400.0)
 # An agent runs so long between two faults that its reader has its epoch.
 REAL_LONG = Scenario(130.0, Wanted(kills=26, restarts=4, between=2.0), _SIZE)
 REAL_SHORT = Scenario(30.0, Wanted(kills=6, restarts=1, between=2.0), _SIZE)
@@ -44,6 +44,7 @@ class RealFleet(Fleet):
     def __init__(self, directory: Path, size: Size, nats_server: str, stack: ExitStack) -> None:
         self._stack = stack
         self._there: dict[str, Namespaces] = {}
+        self._services: dict[str, Service] = {}
         self._churn: dict[str, Inside] = {}
         self._readers: dict[str, Process] = {}
         super().__init__(directory, size, nats_server, stack)
@@ -70,6 +71,7 @@ class RealFleet(Fleet):
             self._directory / f"{host}-reader.log",
             directory / "truth/0001.ndjson",
         )
+        self._services[host] = service
         self._churn[f"{host}-churn"], self._readers[f"{host}-reader"] = churn, reader
         for process in (churn, reader):
             self._stack.callback(process.kill)
@@ -116,9 +118,11 @@ class RealFleet(Fleet):
                     f"{host}: not in a snapshot {found - now}, only there {now - found}"
                 )
             print(
-                f"{host}: {len(truth.epochs)} epochs, {len(now)} sockets in the end; "
+                f"{host}: {len(truth.epochs)} epochs, {self._services[host].handovers} handovers, "
+                f"{len(now)} sockets in the end; "
                 f"{added} changes of last polls that only the consumers have"
             )
+        print(flush=True)
         return problems
 
     def _snapshot(self, host: str) -> set[tuple[int | None, int]]:

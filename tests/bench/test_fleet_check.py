@@ -8,8 +8,9 @@ import json
 import pytest
 
 from agent.model import Holding
-from bench.fleet.check import Outcome, Truth, check, gaps, table, whole_lines
+from bench.fleet.check import Outcome, Truth, are_equal, check, gaps, table, whole_lines
 from tests.feeding import ONE, THREE, TWO
+from tests.make import key
 from tests.make import snapshot as snapshot_of
 from tests.relaying import Agent
 
@@ -96,6 +97,13 @@ def test_changes_of_another_host_and_disorder_are_found() -> None:
 def test_a_state_that_differs_is_found() -> None:
     truth = Truth([RUN], snapshot(Agent("a", "e1")))
     assert not found(RUN, truth).is_equal
+
+
+def test_states_may_differ_in_what_no_update_reports() -> None:
+    queue, state = (ONE.socket._replace(**one) for one in ({"recv_q": 9}, {"state": "CLOSE"}))
+    assert are_equal({key(ONE): ONE}, {key(ONE): ONE._replace(socket=queue)})
+    assert not are_equal({key(ONE): ONE}, {key(ONE): ONE._replace(socket=state)})
+    assert not are_equal({key(ONE): ONE}, {key(TWO): TWO})
 
 
 def test_lost_covers_what_it_names_alone() -> None:
