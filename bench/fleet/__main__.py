@@ -3,13 +3,15 @@ or measure a fleet of many hosts (--hosts).
 
 Three hosts change 450 sockets a second each. A publisher for each, a broker of NATS JetStream and
 two recorders are sockagent as users run it. Any of them, and the hosts' feeds, are killed with
-SIGKILL and started again after 0.1 to 2 seconds. The exit status is 1 if a change is doubled, or
-lost without a ``lost`` record, or if a state differs five seconds after the last change.
+SIGKILL and started again after 0.1 to 2 seconds. With --real the hosts are namespaces with real
+agents and sockets. The exit status is 1 if a change is doubled, or lost without a ``lost`` record,
+or if a state differs five seconds after the last change.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -51,6 +53,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not shutil.which(options.nats_server):
         parser.error(f"{options.nats_server} is not installed")
+    if options.real and os.geteuid():
+        parser.error("--real needs root")
     return options
 
 
