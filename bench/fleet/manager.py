@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -42,6 +43,8 @@ class Inside(Process):
             for pid in children(self._process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
+                if number == signal.SIGKILL:  # nsenter stops when its child is stopped.
+                    self._process.send_signal(signal.SIGCONT)
                 return
             time.sleep(0.01)
 

@@ -6,6 +6,7 @@ The truth of a host is what a reader beside its agent, which is never killed, ha
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,9 @@ REAL_SHORT = Scenario(30.0, Wanted(kills=6, restarts=1, between=2.0), _SIZE)
 _PAUSES = 13.0
 # No change for so long: there will be none.
 _QUIET_SECONDS, _LOOK_SECONDS = 1.0, 0.2
+_ARRIVE_SECONDS = 0.5  # Until readers have what the agents have sent.
 _SNAPSHOT_SECONDS = 30.0
+_OF_PROCESS = re.compile(rb'^{"event":"(?:open|update|close)".*"pid":\d')
 _MAX_EXAMPLES = 5
 _THERE = 'hostname "$1"; ip link set lo up; echo; read go; exec sleep infinity'
 
@@ -94,16 +97,25 @@ class RealFleet(Fleet):
         return whole_lines(path.read_bytes())
 
     def end_changes(self) -> float:
-        """End the churn; return when the readers had the last change, in monotonic seconds."""
+        """End the churn, and stop the agents once it is quiet; return when the readers had the last
+        change of a process, in monotonic seconds."""
         for churn in self._churn.values():
             churn.send(signal.SIGUSR1)
         last, since = [b""], time.monotonic()
         while time.monotonic() - since < _QUIET_SECONDS:
             time.sleep(_LOOK_SECONDS)
-            newest = [self.last_change(host) for host in self.hosts]
+            newest = [self._last_of_process(host) for host in self.hosts]
             if newest != last:
                 last, since = newest, time.monotonic()
+        # Agents outside of the namespaces may have sockets in them, and go on to change them.
+        for service in self._services.values():
+            service.send(signal.SIGSTOP)
+        time.sleep(_ARRIVE_SECONDS)
         return since
+
+    def _last_of_process(self, host: str) -> bytes:
+        lines = reversed(self._read(host))
+        return next((line for line in lines if _OF_PROCESS.search(line)), b"")
 
     def complete(self, truths: Mapping[str, Truth], recorded: Recorded) -> list[str]:
         """Add to the truth what only the consumers have of the last poll before a kill; return
@@ -113,7 +125,7 @@ class RealFleet(Fleet):
             added = truth.admit(chain.from_iterable(one.get(host, ()) for one in recorded.values()))
             if missing := gaps(self._read(host)):
                 problems.append(f"{host}: the reader has {missing} gaps")
-            # Agents outside of the namespaces may have sockets in them, which no process here holds.
+            # Without the sockets of agents outside of the namespaces, which nobody here holds.
             found = {key for key in truth.fold if key[0] is not None}
             now = self._snapshot(host)
             if found != now:
