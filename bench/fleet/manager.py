@@ -21,10 +21,10 @@ _CHILD_SECONDS = 5.0
 _READER_SECONDS = 15.0  # Longer than the pauses between its attempts.
 _LOOK_SECONDS = 0.2
 _MESSAGE_BYTES = 4096
-# Passes standard input and output as descriptors; LISTEN_PID is the process itself.
-_PASS = 'exec 3<&0 4<&1 < /dev/null > /dev/null; LISTEN_PID=$$ exec "$@"'
+# Passes standard input and output, which are sockets, and the state. LISTEN_PID is the process.
+_PASS = 'exec 3<&0 4<&1 5<"$STATE" < /dev/null > /dev/null; unset STATE; LISTEN_PID=$$ exec "$@"'
 # The names of descriptors as systemd passes them.
-READER = "reader"
+READER, FEED = "reader", "socket"
 
 
 class Inside(Process):
@@ -50,10 +50,10 @@ class Inside(Process):
 
 
 class Service(Inside):
-    """An agent with a socket for a reader, and with a state that is kept for its next run.
+    """An agent whose sockets, one of them for a reader, and state are kept for its next run.
 
-    As with systemd, connections to the socket wait while the agent does not run, and the state is a
-    descriptor that the agent sends when it ends. The agent starts when the reader waits, which so
+    As with systemd, connections to the sockets wait while the agent does not run, and the state is
+    a descriptor that the agent sends when it ends. The agent starts when the reader waits, which so
     gets its records from the first one on. Its files are in ``directory``.
     """
 
@@ -63,13 +63,11 @@ class Service(Inside):
         notify = directory / "notify"
         environment = (
             f"NOTIFY_SOCKET={notify}",
-            "LISTEN_FDS=2",
-            f"LISTEN_FDNAMES={READER}:{FD_NAME}",
+            "LISTEN_FDS=3",
+            f"LISTEN_FDNAMES={READER}:{FEED}:{FD_NAME}",
         )
         super().__init__(there, ("env", *environment, "sh", "-c", _PASS, "sh", *argv), log)
-        self._listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-        self._listening.bind(str(directory / READER))
-        self._listening.listen()
+        self._sockets = [_listening(directory / name, stack) for name in (READER, FEED)]
         self._notified = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         self._notified.bind(str(notify))
         self._notified.setblocking(False)
@@ -84,14 +82,15 @@ class Service(Inside):
 
     def start(self) -> None:
         """Start it, with the state that the run before left. Raises TimeoutError."""
-        if not select.select([self._listening], [], [], _READER_SECONDS)[0]:
+        reader, feed = self._sockets
+        if not select.select([reader], [], [], _READER_SECONDS)[0]:
             raise TimeoutError("the reader does not connect")
         with self._lock:
             self._take()
             self.handovers += self._stored is not None
-            state = os.devnull if self._stored is None else f"/proc/self/fd/{self._stored}"
-            with open(state, "rb") as file:
-                self._start(self._listening.fileno(), file.fileno())
+            with open(os.devnull, "rb") as none:
+                state = none.fileno() if self._stored is None else self._stored
+                self._start(reader.fileno(), feed.fileno(), state)
 
     def _read(self) -> None:
         while not self._is_ended.wait(_LOOK_SECONDS):
@@ -118,3 +117,10 @@ class Service(Inside):
         self._is_ended.set()
         thread.join()
         self._drop()
+
+
+def _listening(path: Path, stack: ExitStack) -> socket.socket:
+    found = stack.enter_context(socket.socket(socket.AF_UNIX))
+    found.bind(str(path))
+    found.listen()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -27,12 +28,17 @@ class Process:
         """Start it."""
         self._start()
 
-    def _start(self, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> None:
+    def _start(
+        self, stdin: int = subprocess.DEVNULL, stdout: int | None = None, state: int | None = None
+    ) -> None:
+        """Start it with these descriptors; the variable STATE has the path of the last one."""
+        passed = () if state is None else (state,)
         with self._log.open("ab") as log, self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 # It ends with the bench, whatever ends that.
                 ("setpriv", "--pdeathsig", "KILL", *self._argv),
                 cwd=ROOT, stdin=stdin, stdout=output if stdout is None else stdout, stderr=log,
+                pass_fds=passed, env=os.environ | {"STATE": f"/proc/self/fd/{state}"},
             )  # fmt: skip
 
     def send(self, number: int) -> None:

@@ -22,7 +22,7 @@ from ..agents import ROOT, agent_at
 from .check import Truth, fold, gaps, whole_lines
 from .host import truth_files
 from .kills import Fleet, Recorded, Scenario, Size
-from .manager import READER, Inside, Service
+from .manager import FEED, READER, Inside, Service
 from .plan import Wanted
 from .process import Process
 
@@ -60,7 +60,7 @@ class RealFleet(Fleet):
         there = self._there[host] = Namespaces(self._stack, _THERE, host)
         agent = agent_at(ROOT, "this")
         argv = agent.command(
-            "--listen", f"unix:{directory}/socket", "--listen", f"systemd:{READER}",
+            "--listen", f"systemd:{FEED}", "--listen", f"systemd:{READER}",
             "--interval", str(INTERVAL),
         )  # fmt: skip
         service = Service(there, argv, self._directory / f"{host}.log", directory, self._stack)
