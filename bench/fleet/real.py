@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.machine.hosts import Namespaces
 
 from ..agents import ROOT, agent_at
-from .check import Truth, fold, gaps, whole_lines
+from .check import Fold, Truth, fold, gaps, whole_lines
 from .host import truth_files
 from .kills import Fleet, Recorded, Scenario, Size
 from .manager import FEED, READER, Inside, Service
@@ -125,9 +125,7 @@ class RealFleet(Fleet):
             added = truth.admit(chain.from_iterable(one.get(host, ()) for one in recorded.values()))
             if missing := gaps(self._read(host)):
                 problems.append(f"{host}: the reader has {missing} gaps")
-            # Without the sockets of agents outside of the namespaces, which nobody here holds.
-            found = {key for key in truth.fold if key[0] is not None}
-            now = self._snapshot(host)
+            found, now = _held(truth.fold), self._snapshot(host)
             if found != now:
                 problems.append(
                     f"{host}: not in a new snapshot {list(found - now)[:_MAX_EXAMPLES]}, "
@@ -149,4 +147,9 @@ class RealFleet(Fleet):
             cwd=ROOT, check=True, capture_output=True, timeout=_SNAPSHOT_SECONDS,
         )  # fmt: skip
         pid, *lines = done.stdout.splitlines()
-        return {key for key in fold(lines)[0] if key[0] != int(pid)}
+        return {key for key in _held(fold(lines)[0]) if key[0] != int(pid)}
+
+
+def _held(found: Fold) -> set[tuple[int | None, int]]:
+    """Return the keys of what a process holds: others are of agents outside of the namespaces."""
+    return {key for key in found if key[0] is not None}
