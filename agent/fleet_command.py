@@ -94,7 +94,7 @@ def run_fleet(words: Sequence[str]) -> str:
 
 
 def _user_of(host: str) -> str:
-    """Return the user of a host: its word in subjects. Raises CommandError."""
+    """Return the name of a host as a user: its token in subjects. Raises CommandError."""
     try:
         user = subject("", host)[1:]
     except InvalidFleetMessage as error:
