@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.fleet_command import broker_config
 from agent.stream.fleet import subject
 
 from ..broker import needs_broker
@@ -51,10 +52,15 @@ def permissions_of_hosts() -> tuple[list[str], list[str]]:
     return publish.split(","), subscribe.split(",")
 
 
+def users_of(*names: str) -> str:
+    """Return the users of ``sockagent fleet config``, whose password is ``secret``."""
+    config = broker_config(dict.fromkeys(names, "secret"), None)
+    return "".join(config.partition("authorization")[1:])
+
+
 def permissions_of_readers() -> tuple[list[str], list[str]]:
-    """Return the subjects of users.conf.example that a reader may publish and subscribe."""
-    reader = (SYSTEMD / "users.conf.example").read_text().partition('"reader"')[2]
-    publish, subscribe = reader.split("subscribe:")
+    """Return the subjects of ``sockagent fleet config`` that a reader may publish and subscribe."""
+    publish, subscribe = users_of("reader").split("subscribe:")
     return quoted(publish), quoted(subscribe)
 
 
@@ -110,15 +116,11 @@ def test_passwords_over_tls(ends: Ends, tmp_path: Path) -> None:
     need_tool("openssl")
     ca = make_certificate(tmp_path, "ca")
     certificate = make_certificate(tmp_path, "broker", ca)
-    users = (SYSTEMD / "users.conf.example").read_text()
-    users = users.replace("web1", TOKEN).replace("…", "secret")
-    admin = '{ user: "admin", password: "secret" }'
-    users = users.replace("users: [", f"users: [\n    {admin}")
     key = certificate.with_suffix(".key")
     password = tmp_path / "password"
     password.write_text("secret")
     password.chmod(0o600)
-    with started(tmp_path, users) as server:
+    with started(tmp_path, users_of("admin", "reader", TOKEN)) as server:
         # The stream is made while the server has no TLS: only the ends are to be tested.
         asyncio.run(server.make_stream({"user": "admin", "password": "secret"}))
         server.kill()
