@@ -138,6 +138,9 @@ class FleetConsumer:
                 self._receiver.disconnect(reason)
                 if error.is_final:
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # The client library may swallow it.
+                raise asyncio.CancelledError
             await self.attempts.wait(reason)
 
     async def _read(self, session: Session) -> AsyncIterator[None]:

@@ -272,3 +272,26 @@ async def test_records_that_a_host_writes_as_another_one_are_left_out(
         assert (found["a"].seq, found["a"].is_known) == (hosts[0].agent.feed.seq, True)
         assert (found["b"].seq, found["b"].is_known) == (0, True)
     assert said[0].endswith("cannot be read: they are of another host than a")
+
+
+async def test_a_library_that_swallows_a_cancellation_does_not_keep_it_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    Host(log, Truth(), "a")
+    async with reading(monkeypatch, Session(log)) as started:
+
+        @asynccontextmanager
+        async def open_session(*_: object) -> AsyncIterator[Session]:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                raise SessionError("connection lost") from None
+            yield started.session
+
+        monkeypatch.setattr(module, "open_session", open_session)
+        started.session.cut.set()
+        await asyncio.sleep(0.3)
+        started.task.cancel()
+        await asyncio.wait((started.task,), timeout=2)
+        assert started.task.cancelled()
