@@ -1,7 +1,7 @@
 """Recordings of a fleet: files of records by the hour, each record once, whatever is killed.
 
-The position file says up to where the files belong to what was read of the fleet. What is behind it
-is cut off at the start, and read again.
+The position file has what was read of the fleet, and the length that the newest file had then. What
+the files have beyond it is cut off at the start, and read again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .config import Config
 from .errors import RuntimeFailure
 from .fleet_settings import Keep
 from .remote.nats.chain import HostPosition
-from .remote.nats.consumer import FleetConsumer, FleetPosition, Part
+from .remote.nats.consumer import FleetConsumer, FleetPosition, HostRecords
 from .remotes import configured_fleets
 
 _POSITION, _NEW_POSITION = "position.json", "position.json.new"
@@ -206,10 +206,10 @@ class Recorder:
                 await reading
             await self._save()
 
-    async def receive(self, part: Part) -> None:
+    async def receive(self, found: HostRecords) -> None:
         """Take records; wait for the disk where there are many."""
-        self._parts.append((file_name(part.time), part.records))
-        self._size += len(part.records)
+        self._parts.append((file_name(found.time), found.records))
+        self._size += len(found.records)
         if self._size >= _MAX_BUFFER_BYTES:
             await self._save()
 
