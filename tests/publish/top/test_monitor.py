@@ -245,6 +245,21 @@ def test_the_most_important_is_first() -> None:
     assert kinds == ["close-wait", "queue", "lost", "coverage"]
 
 
+def test_many_alarms_of_one_kind_do_not_hide_the_others() -> None:
+    leaks = [
+        connection(10 * pid + number, GUNICORN._replace(pid=pid), "CLOSE_WAIT")
+        for pid, count in ((1, 3), (2, 5), (3, 4))
+        for number in range(count)
+    ]
+    queues = [listener(port, GUNICORN, 9, 8, port) for port in (81, 82)]
+    host = Host(Watch(), *leaks, *queues, coverage=Coverage(1, 0, 1, ("a gap",)))
+    assert [one.text.partition(",")[0] for one in host.watch.alarms(host.now)] == [
+        "5 CLOSE_WAIT in gunicorn[2]", "accept queue full: *:81 (9/8)", "a gap",
+        "4 CLOSE_WAIT in gunicorn[3]", "accept queue full: *:82 (9/8)",
+        "3 CLOSE_WAIT in gunicorn[1]",
+    ]  # fmt: skip
+
+
 def test_closes_end_the_alarm() -> None:
     before = [connection(inode, GUNICORN, "CLOSE_WAIT") for inode in (1, 2, 3)]
     host = Host(Watch(), *before)
