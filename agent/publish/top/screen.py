@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
@@ -44,11 +45,12 @@ _SCROLL_BAR = 1  # Columns.
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user asked for. ``may_signal``: processes may get signals. ``names``: names are
-    shown from the start. ``parse`` makes a filter of a line; it raises UsageError."""
+    """What the user asked for. ``no_signals`` is why processes get no signals; None: they may.
+    ``names``: names are shown from the start. ``parse`` makes a filter of a line; it raises
+    UsageError."""
 
     options: Options
-    may_signal: bool
+    no_signals: str | None
     names: bool
     services: Mapping[tuple[str, int], str]
     parse: Callable[[str], Filter]
@@ -77,7 +79,7 @@ class TopApp(App[None]):
         self._filter_text = filter_text
         self._filter = settings.parse(filter_text)
         self._edited: str | None = None  # The filter before it was edited; None: it is not.
-        self._paused_at: int | None = None  # Changes before the pause.
+        self._paused_at: int | None = None  # Events that a paused screen shows; None: not paused.
         self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
         self._message_until = 0.0
         self._is_stale = True
@@ -132,6 +134,8 @@ class TopApp(App[None]):
     def _show(self) -> None:
         source, options = self._source, self._options()
         now, watch = source.now(), source.watch
+        if self._paused_at is not None:
+            self._paused_at = watch.event_count
         self._bars["header"].show([top_line(watch.header(now), source.notice(), options)])
         self._bars["alarms"].show([alarms_line(watch.alarms(now), options)])
         # Without the column of the scroll bar, whether it is there or not: columns hold still.
@@ -142,14 +146,14 @@ class TopApp(App[None]):
         self._grid.show(content.keys, content.line, follows_end=content.follows_end)
         if self._names:
             rows = self._grid.visible_rows
-            self._resolver.request(content.holdings[rows.start : rows.stop])
+            self._resolver.request_addresses(chain.from_iterable(map(content.addresses, rows)))
         self._show_edges()
 
     def _show_edges(self) -> None:
         options, source = self._options(), self._source
         behind = None
         if self._paused_at is not None:
-            behind = source.watch.changes - self._paused_at
+            behind = source.watch.event_count - self._paused_at
         line = filter_line(
             self._filter_text, self._contents.order_text(self._way.place), behind, options,
             at_record_time=not source.is_local,
@@ -160,7 +164,7 @@ class TopApp(App[None]):
         if self._messages:
             self._show_message(self._messages.popleft())
             return
-        signals, moves = self._settings.may_signal, not source.is_live
+        signals, moves = self._settings.no_signals is None, not source.is_live
         line = keys_line(self._way.place.view, options, signals=signals, moves=moves)
         self._bars["footer"].show([line])
 
@@ -275,9 +279,12 @@ class TopApp(App[None]):
         self._refresh_soon()
 
     def action_pause(self) -> None:
-        """Hold the screen still, or go on."""
+        """Hold the screen still, or go on. A recording stands still anyway."""
+        if not self._source.is_live:
+            self._show_message("only the arrow keys move a recording")
+            return
         is_paused = self._paused_at is not None
-        self._paused_at = None if is_paused else self._source.watch.changes
+        self._paused_at = None if is_paused else self._source.watch.event_count
         if is_paused:
             self._is_stale = True
         self._tick()
@@ -340,9 +347,8 @@ class TopApp(App[None]):
 
     def action_signal(self) -> None:
         """Ask for a signal to the process that the cursor is on."""
-        if not self._settings.may_signal:
-            why = "--read-only" if self._source.is_local else "only for processes of this machine"
-            self._show_message(f"signals are off: {why}")
+        if self._settings.no_signals is not None:
+            self._show_message(f"signals are off: {self._settings.no_signals}")
             return
         source, key = self._source, self._grid.cursor_key
         process = self._contents.process(self._way.place, key, source.watch, source.now())

@@ -90,9 +90,7 @@ def _end_style(address: str | None) -> Style:
     return Style.DIM if is_loopback(address) else Style.PLAIN
 
 
-_SOCKET: dict[str, Column[SocketRow]] = {
-    "host": Column("HOST", lambda row: row.key.host, lambda row, _: row.key.host, 12, floor=8,
-                   most=20, hide=5),
+_COLUMNS: dict[str, Column[SocketRow]] = {
     "process": Column("PROCESS", lambda row: (by := _process(row)) and by.comm, _process_text, 16,
                       floor=12, most=24, hide=8),
     "pid": Column("PID", lambda row: (by := _process(row)) and by.pid,
@@ -129,6 +127,6 @@ _SOCKET: dict[str, Column[SocketRow]] = {
 }  # fmt: skip
 
 
-def socket_columns(*, hosts: bool) -> dict[str, Column[SocketRow]]:
-    """Return the columns of sockets; ``hosts``: there are several hosts."""
-    return {name: one for name, one in _SOCKET.items() if hosts or name != "host"}
+def socket_columns() -> dict[str, Column[SocketRow]]:
+    """Return the columns of the sockets of a group, which are of one host."""
+    return _COLUMNS

@@ -254,6 +254,11 @@ class Watch:
         return self._state.holdings()
 
     @property
+    def event_count(self) -> int:
+        """How many events there were: those that were dropped too."""
+        return self._recent.count
+
+    @property
     def host_count(self) -> int:
         """How many hosts records came of."""
         return len(self._times)
