@@ -82,6 +82,19 @@ def test_a_slow_leak_is_reported_when_it_only_grew_for_a_minute() -> None:
     assert alarm.text == "2 CLOSE_WAIT in gunicorn[1201], growing for 1m, oldest 1m"
 
 
+def test_a_leak_that_grew_long_ago_is_not_growing() -> None:
+    host = Host(Watch())
+    waiting(host, 3)
+    texts = []
+    for second in range(75):
+        if second == 10:
+            waiting(host, 1, 200)
+        host.beat()
+        texts += [one.text for one in host.watch.alarms(host.poll())]
+    assert "4 CLOSE_WAIT in gunicorn[1201], growing for 1m, oldest 1m" in texts
+    assert texts[-1] == "4 CLOSE_WAIT in gunicorn[1201], oldest 1m"
+
+
 def test_fewer_is_no_growth() -> None:
     host = Host(Watch())
     waiting(host, 2)
@@ -140,6 +153,14 @@ def test_a_storm() -> None:
     (alarm,) = alarms[-1]
     assert alarm.kind is AlarmKind.CHURN
     assert alarm.text == "200 open/s, usually 20: most in nginx[812]"
+
+
+def test_what_was_usual_ten_minutes_ago_is_not_usual_now() -> None:
+    host = Host(Watch())
+    assert not any(churn(host, 700, 30, 100_000))
+    assert not any(churn(host, 620, 1, 200_000))
+    (alarm,) = [*churn(host, POLLS, 60, 300_000)][-1]
+    assert alarm.text == "60 open/s, usually 1.0: most in nginx[812]"
 
 
 def test_what_is_usual_is_no_storm() -> None:
