@@ -255,7 +255,7 @@ class TopApp(App[None]):
         self._grid.move_to_edge(last=last)
 
     def _touch(self) -> None:
-        """Hold the order for a while: the user moves in the rows."""
+        """Hold the order for a while: the user looks at a row."""
         self._end_message()
         self._contents.touch(self._order_time())
 
@@ -263,6 +263,10 @@ class TopApp(App[None]):
         """Return the time by which the order is held. In a recording each moment has its own order:
         the next one, a second later, is beyond the hold."""
         return time.monotonic() if self._source.is_live else self._source.now() * 2 * HOLD_SECONDS
+
+    def on_grid_selected(self) -> None:
+        """Hold the order: the cursor was moved by a click."""
+        self._touch()
 
     def on_grid_chosen(self) -> None:
         """Open the line that was clicked."""
@@ -276,6 +280,7 @@ class TopApp(App[None]):
     def action_names(self) -> None:
         """Show names, or numbers."""
         self._names = not self._names
+        self._touch()
         self._refresh_soon()
 
     def action_pause(self) -> None:
@@ -283,6 +288,7 @@ class TopApp(App[None]):
         if not self._source.is_live:
             self._show_message("only the arrow keys move a recording")
             return
+        self._touch()
         is_paused = self._paused_at is not None
         self._paused_at = None if is_paused else self._source.watch.event_count
         if is_paused:
@@ -347,6 +353,7 @@ class TopApp(App[None]):
 
     def action_signal(self) -> None:
         """Ask for a signal to the process that the cursor is on."""
+        self._touch()
         if self._settings.no_signals is not None:
             self._show_message(f"signals are off: {self._settings.no_signals}")
             return
@@ -364,6 +371,7 @@ class TopApp(App[None]):
 
     def action_save(self) -> None:
         """Write the sockets that pass the filter into a new file of the working directory."""
+        self._touch()
         source = self._source
         try:
             path, count = save(source.watch.holdings(), self._filter, source.now(), os.getcwd())

@@ -12,6 +12,7 @@ from textual.geometry import Region
 from agent.model import Holding
 from agent.publish.top import dialogs
 from agent.publish.top.model import Grouping
+from agent.publish.top.places import View
 from agent.publish.top.signal import NotSent, Target, target_of
 from agent.stream.recording import RecordReader, open_recording, state_at
 
@@ -211,6 +212,29 @@ async def test_the_first_rows_and_those_of_another_filter_are_sorted_at_once() -
         await screen.press("slash", *"nginx", "enter")
         text = await screen.press("slash", "ctrl+u", "enter")
         assert text.index("gunicorn") < text.index("nginx")
+
+
+@pytest.mark.parametrize("keys", ["down", "d", "w", "space space", "k escape", "click"])
+async def test_the_order_is_held_after_each_key(
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, now = web(), 100.0
+    async with shown(source) as screen:
+        monkeypatch.setattr(screen.app, "_order_time", lambda: now)
+        screen.app._contents._sorting(View.GROUPS).order.renew()
+        await screen.settle()
+        now += 3
+        for number in range(20):
+            source.open(hold(NGINX, tcp(100 + number, "ESTABLISHED", number, 9, "outbound")))
+        if keys == "click":
+            await screen.pilot.click("#grid", offset=(5, 1))
+        text = await screen.press(*([] if keys == "click" else keys.split()))
+        assert text.index("gunicorn") < text.index("nginx")
+        now += 2.5
+        source.time += 1
+        text = await screen.settle()
+        assert text.index("nginx") < text.index("gunicorn")
 
 
 async def test_the_cursor_stays_on_its_row() -> None:
