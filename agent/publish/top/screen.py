@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -24,6 +23,7 @@ from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
 from .edges import alarms_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
+from .messages import Messages
 from .order import HOLD_SECONDS
 from .places import Place, View, Way
 from .saving import save
@@ -35,10 +35,6 @@ from .sources import Source
 TICK_SECONDS = 0.25
 # How often the screen looks for the first records.
 FIRST_SECONDS = 0.02
-# How long a message stays in the last line.
-MESSAGE_SECONDS = 6.0
-# Messages that wait to be shown, such as warnings at the start.
-_MAX_MESSAGES = 20
 _BARS = ("header", "alarms", "filter", "titles", "footer")
 _SCROLL_BAR = 1  # Columns.
 
@@ -80,8 +76,7 @@ class TopApp(App[None]):
         self._filter = settings.parse(filter_text)
         self._edited: str | None = None  # The filter before it was edited; None: it is not.
         self._paused_at: int | None = None  # Events that a paused screen shows; None: not paused.
-        self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
-        self._message_until = 0.0
+        self._messages = Messages()
         self._is_stale = True
         self._seen: object = None
         self._first: Timer | None = None
@@ -159,10 +154,9 @@ class TopApp(App[None]):
             at_record_time=not source.is_local,
         )  # fmt: skip
         self._bars["filter"].show([line])
-        if time.monotonic() < self._message_until:
-            return
-        if self._messages:
-            self._show_message(self._messages.popleft())
+        message = self._messages.current(time.monotonic())
+        if message is not None:
+            self._bars["footer"].show([message_line(message, options)])
             return
         signals, moves = self._settings.no_signals is None, not source.is_live
         line = keys_line(self._way.place.view, options, signals=signals, moves=moves)
@@ -177,7 +171,7 @@ class TopApp(App[None]):
 
     def _refresh_soon(self) -> None:
         """Show the answer to a key at once."""
-        self._end_message()
+        self._messages.end()
         self._is_stale = True
         self._tick()
 
@@ -186,15 +180,12 @@ class TopApp(App[None]):
     def add_message(self, text: str) -> None:
         """Show a message in the last line when those before it were shown. May be called in any
         thread."""
-        self._messages.append(text)
+        self._messages.add(text)
 
-    def _show_message(self, text: str, seconds: float = MESSAGE_SECONDS) -> None:
+    def _show_message(self, text: str) -> None:
         """Show a message in the last line now."""
-        self._message_until = time.monotonic() + seconds
-        self._bars["footer"].show([message_line(text, self._options())])
-
-    def _end_message(self) -> None:
-        self._message_until = 0.0
+        self._messages.show(text, time.monotonic())
+        self._show_edges()
 
     # Where the user is.
 
@@ -256,7 +247,7 @@ class TopApp(App[None]):
 
     def _touch(self) -> None:
         """Hold the order for a while: the user looks at a row."""
-        self._end_message()
+        self._messages.end()
         self._contents.touch(self._order_time())
 
     def _order_time(self) -> float:
@@ -313,7 +304,7 @@ class TopApp(App[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Apply the filter while it is typed, if it is one."""
         if self._edited is not None and self._apply_filter(event.value):
-            self._end_message()
+            self._messages.end()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter, if it is one."""
@@ -338,7 +329,7 @@ class TopApp(App[None]):
         self._input.end()
         self._bars["filter"].set_visible(visible=True)
         self._grid.focus()
-        self._end_message()
+        self._messages.end()
         self._refresh_soon()
 
     # The rest.
