@@ -39,18 +39,20 @@ def _notice(links: Sequence[_Link], utc: bool) -> str | None:
     if not lost:
         return None
     first = lost[0]
-    since = f"{first.url}: cut off since {clock_text(first.since, utc=utc)}, {first.reason}"
+    what = "cut off" if first.was_connected else "not connected"
+    since = f"{first.url}: {what} since {clock_text(first.since, utc=utc)}, {first.reason}"
     return since if len(lost) == 1 else f"{since}; and {len(lost) - 1} more"
 
 
 class _Link:
-    """The connection to a remote agent. ``reason`` is why there is none since ``since``; None if
-    there is one."""
+    """The connection to a remote agent. ``reason`` is why there is none since ``since``, None if
+    there is one; ``was_connected``: there was one before."""
 
     def __init__(self, agent: RemoteAgent) -> None:
         self.url = agent.url
-        self.reason: str | None = "not connected yet"
+        self.reason: str | None = "connecting"
         self.since = time.time()
+        self.was_connected = False
         self._agent = agent
         self._position = ResumePosition(snapshots=agent.snapshots)
         self._put: Callable[[bytes], Awaitable[None]] | None = None
@@ -68,7 +70,7 @@ class _Link:
     async def receive(self, message: bytes, *, is_first: bool) -> None:
         """Put the records of a message. Raises InvalidFeed."""
         records = self._position.pass_on(message, is_first=is_first)
-        self.reason = None
+        self.reason, self.was_connected = None, True
         if self._put is not None:
             await self._put(records)
 

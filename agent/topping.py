@@ -50,12 +50,21 @@ def _app(config: Config, source: Source) -> TopApp:
     view = config.view
     settings = Settings(
         view_options(config, "log", os.environ),
-        may_signal=source.is_local and not view.read_only and config.proc == "/proc",
+        no_signals=_why_no_signals(config, source),
         names=view.resolve,
         services=read_services(),
         parse=parse_filter,
     )
     return TopApp(source, filter_text(config.filter), settings)
+
+
+def _why_no_signals(config: Config, source: Source) -> str | None:
+    """Return why processes get no signals; None if they may."""
+    if not source.is_local:
+        return "only for processes of this machine"
+    if config.view.read_only:
+        return "--read-only"
+    return None if config.proc == "/proc" else "--proc"
 
 
 def _start(text: str, zone: tzinfo | None, span: Span) -> float:

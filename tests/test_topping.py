@@ -73,19 +73,19 @@ def test_plain_filters_are_not_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "is_local", "may"),
+    ("config", "is_local", "why_not"),
     [
-        (Config(), True, True),
-        (Config(view=View(read_only=True)), True, False),
-        (Config(proc="/other"), True, False),
-        (Config(), False, False),
+        (Config(), True, None),
+        (Config(view=View(read_only=True)), True, "--read-only"),
+        (Config(proc="/other"), True, "--proc"),
+        (Config(), False, "only for processes of this machine"),
     ],
 )
 def test_only_processes_of_this_machine_get_signals(
-    config: Config, is_local: bool, may: bool
+    config: Config, is_local: bool, why_not: str | None
 ) -> None:
     app = topping._app(config, Script(is_local=is_local))
-    assert app._settings.may_signal == may
+    assert app._settings.no_signals == why_not
 
 
 async def test_a_recording_or_remote_agents_are_shown() -> None:
@@ -93,7 +93,7 @@ async def test_a_recording_or_remote_agents_are_shown() -> None:
     assert isinstance(shown._source, RecordingSource)
     shown = topping.screen(Config(network=Network(connect=("ws://127.0.0.1:1",))))
     assert isinstance(shown._source, RemoteSource)
-    assert str(shown._source.notice()).endswith("not connected yet")
+    assert str(shown._source.notice()).endswith("connecting")
 
 
 AGENT = RemoteAgent("ws://a", ())
@@ -115,6 +115,7 @@ async def test_a_link_notes_since_when_it_is_cut_off(monkeypatch: pytest.MonkeyP
     for link in links:
         with pytest.raises(RuntimeFailure):
             await link.follow(take)
+        assert _notice([link], True) == f"{link.url}: not connected since 22:13:20Z, connecting"
         await link.receive(DATA, is_first=True)
     assert put == [DATA, DATA]
     assert _notice(links, True) is None

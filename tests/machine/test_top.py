@@ -110,7 +110,8 @@ def test_it_can_be_suspended_and_goes_on(tmux: Tmux) -> None:
     tmux.start(f"top {FAST}")
     tmux.wait(LIVE)
     tmux.press("C-z")
-    tmux.until(lambda _shown: tmux.mode("alternate_on") == "0")
+    tmux.wait("Stopped")
+    tmux.wait_for_shell()
     tmux.type("fg")
     tmux.press("Enter")
     tmux.wait(LIVE)
@@ -130,7 +131,6 @@ def test_after_a_crash_the_terminal_is_restored(tmux: Tmux) -> None:
     tmux.type(f"PYTHONPATH={root} {sys.executable} crash.py")
     tmux.press("Enter")
     tmux.wait("ZeroDivisionError")
-    tmux.press("C-l")
     tmux.check_restored()
 
 
@@ -138,21 +138,18 @@ def test_a_leak_and_a_full_queue_are_on_the_alarm_line(tmux: Tmux, holder: Holde
     holder.do("l = tcp_listener(); pairs = [tcp_pair(l) for _ in range(13)]")
     holder.do("q = socket.socket(); q.bind(('127.0.0.1', 0)); q.listen(1)")
     port = holder.do("q.getsockname()[1]")
-    tmux.resize(180, 24)
+    tmux.resize(1000, 24)  # Other programs of this machine may cause alarms too.
     tmux.start("top")  # A poll each second.
     tmux.wait(LIVE)
     holder.do("[c.close() for c, _a in pairs]")
     holder.do("waiting = [socket.socket() for _ in range(4)]")
     holder.do("[w.setblocking(False) for w in waiting]")
     holder.do("[w.connect_ex(q.getsockname()) for w in waiting]")
-    begun = time.monotonic()
     tmux.until(lambda shown: f"13 CLOSE_WAIT in python[{holder.pid}]" in shown.splitlines()[1])
     tmux.until(lambda shown: f"accept queue full: 127.0.0.1:{port} (2/1)" in shown.splitlines()[1])
-    # Three polls, and a screen that is drawn on a busy machine.
-    assert time.monotonic() - begun < DEADLINE
     # All of them: those that did not fit come in when others leave.
     holder.do("accepted = [q.accept() for _ in range(4)]")
-    tmux.until(lambda shown: "accept queue full" not in shown.splitlines()[1])
+    tmux.until(lambda shown: f"accept queue full: 127.0.0.1:{port} " not in shown.splitlines()[1])
     tmux.press("q")
     tmux.check_restored()
 
@@ -187,11 +184,11 @@ def test_a_pid_that_is_used_again_gets_no_signal() -> None:
     """The process that was chosen has ended, and another one has its pid."""
     need_root()
     last = Path("/proc/sys/kernel/ns_last_pid")
-    with subprocess.Popen(("sleep", "60")) as chosen:
-        target = Target(chosen.pid, start_ticks(chosen.pid), "sleep", 0.0, None)
-        chosen.kill()
-    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # The new one starts in a later tick.
     for _ in range(200):  # Another process may take the pid first.
+        with subprocess.Popen(("sleep", "60")) as chosen:
+            target = Target(chosen.pid, start_ticks(chosen.pid), "sleep", 0.0, None)
+            chosen.kill()
+        time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # The new one starts in a later tick.
         last.write_text(str(target.pid - 1))
         with subprocess.Popen(("sleep", "60")) as other:
             try:
@@ -212,7 +209,7 @@ def test_a_remote_agent_that_is_lost_is_named(tmux: Tmux, pair: Holder) -> None:
         tmux.start(f"top --connect ws://{agent.address} {pair.pid}")
         tmux.wait(f" {pair.pid} ")
         tmux.until(lambda shown: LIVE in shown.splitlines()[0])
-        assert "queues at record time" in tmux.text()
+        tmux.wait("queues at record time")
         tmux.press("k")
         tmux.wait("signals are off: only for processes of this machine")
     tmux.until(lambda shown: "cut off since" in shown.splitlines()[0])
@@ -242,10 +239,10 @@ def test_a_recording_moves_in_time(tmux: Tmux, pair: Holder) -> None:
         try:
             wait_for(path, b"snapshot_end")
             pair.do("d, b = tcp_pair(l)")
-            wait_for(path, b'"event":"open"')
+            wait_for(path, b'"event":"open"', 2)  # Of both ends.
             time.sleep(2)  # The arrow keys move by seconds.
             pair.do("d.close(); b.close()")
-            wait_for(path, b'"event":"close"')
+            wait_for(path, b'"event":"close"', 2)
         finally:
             recorder.terminate()
             recorder.wait(DEADLINE)
@@ -260,9 +257,10 @@ def test_a_recording_moves_in_time(tmux: Tmux, pair: Holder) -> None:
     tmux.check_restored()
 
 
-def wait_for(path: Path, part: bytes) -> None:
+def wait_for(path: Path, part: bytes, count: int = 1) -> None:
+    """Wait until a file has a text so many times."""
     end = time.monotonic() + DEADLINE
-    while part not in path.read_bytes():
+    while path.read_bytes().count(part) < count:
         assert time.monotonic() < end
         time.sleep(0.05)
 

@@ -113,11 +113,19 @@ class Tmux:
         children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
         return int(children[0])
 
+    def wait_for_shell(self) -> None:
+        """Wait until the shell reads the terminal: what is typed before may be dropped."""
+        self.until(lambda _shown: self.mode("pane_current_command") == "bash", what="the shell")
+
     def check_restored(self) -> None:
         """Check that the terminal is as it was before: the shell reads lines and echoes."""
-        self.until(lambda _shown: self.mode("alternate_on") == "0", what="the shell's screen")
-        assert self.mode("cursor_flag") == "1"
-        assert self.mode("mouse_any_flag") == "0"
+        self.wait_for_shell()
+        # The program has ended, but tmux may still have some of its output to read.
+        flags = "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"
+        self.until(
+            lambda _shown: self._run("display-message", "-p", flags).split() == ["0", "1", "0"],
+            what="a screen that is restored",
+        )
         self.press("C-u")
         self.type("stty -a; echo restored-$((6 * 7))")
         self.press("Enter")

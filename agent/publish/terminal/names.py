@@ -23,6 +23,14 @@ def host_name(address: str) -> str | None:
         return None
 
 
+def addresses_of(holding: Holding) -> list[str]:
+    """Return the addresses of a holding that may have names."""
+    socket = holding.socket
+    if socket.family not in INET_FAMILIES:
+        return []
+    return [one for one in (socket.local_addr, socket.remote_addr) if one is not None]
+
+
 class Resolver:
     """Resolves addresses in threads. ``names`` are the names by address, as far as known by now."""
 
@@ -35,15 +43,15 @@ class Resolver:
     def request(self, holdings: Iterable[Holding]) -> None:
         """Begin to resolve the addresses of these holdings, each address once."""
         for holding in holdings:
-            if holding.socket.family in INET_FAMILIES:
-                for address in (holding.socket.local_addr, holding.socket.remote_addr):
-                    self._request(address)
+            self.request_addresses(addresses_of(holding))
 
-    def _request(self, address: str | None) -> None:
-        if address is None or address in ANY_ADDRESSES or address in self._requests:
-            return
-        if len(self._requests) < MAX_ADDRESSES:
-            self._requests[address] = self._pool.submit(self._resolve, address)
+    def request_addresses(self, addresses: Iterable[str]) -> None:
+        """Begin to resolve these addresses, each once."""
+        for address in addresses:
+            if address in ANY_ADDRESSES or address in self._requests:
+                continue
+            if len(self._requests) < MAX_ADDRESSES:
+                self._requests[address] = self._pool.submit(self._resolve, address)
 
     def _resolve(self, address: str) -> None:
         name = self._lookup(address)

@@ -8,8 +8,9 @@ SILENT_SECONDS.
 """
 
 # No deferred annotations, as in agent/model.py: typing.NamedTuple would compile them at import.
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ CHURN_SECONDS = 2
 MIN_USUAL = 2.0
 # Seconds for which lost records are reported.
 LOST_SECONDS = 60.0
+_KINDS = tuple(AlarmKind)
 
 
 class Growth(NamedTuple):
@@ -172,6 +174,17 @@ def coverage_alarms(coverage: Coverage) -> Iterator[Alarm]:
     if len(gaps) > 1:
         text += f"; {counted(len(gaps) - 1, 'more gap')}"
     yield Alarm(AlarmKind.COVERAGE, text, Severity.NOTE)
+
+
+def ranked(found: Iterable[Alarm]) -> list[Alarm]:
+    """Return alarms, the most important kind first, but one of each kind before the second of any:
+    many of one kind do not hide the others. Those of a kind keep their order."""
+    ranks: Counter[AlarmKind] = Counter()
+    places: list[tuple[int, int, Alarm]] = []
+    for one in found:
+        places.append((ranks[one.kind], _KINDS.index(one.kind), one))
+        ranks[one.kind] += 1
+    return [one for _, _, one in sorted(places, key=itemgetter(0, 1))]
 
 
 def of_host(alarm: Alarm, host: str) -> Alarm:

@@ -57,11 +57,10 @@ class Placed(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The columns that fit; ``hidden`` are the titles of those that do not."""
+    """The columns that fit."""
 
     columns: tuple[Placed, ...]
     gap: int
-    hidden: tuple[str, ...]
 
 
 def lay_out(columns: Mapping[str, Column[Row]], width: int) -> Layout:
@@ -85,8 +84,7 @@ def lay_out(columns: Mapping[str, Column[Row]], width: int) -> Layout:
             least[name] += extra
             room -= extra
     placed = tuple(Placed(name, one, least[name]) for name, one in shown.items())
-    hidden = tuple(one.title for name, one in columns.items() if name not in shown)
-    return Layout(placed, gap, hidden)
+    return Layout(placed, gap)
 
 
 def waited(age: float | None, *, before: bool) -> str:

@@ -3,12 +3,13 @@ Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from ...model import Closed, Holding, Opened, Process, Updated
+from ...model import Closed, Opened, Process, Updated
 from ...stream.filters import Filter
+from ..terminal.names import addresses_of
 from ..terminal.options import Options
 from .columns import Column, Layout, lay_out
 from .eventlines import MARGIN, narrow_line
@@ -42,19 +43,23 @@ _PEER_TITLES = "    CONNS DIR SERVICE      PEER                     ADDRESS"
 _FIRST_SORT = {View.GROUPS: "opens", View.SOCKETS: "state"}
 
 
+def _none(_index: int) -> Iterable[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What the grid shows: the identities of the rows, and what makes their lines.
 
-    ``follows_end``: new rows come at the end, where the cursor begins. ``holdings`` are those of
-    the rows, by index, where names of addresses are shown.
+    ``follows_end``: new rows come at the end, where the cursor begins. ``addresses`` returns those
+    of the row of an index, which are shown by their names.
     """
 
     titles: Line
     keys: Sequence[Hashable]
     line: LineOf
     follows_end: bool = False
-    holdings: Sequence[Holding] = ()
+    addresses: Callable[[int], Iterable[str]] = _none
 
 
 class _Sorting(NamedTuple):
@@ -81,7 +86,8 @@ class Contents:
 
     def __init__(self) -> None:
         self._sortings: dict[View, _Sorting] = {}
-        self._layout = Layout((), 1, ())
+        self._layout = Layout((), 1)
+        self._titles_of: Mapping[str, str] = {}  # Of all columns, the first one first.
         self._groups: Mapping[Hashable, GroupRow] = {}
         self._sockets: Mapping[Hashable, SocketRow] = {}
         # What was shown last, and whether there were rows.
@@ -114,33 +120,42 @@ class Contents:
         rows = watch.groups(place.grouping, now, chosen)
         columns = group_columns(place.grouping, hosts=options.hosts)
         self._layout = lay_out(columns, options.width or 0)
+        self._titles_of = {name: one.title for name, one in columns.items()}
         value = self._value(
             place.view, columns, lambda row: row.listen + row.inbound + row.outbound
         )
         arranged = self._arrange(place.view, rows, value, moment.tick)
         self._groups = {row.key: row for row in arranged}
         titles = self._titles(place.view, options)
-        return Content(titles, list(self._groups), _lines(self._layout, arranged, options))
+        line = _lines(self._layout, arranged, options)
+        if place.grouping is not Grouping.REMOTE:
+            return Content(titles, list(self._groups), line)
+        named = [() if row.title is None else (row.title,) for row in arranged]
+        return Content(titles, list(self._groups), line, addresses=named.__getitem__)
 
     def _of_sockets(self, place: Place, group: GroupKey, moment: Moment) -> Content:
         watch, now, _, chosen, options = moment
         rows = watch.sockets(group, now, chosen)
-        columns = socket_columns(hosts=False)
+        columns = socket_columns()
         self._layout = lay_out(columns, options.width or 0)
+        self._titles_of = {name: one.title for name, one in columns.items()}
         value = self._value(place.view, columns, lambda row: row.key.inode)
         arranged = self._arrange(place.view, rows, value, moment.tick)
         self._sockets = {row.key: row for row in arranged}
         titles = self._titles(place.view, options)
         line = _lines(self._layout, arranged, options)
-        holdings = [row.holding for row in arranged]
-        return Content(titles, list(self._sockets), line, holdings=holdings)
+        return Content(
+            titles,
+            list(self._sockets),
+            line,
+            addresses=lambda index: addresses_of(arranged[index].holding),
+        )
 
     def _value(
         self, view: View, columns: Mapping[str, Column[Row]], more: Callable[[Row], int]
     ) -> Callable[[Row], object]:
         """Return what rows are sorted by; ``more`` decides among equal ones."""
-        name = self._sorting(view).name
-        value = columns[name if name in columns else next(iter(columns))].value
+        value = columns[self._sorted_by(view)].value
 
         def found(row: Row) -> object:
             main = value(row)
@@ -157,7 +172,14 @@ class Contents:
 
     def _titles(self, view: View, options: Options) -> Line:
         sorting = self._sorting(view)
-        return titles_line(self._layout, sorting.name, options, descending=sorting.descending)
+        name = self._sorted_by(view)
+        return titles_line(self._layout, name, options, descending=sorting.descending)
+
+    def _sorted_by(self, view: View) -> str:
+        """Return the column that rows are sorted by: the first one, if the chosen one is of rows of
+        another kind."""
+        name = self._sorting(view).name
+        return name if name in self._titles_of else next(iter(self._titles_of), name)
 
     # One socket.
 
@@ -173,7 +195,11 @@ class Contents:
             lines.append((Segment("  none since the screen began", Style.DIM),))
         gone: Line = (Segment("  this socket is gone", Style.DIM),)
         lines += [(), *([gone] if row is None else socket_lines(row, options))]
-        return Content((), range(len(lines)), _marking(lines.__getitem__, options))
+        line = _marking(lines.__getitem__, options)
+        if row is None:
+            return Content((), range(len(lines)), line)
+        found = addresses_of(row.holding)
+        return Content((), range(len(lines)), line, addresses=lambda _index: found)
 
     # What the cursor leads to.
 
@@ -229,7 +255,8 @@ class Contents:
             self._sortings[view] = sorting._replace(descending=not sorting.descending)
             return
         names = [placed.name for placed in self._layout.columns]
-        at = names.index(sorting.name) if sorting.name in names else -1
+        by = self._sorted_by(view)
+        at = names.index(by) if by in names else -1
         name, column, _ = self._layout.columns[(at + 1) % len(names)]
         self._sortings[view] = sorting._replace(name=name, descending=column.descending)
 
@@ -244,9 +271,8 @@ class Contents:
         }[place.view]
         if place.view not in _FIRST_SORT:
             return what
-        sorting = self._sorting(place.view)
-        shown = (one.column.title for one in self._layout.columns if one.name == sorting.name)
-        return f"{what}, sorted by {next(shown, sorting.name)}"
+        by = self._sorted_by(place.view)
+        return f"{what}, sorted by {self._titles_of.get(by, by)}"
 
     def _sorting(self, view: View) -> _Sorting:
         if view not in self._sortings:
@@ -265,12 +291,17 @@ def _of_events(place: Place, events: Sequence[Event], options: Options) -> Conte
     def line(index: int) -> Line:
         return narrow_line(events[index], options, has_process=not is_process, has_ends=True)
 
+    def addresses(index: int) -> Iterable[str]:
+        value = events[index].value
+        return addresses_of(value.holding) if isinstance(value, (Opened, Updated, Closed)) else ()
+
     return Content(
         (),
         # The values of a ring of events are the same objects as long as they are in it.
         [(event.time, id(event.value)) for event in events],
         _marking(line, options),
         follows_end=True,
+        addresses=addresses,
     )
 
 
@@ -279,6 +310,7 @@ def _of_peers(peers: Sequence[PeerRow], options: Options) -> Content:
         (Segment(_PEER_TITLES, Style.TITLE),),
         [(one.direction, one.service, one.peer, one.address) for one in peers],
         _marking(lambda index: peer_line(peers[index], options), options),
+        addresses=lambda index: filter(None, (peers[index].address,)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -91,6 +92,7 @@ class SignalDialog(ModalScreen[str | None]):
     def __init__(self, target: Target, *, utc: bool, ascii: bool) -> None:
         super().__init__()
         self._target = target
+        self._input = _SignalInput()
         self._utc = utc
         self._ascii = ascii
 
@@ -106,7 +108,7 @@ class SignalDialog(ModalScreen[str | None]):
                 f"Type {' or '.join(SIGNALS)}, then Enter. Esc sends nothing.",
                 markup=False,
             )
-            yield _SignalInput()
+            yield self._input
             yield Static("", id="problem", markup=False)
 
     def _safe(self, text: str) -> str:
@@ -121,12 +123,22 @@ class SignalDialog(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Let the keyboard write into the input."""
-        self.query_one(_SignalInput).focus()
+        self._input.focus()
+
+    def on_key(self, event: Key) -> None:
+        """Take what was typed before the input had the keyboard; it keeps its keys afterwards."""
+        if event.key == "enter":
+            self._send(self._input.value)
+        elif event.character is not None and event.is_printable:
+            self._input.insert_text_at_cursor(event.character)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Send the signal that was typed."""
         event.stop()
-        number = SIGNALS.get(event.value)
+        self._send(event.value)
+
+    def _send(self, name: str) -> None:
+        number = SIGNALS.get(name)
         if number is None:
             words = " or ".join(SIGNALS)
             self.query_one("#problem", Static).update(f"expected {words}, in capitals")
@@ -136,4 +148,4 @@ class SignalDialog(ModalScreen[str | None]):
         except NotSent as error:
             self.dismiss(f"nothing was sent: {self._safe(str(error))}")
         else:
-            self.dismiss(f"{event.value} was sent to {self._label()}")
+            self.dismiss(f"{name} was sent to {self._label()}")

@@ -10,17 +10,17 @@ from .lines import alarm_line, fitted, footer_line, header_line, two_sides
 from .model import Alarm, Header, Line, Segment, Style
 from .places import View
 
+_PAUSE = ("space", "pause")
 _GROUPS = (
-    ("g", "group"), ("s", "sort"), ("space", "pause"), ("e", "events"), ("p", "peers"),
-    ("d", "names"),
+    ("g", "group"), ("s", "sort"), _PAUSE, ("e", "events"), ("p", "peers"), ("d", "names"),
 )  # fmt: skip
 # What the keys do in each view, after Enter, Esc and /.
 _KEYS = {
     View.GROUPS: _GROUPS,
     View.SOCKETS: _GROUPS[1:],
     View.SOCKET: _GROUPS[2:],
-    View.EVENTS: (("space", "pause"), ("p", "peers"), ("d", "names")),
-    View.PEERS: (("space", "pause"), ("e", "events"), ("d", "names")),
+    View.EVENTS: (_PAUSE, ("p", "peers"), ("d", "names")),
+    View.PEERS: (_PAUSE, ("e", "events"), ("d", "names")),
 }
 _OPENS = {View.GROUPS: "sockets", View.SOCKETS: "details"}
 
@@ -58,13 +58,14 @@ def filter_line(
 
 def keys_line(view: View, options: Options, *, signals: bool, moves: bool) -> Line:
     """Return the keys, as many as fit. ``signals``: processes may get signals; ``moves``: the
-    arrow keys move in time."""
+    arrow keys move in time, which does not go on by itself."""
     enter = "Enter" if options.ascii else "\u23ce"
     arrows = "left/right" if options.ascii else "\u2190\u2192"
     keys = [(enter, _OPENS[view])] if view in _OPENS else []
     keys += [] if view is View.GROUPS else [("Esc", "back")]
     keys += [(arrows, "time")] if moves else []
-    keys += [("/", "filter"), ("?", "help"), *_KEYS[view]]
+    keys += [("/", "filter"), ("?", "help")]
+    keys += [key for key in _KEYS[view] if not (moves and key == _PAUSE)]
     keys += [("k", "signal")] if signals else []
     keys += [("w", "save"), ("q", "quit")]
     return footer_line(keys, options.width or 0, options)

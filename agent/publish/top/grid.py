@@ -93,6 +93,9 @@ class FilterInput(Input):
 class Grid(ScrollView, can_focus=True, inherit_bindings=False):
     """Many lines, each with an identity. The cursor is on an identity, not on a line."""
 
+    class Selected(Message):
+        """Another line was clicked: it has the cursor now."""
+
     class Chosen(Message):
         """The line with the cursor was clicked."""
 
@@ -219,6 +222,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
             self.post_message(self.Chosen())
         else:
             self._go(index)
+            self.post_message(self.Selected())
 
     def on_resize(self) -> None:
         """Keep the cursor visible."""

@@ -30,10 +30,7 @@ def _fullness(row: GroupRow) -> float | None:
 
 
 def _queue(row: GroupRow) -> str:
-    if row.queue is None:
-        return NONE
-    mark = "!" if row.queue.is_full else ""
-    return f"{row.queue.recv_q}/{row.queue.backlog}{mark}"
+    return NONE if row.queue is None else row.queue.text
 
 
 def _queue_style(row: GroupRow) -> Style:

@@ -57,6 +57,11 @@ class Queue(NamedTuple):
         """Whether it takes no more connections: the kernel lets one more than the backlog in."""
         return self.recv_q > self.backlog
 
+    @property
+    def text(self) -> str:
+        """The connections that wait and the backlog, with a mark if it is full."""
+        return f"{self.recv_q}/{self.backlog}{'!' if self.is_full else ''}"
+
 
 class Traffic(NamedTuple):
     """What the TCP connections transferred that closed in the last minute, as far as the kernel

@@ -75,7 +75,7 @@ class AlarmMonitor:
         return len(self._churn) > 1
 
     def _close_wait_alarms(self, processes: Table, clocks: Clocks, now: float) -> Iterator[Alarm]:
-        waiting = list(processes.close_waiting())
+        waiting = sorted(processes.close_waiting(), key=lambda one: -one[0].close_wait)
         self._growth = {
             row.key: alarms.grown(self._growth.get(row.key), row.close_wait, now)
             for row, _oldest in waiting

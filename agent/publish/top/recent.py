@@ -33,19 +33,19 @@ class Change(NamedTuple):
 
 class Recent:
     """The newest changes, bounded in number and bytes. ``since`` is the time of the newest one that
-    was dropped, None while all are held."""
+    was dropped, None while all are held; ``count`` counts all of them."""
 
     def __init__(self) -> None:
         self.since: float | None = None
         self._changes: deque[Change] = deque()
         self._sizes: deque[int] = deque()
         self._bytes = 0
-        self._number = 0
+        self.count = 0
 
     def append(self, host: str, time: float, value: LogValue, *, counts: bool = False) -> Change:
         """Add a change; drop the oldest ones that exceed the bounds."""
-        self._number += 1
-        change = Change(self._number, host, time, value, counts)
+        self.count += 1
+        change = Change(self.count, host, time, value, counts)
         size = _OTHER_BYTES
         if isinstance(value, (Opened, Updated, Closed, Coverage)):
             size = Batch(time, (value,), 0).size

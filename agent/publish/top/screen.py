@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
@@ -23,6 +23,7 @@ from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
 from .edges import alarms_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
+from .messages import Messages
 from .order import HOLD_SECONDS
 from .places import Place, View, Way
 from .saving import save
@@ -34,21 +35,18 @@ from .sources import Source
 TICK_SECONDS = 0.25
 # How often the screen looks for the first records.
 FIRST_SECONDS = 0.02
-# How long a message stays in the last line.
-MESSAGE_SECONDS = 6.0
-# Messages that wait to be shown, such as warnings at the start.
-_MAX_MESSAGES = 20
 _BARS = ("header", "alarms", "filter", "titles", "footer")
 _SCROLL_BAR = 1  # Columns.
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user asked for. ``may_signal``: processes may get signals. ``names``: names are
-    shown from the start. ``parse`` makes a filter of a line; it raises UsageError."""
+    """What the user asked for. ``no_signals`` is why processes get no signals; None: they may.
+    ``names``: names are shown from the start. ``parse`` makes a filter of a line; it raises
+    UsageError."""
 
     options: Options
-    may_signal: bool
+    no_signals: str | None
     names: bool
     services: Mapping[tuple[str, int], str]
     parse: Callable[[str], Filter]
@@ -77,9 +75,8 @@ class TopApp(App[None]):
         self._filter_text = filter_text
         self._filter = settings.parse(filter_text)
         self._edited: str | None = None  # The filter before it was edited; None: it is not.
-        self._paused_at: int | None = None  # Changes before the pause.
-        self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
-        self._message_until = 0.0
+        self._paused_at: int | None = None  # Events that a paused screen shows; None: not paused.
+        self._messages = Messages()
         self._is_stale = True
         self._seen: object = None
         self._first: Timer | None = None
@@ -132,6 +129,8 @@ class TopApp(App[None]):
     def _show(self) -> None:
         source, options = self._source, self._options()
         now, watch = source.now(), source.watch
+        if self._paused_at is not None:
+            self._paused_at = watch.event_count
         self._bars["header"].show([top_line(watch.header(now), source.notice(), options)])
         self._bars["alarms"].show([alarms_line(watch.alarms(now), options)])
         # Without the column of the scroll bar, whether it is there or not: columns hold still.
@@ -142,25 +141,24 @@ class TopApp(App[None]):
         self._grid.show(content.keys, content.line, follows_end=content.follows_end)
         if self._names:
             rows = self._grid.visible_rows
-            self._resolver.request(content.holdings[rows.start : rows.stop])
+            self._resolver.request_addresses(chain.from_iterable(map(content.addresses, rows)))
         self._show_edges()
 
     def _show_edges(self) -> None:
         options, source = self._options(), self._source
         behind = None
         if self._paused_at is not None:
-            behind = source.watch.changes - self._paused_at
+            behind = source.watch.event_count - self._paused_at
         line = filter_line(
             self._filter_text, self._contents.order_text(self._way.place), behind, options,
             at_record_time=not source.is_local,
         )  # fmt: skip
         self._bars["filter"].show([line])
-        if time.monotonic() < self._message_until:
+        message = self._messages.current(time.monotonic())
+        if message is not None:
+            self._bars["footer"].show([message_line(message, options)])
             return
-        if self._messages:
-            self._show_message(self._messages.popleft())
-            return
-        signals, moves = self._settings.may_signal, not source.is_live
+        signals, moves = self._settings.no_signals is None, not source.is_live
         line = keys_line(self._way.place.view, options, signals=signals, moves=moves)
         self._bars["footer"].show([line])
 
@@ -173,7 +171,7 @@ class TopApp(App[None]):
 
     def _refresh_soon(self) -> None:
         """Show the answer to a key at once."""
-        self._end_message()
+        self._messages.end()
         self._is_stale = True
         self._tick()
 
@@ -182,15 +180,12 @@ class TopApp(App[None]):
     def add_message(self, text: str) -> None:
         """Show a message in the last line when those before it were shown. May be called in any
         thread."""
-        self._messages.append(text)
+        self._messages.add(text)
 
-    def _show_message(self, text: str, seconds: float = MESSAGE_SECONDS) -> None:
+    def _show_message(self, text: str) -> None:
         """Show a message in the last line now."""
-        self._message_until = time.monotonic() + seconds
-        self._bars["footer"].show([message_line(text, self._options())])
-
-    def _end_message(self) -> None:
-        self._message_until = 0.0
+        self._messages.show(text, time.monotonic())
+        self._show_edges()
 
     # Where the user is.
 
@@ -251,14 +246,18 @@ class TopApp(App[None]):
         self._grid.move_to_edge(last=last)
 
     def _touch(self) -> None:
-        """Hold the order for a while: the user moves in the rows."""
-        self._end_message()
+        """Hold the order for a while: the user looks at a row."""
+        self._messages.end()
         self._contents.touch(self._order_time())
 
     def _order_time(self) -> float:
         """Return the time by which the order is held. In a recording each moment has its own order:
         the next one, a second later, is beyond the hold."""
         return time.monotonic() if self._source.is_live else self._source.now() * 2 * HOLD_SECONDS
+
+    def on_grid_selected(self) -> None:
+        """Hold the order: the cursor was moved by a click."""
+        self._touch()
 
     def on_grid_chosen(self) -> None:
         """Open the line that was clicked."""
@@ -272,12 +271,17 @@ class TopApp(App[None]):
     def action_names(self) -> None:
         """Show names, or numbers."""
         self._names = not self._names
+        self._touch()
         self._refresh_soon()
 
     def action_pause(self) -> None:
-        """Hold the screen still, or go on."""
+        """Hold the screen still, or go on. A recording stands still anyway."""
+        if not self._source.is_live:
+            self._show_message("only the arrow keys move a recording")
+            return
+        self._touch()
         is_paused = self._paused_at is not None
-        self._paused_at = None if is_paused else self._source.watch.changes
+        self._paused_at = None if is_paused else self._source.watch.event_count
         if is_paused:
             self._is_stale = True
         self._tick()
@@ -300,7 +304,7 @@ class TopApp(App[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Apply the filter while it is typed, if it is one."""
         if self._edited is not None and self._apply_filter(event.value):
-            self._end_message()
+            self._messages.end()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter, if it is one."""
@@ -325,7 +329,7 @@ class TopApp(App[None]):
         self._input.end()
         self._bars["filter"].set_visible(visible=True)
         self._grid.focus()
-        self._end_message()
+        self._messages.end()
         self._refresh_soon()
 
     # The rest.
@@ -340,9 +344,9 @@ class TopApp(App[None]):
 
     def action_signal(self) -> None:
         """Ask for a signal to the process that the cursor is on."""
-        if not self._settings.may_signal:
-            why = "--read-only" if self._source.is_local else "only for processes of this machine"
-            self._show_message(f"signals are off: {why}")
+        self._touch()
+        if self._settings.no_signals is not None:
+            self._show_message(f"signals are off: {self._settings.no_signals}")
             return
         source, key = self._source, self._grid.cursor_key
         process = self._contents.process(self._way.place, key, source.watch, source.now())
@@ -358,6 +362,7 @@ class TopApp(App[None]):
 
     def action_save(self) -> None:
         """Write the sockets that pass the filter into a new file of the working directory."""
+        self._touch()
         source = self._source
         try:
             path, count = save(source.watch.holdings(), self._filter, source.now(), os.getcwd())

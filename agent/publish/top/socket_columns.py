@@ -8,7 +8,7 @@ from ..terminal.columns import address_key
 from ..terminal.endpoints import is_loopback, listens, local_end, remote_end
 from ..terminal.options import Options
 from .columns import NONE, UNKNOWN, Column, waited
-from .model import SocketRow, Style
+from .model import Queue, SocketRow, Style
 
 # An address and a port: an IPv6 address has 39 characters, and brackets here.
 _V4_END, _V6_END = 21, 47
@@ -67,18 +67,22 @@ def _state_style(row: SocketRow) -> Style:
     return Style.ALARM if row.holding.socket.state == "CLOSE_WAIT" else Style.PLAIN
 
 
-def _is_full(row: SocketRow) -> bool:
+def _accept_queue(row: SocketRow) -> Queue | None:
     if row.holding.socket.state != "LISTEN" or row.recv_q is None or row.backlog is None:
-        return False
-    return row.recv_q > row.backlog
+        return None
+    return Queue(row.recv_q, row.backlog, "")
 
 
 def _socket_queue(row: SocketRow, _options: Options) -> str:
-    if row.recv_q is None:
-        return NONE
-    if row.holding.socket.state == "LISTEN" and row.backlog is not None:
-        return f"{row.recv_q}/{row.backlog}{'!' if _is_full(row) else ''}"
-    return str(row.recv_q)
+    queue = _accept_queue(row)
+    if queue is not None:
+        return queue.text
+    return NONE if row.recv_q is None else str(row.recv_q)
+
+
+def _queue_style(row: SocketRow) -> Style:
+    queue = _accept_queue(row)
+    return Style.ALARM if queue is not None and queue.is_full else Style.PLAIN
 
 
 def _send_queue(row: SocketRow, _options: Options) -> str:
@@ -90,9 +94,7 @@ def _end_style(address: str | None) -> Style:
     return Style.DIM if is_loopback(address) else Style.PLAIN
 
 
-_SOCKET: dict[str, Column[SocketRow]] = {
-    "host": Column("HOST", lambda row: row.key.host, lambda row, _: row.key.host, 12, floor=8,
-                   most=20, hide=5),
+_COLUMNS: dict[str, Column[SocketRow]] = {
     "process": Column("PROCESS", lambda row: (by := _process(row)) and by.comm, _process_text, 16,
                       floor=12, most=24, hide=8),
     "pid": Column("PID", lambda row: (by := _process(row)) and by.pid,
@@ -116,8 +118,7 @@ _SOCKET: dict[str, Column[SocketRow]] = {
                    lambda row, _: NONE if row.peer is None else row.peer.label, 18, floor=14,
                    most=28, hide=3),
     "recvq": Column("RECVQ", lambda row: row.recv_q, _socket_queue, 9, right=True, hide=2,
-                    style=lambda row: Style.ALARM if _is_full(row) else Style.PLAIN,
-                    descending=True),
+                    style=_queue_style, descending=True),
     "sendq": Column("SENDQ", lambda row: row.holding.socket.send_q, _send_queue, 6, right=True,
                     hide=2, descending=True),
     "age": Column("AGE", lambda row: row.age,
@@ -129,6 +130,6 @@ _SOCKET: dict[str, Column[SocketRow]] = {
 }  # fmt: skip
 
 
-def socket_columns(*, hosts: bool) -> dict[str, Column[SocketRow]]:
-    """Return the columns of sockets; ``hosts``: there are several hosts."""
-    return {name: one for name, one in _SOCKET.items() if hosts or name != "host"}
+def socket_columns() -> dict[str, Column[SocketRow]]:
+    """Return the columns of the sockets of a group, which are of one host."""
+    return _COLUMNS

@@ -15,13 +15,12 @@ from ...stream.history import DeltaBatch, FullSnapshot, Lost, Message
 from ...stream.state import State
 from ..terminal import eventlog
 from ..terminal.peers import Peers
-from .alarms import LostChanges
+from .alarms import LostChanges, ranked
 from .details import Shown, ended_row, index_peers, peer_rows, socket_rows
 from .groups import Since
 from .heading import make_header
 from .model import (
     Alarm,
-    AlarmKind,
     Event,
     Grouping,
     GroupKey,
@@ -44,7 +43,6 @@ _PEERS_SECONDS, _ARRIVING_SECONDS = 2.0, 1.0
 _MAX_MOVED = 10_000
 # The rows of a group of more sockets are made once a second only, in 5 µs each.
 _MANY, _MANY_SECONDS = 1_000, 1.0
-_ALARMS = tuple(AlarmKind)
 _EVERYTHING = Filter()
 
 
@@ -256,6 +254,11 @@ class Watch:
         return self._state.holdings()
 
     @property
+    def event_count(self) -> int:
+        """How many events there were: those that were dropped too."""
+        return self._recent.count
+
+    @property
     def host_count(self) -> int:
         """How many hosts records came of."""
         return len(self._times)
@@ -267,7 +270,7 @@ class Watch:
         return make_header(self._hosts, rows, self._state.hosts(), self._clocks)
 
     def alarms(self, now: float) -> list[Alarm]:
-        """Return what is wrong now, the most important first, of all hosts and holdings."""
+        """Return what is wrong now, of all hosts and holdings, in the order of ``ranked``."""
         self._advance(now)
         self._rows(self._processes, now)
         self._rows(self._hosts, now)
@@ -278,7 +281,7 @@ class Watch:
             found += self._monitor.host_alarms(
                 host, coverage, self._hosts, self._processes, self._clocks
             )
-        return sorted(found, key=lambda one: _ALARMS.index(one.kind))
+        return ranked(found)
 
     # How it comes about.
 

@@ -6,6 +6,7 @@ look at what changed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from agent.publish.terminal.rows import make_rows
 from agent.publish.terminal.summary import summary
 from agent.publish.terminal.table import table
 
-from .machine import COVERAGE, HOST, NOW, events, on, web_server
+from ..top.readme import readme_screen
+from .machine import COVERAGE, GUNICORN, HOST, NGINX, NOW, events, on, web_server
 
 FOLDER = Path(__file__).with_name("golden")
 WIDTHS = (80, 120, 200)
@@ -78,6 +80,9 @@ def screens() -> Iterator[tuple[str, str]]:
     }
     lines = list(table(list(rows.values()), options))
     yield "table", "".join(f"{line}\n" for line in ("$ sudo sockagent :8080", *lines))
+    # Without the processes that only listen.
+    holdings = [one for one in holdings if one.holding.process not in (NGINX, GUNICORN)]
+    yield "top", "".join(f"{line}\n" for line in asyncio.run(readme_screen(holdings)))
 
 
 def with_screens(document: str) -> str:

@@ -141,7 +141,12 @@ async def shown(
     """Show a source on a screen of a size."""
     ascii = settings.pop("ascii", False)
     options = Options(utc=True, ascii=ascii)
-    usual = {"may_signal": True, "names": False, "services": {}, "parse": parse_filter}
+    usual: dict[str, Any] = {
+        "no_signals": None,
+        "names": False,
+        "services": {},
+        "parse": parse_filter,
+    }
     app = TopApp(source, chosen, Settings(options, **{**usual, **settings}))
     async with app.run_test(size=size) as pilot:
         screen = Shown(app, pilot)

@@ -114,7 +114,7 @@ def test_a_row_that_ended() -> None:
         Style.ENDED
     }
     assert not text(lines.row_line(layout, ended, options(80))).endswith("ago")
-    layout = lay_out(socket_columns(hosts=False), 80)
+    layout = lay_out(socket_columns(), 80)
     gone = socket_row(connection(1), ended_ago=2.0, ending="closed after 1.0 s")
     line = lines.row_line(layout, gone, options(120))
     assert text(line).split()[3] == "closed"
@@ -134,7 +134,7 @@ def test_alarming_cells_have_a_style() -> None:
     layout = lay_out(group_columns(Grouping.PROCESS, hosts=False), 80)
     line = lines.row_line(layout, ROW, options(80))
     assert [one.text.strip() for one in line if one.style is Style.ALARM] == ["13", "129/128!"]
-    layout = lay_out(socket_columns(hosts=False), 200)
+    layout = lay_out(socket_columns(), 200)
     full = socket_row(listener(1, GUNICORN, 129, 128), recv_q=129, backlog=128)
     line = lines.row_line(layout, full, options(200))
     assert [one.text.strip() for one in line if one.style is Style.ALARM] == ["129/128!"]
@@ -144,7 +144,7 @@ def test_alarming_cells_have_a_style() -> None:
 
 
 def test_a_wide_cell_takes_the_spaces_after_it() -> None:
-    layout = lay_out(socket_columns(hosts=False), 80)
+    layout = lay_out(socket_columns(), 80)
     six = connection(1, local_addr="2001:db8::1")
     wide = six._replace(
         socket=six.socket._replace(family="inet6", remote_addr="2001:db8:85a3:8d3:1319:8a2e:1:2")
@@ -272,7 +272,7 @@ def test_no_line_has_a_control_character_and_all_fit(
     for line in found:
         assert lines.line_width(line) <= width
     groups = lay_out(group_columns(grouping, hosts=True), width)
-    sockets = lay_out(socket_columns(hosts=True), width)
+    sockets = lay_out(socket_columns(), width)
     found.append(lines.titles_line(groups, "in", shown, descending=False))
     for row in watch.groups(grouping, T + 1):
         found.append(lines.row_line(groups, row, shown))
@@ -290,7 +290,7 @@ def test_no_line_has_a_control_character_and_all_fit(
 @given(strategies.inet_sockets(), st.integers(40, 250))
 def test_no_address_is_shortened(socket: object, width: int) -> None:
     holding = Holding(socket, None, (), None)  # type: ignore[arg-type]
-    layout = lay_out(socket_columns(hosts=False), width)
+    layout = lay_out(socket_columns(), width)
     names = [placed.name for placed in layout.columns]
     found = text(lines.row_line(layout, socket_row(holding), options(width)))
     for name, address in (

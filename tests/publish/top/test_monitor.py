@@ -82,6 +82,19 @@ def test_a_slow_leak_is_reported_when_it_only_grew_for_a_minute() -> None:
     assert alarm.text == "2 CLOSE_WAIT in gunicorn[1201], growing for 1m, oldest 1m"
 
 
+def test_a_leak_that_grew_long_ago_is_not_growing() -> None:
+    host = Host(Watch())
+    waiting(host, 3)
+    texts = []
+    for second in range(75):
+        if second == 10:
+            waiting(host, 1, 200)
+        host.beat()
+        texts += [one.text for one in host.watch.alarms(host.poll())]
+    assert "4 CLOSE_WAIT in gunicorn[1201], growing for 1m, oldest 1m" in texts
+    assert texts[-1] == "4 CLOSE_WAIT in gunicorn[1201], oldest 1m"
+
+
 def test_fewer_is_no_growth() -> None:
     host = Host(Watch())
     waiting(host, 2)
@@ -140,6 +153,14 @@ def test_a_storm() -> None:
     (alarm,) = alarms[-1]
     assert alarm.kind is AlarmKind.CHURN
     assert alarm.text == "200 open/s, usually 20: most in nginx[812]"
+
+
+def test_what_was_usual_ten_minutes_ago_is_not_usual_now() -> None:
+    host = Host(Watch())
+    assert not any(churn(host, 700, 30, 100_000))
+    assert not any(churn(host, 620, 1, 200_000))
+    (alarm,) = [*churn(host, POLLS, 60, 300_000)][-1]
+    assert alarm.text == "60 open/s, usually 1.0: most in nginx[812]"
 
 
 def test_what_is_usual_is_no_storm() -> None:
@@ -243,6 +264,21 @@ def test_the_most_important_is_first() -> None:
     )
     kinds = [one.kind for one in host.watch.alarms(host.now)]
     assert kinds == ["close-wait", "queue", "lost", "coverage"]
+
+
+def test_many_alarms_of_one_kind_do_not_hide_the_others() -> None:
+    leaks = [
+        connection(10 * pid + number, GUNICORN._replace(pid=pid), "CLOSE_WAIT")
+        for pid, count in ((1, 3), (2, 5), (3, 4))
+        for number in range(count)
+    ]
+    queues = [listener(port, GUNICORN, 9, 8, port) for port in (81, 82)]
+    host = Host(Watch(), *leaks, *queues, coverage=Coverage(1, 0, 1, ("a gap",)))
+    assert [one.text.partition(",")[0] for one in host.watch.alarms(host.now)] == [
+        "5 CLOSE_WAIT in gunicorn[2]", "accept queue full: *:81 (9/8)", "a gap",
+        "4 CLOSE_WAIT in gunicorn[3]", "accept queue full: *:82 (9/8)",
+        "3 CLOSE_WAIT in gunicorn[1]",
+    ]  # fmt: skip
 
 
 def test_closes_end_the_alarm() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def test_only_what_passes_the_filter_is_written(tmp_path: Path) -> None:
     assert read(tmp_path / name) == {("a", 2)}
     name, count = save(HOLDINGS, Filter({"host": ["b"]}), START + 1, str(tmp_path))
     assert read(tmp_path / name) == {("b", 3)}
+
+
+def test_a_file_that_cannot_be_written_whole_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chunks(*_arguments: object) -> Iterator[bytes]:
+        yield b"{}\n"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agent.publish.top.saving.snapshot_chunks", chunks)
+    with pytest.raises(OSError, match="No space"):
+        save(HOLDINGS, Filter(), START, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_file_is_overwritten(tmp_path: Path) -> None:

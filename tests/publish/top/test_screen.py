@@ -12,6 +12,7 @@ from textual.geometry import Region
 from agent.model import Holding
 from agent.publish.top import dialogs
 from agent.publish.top.model import Grouping
+from agent.publish.top.places import View
 from agent.publish.top.signal import NotSent, Target, target_of
 from agent.stream.recording import RecordReader, open_recording, state_at
 
@@ -183,6 +184,25 @@ async def test_s_sorts_by_the_next_column_and_capital_s_turns_it() -> None:
         assert turned.index("nginx") < turned.index("gunicorn")
 
 
+async def test_a_column_that_is_not_shown_is_named_by_its_title() -> None:
+    async with shown(web(), (80, 24)) as screen:
+        while "sorted by CLOSE/s" not in screen.text():
+            await screen.press("s")
+        await screen.pilot.resize_terminal(40, 24)
+        await screen.settle()
+        assert "CLOSE/s" not in screen.lines()[3]
+        assert "sorted by CLOSE/s" in screen.text()
+
+
+async def test_rows_without_the_column_that_was_sorted_by_are_sorted_by_the_first_one() -> None:
+    async with shown(web(), (80, 24)) as screen:
+        while "sorted by PID" not in screen.text():
+            await screen.press("s")
+        text = await screen.press("g")
+        assert "by unit, sorted by UNIT" in text
+        assert "UNIT▲" in text
+
+
 async def test_the_first_rows_and_those_of_another_filter_are_sorted_at_once() -> None:
     source = Script()
     async with shown(source) as screen:
@@ -192,6 +212,33 @@ async def test_the_first_rows_and_those_of_another_filter_are_sorted_at_once() -
         await screen.press("slash", *"nginx", "enter")
         text = await screen.press("slash", "ctrl+u", "enter")
         assert text.index("gunicorn") < text.index("nginx")
+
+
+@pytest.mark.parametrize("keys", ["down", "d", "w", "space space", "k escape", "click"])
+async def test_the_order_is_held_after_each_key(
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, now = web(), 100.0
+    async with shown(source) as screen:
+        monkeypatch.setattr(screen.app, "_order_time", lambda: now)
+        screen.app._contents._sorting(View.GROUPS).order.renew()
+        source.time += 1
+        await screen.settle()  # The rows are sorted now.
+        now += 1
+        for number in range(20):
+            source.open(hold(NGINX, tcp(100 + number, "ESTABLISHED", number, 9, "outbound")))
+        if keys == "click":
+            await screen.pilot.click("#grid", offset=(5, 1))
+        await screen.press(*([] if keys == "click" else keys.split()))
+        source.time += 1
+        now += 1.5  # Without the key, the order might change by now.
+        text = await screen.settle()
+        assert text.index("gunicorn") < text.index("nginx")
+        source.time += 1
+        now += 1
+        text = await screen.settle()
+        assert text.index("nginx") < text.index("gunicorn")
 
 
 async def test_the_cursor_stays_on_its_row() -> None:
@@ -303,6 +350,29 @@ async def test_a_pause_holds_the_screen_and_counts_what_happens() -> None:
         assert "paused" not in text
         assert "gunicorn" not in text
         assert "late" in text
+
+
+async def test_what_a_paused_screen_shows_anew_is_not_behind() -> None:
+    source = web()
+    async with shown(source) as screen:
+        await screen.press("space")
+        source.watch.queues({("web1", 1): (3, 128)})  # No event.
+        assert "paused, 0 events behind" in await screen.settle()
+        source.close(CALLED)
+        assert "paused, 1 event behind" in await screen.settle()
+        assert "paused, 0 events behind" in await screen.press("s")
+        source.close(LISTENER)
+        assert "paused, 1 event behind" in await screen.settle()
+
+
+async def test_a_recording_is_not_paused() -> None:
+    source = web()
+    source.is_live = source.is_local = False
+    async with shown(source, (120, 24)) as screen:
+        assert "pause" not in screen.lines()[-1]
+        text = await screen.press("space")
+        assert text.splitlines()[-1] == "only the arrow keys move a recording"
+        assert "paused" not in text
 
 
 async def test_nothing_is_repainted_while_nothing_changes() -> None:
@@ -465,14 +535,20 @@ async def test_rows_of_several_processes_get_no_signal(sender: Sender) -> None:
         assert "signal is" not in text
 
 
-@pytest.mark.parametrize("is_local", [True, False])
-async def test_signals_can_be_off(is_local: bool, sender: Sender) -> None:
-    source = web()
-    source.is_local = is_local
-    async with shown(source, (120, 24), may_signal=False) as screen:
+async def test_signals_can_be_off(sender: Sender) -> None:
+    async with shown(web(), (120, 24), no_signals="--read-only") as screen:
         assert "signal" not in screen.lines()[-1]
-        assert (await screen.press("k")).splitlines()[-1].startswith("signals are off: ")
+        assert (await screen.press("k")).splitlines()[-1] == "signals are off: --read-only"
         assert len(screen.app.screen_stack) == 1
+
+
+async def test_what_is_typed_at_once_after_k_is_the_signal(sender: Sender) -> None:
+    async with shown(web()) as screen:
+        keys = [("k", "k"), *((char, char) for char in "TERM"), ("enter", "\r")]
+        for key, char in keys:  # Without a turn of the event loop between them.
+            screen.app.post_message(Key(key, char))
+        await screen.settle()
+        assert [number for _target, number in sender.sent] == [15]
 
 
 # The rest.
@@ -499,6 +575,26 @@ async def test_names_replace_numbers() -> None:
         assert "127.0.0.1:8080" in await screen.press("down", "enter")
         assert ":http-alt" in await screen.press("d")
         assert ":http-alt" not in await screen.press("d")
+
+
+async def test_names_are_looked_up_wherever_addresses_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+    async with shown(web(), (120, 24), names=True) as screen:
+        monkeypatch.setattr(screen.app._resolver, "request_addresses", asked.extend)
+        await screen.press("d", "d")
+        assert not asked
+        for keys in (("p",), ("escape", "enter"), ("enter",), ("escape", "escape", *"ggggg")):
+            asked.clear()
+            await screen.press(*keys)
+            assert "127.0.0.1" in asked, keys
+        asked.clear()
+        source = screen.app._source
+        assert isinstance(source, Script)
+        source.close(CALLS)
+        await screen.press("g", "g", "g", "down", "e")
+        assert "127.0.0.1" in asked
 
 
 @pytest.mark.parametrize("key", ["escape", "q", "question_mark"])

@@ -347,6 +347,23 @@ def test_events_of_a_group_and_of_all() -> None:
     assert not host.watch.events(NGINX_KEY._replace(host="web2"))
 
 
+def test_events_that_are_of_no_socket_pass_a_filter_of_hosts() -> None:
+    watch = Watch()
+    for name in ("web1", "web2"):
+        Host(watch, name=name).change(Coverage(2, 0, 1))
+    assert [one.host for one in watch.events(None, Filter({"host": ["web2"]}))] == ["web2"]
+
+
+def test_what_a_group_without_sockets_did_counts_for_a_minute() -> None:
+    host = Host(Watch(), connection(1, CURL))
+    host.close(connection(1, CURL), seconds=0.5)
+    assert [row.ended_ago for row in host.watch.groups(Grouping.PROCESS, host.poll(1))] == [1.0]
+    assert host.watch.groups(Grouping.PROCESS, host.poll(20)) == []
+    host.open(connection(2, CURL))
+    (row,) = host.watch.groups(Grouping.PROCESS, host.poll(1))
+    assert row.short_share == 1.0
+
+
 def test_only_the_newest_events_are_returned() -> None:
     host = Host(Watch())
     for number in range(MAX_EVENTS + 5):
