@@ -40,6 +40,7 @@ def group_of(item: pytest.Item) -> str:
     return next((group for start, group in GROUPS.items() if name.startswith(start)), REST)
 
 
+@pytest.hookimpl(tryfirst=True)  # Before pytest-xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests; run the churn after the tests of the service, which use another machine, a
     container."""
