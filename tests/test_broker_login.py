@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,11 @@ async def test_what_the_library_cannot_use_is_a_wrong_configuration(
     with pytest.raises(raised) as caught:
         await entry.connect(Client(), ignore, ignore)
     assert str(caught.value) == (reason or str(error))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_credentials_that_are_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "secret"
+    make(path)
+    with pytest.raises(ConfigFailure, match=f"^credentials {path}: not a regular file$"):
+        login(str(path), None)
