@@ -1,6 +1,5 @@
-"""How a client of a NATS broker connects: what it identifies itself with, where its answers arrive,
-that nothing is sent before the connection is encrypted where it shall be, and what it means if it
-fails."""
+"""Connecting to a NATS broker: credentials, the subject of answers, encryption, and the meaning of
+errors. Publishers and readers of a fleet use it."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ _INBOX = "_INBOX"
 # Names that can be part of a subject.
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _DENIED = "permissions violation"
-# Parts of what a broker says of a user that it does not know.
+# Parts of the errors that a broker reports to a user that it does not know.
 _UNKNOWN_USER = ("authorization", "authentication", "user jwt")
 
 
@@ -59,10 +58,10 @@ def explain(error: Exception | None, *, is_identified: bool) -> Reason:
     text = str(error or "").removeprefix("nats: ").strip("' ")
     lowered = text.lower()
     if _DENIED in lowered:
-        # The library subscribes once, and a broker says once that it does not permit that.
+        # The library subscribes once, and a broker reports once that it does not permit that.
         is_lost = "for subscription" in lowered
         return Reason(f"the broker does not permit it: {text}", is_lasting=True, is_lost=is_lost)
-    # A broker that is busy says so, too.
+    # The same words with "timeout": the broker is busy.
     if any(part in lowered for part in _UNKNOWN_USER) and "timeout" not in lowered:
         if not is_identified:
             text = "the broker requires credentials; give a file with --nats-creds"

@@ -29,7 +29,7 @@ Set up a NATS broker for a fleet: see docs/fleet.md.
           USER.creds in this directory, which are written where there are none. Without a
           certificate the broker listens on 127.0.0.1 only.
   init    Make the stream at the broker URL, nats://admin@HOST or tls://admin@HOST, or change what
-          it keeps: by default 48h and 10G, whatever is reached first. --tls-ca, --tls-cert,
+          it keeps: by default 48 hours and 10 GiB, whatever is reached first. --tls-ca, --tls-cert,
           --tls-key and --insecure are those of sockagent --connect.
   -h, --help  Print this help and exit.
 
@@ -94,7 +94,7 @@ def run_fleet(words: Sequence[str]) -> str:
 
 
 def _user_of(host: str) -> str:
-    """Return the user of a host: its word in subjects. Raises CommandError."""
+    """Return the name of a host as a user: its token in subjects. Raises CommandError."""
     try:
         user = subject("", host)[1:]
     except InvalidFleetMessage as error:

@@ -16,7 +16,7 @@ _SIZE_BYTES = {"M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class Keep(NamedTuple):
-    """What of a recording to keep: the records of so many ``seconds``, and files of so many
+    """How much of a recording or a stream to keep: records of the last ``seconds``, and at most
     ``size`` bytes together; None: without a limit."""
 
     seconds: int | None = None
@@ -61,7 +61,7 @@ def parse_since(text: str) -> str | float:
 
 
 def parse_keep(values: list[str]) -> Keep:
-    """Return the values of --keep, of which one may be an age and one a size. Raises UsageError."""
+    """Return the limits of --keep: one value may be an age, and one a size. Raises UsageError."""
     keep = EVERYTHING
     for value in values:
         age, size = _AGE.fullmatch(value), _SIZE.fullmatch(value)

@@ -24,7 +24,7 @@ from .stream.feed import Feed
 from .stream.fleet import parse_broker
 from .stream.publication import Positions
 
-# Seconds from one snapshot in the stream to the next, if --checkpoint does not say it.
+# Seconds from one snapshot in the stream to the next, without --checkpoint.
 CHECKPOINT_SECONDS = 300.0
 
 

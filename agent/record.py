@@ -1,7 +1,7 @@
 """Recordings of a fleet: files of records by the hour, each record once, whatever is killed.
 
-The position file says up to where the files belong to what was read of the fleet. What is behind it
-is cut off at the start, and read again.
+The position file has what was read of the fleet, and the length that the newest file had then. What
+the files have beyond it is cut off at the start, and read again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .config import Config
 from .errors import RuntimeFailure
 from .fleet_settings import Keep
 from .remote.nats.chain import HostPosition
-from .remote.nats.consumer import FleetConsumer, FleetPosition, Part
+from .remote.nats.consumer import FleetConsumer, FleetPosition, HostRecords
 from .remotes import configured_fleets
 
 _POSITION, _NEW_POSITION = "position.json", "position.json.new"
@@ -150,7 +150,8 @@ class RecordingDirectory:
         return descriptor
 
     def _begin(self, name: str) -> int:
-        """Begin a file; return its descriptor. The position names it before, so that a start removes no file of others."""
+        """Begin a file; return its descriptor. The position names it before, so that a start
+        removes no file of others."""
         self._close_file()
         if name in os.listdir(self._directory):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -280,10 +281,10 @@ class Recorder:
                 await reading
             await self._save()
 
-    async def receive(self, part: Part) -> None:
+    async def receive(self, found: HostRecords) -> None:
         """Take records; wait for the disk where there are many."""
-        self._parts.append((file_name(_credible(part.time, time.time())), part.records))
-        self._size += len(part.records)
+        self._parts.append((file_name(_credible(found.time, time.time())), found.records))
+        self._size += len(found.records)
         if self._size >= _MAX_BUFFER_BYTES:
             await self._save()
 

@@ -21,7 +21,7 @@ from agent.errors import RuntimeFailure
 from agent.fleet_settings import EVERYTHING, Keep
 from agent.record import Recorder, RecordingDirectory, file_name
 from agent.remote.nats.chain import HostPosition
-from agent.remote.nats.consumer import FleetConsumer, FleetPosition, Part
+from agent.remote.nats.consumer import FleetConsumer, FleetPosition, HostRecords
 
 from .broker import Connection, broker, needs_broker
 from .feeding import ONE, THREE, TWO
@@ -248,7 +248,7 @@ class Reading:
 
     async def read(self, sequence: int, records: bytes) -> None:
         self.position = POSITION._replace(sequence=sequence)
-        await self._recorder.receive(Part("a", records, self.time))
+        await self._recorder.receive(HostRecords("a", records, self.time))
 
     async def run(self) -> NoReturn:
         await asyncio.get_running_loop().create_future()
@@ -327,6 +327,30 @@ async def test_a_recorder_that_ends_while_it_writes_writes_all_in_order(
     assert again.position == POSITION._replace(sequence=9)
     assert content(tmp_path) == b"1\n2\n"
     again.close()
+
+
+async def test_a_failure_while_a_recorder_ends_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SAVE_SECONDS", 0.0)
+    recording = Recording(tmp_path)
+    writing, may_end = threading.Event(), threading.Event()
+
+    def fail(parts: Any) -> None:
+        if parts:
+            writing.set()
+            may_end.wait(10)
+            raise RuntimeFailure("full")
+
+    recording.directory.write = fail  # type: ignore[method-assign]
+    await recording.reading.read(8, b"1\n")
+    assert await asyncio.to_thread(writing.wait, 10)
+    recording.task.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(RuntimeFailure, match="full"):
+        await recording.task
+    recording.directory.close()
 
 
 async def test_many_records_are_written_at_once(tmp_path: Path) -> None:

@@ -48,9 +48,11 @@ class Feed(Publication):
         history_bytes: int = HISTORY_BYTES,
         history_burst: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        is_kernels: bool = True,
     ) -> None:
         """``figures`` returns what heartbeats report of the polls, None if it is unknown: by
-        default that of ``stats``. ``history_burst`` is in seconds."""
+        default that of ``stats``. ``history_burst`` is in seconds. ``is_kernels``: see
+        ``Encoder``."""
         super().__init__()
         self.epoch = agent.epoch
         self.stats = stats or PollStats()
@@ -59,7 +61,7 @@ class Feed(Publication):
         self.monotonic = monotonic
         self.heartbeat_seconds = heartbeat_seconds
         self.history = History(history_records, history_bytes, history_burst)
-        self.views = Views(Encoder(agent))
+        self.views = Views(Encoder(agent, is_kernels=is_kernels))
         self.seq = 0
         self.snapshot: Snapshot | None = None
         self.records: Counter[str] = Counter()  # Deltas since the start, by event.

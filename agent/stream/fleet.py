@@ -1,7 +1,7 @@
 """The wire format of a fleet: subjects, headers and bodies of messages in a NATS stream. Pure.
 
 The messages of a host have one subject. The header of each names the message before it, so that a
-reader notices what is missing, whatever the broker says.
+reader notices what is missing even if the broker does not.
 """
 
 from __future__ import annotations

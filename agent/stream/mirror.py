@@ -185,7 +185,10 @@ class Mirror:
         batches, oldest = self._restored or ((), seq)
         self._restored = None
         self.feed = feed = Feed(
-            agent, figures=lambda: self._figures, history_burst=HISTORY_BURST_SECONDS
+            agent,
+            figures=lambda: self._figures,
+            history_burst=HISTORY_BURST_SECONDS,
+            is_kernels=False,
         )
         feed.restore(seq, batches, oldest)
         feed.publish(self._snapshot(time), ())

@@ -15,7 +15,7 @@ import pytest
 
 from agent.publish.nats.broker import Access
 from agent.publish.nats.publisher import FeedPublisher, HostPublisher
-from agent.remote.nats.consumer import Fleet, FleetConsumer, Part, Start
+from agent.remote.nats.consumer import Fleet, FleetConsumer, HostRecords, Start
 from agent.stream.filters import Filter
 from agent.stream.fleet import host_of, parse_broker
 
@@ -121,8 +121,8 @@ class Receiver:
     def disconnect(self, reason: str) -> None:
         pass
 
-    async def receive(self, part: Part) -> None:
-        self.output += part.records
+    async def receive(self, found: HostRecords) -> None:
+        self.output += found.records
 
     def set_silent(self, host: str, *, silent: bool) -> None:
         pass

@@ -407,6 +407,28 @@ def test_invalid_streams(sent: list[Decoded], reason: str) -> None:
     assert str(raised.value) == reason
 
 
+@pytest.mark.parametrize("field", ["state", "local_addr", "remote_addr", "direction"])
+def test_texts_of_an_agent_are_no_records_of_others(field: str) -> None:
+    injected = 'x","host":"b"}\n{"event":"open","host":"b'
+    fields: dict[str, Any] = {
+        "state": "ESTABLISHED",
+        "remote_addr": "10.0.0.1",
+        "remote_port": 9,
+        field: injected,
+    }
+    one = holding(tcp(1, **fields))
+    agent = Agent("a", "e")
+    agent.poll()
+    mirror = Mirrored(agent)
+    mirror.read()
+    mirror.mirror.apply([of(Opened(one), 1)], is_first=False)
+    subscription, found = mirror.merged.subscribe(), b""
+    while chunk := subscription.take():
+        found += chunk
+    assert {record["host"] for record in records(found)} == {"a"}
+    assert injected in [record.get(field) for record in records(found)]
+
+
 def test_what_precedes_an_invalid_record_counts() -> None:
     feeds: list[Feed] = []
     mirror = Mirror("a", feeds.append, lambda: None)

@@ -81,7 +81,7 @@ class Position:
 
     # Messages.
 
-    def message(self, part: Part, body: bytes) -> Message:
+    def make_message(self, part: Part, body: bytes) -> Message:
         """Return the message of a part, whose body is encoded. Raises InvalidStream."""
         last, begins = self._last, part.begins
         if last is None or last.epoch != part.epoch:
@@ -119,7 +119,7 @@ class Position:
         if len(acks) > MAX_ACKS:
             del acks[next(iter(acks))]
 
-    # What the broker says.
+    # Answers of the broker.
 
     def start(self, sequence: int, link: Link | None) -> None:
         """Begin with the newest message of the host, as it was read. ``link`` is None where it is
@@ -139,8 +139,8 @@ class Position:
     def judge_read(
         self, message: Message, refused: int, sequence: int, link: Link | None
     ) -> Verdict:
-        """Judge it by the newest message as it was read; ``refused`` is the sequence with which the
-        message was refused. A read may come from a replica that is behind."""
+        """Judge a message that was refused by the newest message as it was read. ``refused`` is the
+        sequence with which it was refused; a read may come from a replica that is behind."""
         if sequence != refused:
             return Verdict.AGAIN
         if link is not None and link.id == message.link.id:
@@ -156,7 +156,7 @@ class Position:
 
     # Records of the agent.
 
-    def parts(self, chunk: bytes) -> Iterator[Part]:
+    def split(self, chunk: bytes) -> Iterator[Part]:
         """Yield the parts of a chunk of records, each of which is a message if it is not too large.
         The position must be that after the part before. Raises InvalidStream."""
         lines = chunk.splitlines(keepends=True)

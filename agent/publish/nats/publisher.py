@@ -35,7 +35,7 @@ Connect = Callable[[Access, str, str], Awaitable[Connection]]
 
 
 class PositionMoved(Exception):
-    """The stream of the agent is to be taken again, from ``HostPublisher.resume`` on."""
+    """The agent is to be connected to again, and to resume at ``HostPublisher.resume``."""
 
 
 class HostPublisher:
@@ -80,7 +80,7 @@ class HostPublisher:
             await self._meet(host_of_chunk(chunk))
         self._idle.clear()
         try:
-            for part in self._position.parts(chunk):
+            for part in self._position.split(chunk):
                 await self._publish(part)
         finally:
             self._idle.set()
@@ -129,7 +129,7 @@ class HostPublisher:
                     f"{self._access.url}: command lines are left out of records that are larger "
                     f"than the broker's max_payload of {connection.max_payload} bytes"
                 )
-            await self._store(self._position.message(fitted.part, fitted.body), began)
+            await self._store(self._position.make_message(fitted.part, fitted.body), began)
 
     async def _store(self, message: Message, began: float) -> None:
         """Publish a message until it is stored. Raises PositionMoved."""

@@ -1,8 +1,9 @@
-"""The chain of messages of each host: what of a message to pass on. Pure.
+"""The chain of messages of each host: which records of a message to pass on. Pure.
 
-A message names the one before it. What is no continuation was passed on before, or something is
-missing: then the newest snapshot is read again, and if that does not lead on, the changes are lost
-and the host is silent until a message that begins anew.
+A message names the one before it. One that does not continue the newest one was passed on before,
+or messages between them are missing: then the host is read again from its newest snapshot on. If
+they are missing there, too, their changes are lost, and nothing of the host is passed on until a
+message that begins anew.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Action(Enum):
     """What to do with a message."""
 
     PASS = auto()
-    # Pass on a message that begins anew, without ``lost`` at its beginning: that is of what
-    # precedes another message than the newest one that was passed on.
+    # Pass on a message that begins anew, except ``lost`` at its beginning: that counts from another
+    # message than the newest one that was passed on.
     PASS_ANEW = auto()
     PASS_LATER = auto()  # Pass on the records with a number higher than ``Verdict.after``.
     DROP = auto()

@@ -49,7 +49,7 @@ class Start(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """A fleet to read, and what of it."""
+    """A fleet to read, and the filter of its records."""
 
     url: str
     broker: Broker
@@ -59,7 +59,7 @@ class Fleet(NamedTuple):
     start: Start = Start()
 
 
-class Part(NamedTuple):
+class HostRecords(NamedTuple):
     """Records of one host, of a message that the broker stored at ``time``, in seconds since the
     Unix epoch."""
 
@@ -86,9 +86,9 @@ class FleetReceiver(Protocol):
     def disconnect(self, reason: str) -> None:
         """Note that the connection has ended, or could not be made."""
 
-    async def receive(self, part: Part) -> None:
-        """Take records. What the consumer then has as its position includes them, also while this
-        waits."""
+    async def receive(self, found: HostRecords) -> None:
+        """Take records. The position of the consumer includes them from the call on, also while
+        this method waits."""
 
     def set_silent(self, host: str, *, silent: bool) -> None:
         """Note that a host has sent nothing for a while, or that it sends again."""
@@ -146,7 +146,7 @@ class FleetConsumer:
         prefix = self._fleet.broker.prefix
         # A filter that all messages pass makes some versions of the broker much slower.
         subject = None if info.subjects == (f"{prefix}.>",) else f"{prefix}.>"
-        self._inventory.excuse(time.monotonic())
+        self._inventory.restart(time.monotonic())
         start = await self._start(session, info)
         self._stored = info.last
         self._receiver.connect()
@@ -201,7 +201,7 @@ class FleetConsumer:
                 begins = message.sequence if link.begins and not link.snapshot else link.snapshot
                 first = min(first, begins or message.sequence)
                 self._skipped[message.subject] = begins
-                self._inventory.hear(host, _heard_at(message))
+                self._inventory.note_message(host, _stored_at(message))
         return max(first, info.first)
 
     async def _take(self, session: Session, message: StreamMessage) -> None:
@@ -215,7 +215,7 @@ class FleetConsumer:
         if not self._filter.matches_host(host):
             return
         is_new = message.sequence > self._stored
-        if self._inventory.hear(host, time.monotonic() if is_new else _heard_at(message)):
+        if self._inventory.note_message(host, time.monotonic() if is_new else _stored_at(message)):
             log(f"{host} sends again")
             self._receiver.set_silent(host, silent=False)
         body = self._body_of(message)
@@ -252,7 +252,7 @@ class FleetConsumer:
         if verdict.action is not Action.DROP:
             records = self._filter.apply(host, records)
         if records:
-            await self._receiver.receive(Part(host, records, message.time))
+            await self._receiver.receive(HostRecords(host, records, message.time))
 
     def _link_of(self, message: StreamMessage) -> Link | None:
         """Return the header of a message; None if it is not one of a publisher."""
@@ -272,7 +272,7 @@ class FleetConsumer:
             return None
 
     def _report_silent(self) -> None:
-        silent = self._inventory.fall_silent(time.monotonic())
+        silent = self._inventory.take_silent(time.monotonic())
         if silent:
             log(f"no message for {SILENT_SECONDS:.0f} s from {named(silent)}")
         for host in silent:
@@ -282,7 +282,7 @@ class FleetConsumer:
         self._limit.log(f"warning: {self._fleet.url}: {message}", time.monotonic())
 
 
-def _heard_at(message: StreamMessage) -> float:
+def _stored_at(message: StreamMessage) -> float:
     """Return when a message was stored, on the clock of this process."""
     return time.monotonic() - max(0.0, time.time() - message.time)
 

@@ -19,7 +19,7 @@ class Inventory:
         self._heard: dict[str, float] = {}
         self._silent: set[str] = set()
 
-    def hear(self, host: str, at: float) -> bool:
+    def note_message(self, host: str, at: float) -> bool:
         """Note a message of a host, which may be read again; return whether a silent host sends
         again."""
         before = self._heard.get(host, at)
@@ -29,13 +29,13 @@ class Inventory:
             return True
         return False
 
-    def excuse(self, now: float) -> None:
-        """Begin anew: what could not be heard, because there was no connection, is not silent."""
+    def restart(self, now: float) -> None:
+        """Count the silence of all hosts from now on: without a connection, none can be heard."""
         for host in self._heard.keys() - self._silent:
             self._heard[host] = now
 
-    def fall_silent(self, now: float) -> list[str]:
-        """Return the hosts that are silent since the last call, sorted."""
+    def take_silent(self, now: float) -> list[str]:
+        """Return the hosts that have become silent since the last call, sorted."""
         found = [
             host
             for host, at in self._heard.items()

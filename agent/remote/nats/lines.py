@@ -18,6 +18,7 @@ from ...stream.fields import DecodeError
 from ...stream.filters import EVENTS, Filter
 from ...stream.fleet import Link
 from ...stream.times import timestamp
+from ...text import escape_controls
 from .chain import Action, Verdict
 
 _LOST = b'{"event":"lost",'
@@ -55,17 +56,15 @@ def _names_other(line: bytes, host: str) -> bool:
 
 def lost_line(host: str, time: float, seq: int, first: int, last: int | None) -> bytes:
     """Return the record of lost changes, before the one after ``seq``."""
-    return dumps(
-        {
-            "event": "lost",
-            "seq": seq,
-            "time": timestamp(time),
-            "host": host,
-            "from": first,
-            "to": last,
-        },
-        option=OPT_APPEND_NEWLINE,
-    )
+    record = {
+        "event": "lost",
+        "seq": seq,
+        "time": timestamp(time),
+        "host": host,
+        "from": first,
+        "to": last,
+    }
+    return escape_controls(dumps(record, option=OPT_APPEND_NEWLINE).decode()).encode()
 
 
 def passed_on(verdict: Verdict, link: Link, host: str, time: float, records: bytes) -> bytes:
@@ -109,6 +108,10 @@ def _seq(line: bytes) -> float:
     return seq if isinstance(seq, int) else inf
 
 
+def _encoder(host: str) -> Encoder:
+    return Encoder(AgentInfo(host, None, "", 0.0), is_kernels=False)
+
+
 class LineFilter:
     """The records of a fleet that pass a filter. ``counts`` has the records so far of the snapshots
     under way, by host, and may be those of an earlier reader."""
@@ -144,7 +147,7 @@ class LineFilter:
                 if shown is None:
                     return b""
                 if shown is not delta:
-                    encoder = Encoder(AgentInfo(host, None, "", 0.0))
+                    encoder = _encoder(host)
                     return encoder.delta(shown, record.seq, record.time)
             case Present(holding):
                 if not has_snapshots or not chosen.matches(holding):
@@ -154,7 +157,7 @@ class LineFilter:
                 count = self.counts.pop(host, 0)
                 if not has_snapshots:
                     return b""
-                encoder = Encoder(AgentInfo(host, None, "", 0.0))
+                encoder = _encoder(host)
                 return encoder.snapshot_end(record.seq, record.time, count)
             case Began() | Dropped():
                 self.counts.pop(host, None)

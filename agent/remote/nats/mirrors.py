@@ -14,7 +14,7 @@ from ...stream.merged import MergedFeed
 from ...stream.mirror import InvalidStream, Mirror
 from ..relay import Link, keep_following
 from ..resume import MAX_HOSTS
-from .consumer import Fleet, FleetConsumer, Part
+from .consumer import Fleet, FleetConsumer, HostRecords
 
 
 class FleetMirrors:
@@ -63,15 +63,15 @@ class FleetMirrors:
         if silent:
             self._merged.set_connected(host, connected=False)
 
-    async def receive(self, part: Part) -> None:
+    async def receive(self, found: HostRecords) -> None:
         """Apply records."""
-        host = part.host
+        host = found.host
         self._link = self._link._replace(heard_at=asyncio.get_running_loop().time())
         mirror = self._mirrors.get(host) or self._add(host)
         if mirror is None:
             return
         try:
-            records = [decode(line) for line in part.records.split(b"\n") if line]
+            records = [decode(line) for line in found.records.split(b"\n") if line]
             self._apply(mirror, host, records)
         except (DecodeError, InvalidStream) as error:
             self._broken.add(host)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from .consumer import Fleet, FleetConsumer, Part
+from .consumer import Fleet, FleetConsumer, HostRecords
 
 Put = Callable[[bytes], Awaitable[None]]
 
@@ -28,9 +28,9 @@ class _Putter:
     def disconnect(self, reason: str) -> None:
         """Do nothing: the next connection goes on."""
 
-    async def receive(self, part: Part) -> None:
+    async def receive(self, found: HostRecords) -> None:
         """Put records."""
-        await self._put(part.records)
+        await self._put(found.records)
 
     def set_silent(self, host: str, *, silent: bool) -> None:
         """Do nothing: the consumer logs it."""

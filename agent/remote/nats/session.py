@@ -207,7 +207,7 @@ class Session:
         asking = asyncio.ensure_future(
             self._client.request(subject, dumps(payload), timeout=REQUEST_SECONDS)
         )
-        # A broker does not answer what it does not permit; it says so elsewhere.
+        # A broker does not answer what it does not permit; it reports it as an error.
         denied = asyncio.ensure_future(self._reports.denied(subject))
         try:
             await asyncio.wait((asking, denied), return_when=asyncio.FIRST_COMPLETED)

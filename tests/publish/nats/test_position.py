@@ -49,7 +49,7 @@ class Stored:
         self.links: list[Link] = []
 
     def store(self, part: Part) -> Message:
-        message = self.position.message(part, b"")
+        message = self.position.make_message(part, b"")
         self.sequence += 1
         self.position.store(message, self.sequence)
         self.links.append(message.link)
@@ -57,7 +57,7 @@ class Stored:
 
     def take(self, chunk: bytes) -> list[Part]:
         parts = []
-        for part in self.position.parts(chunk):
+        for part in self.position.split(chunk):
             parts.append(part)
             self.store(part)
         return parts
@@ -103,7 +103,7 @@ def test_lost_changes_begin_anew_within_a_chunk() -> None:
 def test_what_the_agent_no_longer_has_is_lost(
     chunk: bytes, missing: tuple[int, int | None] | None
 ) -> None:
-    (part,) = whole().position.parts(chunk)
+    (part,) = whole().position.split(chunk)
     lost = [json.loads(one) for one in part.lines if b'"lost"' in one]
     assert [(one["from"], one["to"]) for one in lost] == ([missing] if missing else [])
     assert part.begins
@@ -131,7 +131,7 @@ def test_numbers_that_fall_are_not_of_an_agent() -> None:
 @pytest.mark.parametrize("chunk", [b"x\n", b"[]\n", b'{"seq":1}\n', line("open", -1)])
 def test_what_is_no_record_is_not_of_an_agent(chunk: bytes) -> None:
     with pytest.raises(InvalidStream, match="not a sockagent"):
-        list(Position(RUN).parts(chunk))
+        list(Position(RUN).split(chunk))
 
 
 def test_the_host_is_that_of_hello() -> None:
@@ -146,13 +146,13 @@ def test_the_host_is_that_of_hello() -> None:
 
 def test_a_refusal_by_the_expected_sequence_is_tried_again() -> None:
     stored = whole()
-    message = stored.position.message(changes(5), b"")
+    message = stored.position.make_message(changes(5), b"")
     assert stored.position.judge_sequence(message, 2) is Verdict.AGAIN
 
 
 def test_an_empty_log_is_begun_anew() -> None:
     stored = whole()
-    message = stored.position.message(changes(5), b"")
+    message = stored.position.make_message(changes(5), b"")
     assert stored.position.judge_sequence(message, 0) is Verdict.MOVED
     assert stored.position.resume == ()
     assert not stored.position.is_foreign
@@ -162,11 +162,11 @@ def test_a_log_that_lost_its_end_goes_on_where_it_ended() -> None:
     stored = whole()
     for seq in (5, 6):
         stored.store(changes(seq))
-    message = stored.position.message(changes(7), b"")
+    message = stored.position.make_message(changes(7), b"")
     assert stored.position.judge_sequence(message, 3) is Verdict.MOVED
     assert stored.position.resume == (("e", 5),)
     # The message 4 is another one now.
-    message = stored.position.message(changes(6), b"")
+    message = stored.position.make_message(changes(6), b"")
     assert stored.position.judge_sequence(message, 4) is Verdict.READ
 
 
@@ -175,7 +175,7 @@ def test_so_many_messages_are_remembered() -> None:
     for seq in range(5, 5 + MAX_ACKS):
         stored.store(changes(seq))
     newest, oldest = stored.sequence, stored.sequence - MAX_ACKS + 1
-    message = stored.position.message(changes(9999), b"")
+    message = stored.position.make_message(changes(9999), b"")
     assert newest == MAX_ACKS + 2
     assert stored.position.judge_sequence(message, oldest - 1) is Verdict.READ
     assert stored.position.judge_sequence(message, oldest) is Verdict.MOVED
@@ -183,7 +183,7 @@ def test_so_many_messages_are_remembered() -> None:
 
 def test_the_newest_message_is_ours_by_its_id() -> None:
     stored = whole()
-    message = stored.position.message(changes(5), b"")
+    message = stored.position.make_message(changes(5), b"")
     assert stored.position.judge_sequence(message, 9) is Verdict.READ
     assert stored.position.judge_read(message, 9, 2, stored.links[-1]) is Verdict.AGAIN
     assert stored.position.judge_read(message, 9, 9, message.link) is Verdict.STORED
@@ -196,7 +196,7 @@ def test_the_newest_message_is_ours_by_its_id() -> None:
 )
 def test_another_message_than_ours_is_the_position(identity: str | None, is_foreign: bool) -> None:
     stored = whole()
-    message = stored.position.message(changes(5), b"")
+    message = stored.position.make_message(changes(5), b"")
     other = None if identity is None else message.link._replace(id=identity, epoch="f")
     assert stored.position.judge_read(message, 9, 9, other) is Verdict.MOVED
     assert stored.position.resume == ((("f", 5),) if other else ())

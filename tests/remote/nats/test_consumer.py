@@ -12,7 +12,7 @@ import pytest
 
 from agent import log
 from agent.errors import RuntimeFailure
-from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, Part, Start
+from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, HostRecords, Start
 from agent.stream.filters import Filter
 from agent.stream.fleet import MAX_BODY_BYTES, parse_broker
 from tests.broker import Broker, Connection, broker, needs_broker
@@ -101,8 +101,8 @@ class Reading:
     def disconnect(self, reason: str) -> None:
         pass
 
-    async def receive(self, part: Part) -> None:
-        self.output += part.records
+    async def receive(self, found: HostRecords) -> None:
+        self.output += found.records
 
     def set_silent(self, host: str, *, silent: bool) -> None:
         (self.silent.add if silent else self.silent.discard)(host)

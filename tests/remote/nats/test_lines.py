@@ -128,3 +128,26 @@ def test_records_of_a_host_are_its_own_whatever_their_texts(host: str, more: str
 def test_a_record_names_another_host_by_its_field_alone(record: dict[str, str]) -> None:
     line = json.dumps(record).encode() + b"\n"
     assert name_other(OWN + line, "a") == (record.get("host") == "b")
+
+
+@pytest.mark.parametrize("field", ["local_addr", "remote_addr", "direction"])
+def test_texts_of_a_host_are_no_records_of_others(field: str) -> None:
+    agent = Agent("a", "e")
+    agent.poll(ONE)
+    subscription = agent.feed.subscribe()
+    while subscription.take():
+        pass
+    agent.poll(ONE._replace(socket=ONE.socket._replace(state="ESTABLISHED")))
+    (update,) = records(subscription.take() or b"")
+    injected = 'x","host":"b"}\n{"event":"open","host":"b'
+    update |= {"remote_addr": "10.0.0.1", "remote_port": 9, field: injected}
+    line = json.dumps(update).encode() + b"\n"
+    assert not name_other(line, "a")
+    (found,) = records(LineFilter(Filter({"state": ["ESTABLISHED"]})).apply("a", line))
+    assert (found["event"], found["host"], found[field]) == ("open", "a", injected)
+
+
+def test_a_loss_has_no_text_that_a_terminal_interprets() -> None:
+    line = lost_line("\x7f\x9b", 0.0, 1, 1, 1)
+    assert line.isascii()
+    assert b"\x7f" not in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.remote.nats import mirrors
-from agent.remote.nats.consumer import Fleet, Part
+from agent.remote.nats.consumer import Fleet, HostRecords
 from agent.remote.nats.mirrors import FleetMirrors
 from agent.stream.filters import Filter
 from agent.stream.fleet import parse_broker
@@ -44,7 +44,7 @@ class Mirrored:
                 await self.receive(self.consumer.output)
 
     async def receive(self, found: bytes) -> None:
-        await self.mirrors.receive(Part(self.agent.info.host, found, 1.7e9))
+        await self.mirrors.receive(HostRecords(self.agent.info.host, found, 1.7e9))
 
     def state(self) -> object:
         """Return what a new subscriber of the relay gets, but for untracked fields."""
