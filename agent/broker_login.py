@@ -13,6 +13,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from .broker_answers import UnusableCredentials
 from .errors import ConfigFailure, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -116,10 +117,10 @@ class Entry(NamedTuple):
             )
         except OSError:  # A certificate that is not valid is a ValueError, too.
             raise
-        except ValueError as error:  # A file without credentials, or a name that no host can have.
-            names = ", ".join(self.servers)
-            what = f"credentials {self.credentials}" if self.credentials else names
-            raise ConfigFailure(f"{what}: {error}") from error
+        except UnusableCredentials as error:
+            raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
+        except ValueError as error:  # A name that no host can have.
+            raise ConfigFailure(f"{', '.join(self.servers)}: {error}") from error
 
     def explain(self, error: Exception | None, reported: Exception | None) -> Reason:
         """Return what an exception of the library means. ``reported`` is the newest one that the
@@ -135,19 +136,9 @@ class Entry(NamedTuple):
 
 def new_client(*, is_encrypted: bool) -> Client:
     """Return a client of the library that is not connected. Raises ImportError without it."""
-    from nats.aio.client import Client
-    from nats.errors import SecureConnWantedError
+    from .broker_client import CarefulClient, EncryptedClient
 
-    class EncryptedClient(Client):  # type: ignore[misc]
-        """Sends nothing before the connection is encrypted: the library encrypts it only where the
-        other side says so, which may be an attacker."""
-
-        def _connect_command(self) -> bytes:
-            if not self._server_info.get("tls_required"):
-                raise SecureConnWantedError
-            return bytes(super()._connect_command())
-
-    return EncryptedClient() if is_encrypted else Client()
+    return EncryptedClient() if is_encrypted else CarefulClient()
 
 
 def login(path: str | None, user: str | None) -> dict[str, str]:

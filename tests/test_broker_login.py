@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.broker_answers import UnusableCredentials
 from agent.broker_login import Entry, Reason, explain, is_denial, login, reader_inbox
 from agent.errors import ConfigFailure
 
@@ -163,7 +164,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     [
         (unverified(), None, ssl.SSLCertVerificationError, None),  # It is a ValueError, too.
         (unverified(), "me.creds", ssl.SSLCertVerificationError, None),
-        (ValueError("no seed"), "me.creds", ConfigFailure, "credentials me.creds: no seed"),
+        (
+            UnusableCredentials("no seed"),
+            "me.creds",
+            ConfigFailure,
+            "credentials me.creds: no seed",
+        ),
+        (
+            ValueError("label too long"),
+            "me.creds",
+            ConfigFailure,
+            "tls://b, tls://c: label too long",
+        ),
         (ValueError("label too long"), None, ConfigFailure, "tls://b, tls://c: label too long"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from orjson import dumps
 
+from ...broker_answers import InvalidAnswer, digits
 from ...stream.fleet import HEADER
 from .reports import SessionError
 
@@ -86,9 +87,12 @@ class Requests:
                 raise SessionError("messages are missing")
             return found
         if status in _ENDED:
-            unsent = headers.get(_UNSENT, "")
             # Without a number, none of the requests is relied on.
-            unanswered = int(unsent) if unsent.isdecimal() else self._remaining
+            unsent = headers.get(_UNSENT)
+            try:
+                unanswered = self._remaining if unsent is None else digits(unsent)
+            except InvalidAnswer as error:
+                raise SessionError(str(error)) from error
             self._remaining = max(0, self._remaining - unanswered)
         elif status != _ALIVE:
             reason = headers.get("Description", status)
@@ -103,7 +107,7 @@ def _parse(message: Message) -> tuple[int, StreamMessage]:
     tokens = message.reply.split(".")
     numbers = tokens[5:9] if len(tokens) == 9 else tokens[7:11]
     try:
-        sequence, number, time, pending = map(int, numbers)
+        sequence, number, time, pending = map(digits, numbers)
     except ValueError as error:
         raise SessionError("a message without metadata") from error
     link = (message.headers or {}).get(HEADER, "")

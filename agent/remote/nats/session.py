@@ -10,18 +10,16 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import dumps
 
+from ...broker_answers import InvalidAnswer, field_of, parse_answer, refusal, whole
 from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import Broker
 from .pull import NANOSECONDS, REQUEST, Message, Queue, Requests, StreamMessage
 from .reports import Reports, SessionError
-
-if TYPE_CHECKING:
-    from ...stream.fields import Json
 
 T = TypeVar("T")
 
@@ -118,11 +116,14 @@ class Session:
         """Return the state of the stream. Raises SessionError."""
         found = await self._request(f"STREAM.INFO.{self._stream}", {})
         try:
-            state = found["state"]
-            subjects = tuple(map(str, found["config"]["subjects"]))
-            return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
-        except (LookupError, TypeError, ValueError) as error:
-            raise SessionError("invalid response of the broker") from error
+            state = field_of(found, "state")
+            subjects = field_of(found, "config").get("subjects")
+            if not isinstance(subjects, list):
+                raise InvalidAnswer
+            first, last = whole(state.get("first_seq")), whole(state.get("last_seq"))
+            return StreamInfo(first, last, tuple(map(str, subjects)))
+        except InvalidAnswer as error:
+            raise SessionError(str(error)) from error
 
     async def make_stream(self, settings: Mapping[str, object]) -> bool:
         """Make the stream, or change its settings; return whether it is new. Raises
@@ -189,7 +190,7 @@ class Session:
                 await queue.wait(TICK_SECONDS)
             if not queue.messages:
                 if self._closed.is_set():
-                    raise SessionError("connection lost")
+                    raise self._reports.lost()
                 if (denial := self._reports.denial(api)) is not None:
                     raise denial
                 if clock() - heard_at > _SILENT_SECONDS:
@@ -201,7 +202,7 @@ class Session:
             if message is not None:
                 yield message
 
-    async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
+    async def _request(self, api: str, payload: Mapping[str, object]) -> Mapping[str, object]:
         """Return the response to a request. Raises SessionError."""
         subject = f"$JS.API.{api}"
         asking = asyncio.ensure_future(
@@ -218,14 +219,14 @@ class Session:
             asking.cancel()
             denied.cancel()
         try:
-            response = loads(reply.data)
-            error = response.get("error")
-        except (JSONDecodeError, AttributeError) as problem:
-            raise SessionError("invalid response of the broker") from problem
-        if error:
-            code, text = error.get("err_code"), error.get("description")
+            response = parse_answer(reply.data)
+            refused = refusal(response)
+        except InvalidAnswer as problem:
+            raise SessionError(str(problem)) from problem
+        if refused is not None:
+            code, text = refused
             raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES, code=code)
-        return dict(response)
+        return response
 
     async def _guarded(self, awaitable: Awaitable[T]) -> T:
         """Await a call of the library. Raises SessionError."""
@@ -233,7 +234,7 @@ class Session:
             return await awaitable
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
-                raise SessionError("connection lost") from error
+                raise self._reports.lost() from error
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> SessionError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.remote.nats.pull import BATCH, Requests
 from agent.remote.nats.reports import SessionError
@@ -93,3 +95,20 @@ def test_missing_messages_and_missing_metadata_are_reported() -> None:
         requests.take(of_stream(3))
     with pytest.raises(SessionError, match="without metadata"):
         Requests().take(Arrived("$JS.ACK.S.C"))
+
+
+NUMBERS = st.sampled_from(["9" * 6003, "²", "٣", "-1", "", "1e9", "1"]) | st.text(max_size=4)
+
+
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_whatever_a_broker_says_of_a_message_is_a_number_or_ends_the_reading(
+    sequence: str, time: str, unsent: str
+) -> None:
+    requests = Requests()
+    try:
+        requests.take(status("408", **{"Nats-Pending-Messages": unsent}))
+        found = requests.take(Arrived(f"$JS.ACK.S.C.1.{sequence}.1.{time}.9"))
+    except SessionError:
+        return
+    assert found is not None
+    assert found.sequence >= 0
