@@ -31,7 +31,8 @@ TICK_SECONDS = 1.0
 # The broker forgets a consumer whose reader has left.
 _INACTIVE_SECONDS = 60
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
-_FINAL_CODES = frozenset({10059, 10076, 10039})
+NO_STREAM_CODES = frozenset({10059})
+_FINAL_CODES = NO_STREAM_CODES | {10076, 10039}
 # There is a stream of that name, with other settings.
 _IN_USE = 10058
 
@@ -42,6 +43,7 @@ class StreamInfo(NamedTuple):
     first: int
     last: int
     subjects: tuple[str, ...]
+    made: str = ""  # When; another stream of the name has another time.
 
 
 class _Subscription(Protocol):
@@ -121,7 +123,8 @@ class Session:
             if not isinstance(subjects, list):
                 raise InvalidAnswer
             first, last = whole(state.get("first_seq")), whole(state.get("last_seq"))
-            return StreamInfo(first, last, tuple(map(str, subjects)))
+            made = str(found.get("created", ""))
+            return StreamInfo(first, last, tuple(map(str, subjects)), made)
         except InvalidAnswer as error:
             raise SessionError(str(error)) from error
 
