@@ -146,6 +146,9 @@ class FleetConsumer:
                 # A broker that lost its store gets its stream again.
                 if error.is_final and not (self._made and error.code in NO_STREAM_CODES):
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # The client library may swallow it.
+                raise asyncio.CancelledError
             await self.attempts.wait(reason)
 
     async def _read(self, session: Session) -> AsyncIterator[None]:

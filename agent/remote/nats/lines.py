@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from time import monotonic
 
@@ -61,7 +61,7 @@ def safe_records(records: bytes, host: str) -> tuple[bytes, int]:
     if not records.endswith(b"\n"):
         raise ValueError("the last line is not complete")
     lines = safe_lines(records).split(b"\n")[:-1]
-    kept = [line for line in lines if _is_object(line)]
+    kept = lines if _are_objects(lines) else [line for line in lines if _are_objects([line])]
     left_out = len(lines) - len(kept)
     records = b"\n".join([*kept, b""])
     if name_other(records, host):
@@ -69,10 +69,10 @@ def safe_records(records: bytes, host: str) -> tuple[bytes, int]:
     return records, left_out
 
 
-def _is_object(line: bytes) -> bool:
-    """Return whether a line is an object in JSON, which has no control characters."""
+def _are_objects(lines: Sequence[bytes]) -> bool:
+    """Return whether lines are objects in JSON, which have no control characters."""
     try:
-        return isinstance(loads(line), dict)
+        return {type(one) for one in map(loads, lines)} == {dict}
     except JSONDecodeError:
         return False
 

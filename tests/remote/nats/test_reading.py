@@ -380,3 +380,26 @@ async def test_lines_that_are_no_records_are_left_out(monkeypatch: pytest.Monkey
         assert check(started.output, truth)["a"].seq == host.agent.feed.seq
         assert b"\x1b" not in started.output
     assert said[0].endswith("3 lines of message 3 are no records")
+
+
+async def test_a_library_that_swallows_a_cancellation_does_not_keep_it_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    Host(log, Truth(), "a")
+    async with reading(monkeypatch, Session(log)) as started:
+
+        @asynccontextmanager
+        async def open_session(*_: object) -> AsyncIterator[Session]:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                raise SessionError("connection lost") from None
+            yield started.session
+
+        monkeypatch.setattr(module, "open_session", open_session)
+        started.session.cut.set()
+        await asyncio.sleep(0.3)
+        started.task.cancel()
+        await asyncio.wait((started.task,), timeout=2)
+        assert started.task.cancelled()
