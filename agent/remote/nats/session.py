@@ -18,7 +18,7 @@ from ...broker_answers import InvalidAnswer, field_of, parse_answer, refusal, wh
 from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import Broker
-from .pull import NANOSECONDS, REQUEST, Message, Queue, Requests, StreamMessage
+from .pull import NANOSECONDS, Message, Queue, Requests, StreamMessage
 from .reports import Reports, SessionError
 
 T = TypeVar("T")
@@ -187,11 +187,12 @@ class Session:
         heard_at = clock()
         while True:
             if requests.are_low:
-                await self._guarded(self._client.publish(api, REQUEST, inbox))
-                requests.add()
-            if not queue.messages:
+                await self._guarded(self._client.publish(api, requests.next(), inbox))
+            found = queue.take()
+            if found is None:
                 await queue.wait(TICK_SECONDS)
-            if not queue.messages:
+                found = queue.take()
+            if found is None:
                 if self._closed.is_set():
                     raise self._reports.lost()
                 if (denial := self._reports.denial(api)) is not None:
@@ -201,7 +202,7 @@ class Session:
                 yield None
                 continue
             heard_at = clock()
-            message = requests.take(queue.messages.popleft())
+            message = requests.take(found)
             if message is not None:
                 yield message
 
