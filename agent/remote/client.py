@@ -33,6 +33,10 @@ OPEN_SECONDS = 10.0
 SILENT_SECONDS = 45.0
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
+# At an agent of this machine: an attempt costs next to nothing, and a publisher that waits longer
+# would miss what the restarted agent no longer remembers.
+MAX_LOCAL_BACKOFF_SECONDS = 2.0
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Messages of all agents that wait for stdout.
 MAX_WAITING = 32
 # Text of a server that is quoted in a message.
@@ -76,6 +80,11 @@ class RemoteAgent(NamedTuple):
     def unix_path(self) -> str | None:
         """The path of the unix socket; None of a TCP connection."""
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the agent runs on this machine."""
+        return self.unix_path is not None or urlsplit(self.url).hostname in _LOOPBACK
 
 
 def remote_agents(
@@ -173,7 +182,8 @@ class _Queue:
 
 def attempts_at(remote: RemoteAgent) -> Attempts:
     """Return the attempts to connect to an agent, of which there was none yet."""
-    return Attempts(remote.url, MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+    longest = MAX_LOCAL_BACKOFF_SECONDS if remote.is_local else MAX_BACKOFF_SECONDS
+    return Attempts(remote.url, MIN_BACKOFF_SECONDS, longest)
 
 
 async def follow(

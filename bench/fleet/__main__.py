@@ -3,13 +3,15 @@ or measure a fleet of many hosts (--hosts).
 
 Three hosts change 450 sockets a second each. A publisher for each, a broker of NATS JetStream and
 two recorders are sockagent as users run it. Any of them, and the hosts' feeds, are killed with
-SIGKILL and started again after 0.1 to 2 seconds. The exit status is 1 if a change is doubled, or
-lost without a ``lost`` record, or if a state differs five seconds after the last change.
+SIGKILL and started again after 0.1 to 2 seconds. With --real the hosts are namespaces with real
+agents and sockets. The exit status is 1 if a change is doubled, or lost without a ``lost`` record,
+or if a state differs five seconds after the last change.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -19,7 +21,8 @@ from pathlib import Path
 
 from .check import table
 from .crowd import lines, measure
-from .kills import LONG, QUIET_SECONDS, SHORT, Scenario, run
+from .kills import LONG, QUIET_SECONDS, SHORT, Fleet, Scenario, run
+from .real import REAL_LONG, REAL_SHORT, RealFleet
 
 _MAX_SEED = 2**32
 CROWD_SECONDS = 60.0
@@ -40,6 +43,7 @@ def arguments() -> argparse.Namespace:
         "copy N times; the broker is not killed otherwise")  # fmt: skip
     add("--outage", type=float, default=0.0, metavar="SECONDS", help="stop the broker once for so "
         "long; it is not killed otherwise")  # fmt: skip
+    add("--real", action="store_true", help="real agents and sockets, in namespaces; needs root")
     add("--hosts", type=int, metavar="N", help="measure a fleet of N simulated hosts instead")
     add("--rate", type=float, default=10.0, metavar="N", help="changes a second of each of them "
         "(10)")  # fmt: skip
@@ -49,18 +53,22 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not shutil.which(options.nats_server):
         parser.error(f"{options.nats_server} is not installed")
+    if options.real and os.geteuid():
+        parser.error("--real needs root")
     return options
 
 
 def kill(options: argparse.Namespace, directory: Path) -> int:
     """Run the kill test and print the outcome; return the exit status."""
-    scenario = SHORT if options.short else LONG
+    long, short = (REAL_LONG, REAL_SHORT) if options.real else (LONG, SHORT)
+    scenario = short if options.short else long
     wanted = scenario.wanted._replace(older=options.older, outage=options.outage)
     if options.kills is not None:
         wanted = wanted._replace(kills=options.kills)
-    scenario = Scenario(options.seconds or scenario.seconds, wanted)
+    scenario = Scenario(options.seconds or scenario.seconds, wanted, scenario.size)
     seed = random.SystemRandom().randrange(_MAX_SEED) if options.seed is None else options.seed
-    found = run(directory, seed, scenario, options.nats_server)
+    kind = RealFleet if options.real else Fleet
+    found = run(directory, seed, scenario, options.nats_server, kind)
     print("\n".join(table(found.outcomes)))
     truths = {host: one.truth for _, host, one in found.outcomes}
     caught_up = "never" if found.quiet is None else f"after {found.quiet:.1f} s"

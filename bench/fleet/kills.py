@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,8 @@ _START_SECONDS = 60.0
 _TAIL_BYTES = 8 * 1024 * 1024
 _WRITE_SECONDS, _LOOK_SECONDS = 1.5, 0.0005
 
-
+# The records of each host, by consumer.
+Recorded = Mapping[str, Mapping[str, Sequence[bytes]]]
 # Does something, and returns what follows after how many seconds.
 Action = Callable[[], "tuple[float, Action] | None"]
 
@@ -142,6 +143,11 @@ class Fleet:
         """Return the files of a consumer, the oldest first."""
         return sorted((self._directory / consumer).glob("*.ndjson"))
 
+    def lines(self, consumer: str) -> Iterator[bytes]:
+        """Yield all that a consumer has recorded."""
+        for path in self.files(consumer):
+            yield from whole_lines(path.read_bytes())
+
     def tail(self, consumer: str) -> bytes:
         """Return the end of what a consumer has recorded."""
         content = b""
@@ -175,9 +181,21 @@ class Fleet:
                 return line
         raise ValueError(f"{host} has made no change")
 
-    def are_final(self) -> bool:
-        """Return whether no host makes changes any more."""
-        return all(final_file(self._directory / host).exists() for host in self.hosts)
+    def end_changes(self) -> float:
+        """End the changes of all hosts; return when they had ended, in monotonic seconds."""
+        for process in self.agents.values():
+            process.send(signal.SIGUSR1)
+        while not all(final_file(self._directory / host).exists() for host in self.hosts):
+            time.sleep(0.02)
+        return time.monotonic()
+
+    def complete(self, truths: Mapping[str, Truth], recorded: Recorded) -> list[str]:
+        """Add to the truth what only the consumers can have; return what cannot be compared."""
+        return [
+            f"{consumer}: unknown host {name}"
+            for consumer, hosts in recorded.items()
+            for name in hosts.keys() - truths.keys()
+        ]
 
     def replace_store(self, saved: Path) -> None:
         """Put back a store of the broker that was copied before."""
@@ -248,11 +266,7 @@ def _begin(fleet: Fleet, event: Event) -> tuple[float, Action]:
 def settle(fleet: Fleet) -> float | None:
     """End the changes; return how long after that each consumer had the last one of each host,
     None: they never had."""
-    for process in fleet.agents.values():
-        process.send(signal.SIGUSR1)
-    while not fleet.are_final():
-        time.sleep(0.02)
-    begin = time.monotonic()
+    begin = fleet.end_changes()
     last = [fleet.last_change(host) for host in fleet.hosts]
     while True:
         took = time.monotonic() - begin
@@ -270,27 +284,31 @@ def report(fleet: Fleet, quiet: float | None) -> Report:
     outcomes, problems = [], fleet.failures()
     for process in fleet.recorders.values():
         process.stop()
-    for consumer in fleet.consumers:
-        lines = [line for path in fleet.files(consumer) for line in whole_lines(path.read_bytes())]
-        hosts = by_host(lines)
-        problems += [f"{consumer}: unknown host {name}" for name in hosts.keys() - truths.keys()]
+    recorded = {consumer: by_host(fleet.lines(consumer)) for consumer in fleet.consumers}
+    problems += fleet.complete(truths, recorded)
+    for consumer, hosts in recorded.items():
         for host, truth in truths.items():
             outcomes.append((consumer, host, check(truth, hosts.get(host, []))))
     return Report(outcomes, quiet, problems)
 
 
 @contextmanager
-def running(directory: Path, size: Size, nats_server: str) -> Iterator[Fleet]:
+def running(
+    directory: Path, size: Size, nats_server: str, kind: type[Fleet] = Fleet
+) -> Iterator[Fleet]:
     """Run a fleet, whose files are in a directory with a short path."""
     with ExitStack() as stack:
-        fleet = Fleet(directory, size, nats_server, stack)
+        fleet = kind(directory, size, nats_server, stack)
         fleet.wait_for_start()
         yield fleet
 
 
-def run(directory: Path, seed: int, scenario: Scenario, nats_server: str = "nats-server") -> Report:
+def run(
+    directory: Path, seed: int, scenario: Scenario, nats_server: str = "nats-server",
+    kind: type[Fleet] = Fleet,
+) -> Report:  # fmt: skip
     """Run a scenario, in a directory with a short path; print what will be done."""
-    with running(directory, scenario.size, nats_server) as fleet:
+    with running(directory, scenario.size, nats_server, kind) as fleet:
         events = plan(seed, scenario.seconds, fleet.kinds, scenario.wanted)
         print(f"seed {seed}; {summary(events, fleet.kinds)}\n", flush=True)
         cause(fleet, events, scenario.seconds)

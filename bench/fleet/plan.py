@@ -39,12 +39,13 @@ class Event(NamedTuple):
 
 class Wanted(NamedTuple):
     """How many faults: kills of anything, restarts of agents, replaced stores; seconds of one
-    outage."""
+    outage, and seconds that a process runs between two faults at least."""
 
     kills: int
     restarts: int = 0
     older: int = 0
     outage: float = 0.0
+    between: float = 0.5
 
 
 def plan(
@@ -93,7 +94,10 @@ def _place(
         last = seconds - END_SECONDS - down
         at = rng.uniform(BEGIN_SECONDS, last)
         others = (one for one in events if one.name == name)
-        if all(at > one.time + one.down + 0.5 or one.time > at + down + 0.5 for one in others):
+        between = wanted.between
+        if all(
+            at > one.time + one.down + between or one.time > at + down + between for one in others
+        ):
             return Event(at, name, fault, down)
     raise ValueError("there are too many faults for the time")
 

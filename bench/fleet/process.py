@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -14,20 +15,30 @@ _LOG_BYTES = 2000
 
 
 class Process:
-    """A process that is killed and started again."""
+    """A process that is killed and started again. ``output`` is the file for what it prints; by
+    default that goes to the log too."""
 
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, output: Path | None = None) -> None:
         self._argv = argv
         self._log = log
+        self._output = log if output is None else output
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it."""
-        with self._log.open("ab") as log:
+        self._start()
+
+    def _start(
+        self, stdin: int = subprocess.DEVNULL, stdout: int | None = None, state: int | None = None
+    ) -> None:
+        """Start it with these descriptors; the variable STATE has the path of the last one."""
+        passed = () if state is None else (state,)
+        with self._log.open("ab") as log, self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 # It ends with the bench, whatever ends that.
                 ("setpriv", "--pdeathsig", "KILL", *self._argv),
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=ROOT, stdin=stdin, stdout=output if stdout is None else stdout, stderr=log,
+                pass_fds=passed, env=os.environ | {"STATE": f"/proc/self/fd/{state}"},
             )  # fmt: skip
 
     def send(self, number: int) -> None:

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from agent.model import Holding
-from bench.fleet.check import Outcome, Truth, check, table, whole_lines
+from bench.fleet.check import Outcome, Truth, are_equal, check, gaps, table, whole_lines
 from tests.feeding import ONE, THREE, TWO
+from tests.make import key
 from tests.make import snapshot as snapshot_of
 from tests.relaying import Agent
 
@@ -98,6 +99,13 @@ def test_a_state_that_differs_is_found() -> None:
     assert not found(RUN, truth).is_equal
 
 
+def test_states_may_differ_in_what_no_update_reports() -> None:
+    queue, state = (ONE.socket._replace(**one) for one in ({"recv_q": 9}, {"state": "CLOSE"}))
+    assert are_equal({key(ONE): ONE}, {key(ONE): ONE._replace(socket=queue)})
+    assert not are_equal({key(ONE): ONE}, {key(ONE): ONE._replace(socket=state)})
+    assert not are_equal({key(ONE): ONE}, {key(TWO): TWO})
+
+
 def test_lost_covers_what_it_names_alone() -> None:
     again = snapshot(FIRST)[1:]
     assert found([*RUN[:3], lost(2, 4, 4), *again]) == CLEAN._replace(told=3, losses=1)
@@ -146,3 +154,50 @@ def test_a_line_that_was_cut_does_not_count() -> None:
 
 def test_the_table_has_a_line_for_each_host() -> None:
     assert list(table([("c", "a", CLEAN)]))[2] == "| c | a | 4 | 0 | 0 | 0 | 0 | 0 | 0 | equal |"
+
+
+SECOND = Agent("a", "e2")
+KILLED = [*RUN, *stream(SECOND, (ONE,))]
+
+
+def killed(read: int) -> Truth:
+    """Return the truth of a reader that had so many records of the run that was killed."""
+    return Truth([[*RUN[:read], *KILLED[len(RUN) :]]], snapshot(SECOND))
+
+
+def test_changes_of_the_last_poll_before_a_kill_are_admitted() -> None:
+    truth = killed(len(RUN) - 1)
+    assert [truth.admit(KILLED), truth.admit(KILLED)] == [1, 0]
+    assert found([*RUN, lost(5, None), *KILLED[len(RUN) :]], truth).is_right
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        Truth([RUN[:-1]], snapshot(FIRST)),  # Not known to have been killed.
+        Truth([[*RUN[:-2], *RUN[-1:], *KILLED[len(RUN) :]]], snapshot(SECOND)),  # Before the last.
+    ],
+)
+def test_other_changes_that_a_reader_lacks_are_not_admitted(truth: Truth) -> None:
+    assert truth.admit(KILLED) == 0
+    assert found(KILLED, truth).foreign > 0
+
+
+def test_changes_of_one_poll_are_admitted() -> None:
+    truth = killed(len(RUN) - 2)  # Two polls of one change each.
+    assert truth.admit(KILLED) == 1
+    assert found(KILLED, truth).foreign == 1
+
+
+def test_a_poll_that_was_read_in_part_is_the_last_one() -> None:
+    agent = Agent("a", "e1")
+    run = stream(agent, (ONE, TWO))
+    assert agent.feed.seq == 2
+    truth = Truth([[*run[:-1], *KILLED[len(RUN) :]]], snapshot(SECOND))
+    assert truth.admit(run) == 1
+
+
+def test_gaps_of_a_reader_are_counted() -> None:
+    assert gaps(KILLED) == 0
+    assert gaps([*RUN[:3], *RUN[4:]]) == 1
+    assert gaps(snapshot(FIRST)) == 0

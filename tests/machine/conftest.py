@@ -19,13 +19,33 @@ if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]
 
 
+HERE = Path(__file__).parent
 CHURN = pytest.StashKey[Background[None]]()
-CHURNS = pytest.StashKey[bool]()  # Whether its test is selected.
+SELECTED = pytest.StashKey[set[str]]()  # The names of the files of tests that are selected.
 ROOT_OF_CONTAINER = pytest.StashKey[Background[Path]]()
 
 
+# Tests that run one after the other where several processes run tests: the beginnings of the names
+# of files, and all others.
+GROUPS = {"test_page": "browser", "test_fleet": "fleet", "test_publish": "fleet", "test_top": "top"}
+REST = "machine"
+# They share a container.
+IN_CONTAINER = frozenset({"test_service.py", "test_fleet_service.py"})
+
+
+def group_of(item: pytest.Item) -> str:
+    name = item.path.name
+    if name in IN_CONTAINER:
+        return REST
+    return next((group for start, group in GROUPS.items() if name.startswith(start)), REST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the churn after the tests of the service, which use another machine, a container."""
+    """Group the tests; run the churn after the tests of the service, which use another machine, a
+    container."""
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
     churning = [item for item in items if item.path.name == "test_churn.py"]
     service = [place for place, item in enumerate(items) if item.path.name == "test_service.py"]
     if churning and service:
@@ -35,20 +55,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start preparing the container, which takes long."""
-    wanted = {item.path.name for item in session.items}
-    if session.config.option.collectonly:
-        return
-    if wanted & {"test_service.py", "test_fleet_service.py"} and is_available():
-        session.config.stash[ROOT_OF_CONTAINER] = Background(prepare)
-    session.config.stash[CHURNS] = "test_churn.py" in wanted
+    """Note what is selected."""
+    session.config.stash[SELECTED] = {item.path.name for item in session.items}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Start the churn with the tests of the service."""
+    """Start preparing the container with the first test of its group, as it takes long; start the
+    churn with the tests of the service."""
     stash = item.config.stash
+    selected = stash[SELECTED]
+    is_needed = group_of(item) == REST and bool(selected & IN_CONTAINER)
+    if is_needed and ROOT_OF_CONTAINER not in stash and is_available():
+        stash[ROOT_OF_CONTAINER] = Background(prepare)
     is_its_time = item.path.name in ("test_service.py", "test_churn.py")
-    if is_its_time and stash[CHURNS] and CHURN not in stash:
+    if is_its_time and "test_churn.py" in selected and CHURN not in stash:
         stash[CHURN] = Background(churn)
 
 

@@ -38,30 +38,14 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
         yield Ends(path)
 
 
-def quoted(text: str) -> list[str]:
-    """Return the subjects that are in quotes in a part of a configuration."""
-    return re.findall(r'"([^"]*\.[^"]*)"', text)
-
-
-def permissions_of_hosts() -> tuple[list[str], list[str]]:
-    """Return the subjects of host.sh that a host may publish and subscribe."""
-    text = (SYSTEMD / "host.sh").read_text()
+def permissions(role: str) -> tuple[list[str], list[str]]:
+    """Return the subjects that host.sh lets a role publish and subscribe."""
+    text = (SYSTEMD / "host.sh").read_text().replace("$api", "$JS.API.CONSUMER")
+    (part,) = (one for one in text.split("nsc edit") if f"--role {role} " in one)
     publish, subscribe = (
-        re.findall(rf"--allow-{kind} '(.*?)'", text)[0] for kind in ("pub", "sub")
+        ",".join(re.findall(rf"--allow-{kind} ['\"](.*?)['\"]", part)) for kind in ("pub", "sub")
     )
     return publish.split(","), subscribe.split(",")
-
-
-def users_of(*names: str) -> str:
-    """Return the users of ``sockagent fleet config``, whose password is ``secret``."""
-    config = broker_config(dict.fromkeys(names, "secret"), None)
-    return "".join(config.partition("authorization")[1:])
-
-
-def permissions_of_readers() -> tuple[list[str], list[str]]:
-    """Return the subjects of ``sockagent fleet config`` that a reader may publish and subscribe."""
-    publish, subscribe = users_of("reader").split("subscribe:")
-    return quoted(publish), quoted(subscribe)
 
 
 async def make_stream(server: Server, credentials: str) -> None:
@@ -73,14 +57,19 @@ def test_credentials_of_an_operator(ends: Ends, tmp_path: Path) -> None:
     pytest.importorskip("nkeys", reason="nkeys is not installed")
     from .nats_login import Account, store  # noqa: PLC0415 (of an extra)
 
-    account = Account(*permissions_of_hosts())
+    # Here the reader is a user of its own permissions, whose name no template replaces.
+    readers = (
+        [one.replace("{{name()}}", "user") for one in subjects]
+        for subjects in permissions("sockagent-reader")
+    )
+    account = Account(*permissions("sockagent"))
     admin, host, other, reader, expired, unknown = (
         store(tmp_path / name, credentials)
         for name, credentials in {
             "admin": account.user(ALL, ALL),
             "host": account.host(TOKEN),
             "other": account.host(f"{TOKEN}-2"),
-            "reader": account.user(*permissions_of_readers()),
+            "reader": account.user(*readers),
             "expired": account.user(ALL, ALL, exp=int(time.time()) - 60),
             "unknown": Account([], []).host(TOKEN),
         }.items()
@@ -116,11 +105,13 @@ def test_passwords_over_tls(ends: Ends, tmp_path: Path) -> None:
     need_tool("openssl")
     ca = make_certificate(tmp_path, "ca")
     certificate = make_certificate(tmp_path, "broker", ca)
+    whole = broker_config(dict.fromkeys(("admin", "reader", TOKEN), "secret"), None)
+    users = whole[whole.index("authorization") :]
     key = certificate.with_suffix(".key")
     password = tmp_path / "password"
     password.write_text("secret")
     password.chmod(0o600)
-    with started(tmp_path, users_of("admin", "reader", TOKEN)) as server:
+    with started(tmp_path, users) as server:
         # The stream is made while the server has no TLS: only the ends are to be tested.
         asyncio.run(server.make_stream({"user": "admin", "password": "secret"}))
         server.kill()

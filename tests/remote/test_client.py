@@ -30,6 +30,7 @@ TOKEN = "0123456789abcdef"
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MIN_BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(client_module, "MAX_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "MAX_LOCAL_BACKOFF_SECONDS", 0.1)
 
 
 class Records:
@@ -455,3 +456,18 @@ async def test_two_agents_with_the_same_host_name_cause_a_warning(
         await stream.close()
     await asyncio.sleep(0.1)
     assert "have the same host name host" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("unix:/run/sockagent.sock", True),
+        ("ws://127.0.0.1:8765", True),
+        ("ws://[::1]:8765/events", True),
+        ("wss://localhost:8765", True),
+        ("wss://web1.example:8765", False),
+        ("ws://127.0.0.1.example:8765", False),
+    ],
+)
+def test_agents_of_this_machine_are_tried_again_sooner(url: str, is_local: bool) -> None:
+    assert RemoteAgent(url, ()).is_local == is_local

@@ -30,6 +30,7 @@ A, B = AgentInfo("a", "boot", "ea", 1.0), AgentInfo("b", "boot", "eb", 1.0)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MIN_BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(client_module, "MAX_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "MAX_LOCAL_BACKOFF_SECONDS", 0.1)
     monkeypatch.setattr(relay_module, "FINAL_SECONDS", 0.1)
 
 
