@@ -122,7 +122,8 @@ class RecordingDirectory:
                 )
             counts = {str(host): int(count) for host, count in saved["counts"].items()}
             if saved["sequence"] is not None:
-                self.position = FleetPosition(int(saved["sequence"]), hosts, counts)
+                made = str(saved.get("made", ""))
+                self.position = FleetPosition(int(saved["sequence"]), hosts, counts, made)
             self._name, self._offset = str(saved["file"]), int(saved["offset"])
             self._begun = list(map(str, saved.get("begun", ())))
             numbers = [self._offset, *(host.through for host in hosts.values())]
@@ -183,6 +184,7 @@ class RecordingDirectory:
         self._begun = []
         self._stored = {
             "sequence": position.sequence if position else None,
+            "made": position.made if position else "",
             "file": self._name,
             "offset": self._offset,
             "counts": position.counts if position else {},

@@ -29,7 +29,7 @@ from .fleet import Log, Publisher
 from .relaying import Agent
 
 HOST = HostPosition("e", 3, "r.1", in_step=True, whole=False, ended=(("d", 9),))
-POSITION = FleetPosition(7, {"sockagent.a": HOST}, {"a": 2})
+POSITION = FleetPosition(7, {"sockagent.a": HOST}, {"a": 2}, "2026-11-28T03:12:04Z")
 FIRST, SECOND = file_name(0.0), file_name(3600.0)
 
 

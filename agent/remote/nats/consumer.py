@@ -73,11 +73,12 @@ class HostRecords(NamedTuple):
 
 class FleetPosition(NamedTuple):
     """What was read: the messages up to ``sequence``, the position in the chain of each subject,
-    and the records so far of the snapshots under way."""
+    and the records so far of the snapshots under way. ``made`` is when the stream was made."""
 
     sequence: int
     hosts: Mapping[str, HostPosition]
     counts: Mapping[str, int]
+    made: str = ""
 
 
 class FleetReceiver(Protocol):
@@ -117,7 +118,7 @@ class FleetConsumer:
         self._skipped: dict[str, int] = {}  # By subject: the sequence of the first wanted message.
         # By subject: where the messages begin of hosts that are read apart, before the others.
         self._apart: dict[str, int] = {}
-        self._made = ""  # When the stream was made.
+        self._made = position.made if position else ""  # When the stream was made.
         self._budget = Budget()
         self._stored = 0  # The newest message when the connection was made.
         self._inventory = Inventory()
@@ -130,7 +131,7 @@ class FleetConsumer:
         if self._sequence is None or self._apart:
             return None
         counts = dict(self._filter.counts)
-        return FleetPosition(self._sequence, dict(self._chains.positions), counts)
+        return FleetPosition(self._sequence, dict(self._chains.positions), counts, self._made)
 
     async def run(self) -> NoReturn:
         """Read until cancelled. Raises RuntimeFailure."""

@@ -13,7 +13,7 @@ import pytest
 from agent import log as logging
 from agent.remote.nats import budget
 from agent.remote.nats import consumer as module
-from agent.remote.nats.consumer import Fleet, FleetConsumer, HostRecords, Start
+from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, HostRecords, Start
 from agent.remote.nats.pull import StreamMessage
 from agent.remote.nats.reports import SessionError
 from agent.remote.nats.session import StreamInfo
@@ -109,7 +109,12 @@ class Reading:
     """A consumer that reads sessions of a model of a broker."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, session: Session, start: Start, chosen: Filter
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        session: Session,
+        start: Start,
+        chosen: Filter,
+        position: FleetPosition | None,
     ) -> None:
         self.session = session
         self.output = b""
@@ -124,7 +129,7 @@ class Reading:
         monkeypatch.setattr(module, "log", self.lines.append)
         monkeypatch.setattr(module, "MIN_BACKOFF_SECONDS", 0.0)
         fleet = Fleet(URL, parse_broker(URL), chosen, start=start)
-        self.consumer = FleetConsumer(fleet, self)
+        self.consumer = FleetConsumer(fleet, self, position)
         self.task = asyncio.create_task(self.consumer.run())
 
     def connect(self) -> None:
@@ -167,8 +172,9 @@ async def reading(
     session: Session,
     start: Start | None = None,
     chosen: Filter | None = None,
+    position: FleetPosition | None = None,
 ) -> AsyncIterator[Reading]:
-    started = Reading(monkeypatch, session, start or Start(), chosen or Filter())
+    started = Reading(monkeypatch, session, start or Start(), chosen or Filter(), position)
     try:
         await started.catch_up()
         yield started
@@ -317,6 +323,19 @@ async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(
         found = check(started.output, truth)
         assert {host: one.is_known for host, one in found.items()} == dict.fromkeys("abc", True)
         assert started.lines == [f"{URL}: the stream was made anew; reading it from its beginning"]
+        assert started.consumer.position
+        assert started.consumer.position.made == "again"
+
+
+async def test_a_stream_that_was_made_anew_before_a_reader_goes_on_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, truth = Log(), Truth()
+    for name in "ab":
+        Host(log, truth, name)
+    position = FleetPosition(1, {}, {}, "before")
+    async with reading(monkeypatch, Session(log), position=position) as started:
+        assert check(started.output, truth).keys() == {"a", "b"}
 
 
 async def test_hosts_that_ended_long_ago_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
