@@ -8,10 +8,12 @@ import json
 import os
 import re
 import ssl
+import stat
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from .broker_answers import UnusableCredentials
 from .errors import ConfigFailure, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -115,10 +117,10 @@ class Entry(NamedTuple):
             )
         except OSError:  # A certificate that is not valid is a ValueError, too.
             raise
-        except ValueError as error:  # A file without credentials, or a name that no host can have.
-            names = ", ".join(self.servers)
-            what = f"credentials {self.credentials}" if self.credentials else names
-            raise ConfigFailure(f"{what}: {error}") from error
+        except UnusableCredentials as error:
+            raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
+        except ValueError as error:  # A name that no host can have.
+            raise ConfigFailure(f"{', '.join(self.servers)}: {error}") from error
 
     def explain(self, error: Exception | None, reported: Exception | None) -> Reason:
         """Return what an exception of the library means. ``reported`` is the newest one that the
@@ -134,19 +136,9 @@ class Entry(NamedTuple):
 
 def new_client(*, is_encrypted: bool) -> Client:
     """Return a client of the library that is not connected. Raises ImportError without it."""
-    from nats.aio.client import Client
-    from nats.errors import SecureConnWantedError
+    from .broker_client import CarefulClient, EncryptedClient
 
-    class EncryptedClient(Client):  # type: ignore[misc]
-        """Sends nothing before the connection is encrypted: the library encrypts it only where the
-        other side says so, which may be an attacker."""
-
-        def _connect_command(self) -> bytes:
-            if not self._server_info.get("tls_required"):
-                raise SecureConnWantedError
-            return bytes(super()._connect_command())
-
-    return EncryptedClient() if is_encrypted else Client()
+    return EncryptedClient() if is_encrypted else CarefulClient()
 
 
 def login(path: str | None, user: str | None) -> dict[str, str]:
@@ -193,7 +185,11 @@ def _user_of(credentials: str) -> str | None:
 
 def _text_of(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        # A pipe may be open for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigFailure(f"credentials {path}: not a regular file")
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"

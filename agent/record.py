@@ -7,9 +7,12 @@ the files have beyond it is cut off at the start, and read again.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
+import stat
 import time
+from calendar import timegm
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import groupby
@@ -26,6 +29,10 @@ from .remotes import configured_fleets
 
 _POSITION, _NEW_POSITION = "position.json", "position.json.new"
 _FILE = re.compile(r"\d{4}-\d\d-\d\dT\d\dZ\.ndjson", re.ASCII)
+_ENDED_FILE = re.compile(rf"{_FILE.pattern}(\.gz)?", re.ASCII)  # Others may compress it.
+_HOUR, _DAY = 3600.0, 86_400.0
+_YEAR_9999_END = 253_402_300_799.0  # The last second that has a name of that form.
+_MAX_NUMBER = 2**63  # What JSON takes.
 # Seconds between two positions on disk: what is read again after a kill.
 SAVE_SECONDS = 1.0
 # Records that wait for the disk.
@@ -35,7 +42,21 @@ _GOES_ON = "the recording ends here, and goes on when it is started again"
 
 def file_name(at: float) -> str:
     """Return the name of the file for records of a time, in seconds since the Unix epoch."""
-    return time.strftime("%Y-%m-%dT%HZ.ndjson", time.gmtime(at))
+    return time.strftime("%Y-%m-%dT%HZ.ndjson", time.gmtime(min(max(at, 0.0), _YEAR_9999_END)))
+
+
+def _hour_of(name: str) -> float:
+    """Return when the hour of a file begins, in seconds since the Unix epoch."""
+    try:
+        return float(timegm(time.strptime(name[:13], "%Y-%m-%dT%H")))
+    except ValueError:  # No such day.
+        return _YEAR_9999_END
+
+
+def _credible(at: float, now: float) -> float:
+    """Return the time of a message, or that of this clock where the broker's is far ahead: all
+    that follows would be in the file of that hour."""
+    return at if at <= now + _DAY else now
 
 
 class RecordingDirectory:
@@ -48,6 +69,9 @@ class RecordingDirectory:
         self.position: FleetPosition | None = None
         self._path = path
         self._name, self._offset = "", 0
+        # Files that were begun since the position, and what was stored of it.
+        self._begun: list[str] = []
+        self._stored: dict[str, object] = {}
         self._file: int | None = None
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
@@ -72,9 +96,15 @@ class RecordingDirectory:
                     "use an empty directory"
                 ) from None
             self.save(None)  # So that what is written before the first position is cut off.
-        for name in names:
-            if name > self._name:
-                os.unlink(name, dir_fd=self._directory)
+        later = [name for name in names if name > self._name]
+        for name in later:
+            if name not in self._begun:
+                raise RuntimeFailure(
+                    f"{self._path}/{name}: {_POSITION} does not name it; "
+                    "move it away, or use an empty directory"
+                )
+        for name in later:
+            os.unlink(name, dir_fd=self._directory)
         if self._name:
             self._file = self._in_directory(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             if os.fstat(self._file).st_size < self._offset:
@@ -83,7 +113,7 @@ class RecordingDirectory:
 
     def _load(self, content: bytes) -> None:
         try:
-            saved = loads(content)
+            saved = self._stored = loads(content)
             hosts = {}
             for subject, (epoch, through, last, in_step, whole, ended) in saved["hosts"].items():
                 ends = tuple((str(one), int(seq)) for one, seq in ended)
@@ -92,32 +122,57 @@ class RecordingDirectory:
                 )
             counts = {str(host): int(count) for host, count in saved["counts"].items()}
             if saved["sequence"] is not None:
-                self.position = FleetPosition(int(saved["sequence"]), hosts, counts)
+                made = str(saved.get("made", ""))
+                self.position = FleetPosition(int(saved["sequence"]), hosts, counts, made)
             self._name, self._offset = str(saved["file"]), int(saved["offset"])
-        except (JSONDecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self._begun = list(map(str, saved.get("begun", ())))
+            numbers = [self._offset, *(host.through for host in hosts.values())]
+            numbers += [seq for host in hosts.values() for _, seq in host.ended]
+            numbers += [self.position.sequence, *counts.values()] if self.position else []
+            is_valid = all(0 <= number < _MAX_NUMBER for number in numbers)
+        except (
+            ArithmeticError, AttributeError, JSONDecodeError, LookupError, TypeError, ValueError,
+        ) as error:  # fmt: skip
             raise RuntimeFailure(f"{self._path}/{_POSITION}: not a position") from error
-        if self._name and not _FILE.fullmatch(self._name):
+        names = [self._name] if self._name else []
+        if not is_valid or not all(map(_FILE.fullmatch, [*names, *self._begun])):
             raise RuntimeFailure(f"{self._path}/{_POSITION}: not a position")
 
     def _names(self) -> list[str]:
         return sorted(name for name in os.listdir(self._directory) if _FILE.fullmatch(name))
 
     def _in_directory(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self._directory)
+        """Open a regular file: a link may lead anywhere, and a pipe be open for ever."""
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(name, flags, 0o600, dir_fd=self._directory)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise RuntimeFailure(f"{os.path.join(self._path, name)}: not a regular file")
+        return descriptor
+
+    def _begin(self, name: str) -> int:
+        """Begin a file; return its descriptor. The position names it before, so that a start
+        removes no file of others."""
+        self._close_file()
+        if name in os.listdir(self._directory):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        self._begun.append(name)
+        self._store_position()
+        self._file = self._in_directory(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+        self._name, self._offset = name, 0
+        return self._file
 
     def write(self, parts: list[tuple[str, bytes]]) -> None:
         """Append records, each with the name of their file."""
         for wanted, of_file in groupby(parts, itemgetter(0)):
             name = max(wanted, self._name)  # The clock of the broker may be set back.
             try:
-                if name != self._name or self._file is None:
-                    self._close_file()
-                    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-                    self._file = self._in_directory(name, flags)
-                    self._name, self._offset = name, 0
+                file = self._file if name == self._name else None
+                if file is None:
+                    file = self._begin(name)
                 rest = memoryview(b"".join(records for _, records in of_file))
                 while rest:
-                    written = os.write(self._file, rest)
+                    written = os.write(file, rest)
                     self._offset += written
                     rest = rest[written:]
             except OSError as error:
@@ -126,40 +181,62 @@ class RecordingDirectory:
     def save(self, position: FleetPosition | None) -> None:
         """Store the position that the files have reached, None: they have no records."""
         hosts = position.hosts.items() if position else ()
-        content = dumps({
+        self._begun = []
+        self._stored = {
             "sequence": position.sequence if position else None,
+            "made": position.made if position else "",
             "file": self._name,
             "offset": self._offset,
             "counts": position.counts if position else {},
             "hosts": {subject: list(host) for subject, host in hosts},
-        })  # fmt: skip
+        }
         try:
             if self._file is not None:
                 os.fdatasync(self._file)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            with open(self._in_directory(_NEW_POSITION, flags), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            directory = self._directory
-            os.rename(_NEW_POSITION, _POSITION, src_dir_fd=directory, dst_dir_fd=directory)
+            self._store_position()
         except OSError as error:
             raise self._failure(_POSITION, error) from error
+
+    def _store_position(self) -> None:
+        directory = self._directory
+        with suppress(FileNotFoundError):
+            os.unlink(_NEW_POSITION, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(self._in_directory(_NEW_POSITION, flags), "wb") as file:
+            file.write(dumps({**self._stored, "begun": self._begun}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(_NEW_POSITION, _POSITION, src_dir_fd=directory, dst_dir_fd=directory)
 
     def remove_old(self, keep: Keep, now: float) -> None:
         """Remove the files beyond the limits, but not the newest one."""
         try:
-            names = [name for name in self._names() if name < self._name]
-            sizes = [os.stat(name, dir_fd=self._directory).st_size for name in names]
-            size = sum(sizes) + self._offset
-            oldest = "" if keep.seconds is None else file_name(now - keep.seconds)
-            for name, of_file in zip(names, sizes, strict=True):
+            files = self._ended_files()
+            size = sum(files.values()) + self._offset
+            oldest = ""
+            if keep.seconds is not None:
+                # This clock may be far ahead: then all files would be old.
+                now = min(now, _hour_of(self._name) + _HOUR) if self._name else now
+                oldest = file_name(now - keep.seconds)
+            for name, of_file in sorted(files.items()):
                 if name >= oldest and (keep.size is None or size <= keep.size):
                     break
-                os.unlink(name, dir_fd=self._directory)
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._directory)
                 size -= of_file
         except OSError as error:
             raise self._failure("", error) from error
+
+    def _ended_files(self) -> dict[str, int]:
+        """Return the sizes of the files before the newest one, also of those that others compress
+        or remove meanwhile."""
+        files = {}
+        for name in os.listdir(self._directory):
+            if _ENDED_FILE.fullmatch(name) and name < self._name:
+                with suppress(FileNotFoundError):
+                    found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+                    files[name] = found.st_size
+        return files
 
     def _failure(self, name: str, error: OSError) -> RuntimeFailure:
         return RuntimeFailure(f"{os.path.join(self._path, name)}: {error.strerror}; {_GOES_ON}")
@@ -208,7 +285,7 @@ class Recorder:
 
     async def receive(self, found: HostRecords) -> None:
         """Take records; wait for the disk where there are many."""
-        self._parts.append((file_name(found.time), found.records))
+        self._parts.append((file_name(_credible(found.time, time.time())), found.records))
         self._size += len(found.records)
         if self._size >= _MAX_BUFFER_BYTES:
             await self._save()

@@ -6,12 +6,14 @@ import json
 import os
 import ssl
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.broker_answers import UnusableCredentials
 from agent.broker_login import Entry, Reason, explain, is_denial, login, reader_inbox
 from agent.errors import ConfigFailure
 
@@ -162,7 +164,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     [
         (unverified(), None, ssl.SSLCertVerificationError, None),  # It is a ValueError, too.
         (unverified(), "me.creds", ssl.SSLCertVerificationError, None),
-        (ValueError("no seed"), "me.creds", ConfigFailure, "credentials me.creds: no seed"),
+        (
+            UnusableCredentials("no seed"),
+            "me.creds",
+            ConfigFailure,
+            "credentials me.creds: no seed",
+        ),
+        (
+            ValueError("label too long"),
+            "me.creds",
+            ConfigFailure,
+            "tls://b, tls://c: label too long",
+        ),
         (ValueError("label too long"), None, ConfigFailure, "tls://b, tls://c: label too long"),
     ],
 )
@@ -180,3 +193,11 @@ async def test_what_the_library_cannot_use_is_a_wrong_configuration(
     with pytest.raises(raised) as caught:
         await entry.connect(Client(), ignore, ignore)
     assert str(caught.value) == (reason or str(error))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_credentials_that_are_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "secret"
+    make(path)
+    with pytest.raises(ConfigFailure, match=f"^credentials {path}: not a regular file$"):
+        login(str(path), None)

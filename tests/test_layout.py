@@ -11,7 +11,18 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")
 }
 # Modules at the top level that every folder may import; the others import what they like.
-BASE = {"__init__", "model", "errors", "text", "bounded", "address", "log", "broker_login"}
+BASE = {
+    "__init__",
+    "model",
+    "errors",
+    "text",
+    "bounded",
+    "address",
+    "log",
+    "broker_login",
+    "broker_answers",
+    "broker_client",
+}
 # What the modules of a folder may import besides BASE and each other.
 ORDER: dict[str, set[str]] = {
     "kernel": set(),

@@ -29,7 +29,7 @@ from .fleet import Log, Publisher
 from .relaying import Agent
 
 HOST = HostPosition("e", 3, "r.1", in_step=True, whole=False, ended=(("d", 9),))
-POSITION = FleetPosition(7, {"sockagent.a": HOST}, {"a": 2})
+POSITION = FleetPosition(7, {"sockagent.a": HOST}, {"a": 2}, "2026-11-28T03:12:04Z")
 FIRST, SECOND = file_name(0.0), file_name(3600.0)
 
 
@@ -129,6 +129,112 @@ def test_old_files_are_removed_by_age_and_by_size(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.ndjson"))) == 2
     directory.remove_old(Keep(seconds=1, size=1), 1e9)  # The newest one stays.
     assert [file.name for file in tmp_path.glob("*.ndjson")] == [file_name(3600.0 * 4)]
+    directory.close()
+
+
+EMPTY = '{"sequence":null,"hosts":{},"counts":{},"file":"","offset":0}'
+
+
+@pytest.mark.parametrize("name", [FIRST, "position.json.new"])
+def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    directory = RecordingDirectory(str(tmp_path / "new"))
+    (tmp_path / "new" / name).symlink_to(victim)
+    with suppress(RuntimeFailure):
+        directory.write([(FIRST, b"1\n")])
+        directory.save(POSITION)
+    directory.close()
+    assert victim.read_text() == "untouched"
+    assert not (tmp_path / "new/position.json").is_symlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_a_position_that_is_no_file_is_reported(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "position.json")
+    with pytest.raises(RuntimeFailure, match=r"position\.json: |Too many levels|a directory"):
+        RecordingDirectory(str(tmp_path))
+
+
+def test_a_pipe_in_the_place_of_the_newest_file_is_reported(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n")])
+    directory.save(POSITION)
+    directory.close()
+    (tmp_path / FIRST).unlink()
+    os.mkfifo(tmp_path / FIRST)
+    reader = os.open(tmp_path / FIRST, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RuntimeFailure, match=f"{FIRST}: not a regular file"):
+        RecordingDirectory(str(tmp_path))
+    os.close(reader)
+
+
+def test_files_that_the_position_does_not_name_are_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "position.json").write_text(EMPTY)
+    (tmp_path / SECOND).write_bytes(b"of another\n")
+    with pytest.raises(RuntimeFailure, match=rf"{SECOND}: position\.json does not name it"):
+        RecordingDirectory(str(tmp_path))
+    assert content(tmp_path) == b"of another\n"
+
+
+def test_files_of_others_are_not_continued(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    directory.write([(FIRST, b"1\n")])
+    directory.save(POSITION)
+    (tmp_path / SECOND).write_bytes(b"of another\n")
+    with pytest.raises(RuntimeFailure, match=f"{SECOND}: File exists"):
+        directory.write([(SECOND, b"2\n")])
+    directory.close()
+    with pytest.raises(RuntimeFailure, match="does not name it"):
+        RecordingDirectory(str(tmp_path))
+    assert content(tmp_path) == b"1\nof another\n"
+
+
+@pytest.mark.parametrize("number", ["-5", "1e300", "1e400", "9223372036854775808"])
+def test_a_position_with_impossible_numbers_is_reported(tmp_path: Path, number: str) -> None:
+    (tmp_path / "position.json").write_text(EMPTY.replace("null", number))
+    with pytest.raises(RuntimeFailure, match="not a position"):
+        RecordingDirectory(str(tmp_path))
+
+
+def test_every_time_has_a_file() -> None:
+    assert file_name(-1e300) == FIRST
+    assert file_name(1e300) == "9999-12-31T23Z.ndjson"
+
+
+async def test_a_clock_of_the_broker_far_ahead_names_no_file(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.reading.time = time.time() + 10 * 365 * 86_400
+    await recording.reading.read(8, b"1\n")
+    await asyncio.sleep(0)
+    await recording.stop()
+    names = [name for name in os.listdir(tmp_path) if name.endswith("Z.ndjson")]
+    assert len(names) == 1
+    assert names[0] <= file_name(time.time())
+
+
+def test_a_clock_far_ahead_does_not_make_all_files_old(tmp_path: Path) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    names = [file_name(3600.0 * hour) for hour in range(5)]
+    directory.write([(name, b"1\n") for name in names])
+    directory.remove_old(Keep(seconds=3600 * 2), 1e9)
+    assert sorted(file.name for file in tmp_path.glob("*.ndjson")) == names[3:]
+    directory.close()
+
+
+def test_compressed_files_are_old_too_and_others_may_remove_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RecordingDirectory(str(tmp_path))
+    names = [file_name(3600.0 * hour) for hour in range(3)]
+    directory.write([(name, b"1234\n") for name in names])
+    (tmp_path / names[0]).rename(tmp_path / f"{names[0]}.gz")
+    (tmp_path / names[1]).unlink()
+    listed = os.listdir
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", lambda path: [*listed(path), names[1]])
+        directory.remove_old(Keep(size=9), 1e9)
+    assert {file.name for file in tmp_path.iterdir()} == {names[2], "position.json"}
     directory.close()
 
 

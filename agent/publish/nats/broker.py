@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ...broker_answers import InvalidAnswer, digits, parse_answer, refusal, whole
 from ...broker_login import EXTRA, Entry, is_denial, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
 from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
@@ -130,17 +130,16 @@ class NatsConnection:
         headers = {HEADER: format_link(message.link), _EXPECTED: str(message.expected)}
         data, _ = await self._request(subject, message.body, headers, subject)
         try:
-            answer = json.loads(data)
-            error = answer.get("error")
-            if error is None:
-                return int(answer["seq"])
-            text, code = str(error["description"]), int(error.get("err_code", 0))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise BrokerTrouble("the broker's answer is not of JetStream") from error
-        if code == _WRONG_SEQUENCE:
-            number = text.rpartition(":")[2].strip()
-            if number.isdigit():
-                raise WrongSequence(int(number))
+            answer = parse_answer(data)
+            refused = refusal(answer)
+            if refused is None:
+                return whole(answer.get("seq"))
+            code, text = refused
+            wrong = digits(text.rpartition(":")[2].strip()) if code == _WRONG_SEQUENCE else None
+        except InvalidAnswer as error:
+            raise BrokerTrouble(str(error)) from error
+        if wrong is not None:
+            raise WrongSequence(wrong)
         if code in _BUSY:
             raise BrokerTrouble(f"the broker is busy: {text}")
         raise BrokerTrouble(f"the stream refuses messages: {text}", is_lasting=True)
@@ -160,14 +159,16 @@ class NatsConnection:
             raise
         if headers.get(_STATUS) == _NOT_FOUND:
             return 0, None
-        number = headers.get(_SEQUENCE, "")
-        if not number.isdigit():
-            reason = headers.get("Description") or "no sequence"
-            raise BrokerTrouble(f"the broker's answer to {name} is not understood: {reason}")
         try:
-            return int(number), parse_link(headers.get(HEADER, ""))
+            number = digits(headers.get(_SEQUENCE, ""))
+        except InvalidAnswer as error:
+            reason = headers.get("Description") or "no sequence"
+            text = f"the broker's answer to {name} is not understood: {reason}"
+            raise BrokerTrouble(text) from error
+        try:
+            return number, parse_link(headers.get(HEADER, ""))
         except InvalidFleetMessage:
-            return int(number), None
+            return number, None
 
     async def _request(
         self, subject: str, body: bytes, headers: dict[str, str], of: str

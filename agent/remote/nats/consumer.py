@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -23,17 +23,20 @@ from ...stream.fleet import (
     host_of,
     parse_link,
 )
-from ...text import escape_controls
 from ..attempts import Attempts
+from .budget import Budget
 from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
-from .lines import LineFilter, name_other, passed_on
+from .lines import LineFilter, passed_on, safe_records
 from .pull import StreamMessage
 from .reports import SessionError
-from .session import Session, StreamInfo, open_session
+from .session import NO_STREAM_CODES, Session, StreamInfo, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
+# Seconds between the newest message of a host and that of the fleet, from which on a start reads
+# the host apart.
+_APART_SECONDS = 3600.0
 # Messages between two turns of the event loop.
 _TURN_MESSAGES = 16
 # Seconds without a message after which none is expected to be on its way.
@@ -70,11 +73,12 @@ class HostRecords(NamedTuple):
 
 class FleetPosition(NamedTuple):
     """What was read: the messages up to ``sequence``, the position in the chain of each subject,
-    and the records so far of the snapshots under way."""
+    and the records so far of the snapshots under way. ``made`` is when the stream was made."""
 
     sequence: int
     hosts: Mapping[str, HostPosition]
     counts: Mapping[str, int]
+    made: str = ""
 
 
 class FleetReceiver(Protocol):
@@ -112,6 +116,10 @@ class FleetConsumer:
         self._chains = Chains(position.hosts if position else None, checkpoints=checkpoints)
         self._filter = LineFilter(fleet.chosen, position.counts if position else None)
         self._skipped: dict[str, int] = {}  # By subject: the sequence of the first wanted message.
+        # By subject: where the messages begin of hosts that are read apart, before the others.
+        self._apart: dict[str, int] = {}
+        self._made = position.made if position else ""  # When the stream was made.
+        self._budget = Budget()
         self._stored = 0  # The newest message when the connection was made.
         self._inventory = Inventory()
         self._limit = LineLimit(f"about messages of {fleet.url}")
@@ -120,10 +128,10 @@ class FleetConsumer:
     @property
     def position(self) -> FleetPosition | None:
         """What was read; None: nothing yet."""
-        if self._sequence is None:
+        if self._sequence is None or self._apart:
             return None
         counts = dict(self._filter.counts)
-        return FleetPosition(self._sequence, dict(self._chains.positions), counts)
+        return FleetPosition(self._sequence, dict(self._chains.positions), counts, self._made)
 
     async def run(self) -> NoReturn:
         """Read until cancelled. Raises RuntimeFailure."""
@@ -136,7 +144,8 @@ class FleetConsumer:
             except SessionError as error:
                 reason = str(error)
                 self._receiver.disconnect(reason)
-                if error.is_final:
+                # A broker that lost its store gets its stream again.
+                if error.is_final and not (self._made and error.code in NO_STREAM_CODES):
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # The client library may swallow it.
@@ -156,6 +165,9 @@ class FleetConsumer:
         # Messages of other subjects do not arrive, so that it may be none of them.
         pending = info.last - (self._sequence or 0)
         quiet = turn = 0
+        async with aclosing(self._read_apart(session)) as apart:
+            async for _ in apart:
+                yield
         async for message in session.messages(start, subject):
             if message is None:
                 quiet += 1
@@ -172,27 +184,37 @@ class FleetConsumer:
 
     async def _start(self, session: Session, info: StreamInfo) -> Mapping[str, object]:
         """Return where the reading begins, as settings of the broker's consumer."""
-        if self._sequence is None:
+        made, self._made = self._made, info.made
+        # The stream had what precedes the first wanted message of a host, too.
+        known = max(self._sequence or 0, *(wanted - 1 for wanted in self._skipped.values()), 0)
+        if made and made != info.made:
+            log(f"{self._fleet.url}: the stream was made anew; reading it from its beginning")
+            self._sequence = max(info.first, 1) - 1
+            self._skipped.clear()
+            self._apart.clear()
+        elif self._sequence is None:
             start = self._fleet.start
             if start.time is not None:
                 at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start.time))
                 return {"deliver_policy": "by_start_time", "opt_start_time": at}
             first = info.first if start.oldest else await self._newest(session, info)
             self._sequence = max(first, 1) - 1
-        elif info.last < self._sequence:
+        elif info.last < known:
             log(
                 f"{self._fleet.url}: the stream has lost its messages after {info.last}; "
                 "going back to it"
             )
-            self._sequence = info.last
+            self._sequence = min(self._sequence, info.last)
             self._skipped.clear()  # What follows has these sequences again.
+            self._apart.clear()
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._sequence + 1}
 
     async def _newest(self, session: Session, info: StreamInfo) -> int:
-        """Return the sequence at which the newest snapshots of all hosts have begun."""
-        first = info.last + 1
+        """Return the sequence at which the newest snapshots of the hosts have begun that sent
+        messages lately. The others are read apart: the stream may have much since then."""
+        newest: list[tuple[StreamMessage, int]] = []
         if not info.last:
-            return first
+            return info.last + 1
         start = {"deliver_policy": "last_per_subject", "headers_only": True}
         subjects = f"{self._fleet.broker.prefix}.>"
         async for message in session.messages(start, subjects, to_end=True):
@@ -202,15 +224,38 @@ class FleetConsumer:
             host = host_of(message.subject)
             if self._filter.matches_host(host):
                 begins = message.sequence if link.begins and not link.snapshot else link.snapshot
+                newest.append((message, begins))
+                self._inventory.note_message(host, _stored_at(message))
+        lately = max((message.time for message, _ in newest), default=0.0) - _APART_SECONDS
+        first = info.last + 1
+        for message, begins in newest:
+            if message.time < lately:
+                self._apart[message.subject] = begins or message.sequence
+                self._skipped[message.subject] = message.sequence + 1
+            else:
                 first = min(first, begins or message.sequence)
                 self._skipped[message.subject] = begins
-                self._inventory.note_message(host, _stored_at(message))
         return max(first, info.first)
 
+    async def _read_apart(self, session: Session) -> AsyncGenerator[None, None]:
+        """Read the messages of hosts that have sent none for long; yield after each. Raises
+        SessionError."""
+        for subject, begins in list(self._apart.items()):
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": max(begins, 1)}
+            async with aclosing(session.messages(start, subject, to_end=True)) as messages:
+                async for message in messages:
+                    if message is not None:
+                        await self._judge(session, message)
+                    yield
+            del self._apart[subject]
+
     async def _take(self, session: Session, message: StreamMessage) -> None:
+        """Pass on what is new of a message that is wanted. Raises SessionError."""
+        if message.sequence >= self._skipped.get(message.subject, 0):
+            await self._judge(session, message)
+
+    async def _judge(self, session: Session, message: StreamMessage) -> None:
         """Pass on what is new of a message. Raises SessionError."""
-        if message.sequence < self._skipped.get(message.subject, 0):
-            return
         link = self._link_of(message)
         if link is None:
             return
@@ -226,7 +271,10 @@ class FleetConsumer:
             return
         verdict = self._chains.take(message.subject, link)
         if verdict.action is Action.READ_AGAIN:
-            await self._read_again(session, message, link)
+            if self._budget.allows(message.subject, time.monotonic()):
+                await self._read_again(session, message, link)
+            else:
+                self._warn(f"{host} sends messages with gaps; they are not read again")
             verdict = self._chains.take(message.subject, link, again=True)
         await self._pass_on(verdict, message, link, body)
 
@@ -243,6 +291,8 @@ class FleetConsumer:
                 if message.sequence >= until.sequence:
                     return
                 earlier, body = self._link_of(message), self._body_of(message)
+                size = len(message.body if body is None else body)
+                self._budget.spend(message.subject, time.monotonic(), size)
                 if earlier is not None and body is not None:
                     verdict = self._chains.take(message.subject, earlier, again=True)
                     await self._pass_on(verdict, message, earlier, body)
@@ -269,7 +319,10 @@ class FleetConsumer:
     def _body_of(self, message: StreamMessage) -> bytes | None:
         """Return the records of a message; None if they cannot be read."""
         try:
-            return _safe(decode_body(message.body), host_of(message.subject))
+            records, left_out = safe_records(decode_body(message.body), host_of(message.subject))
+            if left_out:
+                self._warn(f"{left_out} lines of message {message.sequence} are no records")
+            return records
         except ValueError as error:
             self._warn(f"the records of message {message.sequence} cannot be read: {error}")
             return None
@@ -288,15 +341,3 @@ class FleetConsumer:
 def _stored_at(message: StreamMessage) -> float:
     """Return when a message was stored, on the clock of this process."""
     return time.monotonic() - max(0.0, time.time() - message.time)
-
-
-def _safe(records: bytes, host: str) -> bytes:
-    """Return records without what a terminal would interpret: an agent may be of any version.
-    Raises ValueError, also where they are not of the host."""
-    if not records.endswith(b"\n"):
-        raise ValueError("the last line is not complete")
-    if name_other(records, host):
-        raise ValueError(f"they are of another host than {host}")
-    if records.isascii() and b"\x7f" not in records:
-        return records
-    return escape_controls(records.decode()).encode()

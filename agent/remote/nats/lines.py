@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from time import monotonic
 
@@ -18,7 +18,7 @@ from ...stream.fields import DecodeError
 from ...stream.filters import EVENTS, Filter
 from ...stream.fleet import Link
 from ...stream.times import timestamp
-from ...text import escape_controls
+from ...text import escape_controls, safe_lines
 from .chain import Action, Verdict
 
 _LOST = b'{"event":"lost",'
@@ -52,6 +52,29 @@ def _names_other(line: bytes, host: str) -> bool:
         return True
     is_object = isinstance(record, tuple)
     return not is_object or any(value != host for name, value in record if name == "host")
+
+
+def safe_records(records: bytes, host: str) -> tuple[bytes, int]:
+    """Return the records of a message without what a terminal would interpret, and how many lines
+    were left out because they are none: an agent may be any program. Raises ValueError, also where
+    they are not of the host."""
+    if not records.endswith(b"\n"):
+        raise ValueError("the last line is not complete")
+    lines = safe_lines(records).split(b"\n")[:-1]
+    kept = lines if _are_objects(lines) else [line for line in lines if _are_objects([line])]
+    left_out = len(lines) - len(kept)
+    records = b"\n".join([*kept, b""])
+    if name_other(records, host):
+        raise ValueError(f"they are of another host than {host}")
+    return records, left_out
+
+
+def _are_objects(lines: Sequence[bytes]) -> bool:
+    """Return whether lines are objects in JSON, which have no control characters."""
+    try:
+        return {type(one) for one in map(loads, lines)} == {dict}
+    except JSONDecodeError:
+        return False
 
 
 def lost_line(host: str, time: float, seq: int, first: int, last: int | None) -> bytes:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from orjson import dumps
 
+from ...broker_answers import InvalidAnswer, digits
 from ...stream.fleet import HEADER
 from .reports import SessionError
 
@@ -21,13 +22,21 @@ _LOW = BATCH // 2
 # between.
 _EXPIRE_SECONDS = 30
 _HEARTBEAT_SECONDS = 5
-REQUEST = dumps({
-    "batch": BATCH,
+_TIMES = {
     "expires": _EXPIRE_SECONDS * NANOSECONDS,
     "idle_heartbeat": _HEARTBEAT_SECONDS * NANOSECONDS,
-})  # fmt: skip
+}
+# Bytes that are asked for at a time: what waits for a reader that is slow is in its memory.
+MAX_BYTES = 16 * 1024 * 1024
+_REQUEST = dumps({"batch": BATCH, "max_bytes": MAX_BYTES, **_TIMES})
+# Where the next message is larger than what is left of the bytes: it may be larger than all.
+_LARGE_REQUEST = dumps({"batch": 1, **_TIMES})
+# What may wait at most: what two requests ask for, with a large message or some statuses. A broker
+# that sends more is none.
+_MAX_WAITING, _MAX_WAITING_BYTES = 2 * BATCH, 2 * MAX_BYTES + 64 * 1024 * 1024
 # Statuses of a sign of life, and of a request that has ended; how many messages it did not get.
 _ALIVE, _ENDED = "100", frozenset({"404", "408"})
+_CONFLICT, _TOO_LARGE = "409", "exceeds maxbytes"
 _UNSENT = "Nats-Pending-Messages"
 
 
@@ -61,15 +70,18 @@ class Requests:
     def __init__(self) -> None:
         self._remaining = 0  # Messages that are asked for and have not arrived.
         self._number = 0  # Of the newest message among those of the consumer.
+        self._is_large = False  # The next message did not fit.
 
     @property
     def are_low(self) -> bool:
         """Whether the next request is due."""
         return self._remaining <= _LOW
 
-    def add(self) -> None:
-        """Note that a request is sent."""
-        self._remaining += BATCH
+    def next(self) -> bytes:
+        """Return the next request, which is sent."""
+        is_large, self._is_large = self._is_large, False
+        self._remaining += 1 if is_large else BATCH
+        return _LARGE_REQUEST if is_large else _REQUEST
 
     def take(self, message: Message) -> StreamMessage | None:
         """Return what arrives as a message of the stream; None if it is a status. Raises
@@ -85,13 +97,18 @@ class Requests:
             if number != self._number:
                 raise SessionError("messages are missing")
             return found
-        if status in _ENDED:
-            unsent = headers.get(_UNSENT, "")
+        reason = headers.get("Description", status)
+        is_too_large = status == _CONFLICT and _TOO_LARGE in reason.lower()
+        if status in _ENDED or is_too_large:
+            self._is_large = self._is_large or is_too_large
             # Without a number, none of the requests is relied on.
-            unanswered = int(unsent) if unsent.isdecimal() else self._remaining
+            unsent = headers.get(_UNSENT)
+            try:
+                unanswered = self._remaining if unsent is None else digits(unsent)
+            except InvalidAnswer as error:
+                raise SessionError(str(error)) from error
             self._remaining = max(0, self._remaining - unanswered)
         elif status != _ALIVE:
-            reason = headers.get("Description", status)
             raise SessionError(f"the broker ended the reading: {reason}")
         return None
 
@@ -103,7 +120,7 @@ def _parse(message: Message) -> tuple[int, StreamMessage]:
     tokens = message.reply.split(".")
     numbers = tokens[5:9] if len(tokens) == 9 else tokens[7:11]
     try:
-        sequence, number, time, pending = map(int, numbers)
+        sequence, number, time, pending = map(digits, numbers)
     except ValueError as error:
         raise SessionError("a message without metadata") from error
     link = (message.headers or {}).get(HEADER, "")
@@ -113,16 +130,34 @@ def _parse(message: Message) -> tuple[int, StreamMessage]:
 
 
 class Queue:
-    """Messages that wait for the reader: at most as many as it asked for."""
+    """Messages that wait for the reader: at most as many as it asked for. ``is_exceeded``: the
+    broker has sent more."""
 
     def __init__(self) -> None:
-        self.messages: deque[Message] = deque()
+        self.is_exceeded = False
+        self._messages: deque[Message] = deque()
+        self._size = 0
         self._changed = asyncio.Event()
 
     async def put(self, message: Message) -> None:
         """Add a message."""
-        self.messages.append(message)
+        size = self._size + len(message.data)
+        if len(self._messages) >= _MAX_WAITING or size > _MAX_WAITING_BYTES:
+            self.is_exceeded = True
+        if not self.is_exceeded:
+            self._messages.append(message)
+            self._size = size
         self._changed.set()
+
+    def take(self) -> Message | None:
+        """Return the next message, None: there is none. Raises SessionError."""
+        if self.is_exceeded:
+            raise SessionError("the broker sends what was not asked for")
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        self._size -= len(message.data)
+        return message
 
     async def wait(self, seconds: float) -> None:
         """Wait for a message, at most so many seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from ...broker_answers import NOT_UNDERSTOOD
 from ...broker_login import Entry, is_denial
 
 # Errors of a connection that are remembered.
@@ -44,6 +45,12 @@ class Reports:
         newest = self.errors[-1] if self.errors else None
         reason = self._entry.explain(error, newest)
         return SessionError(reason.text, is_final=reason.is_lasting)
+
+    def lost(self) -> SessionError:
+        """Return why the connection has ended."""
+        newest = self.errors[-1] if self.errors else None
+        odd = newest is not None and str(newest) == NOT_UNDERSTOOD
+        return SessionError(NOT_UNDERSTOOD if odd else "connection lost")
 
     def denial(self, subject: str) -> SessionError | None:
         """Return why nothing can be sent to a subject, or no answer received; None: it can."""

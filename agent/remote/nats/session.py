@@ -10,18 +10,16 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from orjson import JSONDecodeError, dumps, loads
+from orjson import dumps
 
+from ...broker_answers import InvalidAnswer, field_of, parse_answer, refusal, whole
 from ...broker_login import EXTRA, OPEN_SECONDS, Entry, login, new_client, reader_inbox
 from ...errors import RuntimeFailure
 from ...stream.fleet import Broker
-from .pull import NANOSECONDS, REQUEST, Message, Queue, Requests, StreamMessage
+from .pull import NANOSECONDS, Message, Queue, Requests, StreamMessage
 from .reports import Reports, SessionError
-
-if TYPE_CHECKING:
-    from ...stream.fields import Json
 
 T = TypeVar("T")
 
@@ -33,7 +31,8 @@ TICK_SECONDS = 1.0
 # The broker forgets a consumer whose reader has left.
 _INACTIVE_SECONDS = 60
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
-_FINAL_CODES = frozenset({10059, 10076, 10039})
+NO_STREAM_CODES = frozenset({10059})
+_FINAL_CODES = NO_STREAM_CODES | {10076, 10039}
 # There is a stream of that name, with other settings.
 _IN_USE = 10058
 
@@ -44,6 +43,7 @@ class StreamInfo(NamedTuple):
     first: int
     last: int
     subjects: tuple[str, ...]
+    made: str = ""  # When; another stream of the name has another time.
 
 
 class _Subscription(Protocol):
@@ -118,11 +118,15 @@ class Session:
         """Return the state of the stream. Raises SessionError."""
         found = await self._request(f"STREAM.INFO.{self._stream}", {})
         try:
-            state = found["state"]
-            subjects = tuple(map(str, found["config"]["subjects"]))
-            return StreamInfo(int(state["first_seq"]), int(state["last_seq"]), subjects)
-        except (LookupError, TypeError, ValueError) as error:
-            raise SessionError("invalid response of the broker") from error
+            state = field_of(found, "state")
+            subjects = field_of(found, "config").get("subjects")
+            if not isinstance(subjects, list):
+                raise InvalidAnswer
+            first, last = whole(state.get("first_seq")), whole(state.get("last_seq"))
+            made = str(found.get("created", ""))
+            return StreamInfo(first, last, tuple(map(str, subjects)), made)
+        except InvalidAnswer as error:
+            raise SessionError(str(error)) from error
 
     async def make_stream(self, settings: Mapping[str, object]) -> bool:
         """Make the stream, or change its settings; return whether it is new. Raises
@@ -183,13 +187,14 @@ class Session:
         heard_at = clock()
         while True:
             if requests.are_low:
-                await self._guarded(self._client.publish(api, REQUEST, inbox))
-                requests.add()
-            if not queue.messages:
+                await self._guarded(self._client.publish(api, requests.next(), inbox))
+            found = queue.take()
+            if found is None:
                 await queue.wait(TICK_SECONDS)
-            if not queue.messages:
+                found = queue.take()
+            if found is None:
                 if self._closed.is_set():
-                    raise SessionError("connection lost")
+                    raise self._reports.lost()
                 if (denial := self._reports.denial(api)) is not None:
                     raise denial
                 if clock() - heard_at > _SILENT_SECONDS:
@@ -197,11 +202,11 @@ class Session:
                 yield None
                 continue
             heard_at = clock()
-            message = requests.take(queue.messages.popleft())
+            message = requests.take(found)
             if message is not None:
                 yield message
 
-    async def _request(self, api: str, payload: Mapping[str, object]) -> Json:
+    async def _request(self, api: str, payload: Mapping[str, object]) -> Mapping[str, object]:
         """Return the response to a request. Raises SessionError."""
         subject = f"$JS.API.{api}"
         asking = asyncio.ensure_future(
@@ -218,14 +223,14 @@ class Session:
             asking.cancel()
             denied.cancel()
         try:
-            response = loads(reply.data)
-            error = response.get("error")
-        except (JSONDecodeError, AttributeError) as problem:
-            raise SessionError("invalid response of the broker") from problem
-        if error:
-            code, text = error.get("err_code"), error.get("description")
+            response = parse_answer(reply.data)
+            refused = refusal(response)
+        except InvalidAnswer as problem:
+            raise SessionError(str(problem)) from problem
+        if refused is not None:
+            code, text = refused
             raise SessionError(f"{self._stream}: {text}", is_final=code in _FINAL_CODES, code=code)
-        return dict(response)
+        return response
 
     async def _guarded(self, awaitable: Awaitable[T]) -> T:
         """Await a call of the library. Raises SessionError."""
@@ -233,7 +238,7 @@ class Session:
             return await awaitable
         except (OSError, TimeoutError, self._errors) as error:
             if self._closed.is_set():
-                raise SessionError("connection lost") from error
+                raise self._reports.lost() from error
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> SessionError:

@@ -74,9 +74,9 @@ async def test_another_sequence_than_the_expected_one() -> None:
          "the broker is busy: expected last sequence per subject temporarily unavailable", False),
         (failed(10008, "JetStream system temporarily unavailable", 503),
          "the broker is busy: JetStream system temporarily unavailable", False),
-        (Answer(b"+OK"), "the broker's answer is not of JetStream", False),
-        (Answer(b"[]"), "the broker's answer is not of JetStream", False),
-        (Answer(b"{}"), "the broker's answer is not of JetStream", False),
+        (Answer(b"+OK"), "the broker's answer is not understood", False),
+        (Answer(b"[]"), "the broker's answer is not understood", False),
+        (Answer(b"{}"), "the broker's answer is not understood", False),
     ],
 )  # fmt: skip
 async def test_messages_that_are_refused(answer: Answer, reason: str, is_lasting: bool) -> None:

@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from orjson import dumps, loads
 
 from agent import log
 from agent.errors import RuntimeFailure
+from agent.remote.nats import pull
 from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, HostRecords, Start
+from agent.remote.nats.session import open_session
 from agent.stream.filters import Filter
-from agent.stream.fleet import MAX_BODY_BYTES, parse_broker
+from agent.stream.fleet import MAX_BODY_BYTES, Link, parse_broker
 from tests.broker import Broker, Connection, broker, needs_broker
 from tests.feeding import ONE, THREE, TWO
 from tests.fleet import Log, Publisher, Truth, check
@@ -302,3 +305,21 @@ async def test_records_that_are_too_large_are_reported_and_lost(
     assert {line.partition(": invalid")[0] for line in said} == {
         f"warning: {server.url}: the records of message {large.sequence} cannot be read"
     }
+
+
+@pytest.mark.parametrize(("limit", "size"), [(100_000, 30_000), (10_000, 30_000)])
+async def test_messages_beyond_the_bytes_of_a_request_are_read(
+    monkeypatch: pytest.MonkeyPatch, server: Broker, limit: int, size: int
+) -> None:
+    monkeypatch.setattr(pull, "_REQUEST", dumps({**loads(pull._REQUEST), "max_bytes": limit}))
+    async with Connection(server.url) as connection:
+        await connection.make_stream()
+        link = Link("e", 0, 0, None, 0, begins=True, whole=True, id="00000001.1")
+        for _ in range(20):
+            await connection.put("a", link, b"{" * size, "none")
+    found = []
+    async with asyncio.timeout(10), open_session(parse_broker(server.url), None, None) as session:
+        start = {"deliver_policy": "all"}
+        async for message in session.messages(start, to_end=True):
+            found += [] if message is None else [message.sequence]
+    assert found == list(range(1, 21))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.remote.nats.chain import Action, Missing, Verdict
-from agent.remote.nats.lines import LineFilter, lost_line, name_other, passed_on
+from agent.remote.nats.lines import LineFilter, lost_line, name_other, passed_on, safe_records
 from agent.stream.filters import Filter
 from agent.stream.fleet import Link
 from tests.feeding import ONE, THREE, TWO, events, seqs
@@ -17,6 +17,7 @@ from tests.make import Record, holding, process, records, tcp
 from tests.relaying import Agent
 
 OWN = b'{"event":"open","seq":1,"host":"a"}\n'
+SAFE_LINES = [b'{"seq":1}', b'{"host":"a"}', b'{"x":"\x1b"}', b'{"x":"\xc2\x9b"}', b"[]", b"3"]
 LINK = Link("e", 4, 6, "r.1", 1, begins=False, whole=True, id="r.2")
 
 
@@ -151,3 +152,23 @@ def test_a_loss_has_no_text_that_a_terminal_interprets() -> None:
     line = lost_line("\x7f\x9b", 0.0, 1, 1, 1)
     assert line.isascii()
     assert b"\x7f" not in line
+
+
+@given(st.lists(st.binary(max_size=20) | st.sampled_from(SAFE_LINES), min_size=1))
+def test_whatever_a_host_sends_its_records_are_lines_of_json(lines: list[bytes]) -> None:
+    sent = b"\n".join(lines) + b"\n"
+    try:
+        found, left_out = safe_records(sent, "a")
+    except ValueError:
+        return
+    kept = found.split(b"\n")[:-1]
+    assert len(kept) + left_out == sent.count(b"\n")
+    assert all(isinstance(json.loads(line), dict) for line in kept)
+    assert not set(found.decode()) & {chr(code) for code in (*range(10), *range(11, 32), 127, 155)}
+
+
+def test_lines_that_are_no_records_are_counted() -> None:
+    sent = b'{"seq":1}\r\n\x1b[2J\n\n[]\n{"x":"\x07"}\n{"x":"\xc2\x9b\x7f"}\n'
+    assert safe_records(sent, "a") == (b'{"seq":1}\n{"x":"\\u009b\\u007f"}\n', 4)
+    with pytest.raises(ValueError, match="the last line is not complete"):
+        safe_records(b'{"seq":1}', "a")

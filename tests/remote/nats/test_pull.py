@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.remote.nats.pull import BATCH, Requests
+from agent.remote.nats.pull import BATCH, MAX_BYTES, Queue, Requests
 from agent.remote.nats.reports import SessionError
 
 
@@ -49,7 +52,7 @@ def test_a_message_has_what_the_broker_says_of_it() -> None:
 def test_the_next_request_is_due_when_half_of_the_messages_have_arrived() -> None:
     requests = Requests()
     assert requests.are_low
-    requests.add()
+    requests.next()
     assert low_after(requests) == BATCH // 2
 
 
@@ -64,8 +67,8 @@ def test_the_next_request_is_due_when_half_of_the_messages_have_arrived() -> Non
 )
 def test_a_request_that_has_ended_gets_no_more(ended: Arrived, due: int) -> None:
     requests = Requests()
-    requests.add()
-    requests.add()
+    requests.next()
+    requests.next()
     assert requests.take(ended) is None
     assert low_after(requests) == due
 
@@ -93,3 +96,48 @@ def test_missing_messages_and_missing_metadata_are_reported() -> None:
         requests.take(of_stream(3))
     with pytest.raises(SessionError, match="without metadata"):
         Requests().take(Arrived("$JS.ACK.S.C"))
+
+
+NUMBERS = st.sampled_from(["9" * 6003, "²", "٣", "-1", "", "1e9", "1"]) | st.text(max_size=4)
+
+
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_whatever_a_broker_says_of_a_message_is_a_number_or_ends_the_reading(
+    sequence: str, time: str, unsent: str
+) -> None:
+    requests = Requests()
+    try:
+        requests.take(status("408", **{"Nats-Pending-Messages": unsent}))
+        found = requests.take(Arrived(f"$JS.ACK.S.C.1.{sequence}.1.{time}.9"))
+    except SessionError:
+        return
+    assert found is not None
+    assert found.sequence >= 0
+
+
+def test_a_message_that_does_not_fit_is_asked_for_alone() -> None:
+    requests = Requests()
+    asked = json.loads(requests.next())
+    assert (asked["batch"], asked["max_bytes"]) == (BATCH, MAX_BYTES)
+    reason = {"Description": "Message Size Exceeds MaxBytes"}
+    requests.take(status("409", **reason, **{"Nats-Pending-Messages": str(BATCH)}))
+    assert requests.are_low
+    asked = json.loads(requests.next())
+    assert (asked["batch"], "max_bytes" in asked) == (1, False)
+    assert json.loads(requests.next())["batch"] == BATCH
+
+
+@pytest.mark.parametrize(("count", "size"), [(2 * BATCH, 0), (3, 40 * 1024 * 1024)])
+async def test_what_was_not_asked_for_ends_the_reading(count: int, size: int) -> None:
+    queue = Queue()
+    message = of_stream(1)
+    message.data = bytes(size)
+    for _ in range(count - 1):
+        await queue.put(message)
+    assert queue.take() is message
+    await queue.put(message)
+    assert queue.take() is message
+    for _ in range(3):
+        await queue.put(message)
+    with pytest.raises(SessionError, match=r"^the broker sends what was not asked for$"):
+        queue.take()

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent import log as logging
+from agent.remote.nats import budget
 from agent.remote.nats import consumer as module
-from agent.remote.nats.consumer import Fleet, FleetConsumer, HostRecords, Start
+from agent.remote.nats.consumer import Fleet, FleetConsumer, FleetPosition, HostRecords, Start
 from agent.remote.nats.pull import StreamMessage
 from agent.remote.nats.reports import SessionError
 from agent.remote.nats.session import StreamInfo
@@ -37,10 +38,13 @@ class Session:
         self.stored_to = log.end
         self.cut = asyncio.Event()
         self.current = asyncio.Event()  # All messages were read.
+        self.made = "once"
+        self.ages: dict[str, float] = {}  # By host.
+        self.read: list[int] = []  # The sequences that were sent, with their records.
 
     async def info(self) -> StreamInfo:
         first = self.log.messages[0].sequence if self.log.messages else 0
-        return StreamInfo(first, self.log.end, ("sockagent.>",))
+        return StreamInfo(first, self.log.end, ("sockagent.>",), self.made)
 
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None, *, to_end: bool = False
@@ -53,6 +57,8 @@ class Session:
                 found = [one for one in found if self.log.newest(one.host) == one]
             for index, one in enumerate(found):
                 yield None
+                if not is_newest:
+                    self.read.append(one.sequence)
                 yield self.message(one, len(found) - 1 - index)
                 read_to = one.sequence
             if to_end:
@@ -70,6 +76,7 @@ class Session:
 
     def message(self, stored: Stored, pending: int) -> StreamMessage:
         age = self.age if stored.sequence <= self.stored_to else 0.0
+        age = self.ages.get(stored.host, age)
         name = subject("sockagent", stored.host)
         link, body = format_link(stored.link), encode_body(stored.records)
         return StreamMessage(name, stored.sequence, time.time() - age, pending, link, body)
@@ -102,7 +109,12 @@ class Reading:
     """A consumer that reads sessions of a model of a broker."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, session: Session, start: Start, chosen: Filter
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        session: Session,
+        start: Start,
+        chosen: Filter,
+        position: FleetPosition | None,
     ) -> None:
         self.session = session
         self.output = b""
@@ -117,7 +129,7 @@ class Reading:
         monkeypatch.setattr(module, "log", self.lines.append)
         monkeypatch.setattr(module, "MIN_BACKOFF_SECONDS", 0.0)
         fleet = Fleet(URL, parse_broker(URL), chosen, start=start)
-        self.consumer = FleetConsumer(fleet, self)
+        self.consumer = FleetConsumer(fleet, self, position)
         self.task = asyncio.create_task(self.consumer.run())
 
     def connect(self) -> None:
@@ -160,8 +172,9 @@ async def reading(
     session: Session,
     start: Start | None = None,
     chosen: Filter | None = None,
+    position: FleetPosition | None = None,
 ) -> AsyncIterator[Reading]:
-    started = Reading(monkeypatch, session, start or Start(), chosen or Filter())
+    started = Reading(monkeypatch, session, start or Start(), chosen or Filter(), position)
     try:
         await started.catch_up()
         yield started
@@ -272,6 +285,120 @@ async def test_records_that_a_host_writes_as_another_one_are_left_out(
         assert (found["a"].seq, found["a"].is_known) == (hosts[0].agent.feed.seq, True)
         assert (found["b"].seq, found["b"].is_known) == (0, True)
     assert said[0].endswith("cannot be read: they are of another host than a")
+
+
+async def test_a_stream_that_has_not_what_a_reader_skips_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, truth = Log(), Truth()
+    hosts = [Host(log, truth, name) for name in "ab"]
+    for _ in range(5):
+        hosts[1].poll((ONE,), (TWO,))
+    hosts[1].checkpoint()
+    async with reading(monkeypatch, Session(log)) as started:
+        started.consumer._sequence = 0  # The connection ends before the first message.
+        started.output = b""
+        log.lose_end(0)
+        again = Host(log, truth, "b", "new")
+        assert log.end < started.consumer._skipped["sockagent.b"]
+        await started.cut()
+        again.poll((ONE,))
+        await started.catch_up()
+        assert records(started.output)[-1]["seq"] == again.agent.feed.seq
+
+
+async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, truth = Log(), Truth()
+    Host(log, truth, "a")
+    session = Session(log)
+    async with reading(monkeypatch, session) as started:
+        started.output = b""
+        log.lose_end(0)
+        hosts = [Host(log, truth, name, f"new{name}") for name in "abc"]
+        hosts[0].poll((ONE,), (TWO,))  # It has more than the stream before.
+        session.made = "again"
+        await started.cut()
+        found = check(started.output, truth)
+        assert {host: one.is_known for host, one in found.items()} == dict.fromkeys("abc", True)
+        assert started.lines == [f"{URL}: the stream was made anew; reading it from its beginning"]
+        assert started.consumer.position
+        assert started.consumer.position.made == "again"
+
+
+async def test_a_stream_that_was_made_anew_before_a_reader_goes_on_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, truth = Log(), Truth()
+    for name in "ab":
+        Host(log, truth, name)
+    position = FleetPosition(1, {}, {}, "before")
+    async with reading(monkeypatch, Session(log), position=position) as started:
+        assert check(started.output, truth).keys() == {"a", "b"}
+
+
+async def test_hosts_that_ended_long_ago_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, truth = Log(), Truth()
+    dead, live = Host(log, truth, "dead"), Host(log, truth, "live")
+    dead.poll((ONE,))
+    for _ in range(50):
+        live.poll((ONE,), (TWO,))
+    live.checkpoint()
+    session = Session(log)
+    session.ages["dead"] = DAY_SECONDS
+    async with reading(monkeypatch, session) as started:
+        found = check(started.output, truth)
+        assert {host: one.is_known for host, one in found.items()} == {"dead": True, "live": True}
+        assert found["dead"].seq == dead.agent.feed.seq
+        assert len(session.read) < 10
+        assert started.consumer.position is not None
+        live.poll((THREE,))
+        dead.poll((TWO,))
+        del session.ages["dead"]
+        await started.catch_up()
+        found = check(started.output, truth)
+        assert (found["live"].seq, found["live"].lost) == (live.agent.feed.seq, [])
+        assert (found["dead"].seq, found["dead"].lost) == (dead.agent.feed.seq, [])
+
+
+async def test_a_host_with_gaps_is_not_read_again_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_BYTES", 1)
+    said: list[str] = []
+    monkeypatch.setattr(logging, "log", said.append)
+    log, truth = Log(), Truth()
+    host = Host(log, truth, "a")
+    session = Session(log)
+    async with reading(monkeypatch, session) as started:
+        for _ in range(5):
+            host.checkpoint()
+            host.poll((ONE,), (TWO,), (THREE,))
+            log.delete(log.end - 1)
+        session.read.clear()
+        await started.catch_up()
+        assert len(session.read) < len(log.messages) + 10
+        host.checkpoint()
+        await started.catch_up()
+        found = check(started.output, truth)["a"]
+        assert (found.seq, found.is_known) == (host.agent.feed.seq, True)
+        assert found.lost
+    assert said[0].endswith("a sends messages with gaps; they are not read again")
+
+
+async def test_lines_that_are_no_records_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logging, "log", said.append)
+    log, truth = Log(), Truth()
+    host = Host(log, truth, "a")
+    async with reading(monkeypatch, Session(log)) as started:
+        host.poll((ONE,))
+        newest = log.messages[-1]
+        odd = newest.records + b"\x1b]0;X\x07\n\n[1]\n"
+        log.messages[-1] = newest._replace(records=odd)
+        await started.catch_up()
+        assert check(started.output, truth)["a"].seq == host.agent.feed.seq
+        assert b"\x1b" not in started.output
+    assert said[0].endswith("3 lines of message 3 are no records")
 
 
 async def test_a_library_that_swallows_a_cancellation_does_not_keep_it_running(

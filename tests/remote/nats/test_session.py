@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.broker_answers import UnusableCredentials
 from agent.broker_login import OPEN_SECONDS, Entry
 from agent.errors import ConfigFailure
 from agent.remote.nats.pull import BATCH
@@ -112,7 +113,7 @@ async def test_a_file_without_credentials_is_a_wrong_configuration(
         """Refuses the file, as the library does."""
 
         async def connect(self, *_servers: object, **_options: object) -> None:
-            raise ValueError("no seed")
+            raise UnusableCredentials("no seed")
 
         async def close(self) -> None:
             pass
@@ -254,3 +255,25 @@ async def test_messages_to_the_end_are_those_that_there_are(count: int) -> None:
         await client.deliver(1)
     async with asyncio.timeout(10):
         assert await reading == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]", b"[" * 100_000, b'{"error":"x"}', b'{"error":{"err_code":[1]}}',
+        b'{"error":{"err_code":1,"description":{}}}', b'{"state":[],"config":{}}',
+        b'{"state":{"first_seq":1e300,"last_seq":5},"config":{"subjects":[]}}',
+        b'{"state":{"first_seq":-5,"last_seq":5},"config":{"subjects":[]}}',
+        b'{"state":{"first_seq":1,"last_seq":Infinity},"config":{"subjects":[]}}',
+        b'{"state":{"first_seq":1,"last_seq":5},"config":{"subjects":null}}',
+    ],
+)  # fmt: skip
+async def test_answers_that_are_not_understood(answer: bytes) -> None:
+    class Client(PullingClient):
+        async def request(self, *_: object, **_options: object) -> Message:
+            return Message(answer)
+
+    session = Session(Client(), "S", Reports(Entry(())), Exception)
+    with pytest.raises(SessionError, match=r"^the broker's answer is not understood$") as raised:
+        await session.info()
+    assert not raised.value.is_final
