@@ -133,6 +133,48 @@ async def test_a_publisher_of_the_same_name_is_reported_the_second_time(said: li
     read_all(broker)
 
 
+async def test_publishers_of_the_same_name_take_turns(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    source, other, broker = Source(), Source(agent=OTHER), ModelBroker()
+    publishing, second = Publishing(source, broker), Publishing(other, broker)
+    turns: list[str] = []
+
+    async def publish(one: Publishing, inode: int) -> None:
+        """Publish a change; note whose message is the newest."""
+        one.source.poll(holding(tcp(inode)))
+        await one.drain()
+        turns.append(broker.log[-1].link.epoch)
+
+    async def sleep(seconds: float) -> None:
+        """While one waits, the other one publishes several changes."""
+        if seconds == 60.0:
+            assert len(turns) == 4, "it waits again"
+            for inode in range(4, 7):
+                await publish(second, inode)
+
+    monkeypatch.setattr(module, "FOREIGN_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for inode in range(1, 3):
+        await publish(publishing, inode)
+        await publish(second, inode)
+    await publish(publishing, 3)
+    epoch = AGENT.epoch
+    assert turns == [epoch, "other", epoch, "other", "other", "other", "other", epoch]
+    assert sum("another agent publishes as host" in line for line in said) == 1
+    # Now the other one waits: its first change after the turn finds the name taken.
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    await publish(second, 9)
+    assert 60.0 in waits
+    assert sum("another agent publishes as host" in line for line in said) == 2
+    read_all(broker)
+
+
 async def test_messages_as_large_as_the_broker_takes(said: list[str]) -> None:
     source, broker = Source(), ModelBroker()
     broker.max_payload = 3000
