@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import NamedTuple, NoReturn, Protocol
 
 from ...errors import RuntimeFailure
@@ -126,8 +127,11 @@ class FleetConsumer:
         fleet = self._fleet
         while True:
             try:
-                async with open_session(fleet.broker, fleet.creds, fleet.tls) as session:
-                    async for _ in self._read(session):
+                async with (
+                    open_session(fleet.broker, fleet.creds, fleet.tls) as session,
+                    aclosing(self._read(session)) as reading,
+                ):
+                    async for _ in reading:
                         self.attempts.succeed()
             except SessionError as error:
                 reason = str(error)
@@ -136,7 +140,7 @@ class FleetConsumer:
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
             await self.attempts.wait(reason)
 
-    async def _read(self, session: Session) -> AsyncIterator[None]:
+    async def _read(self, session: Session) -> AsyncGenerator[None]:
         """Read messages; yield after each, and now and then. Raises SessionError."""
         info = await session.info()
         prefix = self._fleet.broker.prefix
@@ -146,19 +150,20 @@ class FleetConsumer:
         self._inventory.excuse(time.monotonic())
         self._receiver.connect()
         is_current, turn = False, 0
-        async for message in session.messages(start, subject):
-            if message is None:
-                is_current = True
-            else:
-                is_current = message.pending == 0
-                await self._take(session, message)
-                self._sequence = message.sequence
-                turn += 1
-                if turn % _TURN_MESSAGES == 0:
-                    await asyncio.sleep(0)
-            if is_current:
-                self._report_silent()
-            yield
+        async with aclosing(session.messages(start, subject)) as messages:
+            async for message in messages:
+                if message is None:
+                    is_current = True
+                else:
+                    is_current = message.pending == 0
+                    await self._take(session, message)
+                    self._sequence = message.sequence
+                    turn += 1
+                    if turn % _TURN_MESSAGES == 0:
+                        await asyncio.sleep(0)
+                if is_current:
+                    self._report_silent()
+                yield
 
     async def _start(self, session: Session, info: StreamInfo) -> Mapping[str, object]:
         """Return where the reading begins, as settings of the broker's consumer."""
@@ -184,18 +189,21 @@ class FleetConsumer:
             return first
         start = {"deliver_policy": "last_per_subject", "headers_only": True}
         now, clock = time.time(), time.monotonic()
-        async for message in session.messages(start, f"{self._fleet.broker.prefix}.>"):
-            if message is None:
-                break  # The stream has no message.
-            link = self._link_of(message)
-            if link is not None:
-                begins = message.sequence if link.begins and not link.snapshot else link.snapshot
-                first = min(first, begins or message.sequence)
-                self._skipped[message.subject] = begins
-                age = max(0.0, now - message.time)
-                self._inventory.hear(host_of(message.subject), clock - age)
-            if message.pending == 0:
-                break
+        subject = f"{self._fleet.broker.prefix}.>"
+        async with aclosing(session.messages(start, subject)) as messages:
+            async for message in messages:
+                if message is None:
+                    break  # The stream has no message.
+                link = self._link_of(message)
+                if link is not None:
+                    is_first = link.begins and not link.snapshot
+                    begins = message.sequence if is_first else link.snapshot
+                    first = min(first, begins or message.sequence)
+                    self._skipped[message.subject] = begins
+                    age = max(0.0, now - message.time)
+                    self._inventory.hear(host_of(message.subject), clock - age)
+                if message.pending == 0:
+                    break
         return max(first, info.first)
 
     async def _take(self, session: Session, message: StreamMessage) -> None:
@@ -226,13 +234,14 @@ class FleetConsumer:
         if link.snapshot >= until.sequence:
             return
         start = {"deliver_policy": "by_start_sequence", "opt_start_seq": max(link.snapshot, 1)}
-        async for message in session.messages(start, until.subject):
-            if message is None or message.sequence >= until.sequence:
-                return
-            earlier, body = self._link_of(message), self._body_of(message)
-            if earlier is not None and body is not None:
-                verdict = self._chains.take(message.subject, earlier, again=True)
-                await self._pass_on(verdict, message, earlier, body)
+        async with aclosing(session.messages(start, until.subject)) as messages:
+            async for message in messages:
+                if message is None or message.sequence >= until.sequence:
+                    return
+                earlier, body = self._link_of(message), self._body_of(message)
+                if earlier is not None and body is not None:
+                    verdict = self._chains.take(message.subject, earlier, again=True)
+                    await self._pass_on(verdict, message, earlier, body)
 
     async def _pass_on(
         self, verdict: Verdict, message: StreamMessage, link: Link, body: bytes

@@ -9,8 +9,8 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from orjson import JSONDecodeError, dumps, loads
@@ -172,10 +172,10 @@ class Session:
 
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None
-    ) -> AsyncIterator[StreamMessage | None]:
-        """Yield the messages from a point on, in order, and None each second without one.
-        ``start`` are settings of a consumer; ``subject``: only messages with it. Raises
-        SessionError, also where a message is missing."""
+    ) -> AsyncGenerator[StreamMessage | None]:
+        """Yield the messages from a point on, in order, and None each second without one. Whoever
+        leaves before the end must close it. ``start`` are settings of a consumer; ``subject``: only
+        messages with it. Raises SessionError, also where a message is missing."""
         name = f"sockagent-{os.urandom(8).hex()}"
         config: dict[str, object] = {
             "name": name,
@@ -199,10 +199,13 @@ class Session:
                 yield message
         finally:
             if not self._closed.is_set():
-                await self._guarded(subscription.unsubscribe())
-                await self._guarded(
-                    self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"", "")
-                )
+                with suppress(SessionError):  # The broker forgets the consumer by itself.
+                    await self._guarded(subscription.unsubscribe())
+                    await self._guarded(
+                        self._client.publish(
+                            f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"", ""
+                        )
+                    )
 
     async def _pull(
         self, name: str, inbox: str, queue: _Queue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -243,6 +244,31 @@ async def test_a_position_goes_on_where_it_was_taken(server: Broker) -> None:
         await second.read_to(fleet.log.end)
         output += await second.stop()
         assert output == b"".join(message.records for message in fleet.log.messages)
+
+
+async def test_a_reader_that_ends_while_it_catches_up_leaves_nothing_behind(
+    server: Broker,
+) -> None:
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    receiving = asyncio.Event()
+
+    class Stuck(Reading):
+        async def receive(self, _part: Part) -> None:
+            receiving.set()
+            await asyncio.Event().wait()
+
+    async with hosts(server) as truth, Connection(server.url) as connection:
+        await truth.poll((ONE,), (TWO,))
+        reading = Stuck(server, start=Start(oldest=True))
+        await receiving.wait()
+        await reading.stop()
+        async with asyncio.timeout(10):
+            while await connection.consumers():  # noqa: ASYNC110 (of another process)
+                await asyncio.sleep(0.01)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert problems == []
 
 
 async def test_an_empty_stream_is_waited_for(server: Broker) -> None:

@@ -234,3 +234,21 @@ async def test_a_request_that_ends_without_a_number_is_followed_by_another() -> 
         await client._put(Message(b"", "", {"Status": "404", "Description": "No Messages"}))
         await settle()
         assert client.open == [BATCH]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_reader_may_leave_while_messages_wait(is_lost: bool) -> None:
+    client = PullingClient()
+    session = Session(client, "S", Reports(Entry(())), Exception)
+    messages = session.messages({})
+    reading = asyncio.ensure_future(anext(messages))
+    await settle()
+    await client.deliver(2)
+    await reading
+
+    async def fail() -> None:
+        raise OSError("closed")
+
+    if is_lost:
+        client.unsubscribe = fail  # type: ignore[method-assign]
+    await messages.aclose()
