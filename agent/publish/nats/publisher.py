@@ -145,6 +145,8 @@ class HostPublisher:
                 await self._wait(trouble, began)
                 continue
             if verdict is Verdict.STORED:
+                if not self._has_stored:
+                    log(f"{self._access.url}: publishing as {self._host}")
                 self._trouble.end()
                 self._pauses, self._has_stored = 0, True
                 return

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import NamedTuple, NoReturn, Protocol
 
+from ...broker_login import is_denial
 from ...errors import RuntimeFailure
 from ...log import LineLimit, log
 from ...stream.filters import Filter
@@ -21,7 +22,9 @@ from ...stream.fleet import (
     Link,
     decode_body,
     host_of,
+    no_stream,
     parse_link,
+    prefix_note,
 )
 from ...text import escape_controls
 from ..attempts import Attempts
@@ -29,7 +32,7 @@ from .chain import Action, Chains, HostPosition, Verdict
 from .inventory import SILENT_SECONDS, Inventory, named
 from .lines import LineFilter, passed_on
 from .reports import SessionError
-from .session import Session, StreamInfo, StreamMessage, open_session
+from .session import NO_STREAM, Session, StreamInfo, StreamMessage, open_session
 
 # Time between attempts, doubled after each one.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
@@ -134,11 +137,17 @@ class FleetConsumer:
                     async for _ in reading:
                         self.attempts.succeed()
             except SessionError as error:
-                reason = str(error)
+                reason = self._explained(error)
                 self._receiver.disconnect(reason)
                 if error.is_final:
                     raise RuntimeFailure(f"{fleet.url}: {reason}") from error
             await self.attempts.wait(reason)
+
+    def _explained(self, error: SessionError) -> str:
+        broker = self._fleet.broker
+        if error.code == NO_STREAM:
+            return no_stream(broker)
+        return f"{error}{prefix_note(broker) if is_denial(error) else ''}"
 
     async def _read(self, session: Session) -> AsyncGenerator[None]:
         """Read messages; yield after each, and now and then. Raises SessionError."""

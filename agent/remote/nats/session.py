@@ -41,7 +41,8 @@ TICK_SECONDS = 1.0
 _INACTIVE_SECONDS = 60
 _NANOSECONDS = 1_000_000_000
 # Codes of errors that another attempt would not change: no such stream, and no JetStream.
-_FINAL_CODES = frozenset({10059, 10076, 10039})
+NO_STREAM = 10059
+_FINAL_CODES = frozenset({NO_STREAM, 10076, 10039})
 # There is a stream of that name, with other settings.
 _IN_USE = 10058
 # Statuses of a request for messages that has ended; how many of them it did not get.

@@ -115,8 +115,8 @@ async def test_a_message_that_was_stored_without_an_answer_is_not_sent_again(
     broker.faults = ["unacknowledged"] * 3
     await publishing.drain()
     assert len(broker.log) == 2
-    assert len(said) == 4  # It begins and ends, twice.
-    assert said[1] == "nats://b: publishing again"
+    assert len(said) == 5  # It begins and ends, twice.
+    assert said[1:3] == ["nats://b: publishing as host", "nats://b: publishing again"]
 
 
 async def test_a_publisher_of_the_same_name_is_reported_the_second_time(said: list[str]) -> None:
@@ -189,10 +189,11 @@ async def test_messages_as_large_as_the_broker_takes(said: list[str]) -> None:
     reader = read_all(broker)
     assert reader.state.keys() == source.state().keys()
     assert [one["cmdline"] for one in reader.state.values() if "cmdline" in one] == [None]
-    assert [line for line in said if "command lines are left out" in line] == said[:1]
+    assert said[0] == "nats://b: publishing as host"
+    assert [line for line in said if "command lines are left out" in line] == said[1:]
     source.poll(holding(tcp(31), large))
     await publishing.drain()
-    assert len(said) == 1
+    assert len(said) == 2
 
 
 async def test_while_the_broker_is_away_the_agent_is_left_in_time() -> None:

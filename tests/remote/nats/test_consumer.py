@@ -283,7 +283,7 @@ async def test_an_empty_stream_is_waited_for(server: Broker) -> None:
 
 async def test_without_the_stream_it_fails_at_once(server: Broker) -> None:
     reading = Reading(server)
-    with pytest.raises(RuntimeFailure, match="SOCKAGENT: stream not found"):
+    with pytest.raises(RuntimeFailure, match="there is no stream SOCKAGENT with"):
         await reading.read_to(1)
 
 
