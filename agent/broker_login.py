@@ -114,6 +114,8 @@ class Entry(NamedTuple):
                 tls=self.tls,
                 **options,
             )
+        except ssl.SSLError:  # Some of these are of ValueError, too.
+            raise
         except ValueError as error:  # A file that has no credentials.
             raise ConfigFailure(f"credentials {self.credentials}: {error}") from error
 
