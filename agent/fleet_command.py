@@ -88,7 +88,7 @@ def run_fleet(words: Sequence[str]) -> str:
     tls = tuple(map(_existing, certificate)) or None
     found = {user: _password_of(user) for user in dict.fromkeys((ADMIN, READER, *users))}
     new = sum(is_new for _, is_new in found.values())
-    log(f"wrote {new} new passwords, of {len(found)}, to files USER.creds in {os.getcwd()}")
+    log(f"passwords: {len(found)}, of which {new} are new, in files USER.creds in {os.getcwd()}")
     return broker_config({user: password for user, (password, _) in found.items()}, tls)
 
 

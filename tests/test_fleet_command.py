@@ -35,7 +35,7 @@ def test_the_configuration_has_a_user_for_each_host(tmp_path: Path, logged: list
         passwords[name] = path.read_text().strip()
     assert len(set(passwords.values())) == 4
     assert min(map(len, passwords.values())) >= 32
-    assert logged == [f"wrote 4 new passwords, of 4, to files USER.creds in {tmp_path}"]
+    assert logged == [f"passwords: 4, of which 4 are new, in files USER.creds in {tmp_path}"]
     assert (
         text
         == f"""\
@@ -62,7 +62,7 @@ def test_hosts_can_be_added_later(tmp_path: Path, logged: list[str]) -> None:
     logged.clear()
     after = run_fleet(["config", "web1", "db1"]).splitlines()
     assert [line for line in after if "db1" not in line] == before
-    assert logged == [f"wrote 1 new passwords, of 4, to files USER.creds in {tmp_path}"]
+    assert logged == [f"passwords: 4, of which 1 are new, in files USER.creds in {tmp_path}"]
 
 
 def test_with_a_certificate_the_broker_is_reached_from_elsewhere(tmp_path: Path) -> None:

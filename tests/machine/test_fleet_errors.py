@@ -200,10 +200,11 @@ def test_another_host_of_the_same_name(ends: Ends, tmp_path: Path) -> None:
             Ends(path).publisher(server.url) as other,
         ):
             end = time.monotonic() + SECONDS
-            while not one.lines() + other.lines():
+            while expected not in one.lines() + other.lines():
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            assert {*one.lines(), *other.lines()} == {expected}
+            publishing = f"sockagent: {server.url}: publishing as {name}"
+            assert {*one.lines(), *other.lines()} == {publishing, expected}
 
 
 def test_the_library_is_not_installed(ends: Ends, tmp_path: Path) -> None:
