@@ -134,6 +134,14 @@ class Entry(NamedTuple):
         return explain(error, is_identified=is_identified)
 
 
+def require_library() -> None:
+    """Check that the library is installed. Raises RuntimeFailure."""
+    try:
+        import nats.aio.client  # noqa: F401
+    except ImportError as error:
+        raise RuntimeFailure(EXTRA) from error
+
+
 def new_client(*, is_encrypted: bool) -> Client:
     """Return a client of the library that is not connected. Raises ImportError without it."""
     from .broker_client import CarefulClient, EncryptedClient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +209,7 @@ def _config(options: dict[str, Any]) -> Config:
         if "local_page" not in network:
             network.update(find_credentials(network.keys()))
     fleet = FleetSettings(
-        since=parse_since(options.pop("since", "now")),
+        since=parse_since(options.pop("since", "now"), time.time()),
         record=options.pop("record", None),
         keep=parse_keep(options.pop("keep", [])),
     )

@@ -37,6 +37,8 @@ INSECURE = (
     "listening on a non-loopback address requires --token-file, --tls-cert and --tls-key "
     "(or --insecure)"
 )
+# What an option of fleets requires.
+FLEET = "--connect nats://HOST:PORT or tls://HOST:PORT"
 _HOST = re.compile(r"[\w.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?/?", re.IGNORECASE)
 
@@ -115,13 +117,7 @@ class Network:
     def __post_init__(self) -> None:
         self._check_role()
         self._check_names()
-        for prefix in ("", "connect_"):
-            cert, key = f"{prefix}tls_cert", f"{prefix}tls_key"
-            for missing, given in ((cert, key), (key, cert)):
-                if getattr(self, missing) is None and getattr(self, given) is not None:
-                    raise UsageError(_option(missing), f"required with --{_option(given)}")
-        if self.listen and self.tls_ca is not None and self.tls_cert is None:
-            raise UsageError("tls-ca", "requires --tls-cert and --tls-key")
+        self._check_certificates()
         for name in ("max_clients", "max_clients_per_address", "max_handshakes"):
             if getattr(self, name) < 1:
                 raise UsageError(_option(name), "must be at least 1")
@@ -136,6 +132,19 @@ class Network:
         for listen in self.listen:
             if not (listen.is_local or self.insecure or (self.token_file and self.tls_cert)):
                 raise UsageError("listen", f"{listen}: {INSECURE}")
+
+    def _check_certificates(self) -> None:
+        for prefix in ("", "connect_"):
+            cert, key = f"{prefix}tls_cert", f"{prefix}tls_key"
+            for missing, given in ((cert, key), (key, cert)):
+                if getattr(self, missing) is None and getattr(self, given) is not None:
+                    raise UsageError(_option(missing), f"required with --{_option(given)}")
+        if self.listen and self.tls_ca is not None and self.tls_cert is None:
+            # A server without a certificate requires none of its clients.
+            if not (self.connect or self.publish):
+                raise UsageError("tls-ca", "requires --tls-cert and --tls-key")
+            if self.connect_tls_ca is not None:
+                raise UsageError("tls-ca", "requires --tls-cert; --connect-tls-ca is given too")
 
     def _check_publish(self, url: str) -> None:
         from .stream.fleet import parse_broker
@@ -169,7 +178,7 @@ class Network:
             if name in ("nats_creds", "insecure") and self.has_fleet:
                 continue
             if name in _PUBLISH_SETTINGS:
-                other = " or --connect nats://HOST:PORT" if name == "nats_creds" else ""
+                other = f", or {FLEET}" if name == "nats_creds" else ""
                 raise UsageError(_option(name), f"requires --publish{other}")
             if name in _CONNECT_SETTINGS:
                 if not self.connect:
@@ -193,7 +202,9 @@ class Network:
         """The files of the client."""
         own = ClientFiles(*(getattr(self, name) for name in _CONNECT_SETTINGS))
         if self.listen:
-            return own
+            # Beside a server without a certificate, --tls-ca is of the client.
+            is_shared = self.tls_ca is not None and self.tls_cert is None
+            return own._replace(tls_ca=self.tls_ca) if is_shared else own
         shared = (getattr(self, name) for name in _CLIENT_SETTINGS)
         return ClientFiles(*(one or other for one, other in zip(own, shared, strict=True)))
 
@@ -241,8 +252,8 @@ def _check_url(url: str) -> Broker | None:
     if not is_valid or parts.fragment:
         raise UsageError(
             "connect",
-            f"invalid URL {url!r}; expected ws://HOST:PORT, wss://HOST:PORT, unix:PATH "
-            "or nats://HOST:PORT",
+            f"invalid URL {url!r}; expected ws://HOST:PORT, wss://HOST:PORT, unix:PATH, "
+            "nats://HOST:PORT or tls://HOST:PORT",
         )
     if parts.username is not None:
         raise UsageError(
@@ -411,11 +422,11 @@ class Config:
         from .stream.fleet import is_broker_url
 
         if fleet.since != "now" and not self.network.has_fleet:
-            raise UsageError("since", "requires --connect nats://HOST:PORT")
+            raise UsageError("since", f"requires {FLEET}")
         if fleet.record is None:
             return
         if len(connect) != 1 or not is_broker_url(connect[0]):
-            raise UsageError("record", "requires --connect nats://HOST:PORT, once")
+            raise UsageError("record", f"requires {FLEET}, once")
         view = self.view
         if self.network.listen or self.follow or view.output or view.quiet:
             raise UsageError("record", "prints and serves nothing; remove --listen, -f, -o and -q")
@@ -436,9 +447,14 @@ class Config:
                     raise UsageError(name, f"--{option} prints nothing; add --follow")
         if view.output is not None and view.output not in ENDLESS_FORMATS:
             other = "ndjson" if view.output in ("json", "csv", "tsv") else "log"
-            raise UsageError(
-                "output", f"{view.output} shows one snapshot; with --follow use -o {other}"
-            )
+            what = f"{view.output} shows one snapshot"
+            if self.network.connect and not self.network.listen:
+                raise UsageError(
+                    "output",
+                    f"{what}; with --connect use -o {other}, or pipe what --connect URL "
+                    f"--timeout 3 prints into sockagent --read - -o {view.output}",
+                )
+            raise UsageError("output", f"{what}; with --follow use -o {other}")
         for name in ("columns", "sort"):
             if getattr(view, name):
                 raise UsageError(name, "cannot be combined with --follow; it is for one snapshot")

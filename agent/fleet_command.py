@@ -81,13 +81,15 @@ def run_fleet(words: Sequence[str]) -> str:
         return ""
     if not given.get("target"):
         raise CommandError(f"fleet config: name the hosts{_SEE_HELP}")
-    certificate = [given.get(name) for name in ("tls_cert", "tls_key")]
-    if None in certificate and any(certificate):
+    certificate = [given[name] for name in ("tls_cert", "tls_key") if name in given]
+    if len(certificate) == 1:
         raise CommandError("fleet config: --tls-cert and --tls-key belong together")
     users = [_user_of(host) for host in given["target"]]
-    passwords = {user: _password_of(user) for user in (ADMIN, READER, *users)}
-    tls = None if certificate[0] is None else tuple(map(os.path.abspath, certificate))
-    return broker_config(passwords, tls)
+    tls = tuple(map(_existing, certificate)) or None
+    found = {user: _password_of(user) for user in dict.fromkeys((ADMIN, READER, *users))}
+    new = sum(is_new for _, is_new in found.values())
+    log(f"passwords: {len(found)}, of which {new} are new, in files USER.creds in {os.getcwd()}")
+    return broker_config({user: password for user, (password, _) in found.items()}, tls)
 
 
 # The configuration of the broker.
@@ -95,6 +97,10 @@ def run_fleet(words: Sequence[str]) -> str:
 
 def _user_of(host: str) -> str:
     """Return the name of a host as a user: its token in subjects. Raises CommandError."""
+    words = host.replace(",", " ").split()
+    if words != [host]:
+        names = f"; write the names as separate words: {' '.join(words)}" if words else ""
+        raise CommandError(f"fleet config: {host!r} is not the name of a host{names}")
     try:
         user = subject("", host)[1:]
     except InvalidFleetMessage as error:
@@ -104,8 +110,18 @@ def _user_of(host: str) -> str:
     return user
 
 
-def _password_of(user: str) -> str:
-    """Return the password in a file, or a new one, which is written there. Raises ConfigFailure."""
+def _existing(path: str) -> str:
+    """Return the whole path of a file. Raises ConfigFailure if it is not there."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise ConfigFailure(f"{path}: {error.strerror}") from error
+    return os.path.abspath(path)
+
+
+def _password_of(user: str) -> tuple[str, bool]:
+    """Return the password in a file, or a new one, which is written there, and whether it is new.
+    Raises ConfigFailure."""
     path = f"{user}.creds"
     try:
         try:
@@ -115,15 +131,14 @@ def _password_of(user: str) -> str:
                 password = known.read().strip()
             if not password.replace("-", "").replace("_", "").isalnum():
                 raise ConfigFailure(f"{path}: not a password of sockagent fleet config") from None
-            return password
+            return password, False
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         with open(file, "w", encoding="ascii") as made:
             made.write(f"{password}\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a password"
         raise ConfigFailure(f"{path}: {reason}") from error
-    log(f"wrote {path}")
-    return password
+    return password, True
 
 
 def broker_config(passwords: dict[str, str], tls: tuple[str, ...] | None) -> str:

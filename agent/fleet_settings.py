@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from .errors import UsageError
+from .stream.times import parse_ago
 
 _AGE = re.compile(r"([1-9]\d{0,5})([hd])", re.ASCII)
 _SIZE = re.compile(r"([1-9]\d{0,8})([MGT])", re.ASCII)
@@ -45,18 +46,24 @@ class FleetSettings:
             raise UsageError("record", "empty path; expected a directory")
 
 
-def parse_since(text: str) -> str | float:
-    """Return the value of --since. Raises UsageError."""
+def parse_since(text: str, now: float) -> str | float:
+    """Return the value of --since. ``now`` is the time from which ``-5m`` counts back, in seconds
+    since the Unix epoch. Raises UsageError."""
     if text in ("now", "start"):
         return text
+    ago = parse_ago(text)
+    if ago is not None:
+        return max(0.0, now - ago)
     try:
         time = datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         time = -1.0
     if time < 0:  # Brokers do not take the first years of the calendar.
         raise UsageError(
-            "since", f"{text!r} is not now, start or a time such as 2026-11-28T03:12:04Z"
+            "since", f"{text!r} is not now, start or a time such as 2026-11-28T03:12:04Z or -5m"
         )
+    if time > now:
+        raise UsageError("since", f"{text!r} is in the future")
     return time
 
 

@@ -90,7 +90,8 @@ _OPTION = re.compile(r"-[A-Za-z0-9]")
 _NUMBER = re.compile(r"-[0-9]+")
 _PORTS = re.compile(r":[0-9,:-]+$")
 # Values of --sort and --at may begin with a hyphen, which argparse takes for an option.
-_HYPHENED = {"--sort": re.compile(r"-[a-z_]{2,}"), "--at": re.compile(r"-[0-9.]+[smhd]")}
+_AGO = re.compile(r"-[0-9.]+[smhd]")
+_HYPHENED = {"--sort": re.compile(r"-[a-z_]{2,}"), "--at": _AGO, "--since": _AGO}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -297,8 +298,9 @@ def _add_network(group: _ArgumentGroup) -> None:
         help="Credentials for the broker: a file that nsc wrote, or the password of the user in "
         "the URL, or a token.")  # fmt: skip
     add("--since", metavar="TIME",
-        help="Where to begin in a fleet of --connect nats://HOST:PORT: now, with the newest "
-        "snapshot of each host (the default), start, or a time such as 2026-11-28T03:12:04Z.",
+        help="Where to begin in a fleet of --connect nats://HOST:PORT or tls://HOST:PORT: now, "
+        "with the newest snapshot of each host (the default), start, or a time such as "
+        "2026-11-28T03:12:04Z or -5m, with the snapshot before it.",
     )  # fmt: skip
     add("--record", metavar="DIR",
         help="Record a fleet in a directory, in a file for each hour, and print nothing; a "
@@ -321,7 +323,8 @@ def _add_network(group: _ArgumentGroup) -> None:
     add("--tls-cert", metavar="PATH", help="Certificate of this side, with its chain (PEM).")
     add("--tls-key", metavar="PATH", help="Key of the certificate (PEM).")
     add("--tls-ca", metavar="PATH",
-        help="Require that this CA signed the certificate of the other side (PEM).")  # fmt: skip
+        help="Require that this CA signed the certificate of the other side (PEM); with --listen "
+        "and without --tls-cert, that of --connect.")  # fmt: skip
     add("--allow-host", action="append", metavar="NAME",
         help="Accept requests for this host name, for example that of a proxy.")  # fmt: skip
     add("--allow-origin", action="append", metavar="ORIGIN",

@@ -92,7 +92,9 @@ def view_options(config: Config, output: str, environment: Mapping[str, str]) ->
 
 
 def _has_fleet(config: Config) -> bool:
-    """Return whether a URL is one of many hosts."""
+    """Return whether a URL is one of many hosts, or a recording is the directory of one."""
+    if config.view.read is not None:
+        return os.path.isdir(config.view.read)
     return any(url.startswith(("nats:", "tls:")) for url in config.network.connect)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .config import LocalPage
+from .config import FLEET, LocalPage
 from .errors import CommandError
 from .grammar import parse
 from .stream.filters import FILTERS
@@ -78,7 +78,7 @@ def parse_page(words: Sequence[str]) -> tuple[dict[str, Any], bool]:
     has_fleet = any(map(is_broker_url, urls))
     for name in given:
         if name in _FLEET and not has_fleet:
-            raise CommandError(f"page: {_option(name)} requires --connect nats://HOST:PORT")
+            raise CommandError(f"page: {_option(name)} requires {FLEET}")
         if name in _REMOTE and not urls:
             raise CommandError(f"page: {_option(name)} requires --connect")
         if name not in _ACCEPTED | _REMOTE:

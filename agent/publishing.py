@@ -6,9 +6,10 @@ import asyncio
 import math
 from contextlib import suppress
 
+from .broker_login import require_library
 from .config import Config
 from .log import log
-from .publish.nats.broker import Access, require_library
+from .publish.nats.broker import Access
 from .publish.nats.position import InvalidStream
 from .publish.nats.publisher import (
     MAX_HELD_SECONDS,

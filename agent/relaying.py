@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 from functools import partial
 
@@ -15,6 +16,7 @@ from .publish.http.pages import AgentStatus, Page, Reply, relay_health
 from .publish.stdout import STDOUT, ChunkPublisher
 from .publish.websocket.registry import Registry
 from .remote.client import SILENT_SECONDS
+from .remote.nats.inventory import named
 from .remote.nats.mirrors import FleetMirrors
 from .remote.relay import Link, Relay
 from .remotes import configured_fleets, configured_remotes
@@ -96,6 +98,9 @@ def _status(link: Link, now: float) -> AgentStatus:
     url = link.url.partition("?")[0]
     if link.refused:
         problem = f"{url}: another agent has the same host name {', '.join(link.refused)}"
+    if link.silent:
+        problem = f"{url}: no message for {SILENT_SECONDS:.0f} s from {named(link.silent)}"
     if not link.connected:
         problem = f"{url}: not connected for {now - link.since:.0f} s: {link.reason}"
-    return AgentStatus(link.connected, now - link.heard_at, problem)
+    silent = math.inf if link.silent else now - link.heard_at
+    return AgentStatus(link.connected, silent, problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import partial
 
+from .broker_login import require_library
 from .config import Config, Network
 from .log import log
 from .remote.client import RemoteAgent, follow_all, remote_agents
@@ -32,10 +33,13 @@ def configured_remotes(
 
 
 def configured_fleets(config: Config, chosen: Filter) -> list[Fleet]:
-    """Return the fleets, of each the records that pass a filter. Raises ConfigFailure."""
+    """Return the fleets, of each the records that pass a filter. Raises ConfigFailure, and
+    RuntimeFailure without the library that reads them."""
     network, since = config.network, config.fleet.since
     start = Start(oldest=since == "start", time=since if isinstance(since, float) else None)
     fleets = []
+    if network.has_fleet:
+        require_library()
     for url in filter(is_broker_url, network.connect):
         broker = parse_broker(url)
         if not network.is_safe_broker(broker):

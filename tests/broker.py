@@ -154,6 +154,11 @@ class Connection:
         }
         await self.request(f"STREAM.CREATE.{STREAM}", config)
 
+    async def consumers(self) -> int:
+        """Return how many readers the broker knows."""
+        info = await self.request(f"STREAM.INFO.{STREAM}")
+        return int(info["state"]["consumer_count"])  # type: ignore[index]
+
     async def put(self, host: str, link: Link, records: bytes, encoding: str = "deflate") -> int:
         """Store a message; return its sequence."""
         reply = await self._client.request(

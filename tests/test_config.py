@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +126,10 @@ def test_valid_networks(settings: dict[str, Any]) -> None:
         ({"listen": LOCAL, "tls_cert": "c"}, "tls-key"),
         ({"listen": LOCAL, "tls_key": "k"}, "tls-cert"),
         ({"listen": LOCAL, "tls_ca": "a"}, "tls-ca"),
+        (
+            {"listen": LOCAL, "connect": ("wss://h",), "tls_ca": "a", "connect_tls_ca": "b"},
+            "tls-ca",
+        ),
         ({"listen": LOCAL, "max_clients": 0}, "max-clients"),
         ({"listen": LOCAL, "max_handshakes": -1}, "max-handshakes"),
         ({"listen": LOCAL, "socket_mode": 0o1000}, "socket-mode"),
@@ -161,6 +166,13 @@ def test_an_invalid_network_names_the_option(settings: dict[str, Any], argument:
         Config(network=Network(**settings))
     assert raised.value.argument == argument
     assert "secret" not in str(raised.value)
+
+
+def test_beside_a_server_without_a_certificate_the_ca_is_of_the_client() -> None:
+    relay = Network(listen=LOCAL, connect=("wss://h",), tls_ca="a")
+    assert relay.client.tls_ca == "a"
+    server = replace(relay, tls_cert="c", tls_key="k")
+    assert server.client.tls_ca is None
 
 
 def test_a_non_loopback_address_names_what_it_requires() -> None:
@@ -245,6 +257,9 @@ def test_valid_views(config: dict[str, Any], view: dict[str, Any]) -> None:
          "json shows one snapshot; with --follow use -o ndjson"),
         ({"follow": True}, {"output": "table"}, "output",
          "table shows one snapshot; with --follow use -o log"),
+        ({"network": Network(connect=("ws://h",))}, {"output": "table"}, "output",
+         ("table shows one snapshot; with --connect use -o log, or pipe what --connect URL "
+          "--timeout 3 prints into sockagent --read - -o table")),
         ({"follow": True}, {"columns": ("pid",)}, "columns",
          "cannot be combined with --follow; it is for one snapshot"),
         ({"network": Network(listen=LOCAL)}, {"output": "log"}, "output",
@@ -291,7 +306,7 @@ def test_a_relay_has_files_of_its_own_for_the_agents(
 def test_a_fleet_is_read_with_credentials() -> None:
     network = Network(connect=("nats://127.0.0.1:4222",), nats_creds="/creds")
     assert network.has_fleet
-    with pytest.raises(UsageError, match="requires --publish or --connect nats://HOST:PORT"):
+    with pytest.raises(UsageError, match="requires --publish, or --connect nats://HOST:PORT"):
         Network(connect=("ws://127.0.0.1:1",), nats_creds="/creds")
 
 

@@ -35,7 +35,7 @@ def test_the_configuration_has_a_user_for_each_host(tmp_path: Path, logged: list
         passwords[name] = path.read_text().strip()
     assert len(set(passwords.values())) == 4
     assert min(map(len, passwords.values())) >= 32
-    assert logged == [f"wrote {name}.creds" for name in passwords]
+    assert logged == [f"passwords: 4, of which 4 are new, in files USER.creds in {tmp_path}"]
     assert (
         text
         == f"""\
@@ -57,18 +57,44 @@ authorization {{ users: [
     )
 
 
-def test_hosts_can_be_added_later(logged: list[str]) -> None:
+def test_hosts_can_be_added_later(tmp_path: Path, logged: list[str]) -> None:
     before = run_fleet(["config", "web1"]).splitlines()
     logged.clear()
     after = run_fleet(["config", "web1", "db1"]).splitlines()
     assert [line for line in after if "db1" not in line] == before
-    assert logged == ["wrote db1.creds"]
+    assert logged == [f"passwords: 4, of which 1 are new, in files USER.creds in {tmp_path}"]
 
 
 def test_with_a_certificate_the_broker_is_reached_from_elsewhere(tmp_path: Path) -> None:
-    text = run_fleet(["config", "--tls-cert", "a.crt", "--tls-key", "/etc/a.key", "web1"])
+    key = tmp_path / "a.key"
+    for path in (tmp_path / "a.crt", key):
+        path.touch()
+    text = run_fleet(["config", "--tls-cert", "a.crt", "--tls-key", str(key), "web1"])
     assert text.startswith('listen: "0.0.0.0:4222"\n')
-    assert f'\ntls {{ cert_file: "{tmp_path}/a.crt", key_file: "/etc/a.key" }}\n' in text
+    assert f'\ntls {{ cert_file: "{tmp_path}/a.crt", key_file: "{key}" }}\n' in text
+
+
+def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.crt").touch()
+    with pytest.raises(ConfigFailure, match=r"^a\.key: No such file"):
+        run_fleet(["config", "--tls-cert", "a.crt", "--tls-key", "a.key", "web1"])
+    assert not list(tmp_path.glob("*.creds"))
+
+
+@pytest.mark.parametrize(
+    ("host", "advice"),
+    [
+        ("db1,app1", "; write the names as separate words: db1 app1"),
+        ("web 1", "; write the names as separate words: web 1"),
+        ("web1,", "; write the names as separate words: web1"),
+        (" , ", ""),
+    ],
+)
+def test_several_names_in_one_word(host: str, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandError) as raised:
+        run_fleet(["config", host])
+    assert str(raised.value) == f"fleet config: {host!r} is not the name of a host{advice}"
+    assert not list(tmp_path.glob("*.creds"))
 
 
 @pytest.mark.parametrize("content", [b"", b'a"b\n', b"\xff\n", b"a b\n"])

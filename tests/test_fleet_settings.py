@@ -19,12 +19,13 @@ from agent.fleet_settings import (
 )
 
 MOMENT = 1_795_835_524.0
+NOW = MOMENT + 86_400
 HOURS = timedelta(hours=1)
 
 
 @pytest.mark.parametrize("word", ["now", "start"])
 def test_words_of_since(word: str) -> None:
-    assert parse_since(word) == word
+    assert parse_since(word, NOW) == word
 
 
 @pytest.mark.parametrize(
@@ -39,24 +40,34 @@ def test_words_of_since(word: str) -> None:
     ],
 )
 def test_times_of_since(text: str) -> None:
-    assert parse_since(text) == MOMENT
+    assert parse_since(text, NOW) == MOMENT
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("-90s", 90), ("-5m", 300), ("-1.5h", 5400)])
+def test_a_time_before_now(text: str, seconds: float) -> None:
+    assert parse_since(text, NOW) == NOW - seconds
+
+
+def test_a_time_in_the_future_is_refused() -> None:
+    with pytest.raises(UsageError, match="is in the future"):
+        parse_since("2026-11-28T03:12:04Z", MOMENT - 1)
 
 
 def test_a_time_without_a_zone_is_local() -> None:
-    assert parse_since("2026-11-28T03:12:04") == datetime(2026, 11, 28, 3, 12, 4).timestamp()
-    assert parse_since("2026-11-28") == datetime(2026, 11, 28).timestamp()
+    assert parse_since("2026-11-28T03:12:04", NOW) == datetime(2026, 11, 28, 3, 12, 4).timestamp()
+    assert parse_since("2026-11-28", NOW) == datetime(2026, 11, 28).timestamp()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "Now", "start ", "yesterday", "-5m", "1795835524", "12:30", "2026-13-01",
+    ["", " ", "Now", "start ", "yesterday", "-5y", "1795835524", "12:30", "2026-13-01",
      "2026-02-30T00:00:00Z", "2026-11-28T25:00:00Z", "2026-11-28T03:12:04+25:00",
      "0001-01-01T00:00:00+23:59", "0001-01-02T00:00:00Z", "1969-12-31T23:59:59Z",
      "2026-11-28T03:12:04Z\n", "\u0662026-11-28"],
 )  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(UsageError, match="is not now, start or a time such as") as raised:
-        parse_since(text)
+        parse_since(text, NOW)
     assert raised.value.argument == "since"
 
 
@@ -67,14 +78,15 @@ def test_what_is_no_time(text: str) -> None:
 def test_a_time_in_any_zone_is_the_same(moment: datetime, hours: int) -> None:
     at = moment.replace(tzinfo=UTC)
     local = at.astimezone(timezone(hours * HOURS))
-    assert parse_since(local.isoformat()) == at.timestamp()
+    found = at.timestamp()
+    assert parse_since(local.isoformat(), found) == found
 
 
 @given(st.text(max_size=30))
 def test_any_text_of_since_is_a_time_or_wrong_usage(text: str) -> None:
     found: str | float = text
     with suppress(UsageError):
-        found = parse_since(text)
+        found = parse_since(text, NOW)
     assert found == text or (isinstance(found, float) and found >= 0)
 
 

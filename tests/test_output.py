@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +183,14 @@ def test_the_host_is_named_where_there_are_several() -> None:
     two = Network(connect=("ws://127.0.0.1:1", "ws://127.0.0.1:2"))
     assert view_options(Config(network=two), "log", UTF8).hosts
     assert not view_options(Config(network=REMOTE), "log", UTF8).hosts
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_host_is_named_of_a_directory_of_records(tmp_path: Path) -> None:
+    file = tmp_path / "records"
+    file.touch()
+    assert view_options(Config(view=View(read=str(tmp_path))), "log", UTF8).hosts
+    assert not view_options(Config(view=View(read=str(file))), "log", UTF8).hosts
 
 
 @pytest.mark.parametrize(

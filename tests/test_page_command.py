@@ -121,9 +121,15 @@ def test_it_takes_every_filter(name: str) -> None:
         ("--token-file t", "page: --token-file requires --connect"),
         ("--tls-cert t", "page: --tls-cert requires --connect"),
         ("--connect-tls-ca t", "page: --connect-tls-ca requires --connect"),
-        ("--since now", "page: --since requires --connect nats://HOST:PORT"),
-        ("--connect ws://h --since now", "page: --since requires --connect nats://HOST:PORT"),
-        ("--connect ws://h --insecure", "page: --insecure requires --connect nats://HOST:PORT"),
+        ("--since now", "page: --since requires --connect nats://HOST:PORT or tls://HOST:PORT"),
+        (
+            "--connect ws://h --since now",
+            "page: --since requires --connect nats://HOST:PORT or tls://HOST:PORT",
+        ),
+        (
+            "--connect ws://h --insecure",
+            "page: --insecure requires --connect nats://HOST:PORT or tls://HOST:PORT",
+        ),
         (
             "--connect ws://h --token-file t --connect-token-file u",
             "page: --connect-token-file cannot be combined with --token-file; give one of them",

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import unix_connect
 
+from agent import relaying
 from agent import running as running_module
 from agent.address import parse_address
 from agent.config import Config, Network, View
 from agent.publish.http.pages import AgentStatus, relay_health
 from agent.relaying import relay
 from agent.remote import client as client_module
+from agent.remote.relay import Link
 from agent.stream.filters import Filter
 
 from .feeding import AGENT, ONE, TWO, events
@@ -125,6 +127,14 @@ async def test_a_quiet_relay_ends_at_a_match(tmp_path: Path) -> None:
         view = View(quiet=True, answers=True)
         async with relayed(tmp_path, there, follow=True, view=view) as (_, running):
             assert await asyncio.wait_for(running, HANGS_SECONDS)
+
+
+async def test_a_silent_host_of_a_fleet_is_a_problem() -> None:
+    now = asyncio.get_running_loop().time()
+    link = Link("tls://b", True, now, now, "", hosts=("a", "b"), silent=("b",))
+    status = relaying._status(link, now)
+    assert relay_health([status], 45.0).status == 503
+    assert status.problem == "tls://b: no message for 45 s from b"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from agent import remotes
 from agent.config import Config, Network
+from agent.errors import RuntimeFailure
 from agent.remotes import configured_fleets
 from agent.stream.filters import Filter
 
@@ -22,3 +25,12 @@ def test_a_fleet_that_is_read_without_encryption_is_warned_of(
     (fleet,) = configured_fleets(config, Filter())
     assert fleet.url == url
     assert said == ([f"warning: {url} is not encrypted; use tls://"] if warns else [])
+
+
+def test_without_the_library_no_fleet_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nats.aio.client", None)
+    config = Config(network=Network(connect=("nats://127.0.0.1:4222",)))
+    with pytest.raises(RuntimeFailure, match="pip install"):
+        configured_fleets(config, Filter())
+    agents = Config(network=Network(connect=("ws://127.0.0.1:1",)))
+    assert configured_fleets(agents, Filter()) == []

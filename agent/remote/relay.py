@@ -43,7 +43,7 @@ REPEAT_SECONDS = 600.0
 class Link(NamedTuple):
     """The connection to a remote agent: since when (on the monotonic clock) it is, or is not
     ``connected``, when the last message came, and why it ended. ``hosts`` came over it; ``refused``
-    are those of them that another agent has."""
+    are those of them that another agent has, and ``silent`` hosts of a fleet that send nothing."""
 
     url: str
     connected: bool
@@ -52,6 +52,7 @@ class Link(NamedTuple):
     reason: str
     hosts: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 class Followed(Protocol):

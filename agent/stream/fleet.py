@@ -157,6 +157,19 @@ class Broker(NamedTuple):
         return self.servers[0].startswith("tls:")
 
 
+def no_stream(broker: Broker) -> str:
+    """Return that a broker has no stream for a fleet, as a clause that says what to type."""
+    return (
+        f"there is no stream {broker.stream} with the subjects {broker.prefix}.> and allow_direct"
+        f"{prefix_note(broker)}; sockagent fleet init makes it"
+    )
+
+
+def prefix_note(broker: Broker) -> str:
+    """Return the end of a clause that names the prefix of the URL, if it has one."""
+    return "" if broker.prefix == DEFAULT_PREFIX else f" (the prefix in the URL: {broker.prefix})"
+
+
 def is_broker_url(url: str) -> bool:
     """Return whether a URL is one of a broker."""
     return url.startswith(("nats:", "tls:"))

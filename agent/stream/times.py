@@ -41,6 +41,12 @@ def timestamp(seconds: float) -> str:
     return f"{_whole_second(whole)}.{micros:06d}Z"
 
 
+def parse_ago(text: str) -> float | None:
+    """Return the seconds that ``-5m`` or ``-90s`` counts back; None where it is no such text."""
+    found = _BEFORE_END.fullmatch(text)
+    return None if found is None else float(found[1]) * _SECONDS[found[2]]
+
+
 def parse_time(text: str, span: Callable[[], Span], zone: tzinfo | None = None) -> float:
     """Return the time that the value of --at means, in seconds since the Unix epoch.
 
@@ -50,10 +56,9 @@ def parse_time(text: str, span: Callable[[], Span], zone: tzinfo | None = None) 
     UsageError.
     """
     try:
-        before_end = _BEFORE_END.fullmatch(text)
-        if before_end is not None:
-            number, unit = before_end.groups()
-            return span().last - float(number) * _SECONDS[unit]
+        ago = parse_ago(text)
+        if ago is not None:
+            return span().last - ago
         if _CLOCK.fullmatch(text):
             return _last(time.fromisoformat(text), span(), zone)
         at = datetime.fromisoformat(text)

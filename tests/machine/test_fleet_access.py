@@ -82,7 +82,8 @@ def test_credentials_of_an_operator(ends: Ends, tmp_path: Path) -> None:
             ends.reader(url, "--nats-creds", reader) as reading,
         ):
             reading.until_printed(PRINTED)
-            assert not publishing.lines() + reading.lines()
+            publishing.until_said(f"sockagent: {url}: publishing as {HOST}")
+            assert not reading.lines()
         denied = f"sockagent: {url}: the broker does not permit it: permissions violation for .*"
         for credentials in (other, reader):
             with ends.publisher(url, "--nats-creds", credentials) as publishing:

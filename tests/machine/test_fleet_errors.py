@@ -22,6 +22,10 @@ from .test_publish_nats import Server
 
 pytestmark = needs_broker
 RETRYING = "; retrying, while the agent keeps the newest changes"
+NO_STREAM = (
+    "there is no stream SOCKAGENT with the subjects sockagent.> and allow_direct; "
+    "sockagent fleet init makes it"
+)
 ADMIN = {"user": "admin", "password": "secret"}
 USERS = """
 authorization { users: [
@@ -77,11 +81,8 @@ def test_no_broker(ends: Ends) -> None:
 
 def test_no_stream(ends: Ends, empty: Server) -> None:
     with ends.publisher(empty.url) as publisher, ends.reader(empty.url) as reader:
-        reader.until_said(f"sockagent: {empty.url}: SOCKAGENT: stream not found")
-        publisher.until_said(
-            f"sockagent: {empty.url}: no stream takes sockagent.*: there must be a stream "
-            f"SOCKAGENT with the subjects sockagent.> and allow_direct{RETRYING}"
-        )
+        reader.until_said(f"sockagent: {empty.url}: {NO_STREAM}")
+        publisher.until_said(f"sockagent: {empty.url}: {NO_STREAM}{RETRYING}")
         assert reader.process.wait() == 1
 
 
@@ -199,10 +200,11 @@ def test_another_host_of_the_same_name(ends: Ends, tmp_path: Path) -> None:
             Ends(path).publisher(server.url) as other,
         ):
             end = time.monotonic() + SECONDS
-            while not one.lines() + other.lines():
+            while expected not in one.lines() + other.lines():
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            assert {*one.lines(), *other.lines()} == {expected}
+            publishing = f"sockagent: {server.url}: publishing as {name}"
+            assert {*one.lines(), *other.lines()} == {publishing, expected}
 
 
 def test_the_library_is_not_installed(ends: Ends, tmp_path: Path) -> None:
@@ -226,8 +228,8 @@ def test_certificates(ends: Ends, tmp_path: Path) -> None:
         url = server.url.replace("nats:", "tls:")
         reason = "unable to get local issuer certificate"
         with ends.publisher(url, "--tls-ca", str(ca)) as publisher:
-            publisher.until_said(f"sockagent: {url}: no stream takes .*")
+            publisher.until_said(f"sockagent: {url}: {NO_STREAM}{RETRYING}")
         both_say(ends, url, reason, "--tls-ca", str(other))
         both_say(ends, url, reason)
         with ends.reader(url, "--tls-ca", str(ca)) as reader:
-            reader.until_said(f"sockagent: {url}: SOCKAGENT: stream not found")
+            reader.until_said(f"sockagent: {url}: {NO_STREAM}")

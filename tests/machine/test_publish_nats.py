@@ -321,7 +321,7 @@ async def test_a_host_may_publish_as_itself_alone(
                     break
                 await asyncio.sleep(0.05)
         await client.close()
-    assert said == []
+    assert said == [f"{url}: publishing as {HOST}"]
     # The same user as another host, and what else the publisher has no need of.
     connection = await connect(
         Access(url, parse_broker(url), None, str(secret)), f"_INBOX.{TOKEN}", "test"
@@ -374,7 +374,7 @@ async def test_a_missing_stream_and_a_full_one(server: Server, said: list[str]) 
     source = quiet()
     source.poll()
     async with publishing(source.feed, server.url):
-        await until(said, "no stream takes sockagent.host")
+        await until(said, "there is no stream SOCKAGENT")
         await server.make_stream(discard="new", max_bytes=2000)
         await until(said, "publishing again")
         await churn(source, 20)

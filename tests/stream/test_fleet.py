@@ -18,6 +18,7 @@ from agent.stream.fleet import (
     format_link,
     host_of,
     is_broker_url,
+    no_stream,
     parse_broker,
     parse_link,
     subject,
@@ -229,6 +230,17 @@ def test_other_urls_are_refused_with_a_reason(url: str, reason: str) -> None:
 def test_the_stream_of_a_prefix() -> None:
     assert parse_broker("nats://b").stream == "SOCKAGENT"
     assert parse_broker("nats://b/sockagent-eu.prod").stream == "SOCKAGENT-EU"
+
+
+def test_a_missing_stream_is_named_and_a_prefix_of_the_url() -> None:
+    assert no_stream(parse_broker("nats://b")) == (
+        "there is no stream SOCKAGENT with the subjects sockagent.> and allow_direct; "
+        "sockagent fleet init makes it"
+    )
+    assert no_stream(parse_broker("nats://b/eu.x")) == (
+        "there is no stream EU with the subjects eu.x.> and allow_direct "
+        "(the prefix in the URL: eu.x); sockagent fleet init makes it"
+    )
 
 
 def test_urls_of_agents_are_not_of_brokers() -> None:

@@ -8,9 +8,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...broker_answers import InvalidAnswer, digits, parse_answer, refusal, whole
-from ...broker_login import EXTRA, Entry, is_denial, login, new_client
+from ...broker_login import Entry, is_denial, login, new_client
 from ...errors import ConfigFailure, RuntimeFailure
-from ...stream.fleet import HEADER, Broker, InvalidFleetMessage, Link, format_link, parse_link
+from ...stream.fleet import (
+    HEADER,
+    Broker,
+    InvalidFleetMessage,
+    Link,
+    format_link,
+    no_stream,
+    parse_link,
+    prefix_note,
+)
 from .position import Message
 
 if TYPE_CHECKING:
@@ -78,14 +87,6 @@ class Connection(Protocol):
         """End the connection."""
 
 
-def require_library() -> None:
-    """Check that the library is installed. Raises RuntimeFailure."""
-    try:
-        import nats.aio.client  # noqa: F401
-    except ImportError as error:
-        raise RuntimeFailure(EXTRA) from error
-
-
 async def connect(access: Access, inbox: str, name: str) -> Connection:
     """Connect. ``inbox`` is the subject below which answers arrive, ``name`` is shown by tools of
     the broker. Raises BrokerTrouble, ConfigFailure and RuntimeFailure."""
@@ -128,7 +129,7 @@ class NatsConnection:
     async def publish(self, subject: str, message: Message) -> int:
         """Store a message; return its sequence. Raises WrongSequence and BrokerTrouble."""
         headers = {HEADER: format_link(message.link), _EXPECTED: str(message.expected)}
-        data, _ = await self._request(subject, message.body, headers, subject)
+        data, _ = await self._request(subject, message.body, headers)
         try:
             answer = parse_answer(data)
             refused = refusal(answer)
@@ -150,12 +151,12 @@ class NatsConnection:
         stream = self._access.broker.stream
         name = f"$JS.API.DIRECT.GET.{stream}.{subject}"
         try:
-            _, headers = await self._request(name, b"", {}, subject)
+            _, headers = await self._request(name, b"", {})
         except BrokerTrouble as trouble:
             # Where there is no such stream, a broker may send no answer.
             no_answer = trouble.is_lost and not trouble.is_lasting
             if no_answer and await self._is_alive():
-                raise self._no_stream(subject) from trouble
+                raise self._no_stream() from trouble
             raise
         if headers.get(_STATUS) == _NOT_FOUND:
             return 0, None
@@ -171,9 +172,9 @@ class NatsConnection:
             return number, None
 
     async def _request(
-        self, subject: str, body: bytes, headers: dict[str, str], of: str
+        self, subject: str, body: bytes, headers: dict[str, str]
     ) -> tuple[bytes, dict[str, str]]:
-        """Send a request; return the answer. ``of`` is the subject of the host."""
+        """Send a request; return the answer."""
         from nats.errors import Error, NoRespondersError
 
         self._denied.clear()
@@ -187,7 +188,7 @@ class NatsConnection:
                 raise self.trouble(self._error)
             answer = asking.result()
         except NoRespondersError as error:
-            raise self._no_stream(of) from error
+            raise self._no_stream() from error
         except (Error, OSError) as error:
             raise self.trouble(error) from error
         finally:
@@ -195,13 +196,8 @@ class NatsConnection:
                 task.cancel()
         return answer.data, dict(answer.headers or {})
 
-    def _no_stream(self, subject: str) -> BrokerTrouble:
-        stream, prefix = self._access.broker.stream, self._access.broker.prefix
-        return BrokerTrouble(
-            f"no stream takes {subject}: there must be a stream {stream} with the subjects "
-            f"{prefix}.> and allow_direct",
-            is_lasting=True,
-        )
+    def _no_stream(self) -> BrokerTrouble:
+        return BrokerTrouble(no_stream(self._access.broker), is_lasting=True)
 
     async def _is_alive(self) -> bool:
         from nats.errors import Error
@@ -232,4 +228,7 @@ class NatsConnection:
     def trouble(self, error: Exception | None) -> BrokerTrouble:
         """Return what an exception of the library means."""
         reason = self._access.entry.explain(error, self._error)
-        return BrokerTrouble(reason.text, is_lasting=reason.is_lasting, is_lost=reason.is_lost)
+        text = reason.text
+        if error is not None and is_denial(error):
+            text += prefix_note(self._access.broker)
+        return BrokerTrouble(text, is_lasting=reason.is_lasting, is_lost=reason.is_lost)

@@ -23,8 +23,8 @@ from .position import Message, Part, Position, RecordTooLarge, Verdict, fit, hos
 # Time between attempts, doubled after each one; the longest where only an administrator can help.
 # Where a stream took messages before, its servers may be electing a leader.
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS, LASTING_PAUSE_SECONDS = 0.1, 5.0, 30.0
-# Agents of one host name would take turns: each waits so long, from the second time within
-# FOREIGN_SECONDS on. Once may be the last message of an earlier run.
+# Agents of one host name take turns: each waits so long after a message of the other one, from the
+# second time within FOREIGN_SECONDS on. Once may be the last message of an earlier run.
 FOREIGN_PAUSE_SECONDS, FOREIGN_SECONDS = 60.0, 600.0
 # An agent cuts off a subscriber that reads nothing for 30 seconds; the publisher leaves before.
 MAX_HELD_SECONDS = 20.0
@@ -99,6 +99,12 @@ class HostPublisher:
         await self._disconnect()  # Answers arrive at a subject of the host.
         self._host, self._subject = host, subject(self._access.broker.prefix, host)
         self._position = Position(self._run)
+        await self._read_position()
+        if self.resume:
+            raise PositionMoved
+
+    async def _read_position(self) -> None:
+        """Begin with the newest message of the host."""
         while True:
             try:
                 connection = await self._connected()
@@ -106,9 +112,7 @@ class HostPublisher:
             except BrokerTrouble as trouble:
                 await self._wait(trouble)
             else:
-                break
-        if self.resume:
-            raise PositionMoved
+                return
 
     async def _publish(self, part: Part) -> None:
         began = asyncio.get_running_loop().time()
@@ -141,6 +145,8 @@ class HostPublisher:
                 await self._wait(trouble, began)
                 continue
             if verdict is Verdict.STORED:
+                if not self._has_stored:
+                    log(f"{self._access.url}: publishing as {self._host}")
                 self._trouble.end()
                 self._pauses, self._has_stored = 0, True
                 return
@@ -170,6 +176,8 @@ class HostPublisher:
             reason = f"another agent publishes as {self._host}: host names must differ"
             self._trouble.begin(BrokerTrouble(reason, is_lasting=True))
             await asyncio.sleep(FOREIGN_PAUSE_SECONDS)
+            # The other agent has published meanwhile.
+            await self._read_position()
 
     # The connection to the broker.
 

@@ -6,6 +6,7 @@ The filter is applied here. What says that something is missing is always report
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ...model import Closed, Coverage, Delta, Holding, Opened, Updated
 from ...stream import decoder
@@ -20,7 +21,8 @@ FOLLOWING = "following, ^C ends (in a pipe: NDJSON)"
 
 
 class StreamLog:
-    """Makes the lines of the event log. ``hint`` ends the line of the first snapshot."""
+    """Makes the lines of the event log; from the second host on, each line names its host. ``hint``
+    ends the line of the first snapshot."""
 
     def __init__(
         self,
@@ -75,6 +77,8 @@ class StreamLog:
         known = self._hosts.get(host)
         if known is None:
             known = self._hosts[host] = _Host(self._filter.of_host(host))
+            if len(self._hosts) > 1 and not self._options.hosts:
+                self._options = replace(self._options, hosts=True)
         return known
 
     def _snapshot(self, host: str, time: float) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import NamedTuple, NoReturn, Protocol
 
+from ...broker_login import is_denial
 from ...errors import RuntimeFailure
 from ...log import LineLimit, log
 from ...stream.filters import Filter
@@ -21,7 +22,9 @@ from ...stream.fleet import (
     Link,
     decode_body,
     host_of,
+    no_stream,
     parse_link,
+    prefix_note,
 )
 from ..attempts import Attempts
 from .budget import Budget
@@ -138,11 +141,14 @@ class FleetConsumer:
         fleet = self._fleet
         while True:
             try:
-                async with open_session(fleet.broker, fleet.creds, fleet.tls) as session:
-                    async for _ in self._read(session):
+                async with (
+                    open_session(fleet.broker, fleet.creds, fleet.tls) as session,
+                    aclosing(self._read(session)) as reading,
+                ):
+                    async for _ in reading:
                         self.attempts.succeed()
             except SessionError as error:
-                reason = str(error)
+                reason = self._explained(error)
                 self._receiver.disconnect(reason)
                 # A broker that lost its store gets its stream again.
                 if error.is_final and not (self._made and error.code in NO_STREAM_CODES):
@@ -152,7 +158,13 @@ class FleetConsumer:
                 raise asyncio.CancelledError
             await self.attempts.wait(reason)
 
-    async def _read(self, session: Session) -> AsyncIterator[None]:
+    def _explained(self, error: SessionError) -> str:
+        broker = self._fleet.broker
+        if error.code in NO_STREAM_CODES:
+            return no_stream(broker)
+        return f"{error}{prefix_note(broker) if is_denial(error) else ''}"
+
+    async def _read(self, session: Session) -> AsyncGenerator[None]:
         """Read messages; yield after each, and now and then. Raises SessionError."""
         info = await session.info()
         prefix = self._fleet.broker.prefix
@@ -168,19 +180,20 @@ class FleetConsumer:
         async with aclosing(self._read_apart(session)) as apart:
             async for _ in apart:
                 yield
-        async for message in session.messages(start, subject):
-            if message is None:
-                quiet += 1
-            else:
-                pending, quiet = message.pending, 0
-                await self._take(session, message)
-                self._sequence = message.sequence
-                turn += 1
-                if turn % _TURN_MESSAGES == 0:
-                    await asyncio.sleep(0)
-            if not pending or quiet >= _QUIET_TICKS:
-                self._report_silent()
-            yield
+        async with aclosing(session.messages(start, subject)) as messages:
+            async for message in messages:
+                if message is None:
+                    quiet += 1
+                else:
+                    pending, quiet = message.pending, 0
+                    await self._take(session, message)
+                    self._sequence = message.sequence
+                    turn += 1
+                    if turn % _TURN_MESSAGES == 0:
+                        await asyncio.sleep(0)
+                if not pending or quiet >= _QUIET_TICKS:
+                    self._report_silent()
+                yield
 
     async def _start(self, session: Session, info: StreamInfo) -> Mapping[str, object]:
         """Return where the reading begins, as settings of the broker's consumer."""
@@ -217,15 +230,18 @@ class FleetConsumer:
             return info.last + 1
         start = {"deliver_policy": "last_per_subject", "headers_only": True}
         subjects = f"{self._fleet.broker.prefix}.>"
-        async for message in session.messages(start, subjects, to_end=True):
-            link = None if message is None else self._link_of(message)
-            if message is None or link is None:
-                continue
-            host = host_of(message.subject)
-            if self._filter.matches_host(host):
-                begins = message.sequence if link.begins and not link.snapshot else link.snapshot
-                newest.append((message, begins))
-                self._inventory.note_message(host, _stored_at(message))
+        async with aclosing(session.messages(start, subjects, to_end=True)) as messages:
+            async for message in messages:
+                link = None if message is None else self._link_of(message)
+                if message is None or link is None:
+                    continue
+                host = host_of(message.subject)
+                if self._filter.matches_host(host):
+                    begins = (
+                        message.sequence if link.begins and not link.snapshot else link.snapshot
+                    )
+                    newest.append((message, begins))
+                    self._inventory.note_message(host, _stored_at(message))
         lately = max((message.time for message, _ in newest), default=0.0) - _APART_SECONDS
         first = info.last + 1
         for message, begins in newest:

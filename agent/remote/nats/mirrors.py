@@ -31,6 +31,7 @@ class FleetMirrors:
         # is awaited.
         self._repeated: set[str] = set()
         self._broken: set[str] = set()
+        self._silent: set[str] = set()
         self._limit = LineLimit(f"about records of {fleet.url}")
         now = asyncio.get_running_loop().time()
         self._link = Link(fleet.url, False, now, now, "not connected yet")
@@ -42,7 +43,11 @@ class FleetMirrors:
 
     def link(self) -> Link:
         """Return the state of the connection."""
-        return self._link._replace(hosts=tuple(self._mirrors), refused=tuple(sorted(self._refused)))
+        return self._link._replace(
+            hosts=tuple(self._mirrors),
+            refused=tuple(sorted(self._refused)),
+            silent=tuple(sorted(self._silent)),
+        )
 
     def connect(self) -> None:
         """Note that there is a connection."""
@@ -61,7 +66,10 @@ class FleetMirrors:
         """Note that a host is silent: its subscribers get no heartbeats. It is connected when its
         next records come."""
         if silent:
+            self._silent.add(host)
             self._merged.set_connected(host, connected=False)
+        else:
+            self._silent.discard(host)
 
     async def receive(self, found: HostRecords) -> None:
         """Apply records."""

@@ -9,7 +9,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from orjson import dumps
@@ -143,9 +143,10 @@ class Session:
     async def messages(
         self, start: Mapping[str, object], subject: str | None = None, *, to_end: bool = False
     ) -> AsyncGenerator[StreamMessage | None, None]:
-        """Yield the messages from a point on, in order, and None each second without one.
-        ``start`` are settings of a consumer; ``subject``: only messages with it; ``to_end``: only
-        those that there are. Raises SessionError, also where a message is missing."""
+        """Yield the messages from a point on, in order, and None each second without one. Whoever
+        leaves before the end must close it. ``start`` are settings of a consumer; ``subject``: only
+        messages with it; ``to_end``: only those that there are. Raises SessionError, also where a
+        message is missing."""
         name = f"sockagent-{os.urandom(8).hex()}"
         config: dict[str, object] = {
             "name": name,
@@ -173,10 +174,13 @@ class Session:
                     return
         finally:
             if not self._closed.is_set():
-                await self._guarded(subscription.unsubscribe())
-                await self._guarded(
-                    self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"", "")
-                )
+                with suppress(SessionError):  # The broker forgets the consumer by itself.
+                    await self._guarded(subscription.unsubscribe())
+                    await self._guarded(
+                        self._client.publish(
+                            f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"", ""
+                        )
+                    )
 
     async def _pull(
         self, name: str, inbox: str, queue: Queue

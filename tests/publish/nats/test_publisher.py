@@ -115,8 +115,8 @@ async def test_a_message_that_was_stored_without_an_answer_is_not_sent_again(
     broker.faults = ["unacknowledged"] * 3
     await publishing.drain()
     assert len(broker.log) == 2
-    assert len(said) == 4  # It begins and ends, twice.
-    assert said[1] == "nats://b: publishing again"
+    assert len(said) == 5  # It begins and ends, twice.
+    assert said[1:3] == ["nats://b: publishing as host", "nats://b: publishing again"]
 
 
 async def test_a_publisher_of_the_same_name_is_reported_the_second_time(said: list[str]) -> None:
@@ -130,6 +130,48 @@ async def test_a_publisher_of_the_same_name_is_reported_the_second_time(said: li
         await second.drain()
     assert sum("another agent publishes as host" in line for line in said) >= 1
     assert said.index(said[0]) == 0
+    read_all(broker)
+
+
+async def test_publishers_of_the_same_name_take_turns(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    source, other, broker = Source(), Source(agent=OTHER), ModelBroker()
+    publishing, second = Publishing(source, broker), Publishing(other, broker)
+    turns: list[str] = []
+
+    async def publish(one: Publishing, inode: int) -> None:
+        """Publish a change; note whose message is the newest."""
+        one.source.poll(holding(tcp(inode)))
+        await one.drain()
+        turns.append(broker.log[-1].link.epoch)
+
+    async def sleep(seconds: float) -> None:
+        """While one waits, the other one publishes several changes."""
+        if seconds == 60.0:
+            assert len(turns) == 4, "it waits again"
+            for inode in range(4, 7):
+                await publish(second, inode)
+
+    monkeypatch.setattr(module, "FOREIGN_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for inode in range(1, 3):
+        await publish(publishing, inode)
+        await publish(second, inode)
+    await publish(publishing, 3)
+    epoch = AGENT.epoch
+    assert turns == [epoch, "other", epoch, "other", "other", "other", "other", epoch]
+    assert sum("another agent publishes as host" in line for line in said) == 1
+    # Now the other one waits: its first change after the turn finds the name taken.
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    await publish(second, 9)
+    assert 60.0 in waits
+    assert sum("another agent publishes as host" in line for line in said) == 2
     read_all(broker)
 
 
@@ -147,10 +189,11 @@ async def test_messages_as_large_as_the_broker_takes(said: list[str]) -> None:
     reader = read_all(broker)
     assert reader.state.keys() == source.state().keys()
     assert [one["cmdline"] for one in reader.state.values() if "cmdline" in one] == [None]
-    assert [line for line in said if "command lines are left out" in line] == said[:1]
+    assert said[0] == "nats://b: publishing as host"
+    assert [line for line in said if "command lines are left out" in line] == said[1:]
     source.poll(holding(tcp(31), large))
     await publishing.drain()
-    assert len(said) == 1
+    assert len(said) == 2
 
 
 async def test_while_the_broker_is_away_the_agent_is_left_in_time() -> None:

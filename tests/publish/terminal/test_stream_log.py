@@ -165,6 +165,17 @@ def test_each_host_has_a_snapshot_of_its_own() -> None:
     assert lines[2].split()[:3] == ["22:13:20Z", "a", "open"]
 
 
+def test_from_the_second_host_on_each_line_names_its_host() -> None:
+    log = StreamLog(Filter(), UTC)
+    records = [
+        Decoded("a", 1, AT, Opened(ONE)),
+        Decoded("b", 1, AT, Opened(ONE)),
+        Decoded("a", 2, AT, Opened(TWO)),
+    ]
+    words = [line.split()[1] for one in records for line in log.of_record(one)]
+    assert words == ["open", "b", "a"]
+
+
 # Filters.
 
 

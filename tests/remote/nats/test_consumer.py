@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -248,6 +249,31 @@ async def test_a_position_goes_on_where_it_was_taken(server: Broker) -> None:
         assert output == b"".join(message.records for message in fleet.log.messages)
 
 
+async def test_a_reader_that_ends_while_it_catches_up_leaves_nothing_behind(
+    server: Broker,
+) -> None:
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    receiving = asyncio.Event()
+
+    class Stuck(Reading):
+        async def receive(self, _part: HostRecords) -> None:
+            receiving.set()
+            await asyncio.Event().wait()
+
+    async with hosts(server) as truth, Connection(server.url) as connection:
+        await truth.poll((ONE,), (TWO,))
+        reading = Stuck(server, start=Start(oldest=True))
+        await receiving.wait()
+        await reading.stop()
+        async with asyncio.timeout(10):
+            while await connection.consumers():  # noqa: ASYNC110 (of another process)
+                await asyncio.sleep(0.01)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert problems == []
+
+
 async def test_an_empty_stream_is_waited_for(server: Broker) -> None:
     async with hosts(server) as fleet:
         reading = Reading(server)
@@ -260,7 +286,7 @@ async def test_an_empty_stream_is_waited_for(server: Broker) -> None:
 
 async def test_without_the_stream_it_fails_at_once(server: Broker) -> None:
     reading = Reading(server)
-    with pytest.raises(RuntimeFailure, match="SOCKAGENT: stream not found"):
+    with pytest.raises(RuntimeFailure, match="there is no stream SOCKAGENT with"):
         await reading.read_to(1)
 
 

@@ -124,9 +124,12 @@ async def test_a_silent_host_is_not_connected() -> None:
     await mirrored.publish()
     mirrored.mirrors.set_silent("a", silent=True)
     assert not mirrored.merged.is_connected("a")
+    assert mirrored.mirrors.link().silent == ("a",)
+    mirrored.mirrors.set_silent("a", silent=False)
     mirrored.agent.poll(TWO)
     await mirrored.publish()
     assert mirrored.merged.is_connected("a")
     assert mirrored.mirrors.link().connected
+    assert mirrored.mirrors.link().silent == ()
     mirrored.mirrors.disconnect("gone")
     assert not mirrored.merged.is_connected("a")

@@ -277,3 +277,21 @@ async def test_answers_that_are_not_understood(answer: bytes) -> None:
     with pytest.raises(SessionError, match=r"^the broker's answer is not understood$") as raised:
         await session.info()
     assert not raised.value.is_final
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_reader_may_leave_while_messages_wait(is_lost: bool) -> None:
+    client = PullingClient()
+    session = Session(client, "S", Reports(Entry(())), Exception)
+    messages = session.messages({})
+    reading = asyncio.ensure_future(anext(messages))
+    await settle()
+    await client.deliver(2)
+    await reading
+
+    async def fail() -> None:
+        raise OSError("closed")
+
+    if is_lost:
+        client.unsubscribe = fail  # type: ignore[method-assign]
+    await messages.aclose()
