@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..terminal.options import Options
 from ..terminal.safe import safe, width
-from .lines import alarm_line, fitted, footer_line, header_line, two_sides
+from .lines import alarm_line, fitted, footer_line, header_line, line_width, two_sides
 from .model import Alarm, Header, Line, Segment, Style
 from .places import View
 
@@ -27,9 +27,14 @@ _OPENS = {View.GROUPS: "sockets", View.SOCKETS: "details"}
 
 def top_line(header: Header, notice: str | None, options: Options) -> Line:
     """Return the first line; ``notice`` is what is to be known of the source, None: nothing."""
+    limit = options.width or 0
+    if notice is not None and header.time is None:  # There are no numbers yet.
+        text = Segment(safe(notice, ascii=options.ascii), Style.WARNING)
+        line = (Segment("sockagent top", Style.TITLE), Segment("  "), text)
+        return fitted(line if line_width(line) <= limit else line[2:], limit, options)
     if notice is not None:
-        header = header._replace(state=notice, host=header.host if header.time else "-")
-    return header_line(header, options.width or 0, options)
+        header = header._replace(state=notice)
+    return header_line(header, limit, options)
 
 
 def alarms_line(alarms: Sequence[Alarm], options: Options) -> Line:

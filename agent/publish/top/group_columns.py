@@ -58,6 +58,8 @@ def _rtt_text(row: GroupRow) -> str:
     return NONE if rtt is None else f"{rtt:.1f} ms"
 
 
+# At 40 columns there is room for the columns that are never hidden, and for the scroll bar.
+_FLOOR = 11
 # How the first column is called, and what stands for the sockets without a group.
 _FIRST = {
     Grouping.PROCESS: ("PROCESS", "?"),
@@ -97,12 +99,12 @@ def _first(grouping: Grouping) -> Column[GroupRow]:
             value,
             text,
             width=_V4_ADDRESS,
-            floor=12,
+            floor=_FLOOR,
             most=_V6_ADDRESS,
             whole=lambda _row: True,
         )
     most = 24 if grouping is Grouping.PROCESS else 40
-    return Column(title, value, text, width=16, floor=12, most=most)
+    return Column(title, value, text, width=16, floor=_FLOOR, most=most)
 
 
 _GROUP: dict[str, Column[GroupRow]] = {

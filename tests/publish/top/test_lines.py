@@ -90,9 +90,9 @@ def test_a_row_at_80_and_40_columns() -> None:
         "  PROCESS           PID LISTEN     IN    OUT OPEN/s▼ CLOSE/s SHORT  CW     QUEUE",
         "› gunicorn         1201      1     60     12   14.0     1.0    0%   13  129/128!",  # noqa: RUF001
     ]
-    assert group_lines(ROW, 40) == [
-        "  PROCESS          IN    OUT OPEN/s▼  CW",
-        "  gunicorn         60     12   14.0   13",
+    assert group_lines(ROW, 39) == [  # And the scroll bar.
+        "  PROCESS         IN    OUT OPEN/s▼  CW",
+        "  gunicorn        60     12   14.0   13",
     ]
 
 

@@ -352,6 +352,25 @@ async def test_why_nothing_comes_is_in_the_first_line() -> None:
         assert (await screen.settle()).splitlines()[0].endswith(source.said)
 
 
+@pytest.mark.parametrize("width", [20, 40, 80])
+async def test_without_records_there_are_no_numbers(width: int) -> None:
+    source = Script(is_local=False, is_live=False)
+    source.said = "reading the recording"
+    async with shown(source, (width, 24)) as screen:
+        header = screen.lines()[0]
+    assert header == {20: "reading the recordi…"}.get(width, f"sockagent top  {source.said}")
+
+
+@pytest.mark.parametrize("width", [40, 41, 60, 80, 120])
+async def test_the_scroll_bar_covers_no_digit(width: int) -> None:
+    source = Script()
+    source.begin(*(hold(process(n, "worker"), tcp(1000 * n + m, "CLOSE_WAIT", 80, m, "inbound"))
+                   for n in range(2000, 2015) for m in range(123)))  # fmt: skip
+    async with shown(source, (width, 12)) as screen:
+        rows = [line[: width - 1].split() for line in screen.lines()[4:-1]]
+    assert all(row.count("123") == 2 for row in rows)  # Of IN and CW.
+
+
 async def test_queues_of_records_are_named_so() -> None:
     source = web()
     source.is_local = False
