@@ -14,6 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from .model import Line, Style
 
@@ -78,9 +79,9 @@ class FilterInput(Input):
         self.cursor_blink = False  # It would repaint for nothing.
 
     def begin(self, text: str) -> None:
-        """Edit a text."""
+        """Edit a text. It is selected: what is typed replaces it."""
         self.value = text
-        self.cursor_position = len(text)
+        self.selection = Selection(0, len(text))
         self.display = True
         # At once, unlike focus(): the next keys may have been pressed already.
         self.screen.set_focus(self)
@@ -91,7 +92,8 @@ class FilterInput(Input):
 
 
 class Grid(ScrollView, can_focus=True, inherit_bindings=False):
-    """Many lines, each with an identity. The cursor is on an identity, not on a line."""
+    """Many lines, each with an identity. The cursor is on the first line until it is moved, then on
+    an identity."""
 
     class Chosen(Message):
         """The line with the cursor was clicked."""
@@ -102,6 +104,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         self._line: Callable[[int, bool], Line] = lambda _index, _is_cursor: ()
         self._lines: dict[int, tuple[bool, Line]] = {}  # Made since the rows were set.
         self._index = 0
+        self._was_moved = False
         self._wanted: Hashable | None = None  # The identity that the cursor is to be on.
 
     # What is shown.
@@ -114,11 +117,13 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         follows_end: bool = False,
     ) -> None:
         """Show lines: their identities, and what makes the line of an index, with the cursor or
-        without. The cursor stays on its identity; if that is not there, it stays on its line.
-        ``follows_end``: it begins on the last line, and if it is there it stays there."""
+        without. A cursor that was moved stays on its identity; if that is not there, it stays on
+        its line. ``follows_end``: it begins on the last line, and if it is there it stays there."""
         before, top, old_index = self._lines, self.scroll_offset.y, self._index
         is_end = follows_end and (not self._keys or old_index >= len(self._keys) - 1)
-        wanted = self.cursor_key if self._wanted is None else self._wanted
+        wanted = self._wanted
+        if wanted is None and (self._was_moved or follows_end):
+            wanted = self.cursor_key
         longest = max(len(keys), len(self._keys))
         is_resized = len(keys) != len(self._keys)
         self._keys, self._line, self._lines, self._wanted = keys, line, {}, None
@@ -169,7 +174,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         """Prepare for other rows: the cursor will be on ``cursor``, if it is there, or on the first
         line."""
         self._keys, self._lines, self._index = (), {}, 0
-        self._wanted = cursor
+        self._wanted, self._was_moved = cursor, cursor is not None
         self.scroll_to(y=0, animate=False)
 
     @property
@@ -196,6 +201,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _go(self, index: int) -> None:
         index = min(max(0, index), max(0, len(self._keys) - 1))
+        self._was_moved = True
         if index != self._index:
             before, self._index = self._index, index
             self.refresh_line(before)

@@ -101,7 +101,13 @@ class TopApp(App[None]):
         self._grid.focus()
         self.set_interval(TICK_SECONDS, self._tick)
         self._first = self.set_interval(FIRST_SECONDS, self._show_first)
+        self.app_resume_signal.subscribe(self, self._redraw)
         self.call_after_refresh(self._tick)
+
+    def _redraw(self, _app: App[object]) -> None:
+        """Draw everything again after the process was stopped: the terminal is blank."""
+        for widget in self.screen.walk_children(with_self=True):
+            widget.refresh()
 
     def _show_first(self) -> None:
         """Show the first records as soon as they are there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,24 @@ async def test_the_cursor_stays_on_its_row() -> None:
         assert f"{MARK} nginx" in text
 
 
+async def test_the_cursor_stays_on_the_first_line_until_it_is_moved() -> None:
+    source = web()
+    more = [hold(NGINX, tcp(n, "ESTABLISHED", n, 9, "outbound")) for n in range(100, 120)]
+    async with shown(source) as screen:
+        assert screen.lines()[4].startswith(f"{MARK} gunicorn")
+        await screen.press("s", "s")  # Another order at once.
+        source.open(*more)
+        while "sorted by OUT" not in screen.text():
+            await screen.press("s")
+        assert screen.lines()[4].startswith(f"{MARK} nginx")
+        await screen.press("down", "up")
+        source.close(*more, CALLS)
+        source.open(hold(SHOP, tcp(99, "ESTABLISHED", 99, 9, "outbound")))
+        await screen.press("S", "S")
+        assert screen.lines()[4].startswith("  gunicorn")
+        assert f"{MARK}" in screen.lines()[5]
+
+
 async def test_the_cursor_moves_by_pages_and_stays_visible() -> None:
     source = Script()
     source.begin(*(hold(process(n, f"worker-{n}"), tcp(n, "LISTEN", n, None, "listen"))
@@ -250,6 +269,16 @@ async def test_keys_that_are_pressed_at_once_are_the_filter() -> None:
         await screen.settle()
         assert screen.lines()[2].startswith("filter: pgq")
         assert not screen.app._exit
+
+
+async def test_what_is_typed_replaces_the_filter() -> None:
+    async with shown(web(), chosen="nginx") as screen:
+        await screen.press("slash", *"gunicorn", "enter")
+        assert screen.lines()[2].startswith("filter: gunicorn")
+        await screen.press("slash", "end", *" :1", "enter")
+        assert screen.lines()[2].startswith("filter: gunicorn :1")
+        await screen.press("slash", "ctrl+u", "enter")
+        assert screen.lines()[2].startswith("no filter")
 
 
 async def test_escape_restores_the_filter_before() -> None:
@@ -314,6 +343,20 @@ async def test_nothing_is_repainted_while_nothing_changes() -> None:
         screen.app._is_stale = True  # Not even if everything is made again.
         await screen.settle()
         assert painted == []
+
+
+async def test_everything_is_drawn_again_when_the_process_goes_on() -> None:
+    async with shown(web()) as screen:
+        drawn: list[str | None] = []
+
+        def note(name: str | None, *_regions: Region, **_options: bool) -> None:
+            drawn.append(name)
+
+        for widget in screen.app.screen.query("Bar, Grid"):
+            widget.refresh = partial(note, widget.id)  # type: ignore[assignment]
+        screen.app.app_resume_signal.publish(screen.app)
+        await screen.settle()
+        assert sorted(map(str, drawn)) == ["alarms", "filter", "footer", "grid", "header", "titles"]
 
 
 async def test_ended_rows_stay_and_are_marked() -> None:
