@@ -77,6 +77,7 @@ class GroupRow(NamedTuple):
     poll; None if none closed. ``close_wait`` counts sockets in CLOSE_WAIT; the oldest has been so
     for ``close_wait_age`` seconds, longer if ``close_wait_since_before``. ``queue`` is the fullest
     accept queue. ``ended_ago``: seconds since the last socket was gone, None while there is one.
+    ``has_exited``: it is a process, and known to have ended; else it may only have no socket.
     """
 
     key: GroupKey
@@ -97,6 +98,7 @@ class GroupRow(NamedTuple):
     unit: str | None
     traffic: Traffic | None
     ended_ago: float | None
+    has_exited: bool = False
 
 
 class SocketRow(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from textual.events import Key
 from textual.geometry import Region
 
-from agent.model import Holding
+from agent.model import Closed, Holding
 from agent.publish.top import dialogs
 from agent.publish.top.model import Grouping
 from agent.publish.top.signal import NotSent, Target, target_of
@@ -362,11 +362,10 @@ async def test_everything_is_drawn_again_when_the_process_goes_on() -> None:
 async def test_ended_rows_stay_and_are_marked() -> None:
     source = web()
     async with shown(source, (200, 24)) as screen:
-        await screen.press("end")
-        source.close(CALLED, LISTENER)
+        source.change(*(Closed(one, "exited", 0.5) for one in (CALLED, LISTENER)))
         source.time += 2
         (line,) = [line for line in (await screen.settle()).splitlines() if "gunicorn" in line]
-        assert line.startswith("✗")
+        assert line.startswith(f"{MARK}✗")
         source.time += 5
         assert "gunicorn" not in await screen.settle()
 

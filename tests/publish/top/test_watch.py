@@ -211,6 +211,7 @@ def test_a_group_that_ended_stays_for_five_seconds() -> None:
     host.poll(2)
     row = rows(host)["curl"]
     assert (row.ended_ago, row.sockets, row.closes_per_s) == (2.0, 0, 0.5)
+    assert row.has_exited
     (socket,) = host.watch.sockets(row.key, host.now)
     assert (socket.ended_ago, socket.ending, socket.age) == (2.0, "exited after 1.0 s", 1.0)
     host.poll(3)
@@ -218,6 +219,19 @@ def test_a_group_that_ended_stays_for_five_seconds() -> None:
     assert not host.watch.sockets(row.key, host.now)
     host.open(connection(3, CURL))
     assert rows(host)["curl"].ended_ago is None
+
+
+@pytest.mark.parametrize("grouping", [Grouping.PROCESS, Grouping.UNIT])
+def test_a_process_without_sockets_may_live(grouping: Grouping) -> None:
+    host = Host(Watch(one_clock=True), connection(1, CURL), connection(2, CURL))
+    host.close(connection(1, CURL), reason="exited")
+    host.close(connection(2, CURL))
+    (row,) = rows(host, grouping).values()
+    assert (row.ended_ago, row.has_exited) == (0.0, False)
+    host.open(connection(3, CURL))
+    host.close(connection(3, CURL), reason="exited")
+    (row,) = rows(host, grouping).values()
+    assert row.has_exited is (grouping is Grouping.PROCESS)
 
 
 def test_connections_over_before_a_poll_have_a_row_and_are_short() -> None:
