@@ -17,7 +17,7 @@ from .signal import SIGNALS, NotSent, Target, send
 
 KEYS = (
     ("Enter", "open a group, then a socket with all its fields and newest events"),
-    ("Esc", "go back"),
+    ("Esc", "go back; clear a filter that no socket passes"),
     ("\u2191 \u2193", "move the cursor, also PgUp, PgDn, Home and End; the order waits for 2 s"),
     ("/", "filter: port=443, addr!=10.0.0.0/8, nginx, :8080, several in one line; ^U empties it"),
     ("g", "group by process, unit, container, user, service, remote address, namespace, host"),

@@ -103,6 +103,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         self._keys: Sequence[Hashable] = ()
         self._line: Callable[[int, bool], Line] = lambda _index, _is_cursor: ()
         self._lines: dict[int, tuple[bool, Line]] = {}  # Made since the rows were set.
+        self._empty: Line = ()  # What is shown without rows.
         self._index = 0
         self._was_moved = False
         self._wanted: Hashable | None = None  # The identity that the cursor is to be on.
@@ -115,10 +116,12 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         line: Callable[[int, bool], Line],
         *,
         follows_end: bool = False,
+        empty: Line = (),
     ) -> None:
         """Show lines: their identities, and what makes the line of an index, with the cursor or
         without. A cursor that was moved stays on its identity; if that is not there, it stays on
-        its line. ``follows_end``: it begins on the last line, and if it is there it stays there."""
+        its line. ``follows_end``: it begins on the last line, and if it is there it stays there.
+        ``empty`` is shown if there are none."""
         before, top, old_index = self._lines, self.scroll_offset.y, self._index
         is_end = follows_end and (not self._keys or old_index >= len(self._keys) - 1)
         wanted = self._wanted
@@ -127,6 +130,9 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         longest = max(len(keys), len(self._keys))
         is_resized = len(keys) != len(self._keys)
         self._keys, self._line, self._lines, self._wanted = keys, line, {}, None
+        if empty != self._empty:
+            self._empty = empty
+            self.refresh_line(0)
         last = max(0, len(keys) - 1)
         self._index = last if is_end else self._index_of(wanted, min(old_index, last))
         if is_resized:
@@ -164,7 +170,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         """Return a line as Textual draws it."""
         index, width = self.scroll_offset.y + y, self.scrollable_content_region.width
         if index >= len(self._keys):
-            return Strip.blank(width, RichStyle())
+            return strip_of(() if index or self._keys else self._empty, width)
         is_cursor, line = self._made(index)
         return strip_of(line, width, _CURSOR if is_cursor else None)
 
@@ -176,6 +182,11 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         self._keys, self._lines, self._index = (), {}, 0
         self._wanted, self._was_moved = cursor, cursor is not None
         self.scroll_to(y=0, animate=False)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are lines."""
+        return bool(self._keys)
 
     @property
     def cursor_key(self) -> Hashable | None:

@@ -73,6 +73,18 @@ _FIRST = {
 }
 
 
+_WITHOUT = {
+    Grouping.UNIT: "without a unit",
+    Grouping.CONTAINER: "without a container",
+    Grouping.REMOTE: "without a peer",
+}
+
+
+def without(grouping: Grouping) -> str:
+    """Return which sockets are those without a group."""
+    return _WITHOUT.get(grouping, f"of an unknown {grouping.value}")
+
+
 def _first(grouping: Grouping) -> Column[GroupRow]:
     title, unknown = _FIRST[grouping]
 

@@ -21,7 +21,7 @@ from ..terminal.options import Options
 from ..terminal.summary import counted
 from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
-from .edges import alarms_line, filter_line, keys_line, message_line, top_line
+from .edges import alarms_line, empty_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
 from .order import HOLD_SECONDS
 from .places import Place, View, Way
@@ -145,7 +145,11 @@ class TopApp(App[None]):
         moment = Moment(watch, now, self._order_time(), self._filter, narrower)
         content = self._contents.make(self._way.place, moment)
         self._bars["titles"].show([content.titles] if content.titles else [])
-        self._grid.show(content.keys, content.line, follows_end=content.follows_end)
+        empty = empty_line(
+            self._way.place.view, self._filter_text, narrower,
+            is_edited=self._edited is not None, is_first=self._way.is_first,
+        )  # fmt: skip
+        self._grid.show(content.keys, content.line, follows_end=content.follows_end, empty=empty)
         if self._names:
             rows = self._grid.visible_rows
             self._resolver.request(content.holdings[rows.start : rows.stop])
@@ -222,12 +226,14 @@ class TopApp(App[None]):
         self._refresh_soon()
 
     def action_leave(self) -> None:
-        """Go back; while the filter is edited, restore it."""
+        """Go back; while the filter is edited, restore it; clear one that nothing passes."""
         if self._edited is not None:
             self._end_filter(self._edited)
             return
         if not self._way.is_first:
             self._grid.reset(self._way.back())
+        elif not self._grid.has_rows:
+            self._apply_filter("")
         self._refresh_soon()
 
     def action_group(self) -> None:

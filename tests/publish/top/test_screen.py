@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -169,6 +170,16 @@ async def test_g_goes_through_the_groupings() -> None:
         assert {line.split()[0] for line in screen.lines()[5:6]} == {"web.service"}
 
 
+async def test_sockets_without_a_group_are_called_so() -> None:
+    source = Script()
+    source.begin(CALLED._replace(process=None))
+    async with shown(source) as screen:
+        assert "sockets of an unknown process, sorted" in await screen.press("enter")
+        await screen.press("escape", "g", "g", "enter")
+        assert "sockets without a container, sorted" in screen.text()
+        assert "events without a container" in await screen.press("e")
+
+
 async def test_s_sorts_by_the_next_column_and_capital_s_turns_it() -> None:
     async with shown(web()) as screen:
         await screen.press("g", "g", "g", "g", "g", "g", "g", "g")
@@ -269,6 +280,37 @@ async def test_keys_that_are_pressed_at_once_are_the_filter() -> None:
         await screen.settle()
         assert screen.lines()[2].startswith("filter: pgq")
         assert not screen.app._exit
+
+
+async def test_no_rows_say_why_and_escape_clears_the_filter() -> None:
+    async with shown(web(), chosen="leaky x") as screen:
+        assert "  No socket matches leaky x; Esc clears the filter" in screen.lines()
+        text = await screen.press("slash", *"nosuch")
+        assert "No socket matches nosuch\n" in re.sub(" *\n", "\n", text)
+        await screen.press("escape", "escape")
+        assert screen.lines()[2].startswith("no filter")
+        assert "No socket" not in screen.text()
+        assert "gunicorn" in screen.text()
+        await screen.press("down", "e")
+        assert "  No event yet" in screen.lines()
+        await screen.press("slash", *"port=1", "enter")
+        assert "  No event matches port=1; Esc goes back" in screen.lines()
+        await screen.press("escape")
+        assert screen.lines()[2].startswith("filter: port=1")
+
+
+async def test_without_connections_no_peer_is_known() -> None:
+    source = Script()
+    source.begin(LISTENER)
+    async with shown(source, (40, 12)) as screen:
+        assert "  No peer is known" in (await screen.press("p")).splitlines()
+        await screen.press("escape", "slash", *"a-long-filter-of-many-letters", "enter")
+        assert "  No socket matches a-long-fi…y-letters" in screen.lines()
+
+
+async def test_without_records_there_is_nothing_yet() -> None:
+    async with shown(Script()) as screen:
+        assert "  Nothing yet" in screen.lines()
 
 
 async def test_what_is_typed_replaces_the_filter() -> None:
