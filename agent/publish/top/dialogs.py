@@ -24,7 +24,7 @@ KEYS = (
     ("s  S", "sort by the next column; in the other direction"),
     ("space", "pause: the screen holds still while the counting goes on"),
     ("e", "events of what the cursor is on; of everything, where it is on nothing"),
-    ("p", "peers of what the cursor is on: both ends of its connections"),
+    ("p", "peers of what the cursor is on: the other ends of its connections of the last minute"),
     ("d", "host names and names of services, or numbers"),
     ("k", "send TERM or KILL to the process that the cursor is on (this machine only)"),
     ("w", "write the sockets into a file, which sockagent --read shows"),

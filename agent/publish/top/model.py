@@ -124,9 +124,12 @@ class SocketRow(NamedTuple):
 
 
 class PeerRow(NamedTuple):
-    """Connections of a group with one other end: ``direction`` is ``in``, ``out`` or ``-``;
-    ``service`` the port that is called; ``peer`` the process at the other end, None if it is not of
-    this machine; ``address`` the remote address, None of unix sockets."""
+    """Connections of a group, open or closed in the last minute, with one other end.
+
+    ``direction`` is ``in``, ``out`` or ``-``; ``service`` the port that is called; ``peer`` the
+    process at the other end, None if it is not of this machine; ``address`` the remote address,
+    None of unix sockets.
+    """
 
     direction: str
     service: str
