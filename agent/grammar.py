@@ -94,9 +94,15 @@ _AGO = re.compile(r"-[0-9.]+[smhd]")
 _HYPHENED = {"--sort": re.compile(r"-[a-z_]{2,}"), "--at": _AGO, "--since": _AGO}
 
 
-def parse(arguments: Sequence[str]) -> dict[str, Any]:
+def parse(
+    arguments: Sequence[str], offered: Collection[str] = (), see_help: str = SEE_HELP
+) -> dict[str, Any]:
     """Return the options that are given, and the targets as ``target``. Raises CommandError, and
-    SystemExit after printing the help or the version."""
+    SystemExit after printing the help or the version.
+
+    A mistyped option is said to mean one of ``offered``, if these are not all that there are; where
+    none is near, ``see_help`` says where they are listed.
+    """
     parser = build_parser()
     arguments = list(_joined(arguments))
     # argparse would take words after "--" for options where no target precedes them.
@@ -105,7 +111,8 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     _refuse_foreign(arguments, set(parser._option_string_actions))  # noqa: SLF001 (no public list)
     given, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        raise CommandError(_unknown_option(unknown[0], parser._option_string_actions))  # noqa: SLF001
+        known = offered or parser._option_string_actions  # noqa: SLF001
+        raise CommandError(_unknown_option(unknown[0], known, see_help))
     given.target += targets
     return {name: value for name, value in vars(given).items() if value not in (None, [])}
 
@@ -152,10 +159,11 @@ def _no_lsof(after: str, *, only_pids: bool) -> str:
     return f"there is no option -i; type {command} {ports[0] if ports else ':8080'}"
 
 
-def _unknown_option(word: str, known: Iterable[str]) -> str:
+def _unknown_option(word: str, known: Iterable[str], see_help: str) -> str:
     name = word.partition("=")[0]
-    near = nearest(name, (option for option in known if option.startswith("--")))
-    return f"there is no option {name}" + (f"; did you mean {near}?" if near else SEE_HELP)
+    # The hyphens would make every option like every other.
+    near = nearest(name.lstrip("-"), (one[2:] for one in known if one.startswith("--")))
+    return f"there is no option {name}" + (f"; did you mean --{near}?" if near else see_help)
 
 
 def build_parser() -> ArgumentParser:

@@ -39,6 +39,7 @@ sockagent: see sockagent --help all. It requires pip install 'sockagent[top]'.
 Exit status: 0 ended by q, ^C or a signal, 1 failure, 2 wrong usage or no terminal.
 """
 _READ_ONLY = "--read-only"
+_SEE_HELP = "; see sockagent top --help"
 _SOURCES = frozenset({
     "interval", "sweep", "cmdline", "proc", "source", "events", "events_udp",
     "max_user_descriptors", "max_user_holdings", "max_user_namespaces",
@@ -60,7 +61,10 @@ STDIN, STDOUT = 0, 1
 def parse_top(words: Sequence[str]) -> dict[str, Any]:
     """Return the options of the words after ``top``. Raises CommandError, and SystemExit after
     printing the version."""
-    parsed = parse([word for word in words if word != _READ_ONLY])
+    offered = [f"--{name.replace('_', '-')}" for name in sorted(_ACCEPTED - {"target"})]
+    parsed = parse(
+        [word for word in words if word != _READ_ONLY], (*offered, _READ_ONLY), _SEE_HELP
+    )
     # What is not given is False, unless giving it makes it False.
     given = {
         name: value for name, value in parsed.items() if value is not False or name in _NEGATIVE
@@ -68,7 +72,7 @@ def parse_top(words: Sequence[str]) -> dict[str, Any]:
     for name in given:
         if name not in _ACCEPTED:
             option = _NEGATIVE.get(name, name).replace("_", "-")
-            raise CommandError(f"top: --{option} does not apply; see sockagent top --help")
+            raise CommandError(f"top: --{option} does not apply{_SEE_HELP}")
     if given.get("read") == "-":
         raise CommandError("top: --read - does not apply: the keys come from standard input")
     is_local = not given.keys() & {"connect", "read"}
@@ -83,6 +87,10 @@ def require_screen() -> None:
             raise CommandError(
                 f"top: standard {name} is not a terminal; use sockagent --follow for a pipe or file"
             )
+    if os.environ.get("TERM") == "dumb":
+        raise CommandError(
+            "top: the terminal cannot move its cursor (TERM=dumb); use sockagent --follow"
+        )
     if find_spec("textual") is None:
         raise RuntimeFailure(
             "top needs an extra: pip install 'sockagent[top]'; sockagent --follow does without"

@@ -28,6 +28,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Run:
     run = Run()
     monkeypatch.setattr("agent.app.run", run)
     monkeypatch.setattr("agent.top_command._is_terminal", lambda _descriptor: True)
+    monkeypatch.setenv("TERM", "xterm")
     return run
 
 
@@ -103,7 +104,8 @@ def test_it_takes_every_filter_of_sockets(name: str) -> None:
         ("-a", "top: --all does not apply"),
         ("-o json", "top: --output does not apply"),
         ("--read -", "top: --read - does not apply: the keys come from standard input"),
-        ("--read-onyl", "there is no option --read-onyl"),
+        ("--read-onyl", "there is no option --read-onyl; did you mean --read-only?"),
+        ("--publis x", "there is no option --publis; see sockagent top --help"),
     ],
 )
 def test_other_options_are_wrong_usage(
@@ -137,6 +139,25 @@ def test_without_a_terminal_one_sentence_names_follow(
         f"top: standard {name} is not a terminal; use sockagent --follow for a pipe or file"
     ]
     assert agent.configs == []
+
+
+def test_a_dumb_terminal_is_refused_in_one_sentence(
+    agent: Run, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["top"]) == 2
+    assert logged == [
+        "top: the terminal cannot move its cursor (TERM=dumb); use sockagent --follow"
+    ]
+    assert agent.configs == []
+
+
+@pytest.mark.parametrize("word", ["--group", "--bogus", "--publish-encodin", "--no-pag", "--lisen"])
+def test_a_mistyped_option_is_said_to_mean_one_that_applies(word: str) -> None:
+    with pytest.raises(CommandError) as raised:
+        parse_top([word])
+    near = str(raised.value).partition("did you mean --")[2].rstrip("?").replace("-", "_")
+    assert near in {"", "read_only", *top_command._ACCEPTED}
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(

@@ -13,7 +13,7 @@ from ..terminal.names import addresses_of
 from ..terminal.options import Options
 from .columns import Column, Layout, lay_out
 from .eventlines import MARGIN, narrow_line
-from .group_columns import group_columns
+from .group_columns import group_columns, without
 from .lines import peer_line, row_line, socket_lines, titles_line
 from .model import (
     Event,
@@ -218,7 +218,7 @@ class Contents:
             return place._replace(view=view, socket=None)
         if isinstance(key, GroupKey):
             return Place(view, place.grouping, key, None, self._label(key))
-        return Place(view, place.grouping, title="all") if view is View.EVENTS else None
+        return Place(view, place.grouping, title="of all") if view is View.EVENTS else None
 
     def process(
         self, place: Place, key: Hashable | None, watch: Watch, now: float
@@ -235,8 +235,9 @@ class Contents:
 
     def _label(self, key: GroupKey) -> str:
         row = self._groups.get(key)
-        title = "?" if row is None or row.title is None else row.title
-        return title if row is None or row.pid is None else f"{title}[{row.pid}]"
+        if row is None or row.title is None:
+            return without(key.grouping)
+        return f"of {row.title}" if row.pid is None else f"of {row.title}[{row.pid}]"
 
     # The order.
 
@@ -264,10 +265,10 @@ class Contents:
         """Return what is shown, and what it is sorted by."""
         what = {
             View.GROUPS: f"by {place.grouping.value}",
-            View.SOCKETS: f"sockets of {place.title}",
-            View.SOCKET: f"a socket of {place.title}",
-            View.EVENTS: f"events of {place.title}",
-            View.PEERS: f"peers of {place.title}",
+            View.SOCKETS: f"sockets {place.title}",
+            View.SOCKET: f"a socket {place.title}",
+            View.EVENTS: f"events {place.title}",
+            View.PEERS: f"peers {place.title}",
         }[place.view]
         if place.view not in _FIRST_SORT:
             return what

@@ -31,10 +31,12 @@ class Shown(NamedTuple):
     rows: list[SocketRow]
 
 
-def index_peers(holdings: Iterable[HostHolding]) -> Peers:
-    """Return the other ends among the holdings of a host."""
+def index_peers(holdings: Iterable[HostHolding], ended: Iterable[HostHolding] = ()) -> Peers:
+    """Return the other ends among the holdings of a host, and those that ended, the oldest
+    first."""
     sockets, several = group(holdings)
     peers = Peers(several)
+    peers.add(ended)
     peers.add(sockets)
     return peers
 
@@ -84,14 +86,21 @@ def ended_row(change: Change, closed: Closed, now: float) -> SocketRow:
     )  # fmt: skip
 
 
-def peer_rows(members: Iterable[HostHolding], peers: Peers) -> list[PeerRow]:
-    """Return the other ends of the connections of a group, those with most connections first."""
+def peer_rows(
+    members: Iterable[HostHolding], ended: Iterable[HostHolding], peers: Peers
+) -> list[PeerRow]:
+    """Return the other ends of the connections of a group, and of those that ended, the ones with
+    most connections first."""
     sockets = [
-        one.holding for one in group(members)[0]
+        one.holding for one in (*group(members)[0], *ended)
         if not listens(one.holding.socket) and _has_peer(one.holding)
     ]  # fmt: skip
     ends = Counter(map(_end, sockets, peers.of(sockets)))
-    return [end._replace(connections=count) for end, count in ends.most_common()]
+    rows = [end._replace(connections=count) for end, count in ends.items()]
+    # Equal ones hold still.
+    return sorted(
+        rows, key=lambda row: (-row.connections, row[:2], str(row.peer), str(row.address))
+    )
 
 
 def _has_peer(holding: Holding) -> bool:

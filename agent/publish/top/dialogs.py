@@ -18,13 +18,14 @@ from .signal import SIGNALS, NotSent, Target, send
 
 KEYS = (
     ("Enter", "open a group, then a socket with all its fields and newest events"),
-    ("Esc", "go back"),
-    ("/", "filter: port=443, addr!=10.0.0.0/8, nginx, :8080, several in one line"),
+    ("Esc", "go back; clear a filter that no socket passes"),
+    ("\u2191 \u2193", "move the cursor, also PgUp, PgDn, Home and End; the order waits for 2 s"),
+    ("/", "filter: port=443, addr!=10.0.0.0/8, nginx, :8080, several in one line; ^U empties it"),
     ("g", "group by process, unit, container, user, service, remote address, namespace, host"),
     ("s  S", "sort by the next column; in the other direction"),
     ("space", "pause: the screen holds still while the counting goes on"),
     ("e", "events of what the cursor is on; of everything, where it is on nothing"),
-    ("p", "peers of what the cursor is on: both ends of its connections"),
+    ("p", "peers of what the cursor is on: the other ends of its connections of the last minute"),
     ("d", "host names and names of services, or numbers"),
     ("k", "send TERM or KILL to the process that the cursor is on (this machine only)"),
     ("w", "write the sockets into a file, which sockagent --read shows"),
@@ -33,7 +34,7 @@ KEYS = (
 )
 # Of the keys in the list, and of the frame with its margins and the scroll bar.
 _KEY_COLUMNS, _FRAME_COLUMNS = 12, 10
-_ASCII = {"\u2190 \u2192": "left, right"}
+_ASCII = {"\u2191 \u2193": "up, down", "\u2190 \u2192": "left, right"}
 
 
 class Help(ModalScreen[None]):

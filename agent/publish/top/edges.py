@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..terminal.options import Options
-from ..terminal.safe import safe, width
-from .lines import alarm_line, fitted, footer_line, header_line, two_sides
+from ..terminal.safe import safe, shorten, width
+from .columns import MARGIN
+from .lines import alarm_line, fitted, footer_line, header_line, line_width, two_sides
 from .model import Alarm, Header, Line, Segment, Style
 from .places import View
 
@@ -22,14 +23,26 @@ _KEYS = {
     View.EVENTS: (_PAUSE, ("p", "peers"), ("d", "names")),
     View.PEERS: (_PAUSE, ("e", "events"), ("d", "names")),
 }
+_ROWS = {View.EVENTS: "event", View.PEERS: "peer"}
+_NOTHING = {
+    View.SOCKETS: "No socket is open now",
+    View.EVENTS: "No event yet",
+    View.PEERS: "No peer is known",
+}
+_LEAST_FILTER = 8  # Columns that a long filter has in a sentence.
 _OPENS = {View.GROUPS: "sockets", View.SOCKETS: "details"}
 
 
 def top_line(header: Header, notice: str | None, options: Options) -> Line:
     """Return the first line; ``notice`` is what is to be known of the source, None: nothing."""
+    limit = options.width or 0
+    if notice is not None and header.time is None:  # There are no numbers yet.
+        text = Segment(safe(notice, ascii=options.ascii), Style.WARNING)
+        line = (Segment("sockagent top", Style.TITLE), Segment("  "), text)
+        return fitted(line if line_width(line) <= limit else line[2:], limit, options)
     if notice is not None:
-        header = header._replace(state=notice, host=header.host if header.time else "-")
-    return header_line(header, options.width or 0, options)
+        header = header._replace(state=notice)
+    return header_line(header, limit, options)
 
 
 def alarms_line(alarms: Sequence[Alarm], options: Options) -> Line:
@@ -54,6 +67,23 @@ def filter_line(
         if width(left) + width(right) + 2 <= limit:
             return two_sides(left, right, limit, options)
     return two_sides(left if text else order, "", limit, options)
+
+
+def empty_line(view: View, text: str, options: Options, *, is_edited: bool, is_first: bool) -> Line:
+    """Return why there are no rows: of the filter ``text``, if there is one. ``is_edited``: it is
+    being typed; ``is_first``: there is no way back."""
+    limit = (options.width or 0) - MARGIN
+    if text:
+        start = f"No {_ROWS.get(view, 'socket')} matches "
+        end = f"; Esc {'clears the filter' if is_first else 'goes back'}"
+        if is_edited or len(start) + len(end) + _LEAST_FILTER > limit:
+            end = ""
+        shown = safe(text, ascii=options.ascii)
+        shown = shorten(shown, max(_LEAST_FILTER, limit - len(start) - len(end)), options.ellipsis)
+        why = f"{start}{shown}{end}"
+    else:
+        why = _NOTHING.get(view, "Nothing yet")
+    return fitted((Segment(" " * MARGIN), Segment(why, Style.DIM)), limit + MARGIN, options)
 
 
 def keys_line(view: View, options: Options, *, signals: bool, moves: bool) -> Line:

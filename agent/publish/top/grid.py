@@ -14,6 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from .model import Line, Style
 
@@ -78,9 +79,9 @@ class FilterInput(Input):
         self.cursor_blink = False  # It would repaint for nothing.
 
     def begin(self, text: str) -> None:
-        """Edit a text."""
+        """Edit a text. It is selected: what is typed replaces it."""
         self.value = text
-        self.cursor_position = len(text)
+        self.selection = Selection(0, len(text))
         self.display = True
         # At once, unlike focus(): the next keys may have been pressed already.
         self.screen.set_focus(self)
@@ -91,7 +92,8 @@ class FilterInput(Input):
 
 
 class Grid(ScrollView, can_focus=True, inherit_bindings=False):
-    """Many lines, each with an identity. The cursor is on an identity, not on a line."""
+    """Many lines, each with an identity. The cursor is on the first line until it is moved, then on
+    an identity."""
 
     class Selected(Message):
         """Another line was clicked: it has the cursor now."""
@@ -104,7 +106,9 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         self._keys: Sequence[Hashable] = ()
         self._line: Callable[[int, bool], Line] = lambda _index, _is_cursor: ()
         self._lines: dict[int, tuple[bool, Line]] = {}  # Made since the rows were set.
+        self._empty: Line = ()  # What is shown without rows.
         self._index = 0
+        self._was_moved = False
         self._wanted: Hashable | None = None  # The identity that the cursor is to be on.
 
     # What is shown.
@@ -115,16 +119,23 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         line: Callable[[int, bool], Line],
         *,
         follows_end: bool = False,
+        empty: Line = (),
     ) -> None:
         """Show lines: their identities, and what makes the line of an index, with the cursor or
-        without. The cursor stays on its identity; if that is not there, it stays on its line.
-        ``follows_end``: it begins on the last line, and if it is there it stays there."""
+        without. A cursor that was moved stays on its identity; if that is not there, it stays on
+        its line. ``follows_end``: it begins on the last line, and if it is there it stays there.
+        ``empty`` is shown if there are none."""
         before, top, old_index = self._lines, self.scroll_offset.y, self._index
         is_end = follows_end and (not self._keys or old_index >= len(self._keys) - 1)
-        wanted = self.cursor_key if self._wanted is None else self._wanted
+        wanted = self._wanted
+        if wanted is None and (self._was_moved or follows_end):
+            wanted = self.cursor_key
         longest = max(len(keys), len(self._keys))
         is_resized = len(keys) != len(self._keys)
         self._keys, self._line, self._lines, self._wanted = keys, line, {}, None
+        if empty != self._empty:
+            self._empty = empty
+            self.refresh_line(0)
         last = max(0, len(keys) - 1)
         self._index = last if is_end else self._index_of(wanted, min(old_index, last))
         if is_resized:
@@ -162,7 +173,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         """Return a line as Textual draws it."""
         index, width = self.scroll_offset.y + y, self.scrollable_content_region.width
         if index >= len(self._keys):
-            return Strip.blank(width, RichStyle())
+            return strip_of(() if index or self._keys else self._empty, width)
         is_cursor, line = self._made(index)
         return strip_of(line, width, _CURSOR if is_cursor else None)
 
@@ -172,8 +183,13 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         """Prepare for other rows: the cursor will be on ``cursor``, if it is there, or on the first
         line."""
         self._keys, self._lines, self._index = (), {}, 0
-        self._wanted = cursor
+        self._wanted, self._was_moved = cursor, cursor is not None
         self.scroll_to(y=0, animate=False)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are lines."""
+        return bool(self._keys)
 
     @property
     def cursor_key(self) -> Hashable | None:
@@ -199,6 +215,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _go(self, index: int) -> None:
         index = min(max(0, index), max(0, len(self._keys) - 1))
+        self._was_moved = True
         if index != self._index:
             before, self._index = self._index, index
             self.refresh_line(before)

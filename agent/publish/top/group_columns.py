@@ -55,6 +55,8 @@ def _rtt_text(row: GroupRow) -> str:
     return NONE if rtt is None else f"{rtt:.1f} ms"
 
 
+# At 40 columns there is room for the columns that are never hidden, and for the scroll bar.
+_FLOOR = 11
 # How the first column is called, and what stands for the sockets without a group.
 _FIRST = {
     Grouping.PROCESS: ("PROCESS", "?"),
@@ -66,6 +68,18 @@ _FIRST = {
     Grouping.NAMESPACE: ("NETNS", "?"),
     Grouping.HOST: ("HOST", "?"),
 }
+
+
+_WITHOUT = {
+    Grouping.UNIT: "without a unit",
+    Grouping.CONTAINER: "without a container",
+    Grouping.REMOTE: "without a peer",
+}
+
+
+def without(grouping: Grouping) -> str:
+    """Return which sockets are those without a group."""
+    return _WITHOUT.get(grouping, f"of an unknown {grouping.value}")
 
 
 def _first(grouping: Grouping) -> Column[GroupRow]:
@@ -94,12 +108,12 @@ def _first(grouping: Grouping) -> Column[GroupRow]:
             value,
             text,
             width=_V4_ADDRESS,
-            floor=12,
+            floor=_FLOOR,
             most=_V6_ADDRESS,
             whole=lambda _row: True,
         )
     most = 24 if grouping is Grouping.PROCESS else 40
-    return Column(title, value, text, width=16, floor=12, most=most)
+    return Column(title, value, text, width=16, floor=_FLOOR, most=most)
 
 
 _GROUP: dict[str, Column[GroupRow]] = {

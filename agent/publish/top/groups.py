@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from typing import NamedTuple
 
-from ...model import Holding, HostHolding, Owner, Process
+from ...model import Closed, Holding, HostHolding, Opened, Owner, Process
 from ..terminal.cells import place_of, user_name
 from ..terminal.endpoints import listens, local_end
 from ..terminal.options import Options
@@ -40,8 +40,8 @@ class Group:
     """The sockets of one group, and its rates."""
 
     __slots__ = (
-        "_counts", "_ended", "_holders", "_owner", "_process", "_title", "_unit", "_user",
-        "close_wait", "key", "listeners", "members", "rates",
+        "_counts", "_ended", "_has_exited", "_holders", "_owner", "_process", "_title", "_unit",
+        "_user", "close_wait", "key", "listeners", "members", "rates",
     )  # fmt: skip
 
     def __init__(self, key: GroupKey, holding: Holding) -> None:
@@ -50,6 +50,7 @@ class Group:
         self.members: dict[SocketKey, HostHolding] = {}
         self.rates = Rates()
         self._ended: float | None = None  # Since when there is no socket.
+        self._has_exited = False  # What the newest change says.
         # Listeners with a queue, and since when sockets are in CLOSE_WAIT, by inode.
         self.listeners: dict[int, Holding] = {}
         self.close_wait: dict[int, Since] = {}
@@ -119,6 +120,10 @@ class Group:
         self._counts[kind] -= 1
         return True
 
+    def note_change(self, value: Opened | Closed) -> None:
+        """Note whether the newest change of a process says that it has ended."""
+        self._has_exited = isinstance(value, Closed) and value.reason == "exited"
+
     def end(self, time: float) -> None:
         """Note the time of the newest change while there is no socket."""
         self._ended = time
@@ -169,6 +174,7 @@ class Group:
             self._unit,
             self.rates.traffic(),
             None if self._ended is None else max(0.0, now - self._ended),
+            self._has_exited and key.grouping is Grouping.PROCESS,
         )
 
 

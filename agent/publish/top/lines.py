@@ -12,7 +12,7 @@ from ..terminal.eventlog import Dropped, clock_text, log_line
 from ..terminal.options import Options
 from ..terminal.rows import Row as TerminalRow
 from ..terminal.safe import pad, safe, shorten, width
-from .columns import Layout, Placed
+from .columns import MARGIN, Layout, Placed
 from .model import (
     Alarm,
     Event,
@@ -194,17 +194,21 @@ def row_line(
     layout: Layout, row: GroupRow | SocketRow, options: Options, *, marked: bool = False
 ) -> Line:
     """Return the line of a row; ``marked``: the cursor is on it."""
-    has_ended = row.ended_ago is not None
+    has_ended = row.ended_ago is not None and (isinstance(row, SocketRow) or row.has_exited)
     ended, cursor = ("x", ">") if options.ascii else ("✗", "›")  # noqa: RUF001 (a mark)
-    mark = f"{cursor if marked else ended if has_ended else ' '} "
+    mark = f"{cursor if marked else ''}{ended if has_ended else ''}"
     cells = []
     for placed in layout.columns:
-        style = Style.ENDED if has_ended else placed.column.style(row)
+        style = placed.column.style(row)
+        if row.ended_ago is not None:
+            style = Style.ENDED if has_ended else Style.DIM
         cells.append(Segment(_cell(placed, row, options), style))
-    line = _row(mark, layout, cells)
+    line = _row(f"{mark:<{MARGIN}}", layout, cells)
     if row.ended_ago is not None:
-        ending = row.ending if isinstance(row, SocketRow) and row.ending else "ended"
-        text = f"{safe(ending, ascii=options.ascii)}, {age_text(row.ended_ago)} ago"
+        age = age_text(row.ended_ago)
+        text = f"ended, {age} ago" if has_ended else f"no sockets for {age}"
+        if isinstance(row, SocketRow) and row.ending:
+            text = f"{safe(row.ending, ascii=options.ascii)}, {age} ago"
         room = (options.width or 0) - line_width(line) - 2
         if options.width is None or width(text) <= room:
             line = (*line, Segment(f"  {text}", Style.DIM))

@@ -82,6 +82,7 @@ class GroupRow(NamedTuple):
     poll; None if none closed. ``close_wait`` counts sockets in CLOSE_WAIT; the oldest has been so
     for ``close_wait_age`` seconds, longer if ``close_wait_since_before``. ``queue`` is the fullest
     accept queue. ``ended_ago``: seconds since the last socket was gone, None while there is one.
+    ``has_exited``: it is a process, and known to have ended; else it may only have no socket.
     """
 
     key: GroupKey
@@ -102,6 +103,7 @@ class GroupRow(NamedTuple):
     unit: str | None
     traffic: Traffic | None
     ended_ago: float | None
+    has_exited: bool = False
 
 
 class SocketRow(NamedTuple):
@@ -127,9 +129,12 @@ class SocketRow(NamedTuple):
 
 
 class PeerRow(NamedTuple):
-    """Connections of a group with one other end: ``direction`` is ``in``, ``out`` or ``-``;
-    ``service`` the port that is called; ``peer`` the process at the other end, None if it is not of
-    this machine; ``address`` the remote address, None of unix sockets."""
+    """Connections of a group, open or closed in the last minute, with one other end.
+
+    ``direction`` is ``in``, ``out`` or ``-``; ``service`` the port that is called; ``peer`` the
+    process at the other end, None if it is not of this machine; ``address`` the remote address,
+    None of unix sockets.
+    """
 
     direction: str
     service: str

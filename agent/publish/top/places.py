@@ -19,8 +19,8 @@ class View(StrEnum):
 
 
 class Place(NamedTuple):
-    """Rows of one kind: of all groups, or of one group or socket. ``title`` is what the group is
-    called, and safe."""
+    """Rows of one kind: of all groups, or of one group or socket. ``title`` says of which,
+    for example ``of nginx[812]``."""
 
     view: View
     grouping: Grouping

@@ -21,7 +21,7 @@ from ..terminal.options import Options
 from ..terminal.summary import counted
 from .contents import Contents, Moment
 from .dialogs import Help, SignalDialog
-from .edges import alarms_line, filter_line, keys_line, message_line, top_line
+from .edges import alarms_line, empty_line, filter_line, keys_line, message_line, top_line
 from .grid import Bar, FilterInput, Grid
 from .messages import Messages
 from .order import HOLD_SECONDS
@@ -98,7 +98,13 @@ class TopApp(App[None]):
         self._grid.focus()
         self.set_interval(TICK_SECONDS, self._tick)
         self._first = self.set_interval(FIRST_SECONDS, self._show_first)
+        self.app_resume_signal.subscribe(self, self._redraw)
         self.call_after_refresh(self._tick)
+
+    def _redraw(self, _app: App[object]) -> None:
+        """Draw everything again after the process was stopped: the terminal is blank."""
+        for widget in self.screen.walk_children(with_self=True):
+            widget.refresh()
 
     def _show_first(self) -> None:
         """Show the first records as soon as they are there."""
@@ -138,7 +144,11 @@ class TopApp(App[None]):
         moment = Moment(watch, now, self._order_time(), self._filter, narrower)
         content = self._contents.make(self._way.place, moment)
         self._bars["titles"].show([content.titles] if content.titles else [])
-        self._grid.show(content.keys, content.line, follows_end=content.follows_end)
+        empty = empty_line(
+            self._way.place.view, self._filter_text, narrower,
+            is_edited=self._edited is not None, is_first=self._way.is_first,
+        )  # fmt: skip
+        self._grid.show(content.keys, content.line, follows_end=content.follows_end, empty=empty)
         if self._names:
             rows = self._grid.visible_rows
             self._resolver.request_addresses(chain.from_iterable(map(content.addresses, rows)))
@@ -211,12 +221,14 @@ class TopApp(App[None]):
         self._refresh_soon()
 
     def action_leave(self) -> None:
-        """Go back; while the filter is edited, restore it."""
+        """Go back; while the filter is edited, restore it; clear one that nothing passes."""
         if self._edited is not None:
             self._end_filter(self._edited)
             return
         if not self._way.is_first:
             self._grid.reset(self._way.back())
+        elif not self._grid.has_rows:
+            self._apply_filter("")
         self._refresh_soon()
 
     def action_group(self) -> None:

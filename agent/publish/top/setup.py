@@ -7,6 +7,8 @@ import sys
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
+from textual.message import Message
 
 # What the arrow keys move in a recording, alone and with Shift.
 STEP_SECONDS, LONG_STEP_SECONDS = 1.0, 60.0
@@ -61,6 +63,16 @@ BINDINGS: list[BindingType] = [
 ]
 
 
+def keys_of(event: Key) -> tuple[Key, ...]:
+    """Return the keys that were pressed. A key right after Esc comes as the same bytes as with Alt,
+    with which no key acts."""
+    name = event.key.removeprefix("alt+")
+    if name == event.key:
+        return (event,)
+    typed = event.character if name.startswith("shift+") and event.character else name
+    return (Key("escape", "\x1b"), Key(typed, event.character))
+
+
 class Driver(LinuxDriver):
     """Draws on standard output: standard error may be a file."""
 
@@ -75,3 +87,8 @@ class Driver(LinuxDriver):
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         if sys.__stdout__ is not None:
             self._file = sys.__stdout__
+
+    def process_message(self, message: Message) -> None:
+        """Hand over what was pressed."""
+        for one in keys_of(message) if isinstance(message, Key) else (message,):
+            super().process_message(one)

@@ -136,6 +136,7 @@ class RecordingSource:
         self._path = path
         self._find_start = find_start
         self._span: Span | None = None  # None before it is known, and of an empty recording.
+        self._first = 0.0  # The time of the first record: before it nothing is known.
         self._at = 0.0
         self._wanted = 0.0
         self._moved = asyncio.Event()
@@ -157,7 +158,7 @@ class RecordingSource:
     def move(self, seconds: float) -> None:
         """Show another moment: so many seconds after the one that is shown or already wanted."""
         if self._span is not None:
-            self._wanted = min(max(self._wanted + seconds, self._span.first), self._span.last)
+            self._wanted = min(max(self._wanted + seconds, self._first), self._span.last)
             self._moved.set()
 
     async def run(self) -> None:
@@ -171,8 +172,11 @@ class RecordingSource:
                 if problem:
                     log(f"warning: {problem}")
             if self._span is not None:
-                find, (first, last) = self._find_start, self._span
-                self._wanted = last if find is None else min(max(find(self._span), first), last)
+                # Not that of the span: events of the first poll are earlier than its snapshot.
+                self._first = (await asyncio.to_thread(next, iter(reader))).time
+                find, last = self._find_start, self._span.last
+                wanted = last if find is None else find(self._span)
+                self._wanted = min(max(wanted, self._first), last)
                 await self._follow_moves(reader)
             self._is_reading = False
             await asyncio.Event().wait()  # Until cancelled.
@@ -183,7 +187,9 @@ class RecordingSource:
             self._moved.clear()
             self._is_reading = True
             watch, wanted = self.watch, self._wanted
-            if wanted < at:  # Back in time is forward from the beginning.
+            # Back in time is forward from the beginning. The first watch is not shown before it is
+            # filled: the time of the screen is not known yet.
+            if wanted < at or watch.changes == 0:
                 cursor, watch = _Cursor(iter(reader)), Watch(one_clock=True)
             while records := await asyncio.to_thread(cursor.take, wanted):
                 for record in records:

@@ -120,6 +120,7 @@ class Table:
             group.rates.open(change.time)
         else:
             group.rates.close(change.time, value.figures, short=is_short(value))
+        group.note_change(value)
         self._stale.add(group.key)
         if not group.members:
             self._rest(group, change.time)

@@ -31,8 +31,8 @@ from .model import (
     SocketRow,
 )
 from .monitor import AlarmMonitor
-from .rates import Clocks
-from .recent import NO_ENDS, Recent
+from .rates import WINDOW, Clocks
+from .recent import NO_ENDS, Change, Recent
 from .table import LINGER_SECONDS, Entry, Held, Table
 
 MAX_EVENTS = 2_000
@@ -71,7 +71,8 @@ class Watch:
         self._monitor = AlarmMonitor()
         self._moved: set[tuple[str, int]] = set()
         self._queues: Mapping[tuple[str, int], tuple[int, int]] = {}
-        self._peers: dict[str, tuple[float, int, Peers]] = {}
+        # By host, and whether sockets that ended are among them.
+        self._peers: dict[tuple[str, bool], tuple[float, int, Peers]] = {}
         self._shown: Shown | None = None
 
     # Records.
@@ -233,11 +234,23 @@ class Watch:
         return rows
 
     def peers(self, key: GroupKey, now: float, chosen: Filter = _EVERYTHING) -> list[PeerRow]:
-        """Return the other ends of the connections of a group, those with most connections
-        first."""
+        """Return the other ends of the connections of a group, open or closed in the last minute,
+        those with most connections first."""
         self._advance(now)
         members = self._table(key.grouping, chosen).members(key)
-        return peer_rows(members.values(), self._peers_of(key.host, now))
+        peers = self._peers_of(key.host, now, with_ended=True)
+        ended = self._ended(key.host, self._recent.newest(key, chosen))
+        return peer_rows(members.values(), ended, peers)
+
+    def _ended(self, host: str, changes: Iterable[Change]) -> list[HostHolding]:
+        """Return the connections of a host that closed in the last minute."""
+        oldest = self._clocks.of(host) - WINDOW
+        return [
+            HostHolding(host, change.value.holding, None)
+            for change in changes
+            if change.counts and change.time > oldest and isinstance(change.value, Closed)
+            and change.host == host
+        ]  # fmt: skip
 
     def events(self, key: GroupKey | None, chosen: Filter = _EVERYTHING) -> list[Event]:
         """Return the newest events of a group, None: of all groups, the newest last; 2,000 at
@@ -334,13 +347,14 @@ class Watch:
     def _rows(self, table: Table, now: float) -> list[GroupRow]:
         return table.rows(now, self._clocks, self._since, self._queues)
 
-    def _peers_of(self, host: str, now: float) -> Peers:
-        known = self._peers.get(host)
+    def _peers_of(self, host: str, now: float, *, with_ended: bool = False) -> Peers:
+        known = self._peers.get((host, with_ended))
         if known is not None:
             made, changes, peers = known
             if changes == self.changes or 0 <= now - made < _PEERS_SECONDS:
                 return peers
         at = GroupKey(Grouping.HOST, host)
-        peers = index_peers(self._hosts.members(at).values())
-        self._peers[host] = (now, self.changes, peers)
+        ended = self._ended(host, self._recent) if with_ended else []
+        peers = index_peers(self._hosts.members(at).values(), ended)
+        self._peers[host, with_ended] = (now, self.changes, peers)
         return peers

@@ -90,9 +90,9 @@ def test_a_row_at_80_and_40_columns() -> None:
         "  PROCESS           PID LISTEN     IN    OUT OPEN/s▼ CLOSE/s SHORT  CW     QUEUE",
         "› gunicorn         1201      1     60     12   14.0     1.0    0%   13  129/128!",  # noqa: RUF001
     ]
-    assert group_lines(ROW, 40) == [
-        "  PROCESS          IN    OUT OPEN/s▼  CW",
-        "  gunicorn         60     12   14.0   13",
+    assert group_lines(ROW, 39) == [  # And the scroll bar.
+        "  PROCESS         IN    OUT OPEN/s▼  CW",
+        "  gunicorn        60     12   14.0   13",
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_row_at_200_columns() -> None:
 
 def test_a_row_that_ended() -> None:
     layout = lay_out(group_columns(Grouping.PROCESS, hosts=False), 80)
-    ended = ROW._replace(ended_ago=2.0)
+    ended = ROW._replace(ended_ago=2.0, has_exited=True)
     line = lines.row_line(layout, ended, options(100))
     assert text(line).startswith("✗ gunicorn")
     assert text(line).endswith("  ended, 2s ago")
@@ -114,11 +114,21 @@ def test_a_row_that_ended() -> None:
         Style.ENDED
     }
     assert not text(lines.row_line(layout, ended, options(80))).endswith("ago")
+    marked = lines.row_line(layout, ended, options(80), marked=True)
+    assert text(marked).startswith("›✗gunicorn")  # noqa: RUF001 (a mark)
     layout = lay_out(socket_columns(), 80)
     gone = socket_row(connection(1), ended_ago=2.0, ending="closed after 1.0 s")
     line = lines.row_line(layout, gone, options(120))
     assert text(line).split()[3] == "closed"
     assert text(line).endswith("closed after 1.0 s, 2s ago")
+
+
+def test_a_row_without_sockets_has_not_ended() -> None:
+    layout = lay_out(group_columns(Grouping.PROCESS, hosts=False), 80)
+    line = lines.row_line(layout, ROW._replace(ended_ago=2.0), options(101))
+    assert text(line).startswith("  gunicorn")
+    assert text(line).endswith("  no sockets for 2s")
+    assert Style.ENDED not in {segment.style for segment in line}
 
 
 def test_a_row_of_unknown_things() -> None:

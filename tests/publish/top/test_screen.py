@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 from textual.events import Key
 from textual.geometry import Region
 
-from agent.model import Holding
+from agent.model import Closed, Holding
 from agent.publish.top import dialogs
 from agent.publish.top.model import Grouping
 from agent.publish.top.places import View
@@ -169,6 +171,16 @@ async def test_g_goes_through_the_groupings() -> None:
         assert {line.split()[0] for line in screen.lines()[5:6]} == {"web.service"}
 
 
+async def test_sockets_without_a_group_are_called_so() -> None:
+    source = Script()
+    source.begin(CALLED._replace(process=None))
+    async with shown(source) as screen:
+        assert "sockets of an unknown process, sorted" in await screen.press("enter")
+        await screen.press("escape", "g", "g", "enter")
+        assert "sockets without a container, sorted" in screen.text()
+        assert "events without a container" in await screen.press("e")
+
+
 async def test_s_sorts_by_the_next_column_and_capital_s_turns_it() -> None:
     async with shown(web()) as screen:
         await screen.press("g", "g", "g", "g", "g", "g", "g", "g")
@@ -252,6 +264,24 @@ async def test_the_cursor_stays_on_its_row() -> None:
         assert f"{MARK} nginx" in text
 
 
+async def test_the_cursor_stays_on_the_first_line_until_it_is_moved() -> None:
+    source = web()
+    more = [hold(NGINX, tcp(n, "ESTABLISHED", n, 9, "outbound")) for n in range(100, 120)]
+    async with shown(source) as screen:
+        assert screen.lines()[4].startswith(f"{MARK} gunicorn")
+        await screen.press("s", "s")  # Another order at once.
+        source.open(*more)
+        while "sorted by OUT" not in screen.text():
+            await screen.press("s")
+        assert screen.lines()[4].startswith(f"{MARK} nginx")
+        await screen.press("down", "up")
+        source.close(*more, CALLS)
+        source.open(hold(SHOP, tcp(99, "ESTABLISHED", 99, 9, "outbound")))
+        await screen.press("S", "S")
+        assert screen.lines()[4].startswith("  gunicorn")
+        assert f"{MARK}" in screen.lines()[5]
+
+
 async def test_the_cursor_moves_by_pages_and_stays_visible() -> None:
     source = Script()
     source.begin(*(hold(process(n, f"worker-{n}"), tcp(n, "LISTEN", n, None, "listen"))
@@ -297,6 +327,47 @@ async def test_keys_that_are_pressed_at_once_are_the_filter() -> None:
         await screen.settle()
         assert screen.lines()[2].startswith("filter: pgq")
         assert not screen.app._exit
+
+
+async def test_no_rows_say_why_and_escape_clears_the_filter() -> None:
+    async with shown(web(), chosen="leaky x") as screen:
+        assert "  No socket matches leaky x; Esc clears the filter" in screen.lines()
+        text = await screen.press("slash", *"nosuch")
+        assert "No socket matches nosuch\n" in re.sub(" *\n", "\n", text)
+        await screen.press("escape", "escape")
+        assert screen.lines()[2].startswith("no filter")
+        assert "No socket" not in screen.text()
+        assert "gunicorn" in screen.text()
+        await screen.press("down", "e")
+        assert "  No event yet" in screen.lines()
+        await screen.press("slash", *"port=1", "enter")
+        assert "  No event matches port=1; Esc goes back" in screen.lines()
+        await screen.press("escape")
+        assert screen.lines()[2].startswith("filter: port=1")
+
+
+async def test_without_connections_no_peer_is_known() -> None:
+    source = Script()
+    source.begin(LISTENER)
+    async with shown(source, (40, 12)) as screen:
+        assert "  No peer is known" in (await screen.press("p")).splitlines()
+        await screen.press("escape", "slash", *"a-long-filter-of-many-letters", "enter")
+        assert "  No socket matches a-long-fi…y-letters" in screen.lines()
+
+
+async def test_without_records_there_is_nothing_yet() -> None:
+    async with shown(Script()) as screen:
+        assert "  Nothing yet" in screen.lines()
+
+
+async def test_what_is_typed_replaces_the_filter() -> None:
+    async with shown(web(), chosen="nginx") as screen:
+        await screen.press("slash", *"gunicorn", "enter")
+        assert screen.lines()[2].startswith("filter: gunicorn")
+        await screen.press("slash", "end", *" :1", "enter")
+        assert screen.lines()[2].startswith("filter: gunicorn :1")
+        await screen.press("slash", "ctrl+u", "enter")
+        assert screen.lines()[2].startswith("no filter")
 
 
 async def test_escape_restores_the_filter_before() -> None:
@@ -386,14 +457,27 @@ async def test_nothing_is_repainted_while_nothing_changes() -> None:
         assert painted == []
 
 
+async def test_everything_is_drawn_again_when_the_process_goes_on() -> None:
+    async with shown(web()) as screen:
+        drawn: list[str | None] = []
+
+        def note(name: str | None, *_regions: Region, **_options: bool) -> None:
+            drawn.append(name)
+
+        for widget in screen.app.screen.query("Bar, Grid"):
+            widget.refresh = partial(note, widget.id)  # type: ignore[assignment]
+        screen.app.app_resume_signal.publish(screen.app)
+        await screen.settle()
+        assert sorted(map(str, drawn)) == ["alarms", "filter", "footer", "grid", "header", "titles"]
+
+
 async def test_ended_rows_stay_and_are_marked() -> None:
     source = web()
     async with shown(source, (200, 24)) as screen:
-        await screen.press("end")
-        source.close(CALLED, LISTENER)
+        source.change(*(Closed(one, "exited", 0.5) for one in (CALLED, LISTENER)))
         source.time += 2
         (line,) = [line for line in (await screen.settle()).splitlines() if "gunicorn" in line]
-        assert line.startswith("✗")
+        assert line.startswith(f"{MARK}✗")
         source.time += 5
         assert "gunicorn" not in await screen.settle()
 
@@ -420,6 +504,25 @@ async def test_why_nothing_comes_is_in_the_first_line() -> None:
     async with shown(source, (120, 24)) as screen:
         source.said = "cut off since 03:12:04, connection lost"
         assert (await screen.settle()).splitlines()[0].endswith(source.said)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+async def test_without_records_there_are_no_numbers(width: int) -> None:
+    source = Script(is_local=False, is_live=False)
+    source.said = "reading the recording"
+    async with shown(source, (width, 24)) as screen:
+        header = screen.lines()[0]
+    assert header == {20: "reading the recordi…"}.get(width, f"sockagent top  {source.said}")
+
+
+@pytest.mark.parametrize("width", [40, 41, 60, 80, 120])
+async def test_the_scroll_bar_covers_no_digit(width: int) -> None:
+    source = Script()
+    source.begin(*(hold(process(n, "worker"), tcp(1000 * n + m, "CLOSE_WAIT", 80, m, "inbound"))
+                   for n in range(2000, 2015) for m in range(123)))  # fmt: skip
+    async with shown(source, (width, 12)) as screen:
+        rows = [line[: width - 1].split() for line in screen.lines()[4:-1]]
+    assert all(row.count("123") == 2 for row in rows)  # Of IN and CW.
 
 
 async def test_queues_of_records_are_named_so() -> None:

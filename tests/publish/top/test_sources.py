@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RuntimeFailure
+from agent.model import Opened
 from agent.publish.top.model import Grouping
 from agent.publish.top.sources import FeedSource, RecordingSource, RemoteSource, Source
 from agent.stream.decoder import Decoded, decode
+from agent.stream.encoder import Encoder
 from agent.stream.times import Span
 
-from ...feeding import ONE, TWO
+from ...feeding import AGENT, ONE, THREE, TWO
 from ...feeding import Source as FeedOfTest
+from ...make import FULL_COVERAGE
 from ...recorded import DATA, START
 
 
@@ -129,6 +132,43 @@ async def test_a_recording_begins_at_its_end_and_moves(recording: str) -> None:
             assert sockets(source) == count, at
     assert not source.is_local
     assert not source.is_live
+
+
+async def test_a_recording_is_shown_once_it_is_read(
+    recording: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.publish.top.sources._BATCH", 1)
+    source = RecordingSource(recording)
+    seen = set()
+
+    def is_read() -> bool:
+        seen.add((source.now(), source.watch.changes))
+        return source.notice() == "end of the recording"
+
+    async with Running(source):
+        await until(is_read)
+    # Ages would be those since the beginning of time.
+    assert {changes for now, changes in seen if not now} == {0}
+
+
+async def test_moving_back_stops_at_the_first_record(tmp_path: Path) -> None:
+    made = Encoder(AGENT)
+    lines = [
+        made.hello(1, START, FULL_COVERAGE, resumed=False),
+        *made.holdings(made.head("snapshot", 1, START), (ONE, TWO)),
+        made.snapshot_end(1, START, 2),
+        made.delta(Opened(THREE), 2, START - 0.5),  # An event of the first poll.
+        made.delta(FULL_COVERAGE, 3, START + 2),
+    ]
+    path = tmp_path / "recording.ndjson"
+    path.write_bytes(b"".join(lines))
+    source = RecordingSource(str(path))
+    async with Running(source):
+        await until(lambda: source.notice() == "end of the recording")
+        source.move(-60)
+        await until(lambda: source.notice() == "2 s before the end")
+        assert source.now() == START
+        assert sockets(source) == 3
 
 
 async def test_moves_while_the_recording_is_read_add_up(recording: str) -> None:

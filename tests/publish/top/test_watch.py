@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -211,6 +212,7 @@ def test_a_group_that_ended_stays_for_five_seconds() -> None:
     host.poll(2)
     row = rows(host)["curl"]
     assert (row.ended_ago, row.sockets, row.closes_per_s) == (2.0, 0, 0.5)
+    assert row.has_exited
     (socket,) = host.watch.sockets(row.key, host.now)
     assert (socket.ended_ago, socket.ending, socket.age) == (2.0, "exited after 1.0 s", 1.0)
     host.poll(3)
@@ -218,6 +220,33 @@ def test_a_group_that_ended_stays_for_five_seconds() -> None:
     assert not host.watch.sockets(row.key, host.now)
     host.open(connection(3, CURL))
     assert rows(host)["curl"].ended_ago is None
+
+
+def test_connections_of_the_last_minute_have_their_other_ends() -> None:
+    ends: dict[str, Any] = {"local_addr": "127.0.0.1", "remote_addr": "127.0.0.1"}
+    host = Host(Watch(one_clock=True), listener(1))
+    for port in (5001, 5002):
+        called = connection(0, local_port=443, remote_port=port, **ends)
+        call = connection(0, CURL, local_port=port, remote_port=443, direction="outbound", **ends)
+        host.open(called, call)
+        host.close(called, call, seconds=0.01)
+    (row,) = host.watch.peers(NGINX_KEY, host.now)
+    assert (row.peer, row.direction) == (Holder("curl", CURL.pid, 0), "in")
+    assert (row.connections, row.service, row.address) == (2, "tcp:443", "127.0.0.1")
+    assert host.watch.peers(NGINX_KEY, host.poll(61)) == []
+
+
+@pytest.mark.parametrize("grouping", [Grouping.PROCESS, Grouping.UNIT])
+def test_a_process_without_sockets_may_live(grouping: Grouping) -> None:
+    host = Host(Watch(one_clock=True), connection(1, CURL), connection(2, CURL))
+    host.close(connection(1, CURL), reason="exited")
+    host.close(connection(2, CURL))
+    (row,) = rows(host, grouping).values()
+    assert (row.ended_ago, row.has_exited) == (0.0, False)
+    host.open(connection(3, CURL))
+    host.close(connection(3, CURL), reason="exited")
+    (row,) = rows(host, grouping).values()
+    assert row.has_exited is (grouping is Grouping.PROCESS)
 
 
 def test_connections_over_before_a_poll_have_a_row_and_are_short() -> None:
