@@ -97,10 +97,12 @@ def peer_rows(
     ]  # fmt: skip
     ends = Counter(map(_end, sockets, peers.of(sockets)))
     rows = [end._replace(connections=count) for end, count in ends.items()]
-    # Equal ones hold still.
-    return sorted(
-        rows, key=lambda row: (-row.connections, row[:2], str(row.peer), str(row.address))
-    )
+    return sorted(rows, key=_place_of)
+
+
+def _place_of(row: PeerRow) -> tuple[object, ...]:
+    """Return what sorts the rows. Those with equally many connections hold still."""
+    return -row.connections, row.direction, row.service, str(row.peer), str(row.address)
 
 
 def _has_peer(holding: Holding) -> bool:
