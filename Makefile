@@ -37,7 +37,7 @@ check: $(VENV)/.dev
 	@exec $(BIN)/python -m pytest --quiet --numprocesses 2 --ignore tests/machine $(ARGS)
 
 test: $(VENV)/.dev
-	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet .

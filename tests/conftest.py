@@ -4,12 +4,29 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from .fakeproc import FakeProc
+from .machine.groups import group_of
 
 # The same examples in every run; no deadline, since times vary on a busy machine.
 settings.register_profile("sockagent", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("sockagent")
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Lets a process run all tests of a file, and all tests of a group on the real machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        directory, _, name = path.rpartition("/")
+        return group_of(name) if directory.endswith("tests/machine") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """Return how tests are distributed to processes."""
+    return Groups(config, log)
 
 
 @pytest.fixture

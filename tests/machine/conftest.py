@@ -13,40 +13,20 @@ from .anyone import Anyone, unprivileged
 from .background import Background
 from .churning import churn
 from .container import is_available, prepare
+from .groups import IN_CONTAINER, REST, group_of
 from .helpers import Holder, must_have, need_root
 
 if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]
 
 
-HERE = Path(__file__).parent
 CHURN = pytest.StashKey[Background[None]]()
 SELECTED = pytest.StashKey[set[str]]()  # The names of the files of tests that are selected.
 ROOT_OF_CONTAINER = pytest.StashKey[Background[Path]]()
 
 
-# Tests that run one after the other where several processes run tests: the beginnings of the names
-# of files, and all others.
-GROUPS = {"test_page": "browser", "test_fleet": "fleet", "test_publish": "fleet", "test_top": "top"}
-REST = "machine"
-# They share a container.
-IN_CONTAINER = frozenset({"test_service.py", "test_fleet_service.py"})
-
-
-def group_of(item: pytest.Item) -> str:
-    name = item.path.name
-    if name in IN_CONTAINER:
-        return REST
-    return next((group for start, group in GROUPS.items() if name.startswith(start)), REST)
-
-
-@pytest.hookimpl(tryfirst=True)  # Before pytest-xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests; run the churn after the tests of the service, which use another machine, a
-    container."""
-    for item in items:
-        if item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Run the churn after the tests of the service, which use another machine, a container."""
     churning = [item for item in items if item.path.name == "test_churn.py"]
     service = [place for place, item in enumerate(items) if item.path.name == "test_service.py"]
     if churning and service:
@@ -65,7 +45,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     churn with the tests of the service."""
     stash = item.config.stash
     selected = stash[SELECTED]
-    is_needed = group_of(item) == REST and bool(selected & IN_CONTAINER)
+    is_needed = group_of(item.path.name) == REST and bool(selected & IN_CONTAINER)
     if is_needed and ROOT_OF_CONTAINER not in stash and is_available():
         stash[ROOT_OF_CONTAINER] = Background(prepare)
     is_its_time = item.path.name in ("test_service.py", "test_churn.py")
