@@ -8,7 +8,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from .fakeproc import FakeProc
-from .machine.groups import group_of
+from .machine.groups import group_of, place_of
 
 # The same examples in every run; no deadline, since times vary on a busy machine.
 settings.register_profile("sockagent", deadline=None, derandomize=True, max_examples=100)
@@ -26,7 +26,14 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
     """Return how tests are distributed to processes."""
+    config.option.loadscopereorder = False
     return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the groups that take long first, and last those that look at the whole machine, where
+    other tests would disturb them."""
+    items.sort(key=lambda item: place_of(item.path))
 
 
 @pytest.fixture

@@ -580,7 +580,7 @@ def test_the_instance_exists_while_the_service_runs(traced: Container) -> None:
 def test_the_instance_exists_again_after_a_crash(traced: Container) -> None:
     restart(traced)
     main = traced.show("MainPID")
-    traced.run("systemctl kill --signal=KILL sockagent.service")
+    traced.run(f"kill -KILL {main}")
     traced.until(f'test "$(systemctl show --value -p MainPID sockagent)" != {main}')
     traced.until("systemctl is-active sockagent")
     assert events_status(traced)["state"].strip() == "on"

@@ -35,6 +35,8 @@ from .sources import Source
 TICK_SECONDS = 0.25
 # How often the screen looks for the first records.
 FIRST_SECONDS = 0.02
+# By then a terminal that changes its size has moved its lines.
+RESIZED_SECONDS = 0.3
 _BARS = ("header", "alarms", "filter", "titles", "footer")
 _SCROLL_BAR = 1  # Columns.
 
@@ -101,8 +103,9 @@ class TopApp(App[None]):
         self.app_resume_signal.subscribe(self, self._redraw)
         self.call_after_refresh(self._tick)
 
-    def _redraw(self, _app: App[object]) -> None:
-        """Draw everything again after the process was stopped: the terminal is blank."""
+    def _redraw(self, _app: App[object] | None = None) -> None:
+        """Draw everything again: after the process was stopped the terminal is blank, and after a
+        change of its size it may have moved the lines that were drawn before."""
         for widget in self.screen.walk_children(with_self=True):
             widget.refresh()
 
@@ -121,6 +124,7 @@ class TopApp(App[None]):
         """Make the lines for another width."""
         self._is_stale = True
         self.call_after_refresh(self._tick)
+        self.set_timer(RESIZED_SECONDS, self._redraw)
 
     def _tick(self) -> None:
         """Show what has changed."""
