@@ -71,6 +71,14 @@ def test_start_filter_drill_down_resize_pause_quit(tmux: Tmux, pair: Holder) -> 
     tmux.check_restored()
 
 
+def test_the_size_is_that_of_the_terminal_whatever_the_environment_says(tmux: Tmux) -> None:
+    tmux.start(f"top {FAST}", "LINES=7 COLUMNS=44")
+    tmux.wait(LIVE)
+    tmux.until(lambda shown: len(shown.splitlines()) == 24 and "q quit" in shown.splitlines()[-1])
+    tmux.press("q")
+    tmux.check_restored()
+
+
 def rows(shown: str) -> list[str]:
     """Return the rows of the grid."""
     return [line for line in shown.splitlines()[4:-1] if line.strip()]

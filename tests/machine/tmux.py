@@ -68,10 +68,10 @@ class Tmux:
         """Type text, without Enter."""
         self._run("send-keys", "-l", text)
 
-    def start(self, arguments: str) -> None:
-        """Start the command of this directory in the shell."""
+    def start(self, arguments: str, variables: str = "") -> None:
+        """Start the command of this directory in the shell, with further ``variables``."""
         root = Path(__file__).parents[2]
-        self.type(f"PYTHONPATH={root} {sys.executable} -m agent {arguments}")
+        self.type(f"PYTHONPATH={root} {variables} {sys.executable} -m agent {arguments}")
         self.press("Enter")
 
     def resize(self, columns: int, rows: int) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 
 from ...log import shown_by
 from .screen import TopApp
 from .sources import Source
 
+# Variables that shutil.get_terminal_size takes for the size, which is then never another one.
+_SIZE_VARIABLES = ("COLUMNS", "LINES")
 # A driver joins its threads in less than a second.
 _RESTORE_SECONDS = 3.0
 
@@ -46,6 +49,8 @@ class ScreenPublisher:
         await self._source.run()
 
     async def _show(self) -> None:
+        for name in _SIZE_VARIABLES:
+            os.environ.pop(name, None)
         with shown_by(self._app.add_message):
             await self._app.run_async()
         if self._app.failure is not None:
