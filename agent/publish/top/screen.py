@@ -35,8 +35,6 @@ from .sources import Source
 TICK_SECONDS = 0.25
 # How often the screen looks for the first records.
 FIRST_SECONDS = 0.02
-# By then a terminal that changes its size has moved its lines.
-RESIZED_SECONDS = 0.3
 _BARS = ("header", "alarms", "filter", "titles", "footer")
 _SCROLL_BAR = 1  # Columns.
 
@@ -103,9 +101,8 @@ class TopApp(App[None]):
         self.app_resume_signal.subscribe(self, self._redraw)
         self.call_after_refresh(self._tick)
 
-    def _redraw(self, _app: App[object] | None = None) -> None:
-        """Draw everything again: after the process was stopped the terminal is blank, and after a
-        change of its size it may have moved the lines that were drawn before."""
+    def _redraw(self, _app: App[object]) -> None:
+        """Draw everything again after the process was stopped: the terminal is blank."""
         for widget in self.screen.walk_children(with_self=True):
             widget.refresh()
 
@@ -124,7 +121,6 @@ class TopApp(App[None]):
         """Make the lines for another width."""
         self._is_stale = True
         self.call_after_refresh(self._tick)
-        self.set_timer(RESIZED_SECONDS, self._redraw)
 
     def _tick(self) -> None:
         """Show what has changed."""
